@@ -1,0 +1,4 @@
+if __name__ != "rsw_rewards.evaluation":
+    raise ImportError(
+        "import this package as 'rsw_rewards.evaluation'; the folder 'evaluation' at the repository root is not a package of its own"
+    )

@@ -1,0 +1,4 @@
+if __name__ != "rsw_rewards.rollouts":
+    raise ImportError(
+        "import this package as 'rsw_rewards.rollouts'; the folder 'rollouts' at the repository root is not a package of its own"
+    )

@@ -1,0 +1,402 @@
+"""The contracts between the engine and everything that is plugged into it: Verifier, Metric, Batch, and how names are resolved."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.samples import Output, Sample, Task
+from rsw_rewards.scores import Score
+
+if TYPE_CHECKING:
+    from rsw_rewards.features import FeatureBank
+
+Scope = Literal["sample", "group", "population"]
+"""What a score may depend on: its own sample and output; all candidates of its sample; the whole batch of the step."""
+
+ALL_TASKS: frozenset[Task] = frozenset(Task)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Outputs to score, each beside its sample. The three sequences have one length."""
+
+    samples: Sequence[Sample]
+    outputs: Sequence[Output]
+    groups: Sequence[str]
+    """Outputs with one key are candidates of one prompt in one step."""
+
+    def __post_init__(self) -> None:
+        if not len(self.samples) == len(self.outputs) == len(self.groups):
+            raise ValueError(
+                f"a batch of {len(self.samples)} samples, {len(self.outputs)} outputs, {len(self.groups)} groups"
+            )
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample], outputs: Iterable[Output], step: int | None = None) -> Batch:
+        """Pair every output with its sample by id; candidates of a sample form a group."""
+        by_id = {sample.id: sample for sample in samples}
+        outputs = list(outputs)
+        prefix = "" if step is None else f"{step}/"
+        return cls(
+            [by_id[output.sample_id] for output in outputs], outputs, [prefix + output.sample_id for output in outputs]
+        )
+
+    def take(self, rows: Sequence[int]) -> Batch:
+        """The named rows, in that order."""
+        return Batch(
+            [self.samples[row] for row in rows], [self.outputs[row] for row in rows], [self.groups[row] for row in rows]
+        )
+
+
+@dataclass(slots=True)
+class Context:
+    """What a verifier is given once per process, in :meth:`Verifier.setup`."""
+
+    bank: FeatureBank
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a user must know of a verifier before trusting its numbers."""
+
+    summary: str
+    range: str
+    """Range and unit of the natural metric."""
+    transform: str
+    """How the metric becomes the value in [0, 1]."""
+    source: str
+    """Where the definition comes from."""
+    gaming: str
+    """Known ways to please it without being right, and what it does about them."""
+    deterministic: bool = True
+    cost: str = "microseconds on a CPU"
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A number of a protocol, as a pure function of score rows."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the numbers it gives, as they stand in ``summary.json``."""
+        ...
+
+    def compute(
+        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], weight: np.ndarray, features: FeatureLookup | None
+    ) -> dict[str, float | None]:
+        """The numbers over ``rows``.
+
+        Args:
+            rows: score rows of one verifier, with the columns of :data:`rsw_rewards.scores.COLUMNS`.
+            stats: their sufficient statistics, name -> (rows, ...) float64, zero where a row has none.
+            weight: (rows,) float64 multiplicities: ones for the number itself, counts for a resample.
+            features: stored encoder features by content hash, for set-level metrics.
+        """
+        ...
+
+
+class FeatureLookup(Protocol):
+    """Encoder features of images that were seen while scoring."""
+
+    def features(self, encoder: str, hashes: Sequence[str]) -> np.ndarray:
+        """(len(hashes), d) float32 features, in the order of ``hashes``. Raises ``KeyError`` for a hash never encoded."""
+        ...
+
+
+@dataclass(frozen=True)
+class SumMetric:
+    """A metric that is a function of weighted sums of statistics: accuracy, F1, kappa, corpus BLEU.
+
+    Because only sums enter, a resample of scenes costs one matrix product over per-scene sums instead of a pass over rows.
+    """
+
+    keys: tuple[str, ...]
+    from_sums: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
+    """Sums (name -> array of the statistic's own shape; ``n`` is the total weight of rows) -> numbers."""
+
+    def compute(
+        self,
+        rows: pd.DataFrame,
+        stats: Mapping[str, np.ndarray],
+        weight: np.ndarray,
+        features: FeatureLookup | None = None,
+    ) -> dict[str, float | None]:
+        sums: dict[str, np.ndarray] = {name: np.tensordot(weight, value, axes=1) for name, value in stats.items()}
+        sums["n"] = np.asarray(weight.sum())
+        return dict(self.from_sums(sums))
+
+
+class NoConfig(BaseModel):
+    """The configuration of a verifier that has nothing to configure."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Verifier(ABC):
+    """Looks at outputs for samples and says how good each is: a reward in training, a benchmark row in evaluation.
+
+    Instances are cheap and picklable until :meth:`setup`; weights are loaded there. :meth:`score` is pure given the batch,
+    the configuration and the declared state.
+    """
+
+    name: ClassVar[str]
+    tasks: ClassVar[frozenset[Task]]
+    scope: ClassVar[Scope] = "sample"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What it reads: ``output.<field>``, ``reference.<key>``, ``encoder:<name>``, ``detector``. Checked before a run."""
+    card: ClassVar[Card]
+
+    Config: ClassVar[type[BaseModel]] = NoConfig
+
+    def __init__(self, config: Any = None) -> None:
+        self.config: Any = self.Config() if config is None else config
+
+    def setup(self, context: Context) -> None:
+        """Called once per process, before the first batch. Load weights here."""
+        self.context = context
+
+    @abstractmethod
+    def score(self, batch: Batch) -> list[Score]:
+        """One score per item of the batch, in its order.
+
+        The engine has taken out what no verifier can score: outputs that are invalid or lost, and tasks not in ``tasks``.
+        """
+
+    def metrics(self) -> Sequence[Metric]:
+        """What a protocol may report from this verifier's rows."""
+        return ()
+
+    def encoders(self) -> Sequence[str]:
+        """Encoders whose features the metrics look up; their weights' hashes are stored with the results."""
+        return ()
+
+    def observe(self, batch: Batch) -> None:
+        """Called once per training step after scoring, in one process; only verifiers with state do something here."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that scores depend on beside the batch; empty for most."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+
+    def close(self) -> None:
+        """Release what :meth:`setup` took."""
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change when the verifier or its configuration does."""
+        payload = {"name": self.name, "config": self.config.model_dump(mode="json")}
+        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
+
+
+ScoreFunction = Callable[[Sample, Output], "float | Score | None"]
+
+
+class FunctionVerifier(Verifier):
+    """A verifier made of one function ``(sample, output) -> float | Score``, by :func:`verifier`."""
+
+    function: ClassVar[ScoreFunction]
+
+    def score(self, batch: Batch) -> list[Score]:
+        score = type(self).function
+        return [self._one(score, sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
+
+    @staticmethod
+    def _one(function: ScoreFunction, sample: Sample, output: Output) -> Score:
+        result = function(sample, output)
+        if isinstance(result, Score):
+            return result
+        if result is None:
+            return Score.not_applicable("the verifier returned None for this sample")
+        return Score(float(result), raw={"value": float(result)})
+
+    def metrics(self) -> Sequence[Metric]:
+        return (MeanValue(self.name),)
+
+
+@dataclass(frozen=True)
+class MeanValue:
+    """Mean of a raw metric over rows that were scored OK or invalid; an invalid row counts as ``invalid``."""
+
+    key: str
+    raw: str = "value"
+    invalid: float = 0.0
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
+
+    def compute(
+        self,
+        rows: pd.DataFrame,
+        stats: Mapping[str, np.ndarray],
+        weight: np.ndarray,
+        features: FeatureLookup | None = None,
+    ) -> dict[str, float | None]:
+        status = rows["status"].to_numpy()
+        values = np.array([(raw or {}).get(self.raw, np.nan) for raw in rows["raw"]], dtype=np.float64)
+        values = np.where(status == "invalid_output", self.invalid, values)
+        usable = np.isin(status, ("ok", "invalid_output")) & np.isfinite(values)
+        total = weight[usable].sum()
+        return {self.key: float(weight[usable] @ values[usable] / total) if total else None}
+
+
+_REGISTRY: dict[str, type[Verifier]] = {}
+_BUILT_IN = (
+    "answers", "numbers", "formats", "paired", "change_masks", "consistency", "alignment", "distribution",
+)  # fmt: skip
+"""Modules of ``rsw_rewards.verifiers`` that register the built-in verifiers."""
+
+
+def register(cls: type[Verifier]) -> type[Verifier]:
+    """Class decorator: make a verifier known by its ``name``. Raises :class:`ConfigError` when the name is taken."""
+    known = _REGISTRY.get(cls.name)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ConfigError(
+            f"two verifiers are named {cls.name!r}: {known.__module__}.{known.__qualname__} and {cls.__module__}.{cls.__qualname__}"
+        )
+    _REGISTRY[cls.name] = cls
+    return cls
+
+
+def verifier(
+    *, tasks: Iterable[str], name: str | None = None, needs: Iterable[str] = (), card: Card | None = None
+) -> Callable[[ScoreFunction], type[Verifier]]:
+    """Make a verifier of a function ``(sample, output) -> float in [0, 1] | Score | None`` (None: not applicable).
+
+    The result is a :class:`Verifier` class under the function's name, usable wherever a built-in one is.
+    """
+
+    def wrap(function: ScoreFunction) -> type[Verifier]:
+        label = name or str(getattr(function, "__name__", "reward"))
+        summary = inspect.getdoc(function) or f"The function {label}."
+        members = {
+            "__module__": function.__module__,
+            "__doc__": summary,
+            "name": label,
+            "tasks": frozenset(Task(task) for task in tasks),
+            "needs": frozenset(needs),
+            "card": card
+            or Card(summary, "[0, 1]", "none", f"{function.__module__}.{label}", "not stated by its author"),
+            "function": staticmethod(function),
+        }
+        return type(label, (FunctionVerifier,), members)
+
+    return wrap
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file that a user names, so that Ray workers get its contents by value rather than by import.
+
+    Raises:
+        ConfigError: the file does not exist or fails to import.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise ConfigError(f"the file {path} does not exist")
+    name = f"rsw_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def resolve_object(name: str, what: str = "object") -> Any:
+    """The object that ``pkg.mod:obj`` or ``file.py:obj`` names. Raises :class:`ConfigError`."""
+    place, _, attribute = name.rpartition(":")
+    if not place:
+        raise ConfigError(f"{name!r} names no {what}; write pkg.mod:name or file.py:name")
+    if place.endswith(".py"):
+        module = load_file(Path(place))
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise ConfigError(f"the {what} {name!r} cannot be imported: {error}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise ConfigError(f"{place} has no {attribute!r} (wanted as a {what})") from None
+
+
+def _load_built_in() -> None:
+    for module in _BUILT_IN:
+        importlib.import_module(f"rsw_rewards.verifiers.{module}")
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group="rsw_rewards.verifiers")}
+
+
+def verifier_names() -> list[str]:
+    """Names of all built-in verifiers and those of installed packages, sorted."""
+    _load_built_in()
+    return sorted({*_REGISTRY, *_entry_points()})
+
+
+def resolve(name: str) -> type[Verifier]:
+    """The verifier class for a built-in name, an entry point of an installed package, ``pkg.mod:obj`` or ``file.py:obj``.
+
+    Raises:
+        ConfigError: nothing of that name, or it is not a verifier.
+    """
+    if ":" in name:
+        found = resolve_object(name, "verifier")
+    else:
+        _load_built_in()
+        found = _REGISTRY.get(name)
+        if found is None and (entry := _entry_points().get(name)) is not None:
+            found = entry.load()
+        if found is None:
+            raise ConfigError(f"no verifier is named {name!r}; known are {', '.join(verifier_names())}")
+    if not (isinstance(found, type) and issubclass(found, Verifier)):
+        raise ConfigError(
+            f"{name!r} is not a verifier; derive it from rsw_rewards.contracts.Verifier or decorate it with @verifier"
+        )
+    return found
+
+
+def build(name: str, config: Mapping[str, Any] | None = None) -> Verifier:
+    """An instance of the verifier that ``name`` resolves to, its configuration validated. Raises :class:`ConfigError`."""
+    cls = resolve(name)
+    try:
+        return cls(cls.Config.model_validate(dict(config or {})))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "config"
+        raise ConfigError(f"the configuration of verifier {name!r} is wrong at {where!r}: {problem['msg']}") from None

@@ -1,0 +1,17 @@
+"""Errors a user can act on: one sentence saying what is wrong, where, and what to do. Commands print them and exit with 2."""
+
+
+class RswError(Exception):
+    """Base of every error that is the user's to mend. Its text is shown without a traceback."""
+
+
+class InputError(RswError):
+    """A file or record cannot be used: malformed, missing, outside its roots, of the wrong kind."""
+
+
+class ConfigError(RswError):
+    """A configuration, command-line value or component name cannot be used."""
+
+
+class RunStopped(RswError):
+    """A run was stopped on purpose, because going on would waste or poison it (circuit breaker, no actor left)."""

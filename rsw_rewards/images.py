@@ -1,0 +1,243 @@
+"""Pixels by reference: where an image is, how it is read safely, and the hash that names its content.
+
+Images travel as an :class:`ImageRef` (a file, an array, or an object in Ray's store), never as pixels through the driver.
+Files come from third parties, so their size is checked before anything is decoded and pickled arrays are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsw_rewards.errors import InputError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+MAX_PIXELS = 1 << 26
+"""Largest image that is decoded (67 million pixels, 8192 x 8192). A file that declares more is refused unread."""
+
+RASTER_SUFFIXES = frozenset({".tif", ".tiff"})
+
+
+class ImageError(InputError):
+    """An image cannot be read: missing, not an image, too large, or of the wrong shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where pixels are, and what is known about them without reading them.
+
+    Exactly one of ``path``, ``array`` and ``ref`` is set. ``ref`` is a Ray object reference (the return value of a task)
+    holding a sequence of arrays, of which ``index`` is meant. ``sha256`` is :func:`content_hash` of the pixels where known.
+    """
+
+    path: Path | None = None
+    array: np.ndarray | None = field(default=None, compare=False, repr=False)
+    ref: ObjectRef | None = None
+    index: int = 0
+    sha256: str | None = None
+    date: str | None = None
+    role: str | None = None
+    bands: tuple[int, ...] | None = None
+    """Zero-based bands shown as red, green, blue; for rasters with other than three bands."""
+    nodata: float | None = None
+
+    def pixels(self) -> np.ndarray:
+        """The stored array: (H, W) or (H, W, C), in the file's own dtype. Raises :class:`ImageError`."""
+        if self.array is not None:
+            return self.array
+        if self.ref is not None:
+            import ray
+
+            return ray.get(self.ref)[self.index]
+        if self.path is None:
+            raise ImageError("an image reference holds neither a path nor pixels")
+        return read_pixels(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path) if self.path is not None else f"image {(self.sha256 or 'in memory')[:12]}"
+
+
+def content_hash(array: np.ndarray) -> str:
+    """SHA-256 (hex) of an array's dtype, shape and values: equal for a PNG, a copy in memory and an object in Ray's store."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _check_size(height: int, width: int, where: Path) -> None:
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{where} declares {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read; tile it first"
+        )
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file or the only array of an ``.npz`` file, bands last. Object arrays (pickles) are refused."""
+    try:
+        # Members are memory-limited by their declared shape, which is read before the data.
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
+        if isinstance(loaded, np.ndarray):
+            if loaded.ndim not in (2, 3):
+                raise ImageError(f"{path} has shape {loaded.shape}; an image is (H, W) or (H, W, C)")
+            _check_size(loaded.shape[0], loaded.shape[1], path)
+            return np.asarray(loaded)
+        with loaded:
+            names = loaded.files
+            if len(names) != 1:
+                raise ImageError(f"{path} holds the arrays {names}; an image file must hold exactly one")
+            with loaded.zip.open(names[0] + ".npy") as member:
+                version = np.lib.format.read_magic(member)
+                read_header = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
+                shape, _, _ = read_header(member)
+            if len(shape) not in (2, 3):
+                raise ImageError(f"{path} has shape {shape}; an image is (H, W) or (H, W, C)")
+            _check_size(shape[0], shape[1], path)
+            return loaded[names[0]]
+    except (ValueError, OSError, KeyError) as error:
+        raise ImageError(f"{path} cannot be read as a NumPy image: {error}") from error
+
+
+def _read_raster(path: Path) -> np.ndarray:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                _check_size(raster.height, raster.width, path)
+                bands = raster.read()
+    except RasterioError as error:
+        raise ImageError(f"{path} cannot be read as a raster: {error}") from error
+    return bands[0] if bands.shape[0] == 1 else np.moveaxis(bands, 0, -1)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Decode an image file: PNG, JPEG and the like, GeoTIFF, ``.npy`` or ``.npz``.
+
+    Returns:
+        (H, W) or (H, W, C) array in the file's own dtype. Palette images give their indices.
+
+    Raises:
+        ImageError: the file is missing, not an image, broken, or declares more than ``MAX_PIXELS`` pixels.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"the image {path} does not exist")
+    if path.suffix.lower() in {".npy", ".npz"}:
+        return _read_npz(path)
+    if path.suffix.lower() in RASTER_SUFFIXES:
+        return _read_raster(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked just below
+            with Image.open(path) as image:
+                _check_size(image.height, image.width, path)
+                if image.mode in {"RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA"}:
+                    return np.asarray(image.convert("RGB"))
+                return np.asarray(image)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path} declares more than the {MAX_PIXELS:,} pixels that are read; tile it first") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+
+
+def read_rgb(image: ImageRef) -> np.ndarray:
+    """An image as (H, W, 3) uint8 in [0, 255].
+
+    Grey images are repeated; rasters with more bands show those named by ``image.bands``. Only uint8 (and boolean) pixels
+    have a defined brightness; other types must be stretched when the samples are made.
+
+    Raises:
+        ImageError: unreadable, not uint8, or more than three bands and no band mapping.
+    """
+    pixels = image.pixels()
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"{image} holds {pixels.dtype} values; an image to look at must be uint8 in 0..255")
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+    if image.bands is not None:
+        if len(image.bands) != 3 or max(image.bands) >= pixels.shape[-1] or min(image.bands) < 0:
+            raise ImageError(
+                f"{image} has {pixels.shape[-1]} bands; the band mapping {list(image.bands)} does not fit it"
+            )
+        pixels = pixels[..., list(image.bands)]
+    if pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ImageError(f"{image} has shape {pixels.shape}; give its 'bands' [red, green, blue] to look at it")
+    return pixels
+
+
+def read_index(image: ImageRef) -> np.ndarray:
+    """A map of class indices as an (H, W) integer array, values as stored. Raises :class:`ImageError` for colour images."""
+    pixels = image.pixels()
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2 or pixels.dtype.kind not in "uib":
+        raise ImageError(f"{image} has shape {pixels.shape} of {pixels.dtype}; an index map has one band of integers")
+    return pixels
+
+
+def read_mask(image: ImageRef) -> np.ndarray:
+    """A change mask as (H, W) bool: values over 127 are True.
+
+    Raises:
+        ImageError: unreadable, or stored as 0/1, which the rule would read as "nothing changed".
+    """
+    pixels = read_index(image)
+    if pixels.dtype == bool:
+        return pixels
+    if pixels.max(initial=0) == 1:
+        raise ImageError(f"{image} holds the values 0 and 1; a mask holds 0 and 255 (over 127 is changed)")
+    return pixels > 127
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """A uint8 (H, W) or (H, W, 3) array as PNG bytes (lossless)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write a uint8 (H, W) or (H, W, 3) array as a PNG; the file appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(encode_png(pixels))
+    partial.replace(path)
+
+
+def image_from_json(entry: Any, resolve: Any) -> ImageRef:
+    """An image entry of a record, a path or ``{path, date?, role?, bands?, nodata?}``; ``resolve`` turns its path into a safe one.
+
+    Raises:
+        InputError: the entry is of another form, or its path leaves the roots.
+    """
+    if isinstance(entry, str):
+        return ImageRef(path=resolve(entry))
+    if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
+        bands = entry.get("bands")
+        return ImageRef(
+            path=resolve(entry["path"]),
+            date=entry.get("date"),
+            role=entry.get("role"),
+            bands=None if bands is None else tuple(int(band) for band in bands),
+            nodata=entry.get("nodata"),
+        )
+    raise InputError(f"an image must be a path or an object with 'path', not {str(entry)[:80]!r}")
