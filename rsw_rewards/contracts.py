@@ -167,6 +167,8 @@ class Verifier(ABC):
     scope: ClassVar[Scope] = "sample"
     needs: ClassVar[frozenset[str]] = frozenset()
     """What it reads: ``output.<field>``, ``reference.<key>``, ``encoder:<name>``, ``detector``. Checked before a run."""
+    rewarding: ClassVar[bool] = True
+    """False for verifiers that only feed metrics: their OK scores have no value, and a rubric gives them weight 0."""
     card: ClassVar[Card]
 
     Config: ClassVar[type[BaseModel]] = NoConfig

@@ -35,7 +35,7 @@ class Score:
     """What one verifier says of one output."""
 
     value: float | None
-    """The reward in [0, 1], higher is better; None unless OK or INVALID_OUTPUT."""
+    """The reward in [0, 1], higher is better. None for a failed score, and for verifiers that only measure (``rewarding`` False)."""
     status: Status = Status.OK
     raw: Mapping[str, float] = field(default_factory=dict)
     """The metric in its natural units (IoU, dB, metres)."""
@@ -48,8 +48,10 @@ class Score:
 
     def __post_init__(self) -> None:
         if self.status in (Status.OK, Status.INVALID_OUTPUT):
-            if self.value is None or not math.isfinite(self.value) or not 0.0 <= self.value <= 1.0:
+            if self.value is not None and not 0.0 <= self.value <= 1.0:  # NaN fails both comparisons
                 raise ValueError(f"a score with status {self.status} needs a value in [0, 1], not {self.value!r}")
+            if self.value is None and self.status is Status.INVALID_OUTPUT:
+                raise ValueError("an invalid output has the value 0.0, not None")
         elif self.value is not None:
             raise ValueError(f"a score with status {self.status} has no value, not {self.value!r}")
 
