@@ -1,0 +1,70 @@
+"""What is installed: one top-level package, guarded folders, and imports that stay light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(out), "."]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_has_one_top_level_package(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"rsw_rewards"}
+
+
+def test_the_wheel_carries_the_linked_folders_and_the_assets(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for needed in (
+        "rsw_rewards/py.typed",
+        "rsw_rewards/verifiers/answers.py",
+        "rsw_rewards/rollouts/policy.py",
+        "rsw_rewards/evaluation/protocols.py",
+        "rsw_rewards/configs/quickstart.yaml",
+    ):
+        assert needed in names
+    assert any(name.startswith("rsw_rewards/assets/") and name.endswith(".safetensors") for name in names)
+
+
+@pytest.mark.parametrize("folder", ["verifiers", "rollouts", "evaluation", "configs"])
+def test_a_root_folder_refuses_to_be_a_package_of_its_own(folder: str) -> None:
+    result = run(f"import {folder}", ROOT)
+    assert result.returncode != 0
+    assert f"rsw_rewards.{folder}" in result.stderr
+
+
+def test_a_foreign_verifiers_package_stays_importable_beside_ours(tmp_path: Path) -> None:
+    (tmp_path / "verifiers").mkdir()
+    (tmp_path / "verifiers" / "__init__.py").write_text("OWNER = 'someone else'\n")
+    code = "import verifiers, rsw_rewards.verifiers; print(verifiers.OWNER, rsw_rewards.verifiers.__name__)"
+    result = run(code, tmp_path)
+    assert result.stdout.split() == ["someone", "else", "rsw_rewards.verifiers"], result.stderr
+
+
+def test_importing_the_package_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = "import rsw_rewards, sys; print([m for m in ('torch', 'pandas', 'ray', 'transformers') if m in sys.modules])"
+    assert run(code, tmp_path).stdout.strip() == "[]"
+
+
+def test_torchvision_loads_whatever_torch_it_stands_beside(tmp_path: Path) -> None:
+    result = run("import rsw_rewards, torchvision.transforms.v2, open_clip; print('fine')", tmp_path)
+    assert result.stdout.strip().endswith("fine"), result.stderr
