@@ -1,0 +1,116 @@
+"""Dumps: one generation as the trainer saw it, as plain files that ``rsw score`` reads.
+
+A dump needs nothing but itself: pictures are copied into it, so the rubric beside them gives the trainer's rewards again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rsw_rewards.errors import InputError
+from rsw_rewards.images import ImageRef, content_hash, write_png
+from rsw_rewards.samples import Output, Sample, output_to_json, read_jsonl, sample_to_json, write_jsonl
+from rsw_rewards.scores import ScoreTable
+
+_IMAGE_FIELDS = tuple(item.name for item in fields(Output) if "ImageRef" in str(item.type))
+
+
+def write_dump(
+    folder: Path,
+    samples: Sequence[Sample],
+    outputs: Sequence[Output],
+    table: ScoreTable,
+    rewards: Sequence[float | None],
+    rubric: Mapping[str, Any],
+) -> None:
+    """Write one generation.
+
+    Args:
+        folder: becomes the dump; what was there before is replaced. It appears whole or not at all.
+        samples: what was asked, each sample once.
+        outputs: all candidates.
+        table: their scores.
+        rewards: what the trainer was given, one per output; None for a row that it left out.
+        rubric: the rubric's configuration.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "images").mkdir(parents=True)
+    store = _ImageStore(partial / "images")
+    write_jsonl(partial / "samples.jsonl", (sample_to_json(store.sample(sample), partial) for sample in samples))
+    write_jsonl(partial / "predictions.jsonl", (output_to_json(store.output(output), partial) for output in outputs))
+    write_jsonl(
+        partial / "rewards.jsonl",
+        (
+            {"id": output.sample_id, "candidate": output.candidate, "reward": reward}
+            for output, reward in zip(outputs, rewards, strict=True)
+        ),
+    )
+    table.write(partial / "scores.parquet")
+    (partial / "rubric.yaml").write_text(yaml.safe_dump(dict(rubric), sort_keys=False), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def read_rewards(folder: Path) -> dict[tuple[str, int], float | None]:
+    """The rewards that the trainer saw, by sample id and candidate. Raises :class:`InputError` for a broken file."""
+    rewards: dict[tuple[str, int], float | None] = {}
+    for number, record in read_jsonl(Path(folder) / "rewards.jsonl"):
+        if isinstance(record, ValueError):
+            raise InputError(f"{folder}/rewards.jsonl:{number}: not valid JSON ({record})")
+        rewards[record["id"], record["candidate"]] = record["reward"]
+    return rewards
+
+
+class _ImageStore:
+    """Puts every picture into one folder, once per content."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def image(self, image: ImageRef) -> ImageRef:
+        if image.path is not None:
+            # The file itself: a raster's type and bands need not survive a PNG.
+            name = content_hash(_bytes(image.path)) + image.path.suffix
+            if not (self.folder / name).exists():
+                shutil.copyfile(image.path, self.folder / name)
+            return replace(image, path=self.folder / name)
+        pixels = image.pixels()
+        target = self.folder / f"{content_hash(pixels)}.png"
+        if not target.exists():
+            write_png(target, pixels)
+        return replace(image, path=target, array=None, ref=None, index=0)
+
+    def sample(self, sample: Sample) -> Sample:
+        return replace(
+            sample,
+            images=tuple(self.image(image) for image in sample.images),
+            reference={key: self._value(value) for key, value in sample.reference.items()},
+        )
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, ImageRef):
+            return self.image(value)
+        if isinstance(value, (list, tuple)):
+            return [self._value(item) for item in value]
+        return value
+
+    def output(self, output: Output) -> Output:
+        changed = {name: self._value(value) for name in _IMAGE_FIELDS if (value := getattr(output, name)) is not None}
+        return replace(output, **changed)
+
+
+def _bytes(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        return np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise InputError(f"the image {path} cannot be copied into the dump: {error.strerror}") from error

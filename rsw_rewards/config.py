@@ -1,0 +1,314 @@
+"""Run configurations: YAML in, a typed configuration or one clear sentence out.
+
+A file names its ``method``; each method has a pydantic model that says which keys exist. ``--set a.b=c`` overrides a key, the
+file's own ``smoke`` section holds the overrides of ``--smoke``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from rsw_rewards.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A section of a configuration: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSpec(BaseModel):
+    """Where samples come from: ``source`` and that source's own options (see ``rsw_rewards.training.sources``)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    source: str
+    """``scene-world``, ``samples`` (a samples file), or ``module:function`` giving a list of samples."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but ``source``."""
+        return dict(self.model_extra or {})
+
+
+class RolloutConfig(Strict):
+    """How many replicas of the policy make rollouts, and where. See :class:`rsw_rewards.rollouts.pool.RolloutPool`."""
+
+    actors: NonNegativeInt = 1
+    num_gpus: float = Field(0.0, ge=0)
+    num_cpus: float = Field(0.5, ge=0)
+    threads: PositiveInt = 1
+    chunk: PositiveInt = 4
+    retries: NonNegativeInt = 2
+    timeout_s: PositiveFloat | None = None
+    device: str | None = None
+
+
+class GrpoConfig(Strict):
+    """GRPO. A generation makes ``prompts`` x ``group`` rollouts, from which ``updates`` x ``iterations`` optimizer steps follow."""
+
+    steps: PositiveInt = 120
+    """Optimizer steps of the run."""
+    prompts: PositiveInt = 8
+    """Prompts per generation."""
+    group: int = Field(8, ge=2)
+    """Rollouts per prompt, which are compared with each other."""
+    mix: dict[str, NonNegativeInt] | None = None
+    """Prompts per generation by task; equal shares where left out."""
+    updates: PositiveInt = 1
+    """Optimizer steps that one generation is divided into."""
+    iterations: PositiveInt = 1
+    """How often a generation is used."""
+    micro_batch: PositiveInt | None = None
+    """Rollouts per forward and backward pass; all of an optimizer step where left out."""
+    learning_rate: PositiveFloat = 3e-4
+    schedule: str = "constant"
+    adam_beta2: float = Field(0.95, gt=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: PositiveFloat = 1.0
+    beta: float = Field(0.0, ge=0)
+    """Weight of the KL term against the starting weights."""
+    epsilon: PositiveFloat = 0.2
+    loss_type: str = "grpo"
+    """``grpo`` is the mean over sequences: a short answer beside a long image keeps its half of the loss."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    temperature: PositiveFloat = 1.0
+    control: Literal["permute_rewards"] | None = None
+    """``permute_rewards`` deals the rewards of each task out again at random: a run that must not learn."""
+    threads: PositiveInt | None = None
+    """Torch threads of the learner; torch's own choice where left out."""
+    device: Literal["auto", "cpu"] = "auto"
+    trl: dict[str, Any] = {}
+    """Further arguments of TRL's ``GRPOConfig``, for what this section does not name."""
+
+    @property
+    def rows(self) -> int:
+        """Rollouts of one generation."""
+        return self.prompts * self.group
+
+    @property
+    def boundary(self) -> int:
+        """Optimizer steps from one generation to the next."""
+        return self.updates * self.iterations
+
+    @model_validator(mode="after")
+    def _fits(self) -> GrpoConfig:
+        if self.mix is not None and sum(self.mix.values()) != self.prompts:
+            raise ValueError(f"the shares in 'mix' add up to {sum(self.mix.values())}, but 'prompts' is {self.prompts}")
+        if self.rows % self.updates:
+            raise ValueError(f"{self.rows} rollouts (prompts x group) cannot be divided into {self.updates} updates")
+        if self.micro_batch is not None and (self.rows // self.updates) % self.micro_batch:
+            raise ValueError(
+                f"an update of {self.rows // self.updates} rollouts cannot be divided into micro-batches of {self.micro_batch}"
+            )
+        return self
+
+
+class CheckpointConfig(Strict):
+    """When the run can be taken up again."""
+
+    every: NonNegativeInt = 0
+    """Optimizer steps between checkpoints; 0 for none. Must be a multiple of the steps between generations."""
+    keep: int | None = Field(2, ge=2)
+    """How many stay; at least two, so that one is whole while the next is written. None keeps all."""
+
+
+class HeldoutConfig(Strict):
+    """What is measured before and after training, on samples that training never sees."""
+
+    components: list[dict[str, Any]] | None = None
+    """Verifiers to run, as in a rubric; by default those the scene world's table needs."""
+    sampled: bool = True
+    """Measure at temperature 1 (as the policy is trained) beside greedy decoding."""
+    chunk: PositiveInt = 32
+    seed: int = 0
+
+
+class RunConfig(Strict):
+    """``method: grpo``."""
+
+    method: Literal["grpo"] = "grpo"
+    seed: NonNegativeInt = 0
+    out: Path
+    policy: dict[str, Any] | str
+    train: DataSpec
+    heldout: DataSpec | None = None
+    rubric: dict[str, Any] | str
+    """A rubric, or the path of one."""
+    grpo: GrpoConfig = GrpoConfig()
+    rollouts: RolloutConfig = RolloutConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    measure: HeldoutConfig = HeldoutConfig()
+    dump_every: NonNegativeInt = 0
+    """Optimizer steps between dumped generations; 0 for none."""
+    print_every: PositiveInt = 10
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _on_boundaries(self) -> RunConfig:
+        if self.checkpoints.every % self.grpo.boundary:
+            raise ValueError(
+                f"'checkpoints.every' is {self.checkpoints.every}, but a generation lasts {self.grpo.boundary} optimizer steps; "
+                f"a run can only be resumed exactly from a multiple of that"
+            )
+        return self
+
+
+METHODS: Mapping[str, str] = {
+    "grpo": "rsw_rewards.config:RunConfig",
+    "supervised": "rsw_rewards.training.supervised:SupervisedConfig",
+    "tokenizer": "rsw_rewards.training.tokenizer:TokenizerConfig",
+    "clip": "rsw_rewards.training.encoders:ClipConfig",
+    "detector": "rsw_rewards.training.encoders:DetectorConfig",
+}
+"""The configuration model of every training method."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises :class:`ConfigError`."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys, not {type(content).__name__}")
+    return content
+
+
+def override(content: dict[str, Any], assignment: str) -> None:
+    """Apply one ``a.b=c`` to nested mappings and lists, in place. The value is read as YAML.
+
+    Raises:
+        ConfigError: no ``=``, or a part of the key leads through something that is no mapping or list.
+    """
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set needs key=value, not {assignment!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {assignment!r}: the value is not valid YAML ({' '.join(str(error).split())})"
+        ) from error
+    *parents, last = key.split(".")
+    place: Any = content
+    for depth, part in enumerate(parents):
+        if isinstance(place, dict):
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+        else:
+            place = _item(place, part, ".".join(parents[: depth + 1]))
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        _item(place, last, key)
+        place[int(last)] = value
+
+
+def _item(place: Any, part: str, key: str) -> Any:
+    if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
+        return place[int(part)]
+    what = f"a list of {len(place)}" if isinstance(place, list) else f"the value {place!r}"
+    raise ConfigError(f"--set {key}: {part!r} leads into {what}")
+
+
+def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
+            _merge(content[key], value)
+        else:
+            content[key] = value
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), smoke: bool = False) -> BaseModel:
+    """Read, override and validate a run configuration.
+
+    Args:
+        path: the YAML file.
+        overrides: ``a.b=c`` assignments; they win over the file and its smoke section.
+        smoke: apply the file's ``smoke`` section.
+
+    Returns:
+        The method's own model: :class:`RunConfig` for ``grpo``.
+
+    Raises:
+        ConfigError: one sentence naming the file and the key.
+    """
+    content = read_yaml(path)
+    changes = content.pop("smoke", {})
+    if smoke:
+        if not isinstance(changes, dict):
+            raise ConfigError(f"{path}: 'smoke' must be a mapping of keys to change")
+        _merge(content, changes)
+    for assignment in overrides:
+        override(content, assignment)
+    method = content.setdefault("method", "grpo")
+    if method not in METHODS:
+        raise ConfigError(f"{path}: 'method' is {method!r}; it must be one of {', '.join(METHODS)}")
+    content.setdefault("out", str(default_out(path)))
+    rubric = content.get("rubric")
+    if isinstance(rubric, str):
+        beside = Path(path).parent / rubric
+        content["rubric"] = read_yaml(beside if beside.exists() else Path(rubric))
+    from rsw_rewards.contracts import resolve_object
+
+    return validated(resolve_object(METHODS[method], "configuration"), content, str(path))
+
+
+def default_out(path: Path) -> Path:
+    """A run directory of its own under ``$RSW_RUNS`` (or ``runs``), named after the configuration and the time."""
+    folder = Path(os.environ.get("RSW_RUNS", "runs"))
+    plain = folder / Path(path).stem
+    return plain if not plain.exists() else folder / f"{Path(path).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def validated(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
+    """``content`` as a ``model``. Raises :class:`ConfigError` naming ``where``, the key and what to do."""
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        parts = [str(part) for part in problem["loc"]]
+        key = ".".join(parts)
+        if problem["type"] == "extra_forbidden":
+            known = _keys(model, parts[:-1])
+            near = difflib.get_close_matches(parts[-1], known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key {key!r}; {hint}") from None
+        if problem["type"] == "missing":
+            raise ConfigError(f"{where}: the key {key!r} is missing") from None
+        reason = problem["msg"].removeprefix("Value error, ")
+        got = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{reason}{got}") from None
+
+
+def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the section that ``path`` leads to, as far as it leads through models."""
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,153 @@
+"""The learner: TRL's GRPOTrainer, bent where a policy with two vocabularies in one needs it."""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from rsw_rewards.config import GrpoConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from trl import GRPOTrainer
+
+RolloutFunction = Callable[[list[str], "GRPOTrainer"], dict[str, Any]]
+
+_IMPOSSIBLE = -1e4
+"""Log-probability that stands for minus infinity: its differences and gradients are zero instead of not a number."""
+
+
+class Trainable(Protocol):
+    """What a policy must offer beyond :class:`rsw_rewards.rollouts.policy.Policy` to be trained by GRPO."""
+
+    model: PreTrainedModel
+    """The network, after ``setup``. Its ``forward`` gives the logits that the sampler samples from."""
+    eos_id: int
+    """Token that ends a completion."""
+    pad_id: int
+
+    def save(self, folder: Path) -> None:
+        """Write what the policy can be loaded from again."""
+
+
+def token_names(vocabulary: int, eos_id: int, pad_id: int) -> PreTrainedTokenizerBase:
+    """A tokenizer that only knows ids: the trainer asks for one, but rollouts come to it as tokens already."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"<{number}>": number for number in range(vocabulary)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token=f"<{pad_id}>")),
+        eos_token=f"<{eos_id}>",
+        pad_token=f"<{pad_id}>",
+    )
+
+
+def score_through_forward(model: PreTrainedModel, temperature: float) -> None:
+    """Make the trainer take log-probabilities from the model's own ``forward``.
+
+    TRL (1.16) multiplies hidden states with the output matrix itself, past whatever mask ``forward`` lays on its logits. The
+    gradient would then be that of another distribution than the one that was sampled from.
+    """
+    original = type(model).forward
+
+    def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        if not fused_lm_head:
+            return original(self, *args, **kwargs)
+        labels = kwargs.pop("labels")[:, 1:]
+        logits = original(self, *args, **kwargs, use_cache=False).logits[:, :-1]
+        scored = labels != -100
+        first = int(scored.any(0).to(torch.int8).argmax())  # the prompt is not scored, so nothing is spent on it
+        labels, scored = labels[:, first:], scored[:, first:]
+        logits = logits[:, first:].float() / temperature
+        log_p = torch.log_softmax(logits, -1)
+        chosen = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0].clamp(min=_IMPOSSIBLE)
+        with torch.no_grad():
+            entropy = -(log_p.exp() * log_p.clamp(min=_IMPOSSIBLE)).sum(-1)
+        return SimpleNamespace(
+            log_probs=chosen.masked_fill(~scored, 0.0), entropy=entropy.masked_fill(~scored, 0.0), aux_loss=None
+        )
+
+    model.forward = types.MethodType(forward, model)
+
+
+def make_trainer(
+    policy: Trainable,
+    config: GrpoConfig,
+    *,
+    seed: int,
+    prompts: Sequence[str],
+    rollouts: RolloutFunction,
+    folder: Path,
+    save_every: int,
+    keep: int | None,
+    callbacks: Sequence[TrainerCallback],
+) -> GRPOTrainer:
+    """TRL's trainer over ``prompts`` (sample ids, in the order they are asked for).
+
+    The data set holds the whole run in order, so that the trainer's position in it is all that a checkpoint must remember.
+    """
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    update = config.rows // config.updates
+    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    arguments: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": seed,
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.micro_batch or update,
+        "gradient_accumulation_steps": update // (config.micro_batch or update),
+        "generation_batch_size": config.rows,
+        "num_generations": config.group,
+        "num_iterations": config.iterations,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "adam_beta2": config.adam_beta2,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "beta": config.beta,
+        "epsilon": config.epsilon,
+        "loss_type": config.loss_type,
+        "scale_rewards": config.scale_rewards,
+        "temperature": config.temperature,
+        "shuffle_dataset": False,
+        "save_strategy": "steps" if save_every else "no",
+        "save_steps": save_every or config.steps,
+        "save_total_limit": keep,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        **config.trl,
+    }
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=token_names(policy.model.config.vocab_size, policy.eos_id, policy.pad_id),
+        reward_funcs=reward,
+        args=GRPOConfig(**arguments),
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        rollout_func=rollouts,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.create_model_card = lambda *unused, **also_unused: None  # the run directory says what this was
+    score_through_forward(policy.model, config.temperature)
+    return trainer
+
+
+def reward(completions: Sequence[Any], collected: Sequence[float | None], **unused: Any) -> list[float | None]:
+    """The one reward function: hands over what was scored while rollouts were still being made."""
+    return list(collected)

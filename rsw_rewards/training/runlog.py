@@ -1,0 +1,126 @@
+"""What a run says while it runs: every number of every step in ``log.jsonl`` and TensorBoard, a few of them on the console."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import TrainerCallback
+
+_COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "exposed")
+
+
+class RunLog(TrainerCallback):
+    """Collects the numbers of a step from the trainer and from :meth:`add`, and writes them once the trainer logs.
+
+    Args:
+        folder: the run directory.
+        tasks: tasks whose mean reward has a column of its own.
+        steps: length of the run, for the console.
+        every: console lines are means over this many steps.
+        resume_at: steps already logged that stay; later ones come from a run that was interrupted and are dropped.
+    """
+
+    def __init__(
+        self, folder: Path, tasks: Sequence[str], steps: int, every: int, tensorboard: bool, resume_at: int = 0
+    ) -> None:
+        self.path = Path(folder) / "log.jsonl"
+        self.tasks = list(tasks)
+        self.steps = steps
+        self.every = every
+        self.console = Console()
+        self._pending: dict[str, float | None] = {}
+        self._recent: deque[dict[str, float | None]] = deque(maxlen=every)
+        self._writer: Any = None
+        self._header = False
+        self._keep_until(resume_at)
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=resume_at + 1)
+
+    def _keep_until(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        lines = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    lines.append(line + "\n")
+            except (ValueError, KeyError):  # the line that was being written when the run was killed
+                continue
+        self.path.write_text("".join(lines), encoding="utf-8")
+
+    def add(self, numbers: Mapping[str, float | None]) -> None:
+        """Numbers of the step that is under way. None (nothing to measure) is written as null."""
+        self._pending.update(numbers)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        if logs is None or "loss" not in logs:  # the summary at the end of training
+            return
+        numbers: dict[str, float | None] = {
+            key: _finite(value) for key, value in {**logs, **self._pending}.items() if _is_number(value)
+        }
+        self._pending = {}
+        with self.path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
+        if self._writer is not None:
+            for key, value in numbers.items():
+                if value is not None:
+                    self._writer.add_scalar(key, value, state.global_step)
+        self._recent.append(numbers)
+        if state.global_step % self.every == 0 or state.global_step in (1, self.steps):
+            self._line(state.global_step)
+
+    def _line(self, step: int) -> None:
+        if not self._header:
+            names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
+            self.console.print(" ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold", highlight=False)
+            self._header = True
+        cells = [
+            f"{step:d}/{self.steps}",
+            _number(self._mean("step_time", "time/generation"), 2),
+            _number(self._mean("reward"), 3),
+            *(_number(self._mean(f"reward_task/{task}"), 3) for task in self.tasks),
+            _number(self._mean("entropy"), 3),
+            _number(self._mean("grad_norm"), 2),
+            _number(self._mean("time/exposed_share"), 3),
+            _number(self._mean("failed"), 0),
+        ]
+        names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
+        self.console.print(
+            " ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)), highlight=False
+        )
+
+    def _mean(self, *keys: str) -> float | None:
+        """The first key that was measured, averaged over the steps since the last line."""
+        for key in keys:
+            values = [value for row in self._recent if (value := row.get(key)) is not None]
+            if values:
+                return sum(values) / len(values)
+        return None
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _width(name: str) -> int:
+    return max(8, min(len(name), 17))
