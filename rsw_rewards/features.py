@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsw_rewards.images import ImageRef, content_hash, read_rgb
+from rsw_rewards.images import ImageRef, content_hash, read_mask, read_rgb
 
 if TYPE_CHECKING:
     from rsw_rewards.encoders import Encoder
@@ -30,19 +32,26 @@ class FeatureBank:
         device: where encoders run.
         directory: features are kept here as well, one file per encoder and image, and survive the process. None: memory only.
         pixel_budget: bytes of decoded pixels kept in memory; the least recently used go first.
+
+    A pickled bank travels as its settings alone; the copy starts empty. Arrays it hands out are shared and read-only.
     """
 
     def __init__(self, device: str = "cpu", directory: Path | None = None, pixel_budget: int = 256 << 20) -> None:
         self.device = device
         self.directory = None if directory is None else Path(directory)
         self.pixel_budget = pixel_budget
-        self._pixels: OrderedDict[object, tuple[str, np.ndarray]] = OrderedDict()
+        self._pixels: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._pixel_bytes = 0
+        self._hashes: dict[Hashable, str] = {}
         self._features: dict[tuple[str, str], np.ndarray] = {}
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.RLock()
         self.decoded = 0
+        """Images and masks read and decoded."""
         self.encoded: dict[str, int] = {}
+        """Images (and texts, under ``"<encoder> text"``) put through an encoder, by encoder name."""
+        self.hits = 0
+        """Pixels and features that were asked for and already there."""
 
     def __getstate__(self) -> dict[str, object]:
         return {"device": self.device, "directory": self.directory, "pixel_budget": self.pixel_budget}
@@ -52,27 +61,41 @@ class FeatureBank:
 
     def rgb(self, image: ImageRef) -> np.ndarray:
         """The image as (H, W, 3) uint8, decoded at most once while it stays in memory. Raises ``ImageError``."""
-        return self._read(image)[1]
+        return self._read("rgb", image)
+
+    def mask(self, image: ImageRef) -> np.ndarray:
+        """The image as a (H, W) bool mask, decoded at most once while it stays in memory. Raises ``ImageError``."""
+        return self._read("mask", image)
 
     def hash(self, image: ImageRef) -> str:
-        """The content hash of the image as shown (RGB)."""
-        return self._read(image)[0]
-
-    def _read(self, image: ImageRef) -> tuple[str, np.ndarray]:
+        """The content hash (hex) of the image as shown, which is its RGB pixels. Raises ``ImageError``."""
         key = _identity(image)
         with self._lock:
-            if key in self._pixels:
+            found = self._hashes.get(key) if key is not None else None
+            if found is None:
+                found = content_hash(self.rgb(image))
+                if key is not None:
+                    self._hashes[key] = found
+            return found
+
+    def _read(self, kind: str, image: ImageRef) -> np.ndarray:
+        identity = _identity(image)
+        key = (kind, identity)
+        with self._lock:
+            if identity is not None and key in self._pixels:
                 self._pixels.move_to_end(key)
+                self.hits += 1
                 return self._pixels[key]
-            pixels = read_rgb(image)
+            pixels = (read_rgb if kind == "rgb" else read_mask)(image).view()
+            pixels.flags.writeable = False
             self.decoded += 1
-            entry = (content_hash(pixels), pixels)
-            self._pixels[key] = entry
-            self._pixel_bytes += pixels.nbytes
+            if identity is not None:
+                self._pixels[key] = pixels
+                self._pixel_bytes += pixels.nbytes
             while self._pixel_bytes > self.pixel_budget and len(self._pixels) > 1:
-                _, (_, dropped) = self._pixels.popitem(last=False)
+                _, dropped = self._pixels.popitem(last=False)
                 self._pixel_bytes -= dropped.nbytes
-            return entry
+            return pixels
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of that name, loaded once per bank. Raises ``ConfigError`` when its weights cannot be had."""
@@ -84,68 +107,104 @@ class FeatureBank:
             return self._encoders[name]
 
     def image_features(self, encoder: str, images: Sequence[ImageRef]) -> np.ndarray:
-        """(n, d) float32 image features; only images without stored features are encoded."""
+        """(n, d) float32 image features; only images without stored features are encoded. Raises ``ImageError``."""
         model = self.encoder(encoder)
-        hashes = [self.hash(image) for image in images]
-        missing: dict[str, ImageRef] = {
-            digest: image for digest, image in zip(hashes, images, strict=True) if self._lookup(model, digest) is None
-        }
-        todo = list(missing.items())
-        for start in range(0, len(todo), MICRO_BATCH):
-            part = todo[start : start + MICRO_BATCH]
-            encoded = model.encode_images([self.rgb(image) for _, image in part], MICRO_BATCH)
-            for (digest, _), feature in zip(part, encoded, strict=True):
-                self._store(model, digest, feature)
-            self.encoded[encoder] = self.encoded.get(encoder, 0) + len(part)
-        return self.features(encoder, hashes)
+        with self._lock:
+            hashes: list[str] = []
+            waiting: dict[str, np.ndarray] = {}
+            for image in images:
+                digest = self.hash(image)
+                hashes.append(digest)
+                if digest in waiting or self._lookup(model, digest) is not None:
+                    self.hits += 1
+                    continue
+                # The pixels are held until their micro-batch is full, because the cache may drop them before.
+                waiting[digest] = self.rgb(image)
+                if len(waiting) == MICRO_BATCH:
+                    self._encode(encoder, model, waiting)
+            if waiting:
+                self._encode(encoder, model, waiting)
+            return self.features(encoder, hashes)
+
+    def _encode(self, name: str, model: Encoder, waiting: dict[str, np.ndarray]) -> None:
+        encoded = model.encode_images(list(waiting.values()), MICRO_BATCH)
+        for digest, feature in zip(waiting, encoded, strict=True):
+            self._store(model, digest, feature)
+        self.encoded[name] = self.encoded.get(name, 0) + len(waiting)
+        waiting.clear()
 
     def text_features(self, encoder: str, texts: Sequence[str]) -> np.ndarray:
-        """(n, d) float32 text features of an encoder that reads text."""
+        """(n, d) float32 text features; each text is encoded once. Raises ``ConfigError`` for an encoder without text."""
         model = self.encoder(encoder)
-        keys = [f"text:{text}" for text in texts]
-        todo = list(dict.fromkeys(key for key in keys if (model.id, key) not in self._features))
-        for start in range(0, len(todo), MICRO_BATCH):
-            part = todo[start : start + MICRO_BATCH]
-            for key, feature in zip(part, model.encode_texts([key[5:] for key in part], MICRO_BATCH), strict=True):
-                self._features[(model.id, key)] = feature
-        return np.stack([self._features[(model.id, key)] for key in keys])
+        with self._lock:
+            todo = [text for text in dict.fromkeys(texts) if (model.id, f"text:{text}") not in self._features]
+            for start in range(0, len(todo), MICRO_BATCH):
+                part = todo[start : start + MICRO_BATCH]
+                for text, feature in zip(part, model.encode_texts(part, MICRO_BATCH), strict=True):
+                    self._features[(model.id, f"text:{text}")] = feature
+            counter = f"{encoder} text"
+            self.encoded[counter] = self.encoded.get(counter, 0) + len(todo)
+            self.hits += len(texts) - len(todo)
+            return np.stack([self._features[(model.id, f"text:{text}")] for text in texts])
 
     def features(self, encoder: str, hashes: Sequence[str]) -> np.ndarray:
         """Stored image features by content hash, (n, d) float32. Raises ``KeyError`` for an image that was never encoded."""
         model = self.encoder(encoder)
-        found = [self._lookup(model, digest) for digest in hashes]
-        for digest, feature in zip(hashes, found, strict=True):
-            if feature is None:
-                raise KeyError(f"no {encoder} features are stored for the image {digest[:12]}")
-        return np.stack([feature for feature in found if feature is not None])
+        found = np.empty((len(hashes), model.dim), np.float32)
+        with self._lock:
+            for row, digest in enumerate(hashes):
+                feature = self._lookup(model, digest)
+                if feature is None:
+                    raise KeyError(f"no {encoder} features are stored for the image {digest[:12]}")
+                found[row] = feature
+        return found
 
     def _lookup(self, model: Encoder, digest: str) -> np.ndarray | None:
         key = (model.id, digest)
         if key not in self._features and self.directory is not None:
-            path = self._path(model, digest)
-            if path.exists():
-                self._features[key] = np.load(path, allow_pickle=False)
+            feature = _load(self._path(model, digest), model.dim)
+            if feature is not None:
+                self._features[key] = feature
         return self._features.get(key)
 
     def _store(self, model: Encoder, digest: str, feature: np.ndarray) -> None:
+        feature = np.asarray(feature, np.float32)
         self._features[(model.id, digest)] = feature
         if self.directory is not None:
             path = self._path(model, digest)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.stem}.{threading.get_ident()}.npy")
+            partial = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.npy")
             np.save(partial, feature, allow_pickle=False)
             partial.replace(path)
 
     def _path(self, model: Encoder, digest: str) -> Path:
         assert self.directory is not None
-        return self.directory / model.id.replace("/", "_") / digest[:2] / f"{digest}.npy"
+        return self.directory / re.sub(r"[^\w.@-]+", "_", model.id) / digest[:2] / f"{digest}.npy"
 
 
-def _identity(image: ImageRef) -> object:
-    """What tells two references apart without decoding them."""
+def _load(path: Path, dim: int) -> np.ndarray | None:
+    """A stored feature, or None where there is none or the file is damaged: the image is then encoded again."""
+    try:
+        feature = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    sound = isinstance(feature, np.ndarray) and feature.shape == (dim,) and feature.dtype == np.float32
+    return feature if sound and bool(np.isfinite(feature).all()) else None
+
+
+def _identity(image: ImageRef) -> Hashable | None:
+    """What tells two references apart without decoding them; None for an array in memory that nobody has hashed.
+
+    An array's ``id`` would not do: it is given out again once the array is gone.
+    """
     if image.path is not None:
-        status = image.path.stat() if image.path.exists() else None
-        return (str(image.path), image.bands, status and (status.st_mtime_ns, status.st_size))
+        try:
+            status = image.path.stat()
+        except OSError:
+            return None
+        return (str(image.path), image.bands, status.st_mtime_ns, status.st_size)
     if image.sha256 is not None:
         return (image.sha256, image.bands)
-    return (id(image.array), image.ref, image.index, image.bands)
+    if image.ref is not None:
+        return (image.ref.hex(), image.index, image.bands)
+    return None

@@ -1,0 +1,1 @@
+"""Whether a forecast shows what the text asks for."""

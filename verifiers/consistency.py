@@ -1,0 +1,1 @@
+"""Whether a forecast changes what should change and keeps the rest."""
