@@ -110,16 +110,34 @@ def true_answers(sample: Sample) -> tuple[str, ...]:
     return tuple(answers)
 
 
-@lru_cache(maxsize=1024)
-def _entries(vocabulary: tuple[str, ...], synonyms: tuple[tuple[str, str], ...]) -> frozenset[str]:
+class _Key(NamedTuple):
+    """What an answer is held against, normalised once per question rather than once per candidate."""
+
+    wanted: frozenset[str]
+    entries: frozenset[str]
+    problem: str
+
+
+@lru_cache(maxsize=4096)
+def _key(answers: tuple[str, ...], vocabulary: tuple[str, ...], synonyms: tuple[tuple[str, str], ...]) -> _Key:
     table = dict(synonyms)
-    words = (normalise(entry) for entry in vocabulary)
-    return frozenset(table.get(word, word) for word in words)
+    wanted, entries = (
+        frozenset(table.get(word, word) for word in map(normalise, words)) for words in (answers, vocabulary)
+    )
+    problem = ""
+    if "" in wanted or not wanted:
+        problem = "the true answer is empty"
+    elif entries and not wanted <= entries:
+        problem = f"the true answer {min(wanted - entries)!r} is not in the vocabulary"
+    return _Key(wanted, entries, problem)
+
+
+_SEPARATORS = str.maketrans(",;/|&", "     ")
 
 
 def _why_outside(answer: str, entries: frozenset[str]) -> str:
-    words = f" {re.sub(r'[,;/|&]', ' ', answer)} "
-    named = sorted(entry for entry in entries if entry and f" {entry} " in f" {' '.join(words.split())} ")
+    words = f" {' '.join(answer.translate(_SEPARATORS).split())} "
+    named = sorted(entry for entry in entries if entry in words and f" {entry} " in words)
     shown = answer if len(answer) <= 60 else answer[:57] + "..."
     if len(named) > 1:
         return f"hedged: {shown!r} names {len(named)} answers ({', '.join(named[:4])})"
@@ -146,17 +164,13 @@ def judge(
         OK with value 1 or 0; INVALID_OUTPUT for no, several, or an answer outside the vocabulary; ERROR for a truth that is
         empty or outside the vocabulary.
     """
-    table = dict(synonyms)
-    wanted = {table.get(word, word) for word in map(normalise, answers)}
-    entries = _entries(vocabulary, synonyms)
-    if "" in wanted or not wanted:
-        return Score.error("the true answer is empty")
-    if entries and not wanted <= entries:
-        return Score.error(f"the true answer {sorted(wanted - entries)[0]!r} is not in the vocabulary")
+    wanted, entries, problem = _key(answers, vocabulary, synonyms)
+    if problem:
+        return Score.error(problem)
     answer, reason = extract_answer(text, extract)
     if answer is None:
         return Score.invalid(reason, raw={"correct": 0.0}, stats={"correct": _ZERO})
-    answer = table.get(answer, answer)
+    answer = dict(synonyms).get(answer, answer)
     if entries and answer not in entries:
         return Score.invalid(_why_outside(answer, entries), raw={"correct": 0.0}, stats={"correct": _ZERO})
     if answer in wanted:
