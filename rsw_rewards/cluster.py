@@ -1,33 +1,51 @@
-"""Starting or joining Ray, the same way for every part that runs actors."""
+"""One place where Ray is started or joined, quietly and without imposing anything on its workers."""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
+from typing import Any
+
+from rsw_rewards.errors import ConfigError
 
 
 def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Start a local Ray, or join the cluster at ``address``; does nothing where Ray runs already.
+    """Join the Ray cluster at ``address``, or start one on this machine. Does nothing where Ray already runs.
 
-    Workers import the installed package: no working directory is shipped, because from the root of a checkout our folder
-    ``verifiers`` would shadow the package of that name that others use.
+    Workers import the installed package, so nothing is shipped to them (no ``runtime_env``). A cluster that is started here
+    ends with this process.
 
     Args:
-        address: of a running cluster, as Ray takes it (``auto``, ``host:port``).
-        num_cpus: processors that Ray counts with; what the machine has, at least two, where left out.
+        address: a running cluster (``"auto"``, ``"host:port"``); None starts one here.
+        num_cpus: logical CPUs of a cluster started here; by default those of the machine, at least 2.
+
+    Raises:
+        ConfigError: there is no cluster at ``address``.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        # With a token of its own the cluster stays closed to other users of the machine, and Ray does not write one to
+        # the home directory with a warning.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
         return
-    if address is not None:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        return
-    ray.init(
-        num_cpus=num_cpus or max(2, os.cpu_count() or 2),
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        options |= {"num_cpus": num_cpus or max(2, os.cpu_count() or 1), "include_dashboard": False}
+    else:
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise ConfigError(f"no Ray cluster answers at {address!r}: {error}") from error
+
+
+def require_gpus(count: float) -> None:
+    """Refuse to ask a cluster for more GPUs than it has: such actors would wait for ever. Raises :class:`ConfigError`."""
+    import ray
+
+    have = ray.cluster_resources().get("GPU", 0.0)
+    if count > have:
+        raise ConfigError(f"{count:g} GPUs are asked for, and the Ray cluster has {have:g}")
