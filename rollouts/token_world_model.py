@@ -1,0 +1,388 @@
+"""The token world model: one causal language model over words, metadata and visual codes.
+
+It answers questions about pictures and draws the picture that follows. Which tokens are possible next is decided inside
+``forward``, by the segment that a position lies in: after begin-of-image only visual codes, after a full grid of them only
+the end token, elsewhere only words and the end token. Whoever samples, scores or trains thus sees one distribution.
+
+    world = load_world_model("embedded")                 # model, vocabulary and visual tokenizer
+    prompts = world.prompts(samples)                     # list of token ids
+    rows = sample(world.model, prompts, repeats=8, temperature=1.0, seeds=seeds)
+    world.read(rows[0].ids, task)                        # Reading(text=... | codes=..., finish_reason=...)
+    world.tokenizer.decode_forecast(before, codes)       # (n, h, w, 3) uint8
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+import rsw_rewards
+from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
+from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
+from rsw_rewards.samples import Sample, Task
+
+ASSETS = Path(rsw_rewards.__file__).parent / "assets"
+"""Folder of the shipped weights."""
+
+IMPOSSIBLE = -1e4
+"""Logit of an impossible token: its probability is exactly zero in float32, yet sums and products with it stay finite."""
+
+MAX_ANSWER_TOKENS = 8
+
+
+class TokenWorldModelConfig(Qwen3Config):
+    """A Qwen3 configuration that knows where the visual codes lie.
+
+    Args:
+        boi_token_id: id of begin-of-image.
+        text_start: first id of the words; they end where the codes start.
+        visual_start: first id of the visual codes.
+        visual_codes: how many there are.
+        grid_codes: codes of one picture.
+        picture_side: side in pixels of one picture.
+    """
+
+    model_type = "token_world_model"
+
+    # Every argument needs a default: the configuration class is also made empty by the library.
+    boi_token_id: int = 3
+    text_start: int = 8
+    visual_start: int = 8
+    visual_codes: int = 0
+    grid_codes: int = 64
+    picture_side: int = 64
+
+
+def tiny_config(vocabulary: Vocabulary, **changes: Any) -> TokenWorldModelConfig:
+    """The configuration of the shipped model (0.5 M parameters); keyword arguments replace any of its values."""
+    values: dict[str, Any] = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 32,
+        "max_position_embeddings": 512,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+        "tie_word_embeddings": True,
+        "pad_token_id": vocabulary.pad,
+        "eos_token_id": vocabulary.eos,
+        "bos_token_id": None,
+        "boi_token_id": vocabulary.boi,
+        "text_start": vocabulary.text_start,
+        "visual_start": vocabulary.visual_start,
+        "visual_codes": vocabulary.codes,
+    }
+    return TokenWorldModelConfig(**(values | changes))
+
+
+class TokenWorldModel(Qwen3ForCausalLM):
+    """Qwen3 whose logits are masked by segment. Takes any size of ``TokenWorldModelConfig``, new or from a path."""
+
+    config_class = TokenWorldModelConfig
+    config: TokenWorldModelConfig
+
+    def picture_positions(self, input_ids: Tensor) -> Tensor:
+        """How far into a picture each position is.
+
+        Args:
+            input_ids: (n, length) whole sequences, from their first token on.
+
+        Returns:
+            (n, length) int64: 0 at begin-of-image, k at the k-th code after it, -1 outside of pictures.
+        """
+        c = self.config
+        position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        visual = (input_ids >= c.visual_start) & (input_ids < c.visual_start + c.visual_codes)
+        last_other = torch.where(visual, -1, position).cummax(1).values
+        opened = input_ids.gather(1, last_other.clamp(min=0)) == c.boi_token_id
+        return torch.where(opened & (last_other >= 0), position - last_other, -1)
+
+    def next_token_mask(self, picture_positions: Tensor) -> Tensor:
+        """Which tokens may follow: (..., vocabulary) bool for positions as given by ``picture_positions``."""
+        c = self.config
+        token = torch.arange(c.vocab_size, device=picture_positions.device)
+        visual = (token >= c.visual_start) & (token < c.visual_start + c.visual_codes)
+        end = token == c.eos_token_id
+        text = ((token >= c.text_start) & (token < c.visual_start)) | end
+        here = picture_positions[..., None]
+        drawing = (here >= 0) & (here < c.grid_codes)
+        return torch.where(drawing, visual, torch.where(here >= c.grid_codes, end, text))
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: DynamicCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        picture_positions: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits of the next token, those of impossible tokens at ``IMPOSSIBLE``.
+
+        Args:
+            picture_positions: (n, length), see the method of that name. Only needed where ``input_ids`` is not the whole
+                sequence because a cache holds its beginning.
+
+        Raises:
+            ValueError: the segment of a position cannot be known.
+        """
+        if picture_positions is None:
+            cached = past_key_values is not None and past_key_values.get_seq_length() > 0
+            if input_ids is None or cached:
+                raise ValueError("give picture_positions where input_ids is not the whole sequence")
+            picture_positions = self.picture_positions(input_ids)
+        out = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **(kwargs | {"return_dict": True}),
+        )
+        if isinstance(logits_to_keep, int):
+            kept = picture_positions[:, -logits_to_keep:] if logits_to_keep else picture_positions
+        else:
+            kept = picture_positions[:, logits_to_keep]
+        out.logits = out.logits.masked_fill(~self.next_token_mask(kept), IMPOSSIBLE)
+        if labels is not None:
+            out.loss = self.loss_function(logits=out.logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return out
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Lets ``generate`` step with a cache: the segments come from the whole sequence."""
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        length = inputs["input_ids"].shape[1]
+        inputs["picture_positions"] = self.picture_positions(input_ids)[:, -length:]
+        return inputs
+
+
+def start_from_codebook(model: TokenWorldModel, codebook: Tensor, seed: int = 0) -> None:
+    """Gives similar codes similar first embeddings: a random projection of the codebook (codes, dim)."""
+    generator = torch.Generator().manual_seed(seed)
+    c = model.config
+    vectors = (codebook - codebook.mean(0)) / codebook.std(0)
+    projection = torch.randn(vectors.shape[1], c.hidden_size, generator=generator) / vectors.shape[1] ** 0.5
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight[c.visual_start : c.visual_start + c.visual_codes]
+        rows.mul_(0.5).add_(2 * c.initializer_range * vectors @ projection)
+
+
+# Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What was sampled for one row: token ids (the end token included, if it was reached) and their log-probabilities."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+def sample(
+    model: TokenWorldModel,
+    prompts: Sequence[Sequence[int]],
+    repeats: int = 1,
+    temperature: float = 1.0,
+    seeds: Sequence[int] | None = None,
+    max_answer_tokens: int = MAX_ANSWER_TOKENS,
+    rows_at_once: int = 512,
+) -> list[Completion]:
+    """Samples completions. Each prompt is read once, however often it is repeated.
+
+    Questions and forecasts may be mixed; they are run apart, since their lengths differ by far.
+
+    Args:
+        model: in evaluation mode or not; dropout is not used by this architecture.
+        prompts: token ids, of any lengths.
+        repeats: completions per prompt.
+        temperature: what logits are divided by; 0 takes the likeliest token (its log-probability is that of temperature 1).
+        seeds: one per completion, prompt by prompt; every random number of a row comes from its own seed.
+            May be left out at temperature 0.
+        max_answer_tokens: an answer that has not ended by then is cut off.
+        rows_at_once: most completions that are stepped together.
+
+    Returns:
+        ``len(prompts) * repeats`` completions, those of one prompt together.
+
+    Raises:
+        ValueError: seeds of the wrong number, or missing.
+    """
+    total = len(prompts) * repeats
+    if temperature < 0:
+        raise ValueError(f"temperature must be 0 or more, got {temperature}")
+    if temperature > 0 and (seeds is None or len(seeds) != total):
+        raise ValueError(f"{total} seeds are needed, one per completion, got {None if seeds is None else len(seeds)}")
+    out: list[Completion | None] = [None] * total
+    draws = [k for k, prompt in enumerate(prompts) if prompt[-1] == model.config.boi_token_id]
+    answers = [k for k, prompt in enumerate(prompts) if prompt[-1] != model.config.boi_token_id]
+    at_once = max(1, rows_at_once // repeats)
+    for group, limit in ((answers, max_answer_tokens), (draws, model.config.grid_codes + 1)):
+        for first in range(0, len(group), at_once):
+            part = group[first : first + at_once]
+            rows = [k * repeats + r for k in part for r in range(repeats)]
+            uniforms = None
+            if temperature > 0:
+                assert seeds is not None
+                uniforms = np.stack([np.random.default_rng(seeds[row]).random(limit) for row in rows])
+            for row, completion in zip(
+                rows, _run(model, [prompts[k] for k in part], repeats, temperature, uniforms, limit), strict=True
+            ):
+                out[row] = completion
+    return [completion for completion in out if completion is not None]
+
+
+@torch.no_grad()
+def _run(
+    model: TokenWorldModel,
+    prompts: Sequence[Sequence[int]],
+    repeats: int,
+    temperature: float,
+    uniforms: NDArray[np.float64] | None,
+    limit: int,
+) -> list[Completion]:
+    c, device = model.config, model.device
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[c.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=device)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    padded = bool((seen == 0).any())
+    cache = DynamicCache(config=c)
+    logits = model(
+        input_ids=ids, attention_mask=seen if padded else None, past_key_values=cache, use_cache=True, logits_to_keep=1
+    ).logits[:, -1]
+    here = model.picture_positions(ids)[:, -1].repeat_interleave(repeats)
+    if repeats > 1:
+        cache.batch_repeat_interleave(repeats)
+        logits = logits.repeat_interleave(repeats, 0)
+        seen = seen.repeat_interleave(repeats, 0)
+    random = None if uniforms is None else torch.from_numpy(uniforms).to(device)
+    alive = torch.ones(len(logits), dtype=torch.bool, device=device)
+    tokens, logprobs, lives = [], [], []
+    for step in range(limit):
+        log_p = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
+        if random is None:
+            token = log_p.argmax(-1)
+        else:
+            # The first token whose cumulative probability passes the row's number; rounding may leave the last sum below one.
+            total = log_p.double().exp().cumsum(-1)
+            token = (total > random[:, step : step + 1] * total[:, -1:]).int().argmax(-1)
+        token = torch.where(alive, token, c.pad_token_id)
+        tokens.append(token)
+        logprobs.append(log_p.gather(1, token[:, None])[:, 0])
+        lives.append(alive)
+        alive = alive & (token != c.eos_token_id)
+        if step + 1 == limit or not alive.any():
+            break
+        visual = (token >= c.visual_start) & (token < c.visual_start + c.visual_codes)
+        here = torch.where(visual & (here >= 0), here + 1, -1)
+        if bool((here[alive] >= c.grid_codes).all()):
+            # Nothing but the end token is left, so the network need not be asked.
+            logits = torch.where(model.next_token_mask(here), 0.0, IMPOSSIBLE)
+            continue
+        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
+        logits = model(
+            input_ids=token[:, None],
+            attention_mask=seen if padded else None,
+            past_key_values=cache,
+            use_cache=True,
+            picture_positions=here[:, None],
+        ).logits[:, -1]
+    ids_out = torch.stack(tokens, 1).tolist()
+    logp_out = torch.stack(logprobs, 1).tolist()
+    lengths = torch.stack(lives, 1).sum(1).tolist()
+    return [Completion(tuple(i[:n]), tuple(p[:n])) for i, p, n in zip(ids_out, logp_out, lengths, strict=True)]
+
+
+def score_completions(
+    model: TokenWorldModel,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    temperature: float = 1.0,
+) -> list[list[float]]:
+    """Log-probabilities of given completions in one pass (teacher forcing), one list per row; gradients are not kept."""
+    with torch.no_grad():
+        width = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
+        pad = model.config.pad_token_id
+        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        chosen = torch.log_softmax(logits / temperature, -1).gather(-1, ids[:, 1:, None])[..., 0]
+    return [chosen[k, chosen.shape[1] - len(c) :].tolist() for k, c in enumerate(completions)]
+
+
+# Everything together
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a completion says: ``text`` for a question, ``codes`` for a forecast; neither if it was cut off."""
+
+    finish_reason: str
+    """``"stop"``, or ``"length"`` for a completion without its end token or a grid that is not full."""
+    text: str | None = None
+    codes: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class WorldModel:
+    """A token world model with the vocabulary and the visual tokenizer that belong to it."""
+
+    model: TokenWorldModel
+    vocabulary: Vocabulary
+    tokenizer: VisualTokenizer
+
+    def prompts(self, samples: Sequence[Sample]) -> list[list[int]]:
+        """Token ids of the prompts of questions and forecasts; see ``token_vocabulary.build_prompts`` for errors."""
+        return build_prompts(samples, self.vocabulary, self.tokenizer, self.model.config.picture_side)
+
+    def read(self, ids: Sequence[int], task: Task) -> Reading:
+        """Answer or codes of a completion."""
+        v = self.vocabulary
+        ended = bool(ids) and ids[-1] == v.eos
+        if task == Task.CHANGE_QA:
+            return Reading("stop", text=v.decode_text(ids)) if ended else Reading("length", text=v.decode_text(ids))
+        codes = np.array(ids[:-1] if ended else ids, np.int64) - v.visual_start
+        if not ended or len(codes) != self.model.config.grid_codes or codes.min() < 0 or codes.max() >= v.codes:
+            return Reading("length")
+        return Reading("stop", codes=codes)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes model, vocabulary and tokenizer; ``load_world_model`` reads them back."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        self.vocabulary.save(folder)
+        self.tokenizer.save(folder / "tokenizer")
+
+
+def load_world_model(path: Path | str = "embedded", device: str | torch.device = "cpu") -> WorldModel:
+    """Reads a folder that ``WorldModel.save`` wrote, or the shipped model for ``"embedded"``; float32, evaluation mode.
+
+    The visual tokenizer lies in the folder's ``tokenizer/`` or, as for the shipped model, beside the folder.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    folder = ASSETS / "world_model" if str(path) == "embedded" else Path(path)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no token world model (config.json is missing)")
+    tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder.parent / "tokenizer"
+    model = TokenWorldModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    return WorldModel(model.to(device).eval(), Vocabulary.load(folder), VisualTokenizer.load(tokenizer, device))

@@ -1,0 +1,239 @@
+"""Supervised training of the token world model on true labels: forecasts, and several questions per pair of pictures.
+
+The questions of a pair stand behind a block mask: each sees the pictures and itself, not its neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor
+
+from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
+from rsw_rewards.rollouts.token_vocabulary import Vocabulary
+from rsw_rewards.rollouts.token_world_model import (
+    IMPOSSIBLE,
+    TokenWorldModel,
+    WorldModel,
+    load_world_model,
+    sample,
+    start_from_codebook,
+    tiny_config,
+)
+from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
+from rsw_rewards.samples import Task
+from rsw_rewards.training.corpus import Pairs, make_pairs
+from rsw_rewards.training.tokenizer import gain_over_copy
+
+
+class SupervisedConfig(BaseModel):
+    """Configuration of ``method: supervised``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Literal["supervised"] = "supervised"
+    out: Path
+    tokenizer: Path
+    start: str | None = None
+    """A world model to go on from: a folder or ``embedded``; a new one where left out."""
+    seed: int = 0
+    scenes: PositiveInt = 24000
+    steps: PositiveInt = 3000
+    batch: PositiveInt = 16
+    """Forecasts a step, and as many pairs with questions."""
+    questions: PositiveInt = 4
+    """Questions per pair of pictures."""
+    learning_rate: float = 3e-3
+    cool_share: float = Field(0.0, ge=0, le=1)
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    evaluate_every: PositiveInt = 250
+    held_out: PositiveInt = 400
+    keep: tuple[int, ...] = ()
+    """Steps whose weights are also written, to ``out/step-N``."""
+    model: dict[str, Any] = {}
+    """Values that replace those of the tiny configuration."""
+    log_every: PositiveInt = 100
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """Scenes as codes and token ids."""
+
+    pairs: Pairs
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+
+    def forecast(self, v: Vocabulary, k: int) -> list[int]:
+        s = self.pairs.scenes[k]
+        return v.forecast_prompt(s.forecast_prompt, [self.before[k]], [s.dates[0]], s.dates[1], s.metadata)
+
+    def context(self, v: Vocabulary, k: int) -> list[int]:
+        s = self.pairs.scenes[k]
+        return v.question_context([self.before[k], self.after[k]], s.dates, s.metadata)
+
+
+def _code(tokenizer: VisualTokenizer, pairs: Pairs) -> _Coded:
+    return _Coded(pairs, tokenizer.encode(pairs.before), tokenizer.encode(pairs.after))
+
+
+def forecast_loss(model: TokenWorldModel, v: Vocabulary, data: _Coded, rows: NDArray[np.int64]) -> Tensor:
+    """Mean cross-entropy per code (nats) of the true futures. The end token is certain and left out."""
+    prompts = [data.forecast(v, int(k)) for k in rows]
+    width = max(len(p) for p in prompts)
+    ids = torch.tensor([[v.pad] * (width - len(p)) + p for p in prompts])
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    target = torch.from_numpy(data.after[rows])
+    n = target.shape[1]
+    ids = torch.cat([ids, target[:, :-1] + v.visual_start], 1)
+    seen = torch.cat([seen, torch.ones(len(rows), n - 1, dtype=seen.dtype)], 1)
+    hidden = model.model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state[:, -n:]
+    # Only codes are possible here, so only their rows of the output matrix are needed: the same as the masked softmax.
+    logits = hidden @ model.lm_head.weight[v.visual_start : v.visual_start + v.codes].T
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+
+def question_loss(
+    model: TokenWorldModel, v: Vocabulary, data: _Coded, rows: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> Tensor:
+    """Mean cross-entropy (nats) of the answers, word and end token summed, of ``count`` questions per pair."""
+    contexts = [data.context(v, int(k)) for k in rows]
+    asked = []
+    for k in rows:
+        questions = data.pairs.scenes[int(k)].questions
+        chosen = rng.permutation(len(questions))[:count]
+        chosen = np.concatenate([chosen, rng.integers(0, len(questions), count - len(chosen))])
+        asked.append(
+            [([*v.encode_text(questions[q].prompt), v.answer], v.ids[questions[q].answer]) for q in chosen]
+        )
+    start = len(contexts[0])
+    block = max(len(words) for line in asked for words, _ in line) + 1
+    width = start + block * count
+    ids = torch.full((len(rows), width), v.pad)
+    ids[:, :start] = torch.tensor(contexts)
+    where, answers = [], []
+    for r, line in enumerate(asked):
+        for b, (words, answer) in enumerate(line):
+            at = start + b * block
+            ids[r, at : at + len(words) + 1] = torch.tensor([*words, answer])
+            where.append((r, at + len(words) - 1))
+            answers.append(answer)
+    # Block 0 is the pictures; a position sees what precedes it in the pictures and in its own block.
+    member = torch.cat([torch.zeros(start, dtype=torch.long), 1 + torch.arange(block * count) // block])
+    visible = torch.ones(width, width).tril().bool() & ((member[None] == 0) | (member[:, None] == member[None]))
+    mask = torch.where(visible, 0.0, -torch.inf)[None, None].expand(len(rows), -1, -1, -1)
+    position = torch.cat([torch.arange(start), (start + torch.arange(block)).repeat(count)])[None]
+    hidden = model.model(
+        input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False
+    ).last_hidden_state
+    r, p = (torch.tensor(x) for x in zip(*where, strict=True))
+    logits = model.lm_head(torch.cat([hidden[r, p], hidden[r, p + 1]]))
+    possible = model.next_token_mask(torch.tensor(-1))
+    target = torch.cat([torch.tensor(answers), torch.full((len(answers),), v.eos)])
+    return 2 * F.cross_entropy(logits.masked_fill(~possible, IMPOSSIBLE), target)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One forecast and one question for each of some unseen scenes, their kinds in turn."""
+
+    data: _Coded
+    prompts: list[list[int]]
+    answers: list[str]
+    kinds: list[str]
+
+    @classmethod
+    def make(cls, world: WorldModel, n: int, seed: int = 1) -> HeldOut:
+        """Draws ``n`` scenes of the split ``dev``."""
+        data, v = _code(world.tokenizer, make_pairs("dev", n, seed)), world.vocabulary
+        asked = [s.questions[k % len(s.questions)] for k, s in enumerate(data.pairs.scenes)]
+        prompts = [data.forecast(v, k) for k in range(n)]
+        prompts += [[*data.context(v, k), *v.encode_text(q.prompt), v.answer] for k, q in enumerate(asked)]
+        return cls(data, prompts, [q.answer for q in asked], [q.kind for q in asked])
+
+    def evaluate(self, world: WorldModel, temperature: float) -> dict[str, Any]:
+        """``accuracy`` (exact answers), ``gain_over_copy`` over all scenes, and ``per_kind`` accuracies."""
+        n = len(self.answers)
+        done = sample(world.model, self.prompts, 1, temperature, range(len(self.prompts)))
+        drawn = [world.read(c.ids, Task.FORECAST).codes for c in done[:n]]
+        before = self.data.pairs.before
+        codes = np.stack([self.data.before[k] if c is None else c for k, c in enumerate(drawn)])
+        made = world.tokenizer.decode_forecast(before, codes)
+        said = [world.read(c.ids, Task.CHANGE_QA).text for c in done[n:]]
+        right = np.array([a == b for a, b in zip(said, self.answers, strict=True)])
+        kinds = np.array(self.kinds)
+        return {
+            "accuracy": float(right.mean()),
+            "gain_over_copy": gain_over_copy(made, before, self.data.pairs.after)[0],
+            "per_kind": {str(kind): round(float(right[kinds == kind].mean()), 4) for kind in np.unique(kinds)},
+        }
+
+
+def _world(config: SupervisedConfig) -> WorldModel:
+    if config.start is not None:
+        return load_world_model(config.start)
+    tokenizer = VisualTokenizer.load(config.tokenizer)
+    vocabulary = Vocabulary(scene_words(), tokenizer.config.codes)
+    model = TokenWorldModel(tiny_config(vocabulary, **config.model))
+    start_from_codebook(model, tokenizer.codebook, config.seed)
+    return WorldModel(model, vocabulary, tokenizer)
+
+
+def _write(world: WorldModel, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    world.model.save_pretrained(folder)
+    world.vocabulary.save(folder)
+    if not (folder / "tokenizer").exists():
+        world.tokenizer.save(folder / "tokenizer")
+
+
+def train(config: SupervisedConfig) -> None:
+    """Trains and writes ``config.out`` and its ``curve.json``. Deterministic for a number of steps and threads."""
+    torch.manual_seed(config.seed)
+    world = _world(config)
+    model, v = world.model, world.vocabulary
+    data = _code(world.tokenizer, make_pairs("supervised", config.scenes, config.seed))
+    held_out = HeldOut.make(world, config.held_out)
+    optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    curve: list[dict[str, Any]] = []
+    losses: list[tuple[float, float]] = []
+    model.train()
+    for step in range(1, config.steps + 1):
+        left = (config.steps - step + 1) / config.steps
+        rate = min(1.0, step / 50) * (min(1.0, left / config.cool_share) if config.cool_share else 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * rate
+        rng = np.random.default_rng([config.seed, step])
+        drawing = forecast_loss(model, v, data, rng.integers(0, config.scenes, config.batch))
+        drawing.backward()
+        answering = question_loss(model, v, data, rng.integers(0, config.scenes, config.batch), config.questions, rng)
+        answering.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append((drawing.item(), answering.item()))
+        if step % config.log_every == 0:
+            forecast, question = np.mean(losses[-config.log_every :], axis=0)
+            print(f"step {step}: loss per code {forecast:.3f}, per answer {question:.3f}", flush=True)
+        if step % config.evaluate_every == 0 or step == config.steps:
+            forecast, question = (float(x) for x in np.mean(losses[-config.evaluate_every :], axis=0))
+            point: dict[str, Any] = {"step": step, "loss_per_code": forecast, "loss_per_answer": question}
+            for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+                point |= {f"{key}_{name}": value for key, value in held_out.evaluate(world, temperature).items()}
+            curve.append(point)
+            print(json.dumps(point), flush=True)
+            config.out.mkdir(parents=True, exist_ok=True)
+            partial = config.out / "curve.json.partial"
+            partial.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, config.out / "curve.json")
+        if step in config.keep:
+            _write(world, config.out / f"step-{step}")
+    _write(world, config.out)
