@@ -1,0 +1,253 @@
+"""Scorer: runs a rubric over a batch, in this process or on Ray actors, and gives one score table either way.
+
+A verifier can raise, give nonsense, hang or take its process with it. Each of these becomes a status of the outputs that caused
+it and of no others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsw_rewards.contracts import Batch, Context, Verifier
+from rsw_rewards.features import FeatureBank
+from rsw_rewards.rubric import Component, Rubric, check_rubric, component_tasks
+from rsw_rewards.samples import Sample
+from rsw_rewards.scores import Score, ScoreTable, Status
+
+Rows = list[int]
+Runner = Callable[[Batch], "list[Score] | Failure"]
+
+
+class Failure:
+    """A call of a verifier that gave no scores."""
+
+    def __init__(self, reason: str, status: Status = Status.ERROR) -> None:
+        self.reason = reason
+        self.status = status
+
+
+def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
+    """Call a verifier and check what it gives back; nothing it does gets past this but a kill of the process."""
+    try:
+        scores = verifier.score(batch)
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {error}")
+    if not isinstance(scores, Sequence):
+        return Failure(f"it gave {type(scores).__name__} instead of a list of scores")
+    if len(scores) != len(batch):
+        return Failure(f"it gave {len(scores)} scores for {len(batch)} outputs")
+    checked: list[Score] = []
+    for score in scores:
+        if not isinstance(score, Score):
+            score = Score.error(f"it gave {score!r:.80} instead of a Score")
+        elif score.value is None and score.status is Status.OK and verifier.rewarding:
+            score = Score.error("it gave a score without a value")
+        checked.append(score)
+    return checked
+
+
+def parts(batch: Batch, verifier: Verifier) -> list[Rows]:
+    """How a batch whose call failed is divided to find the culprit; empty when it cannot be divided further."""
+    if verifier.scope == "population":
+        return []
+    units: dict[Any, Rows] = {}
+    for row in range(len(batch)):
+        units.setdefault(batch.groups[row] if verifier.scope == "group" else row, []).append(row)
+    listed = list(units.values())
+    if len(listed) < 2:
+        return []
+    half = len(listed) // 2
+    return [[row for unit in side for row in unit] for side in (listed[:half], listed[half:])]
+
+
+def bisect(run: Runner, batch: Batch, verifier: Verifier) -> list[Score]:
+    """Scores of a batch by ``run``; where it fails, the batch is halved until only the outputs at fault are left."""
+    result = run(batch)
+    if not isinstance(result, Failure):
+        return result
+    halves = parts(batch, verifier)
+    if not halves:
+        return [Score(None, result.status, reason=result.reason)] * len(batch)
+    scores: list[Score | None] = [None] * len(batch)
+    for rows in halves:
+        for row, score in zip(rows, bisect(run, batch.take(rows), verifier), strict=True):
+            scores[row] = score
+    return [score for score in scores if score is not None]
+
+
+class Scorer:
+    """Scores batches by a rubric.
+
+    Args:
+        rubric: the components to run. Weights do not matter here.
+        device: where verifiers and their encoders run.
+        bank: decoded images and features; one of its own where left out. Keep it to look features up for metrics.
+        workers: Ray actors that share the work; 0 scores in this process. Components with ``timeout_s`` run in an actor always,
+            since only a process can be stopped.
+        num_gpus: share of a GPU per actor.
+        seed: for verifiers that draw numbers.
+    """
+
+    def __init__(
+        self,
+        rubric: Rubric,
+        *,
+        device: str = "cpu",
+        bank: FeatureBank | None = None,
+        workers: int = 0,
+        num_gpus: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.rubric = rubric
+        self.bank = bank if bank is not None else FeatureBank(device)
+        self.verifiers = [component.build() for component in rubric.components]
+        self._tasks = [component_tasks(*pair) for pair in zip(rubric.components, self.verifiers, strict=True)]
+        self._hashes = [verifier.hash for verifier in self.verifiers]
+        self._context = Context(self.bank, device, seed=seed)
+        self._workers, self._num_gpus = workers, num_gpus
+        self._runners: dict[int, Any] = {}
+        self.seconds = 0.0
+        """Time spent in :meth:`score` so far."""
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raise :class:`ConfigError` where the rubric cannot score the samples; see :func:`check_rubric`."""
+        check_rubric(self.rubric, self.verifiers, samples)
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def score(self, batch: Batch, *, step: int | None = None, policy_version: int | None = None) -> ScoreTable:
+        """Score every output by every component that knows its task.
+
+        Returns:
+            One row per output and component, components in the order of the rubric, outputs in the order of the batch.
+        """
+        start = time.perf_counter()
+        tables = [self._component(number, batch, step, policy_version) for number in range(len(self.verifiers))]
+        self.seconds += time.perf_counter() - start
+        return ScoreTable.concat(tables)
+
+    def _component(self, number: int, batch: Batch, step: int | None, policy_version: int | None) -> ScoreTable:
+        start = time.perf_counter()
+        rows = [row for row, sample in enumerate(batch.samples) if sample.task in self._tasks[number]]
+        if not rows:
+            return ScoreTable()
+        scores: dict[int, Score] = {}
+        scorable: Rows = []
+        for row in rows:
+            output = batch.outputs[row]
+            if output.lost is not None:
+                scores[row] = Score.error(f"the rollout was lost: {output.lost}")
+            elif output.invalid is not None:
+                scores[row] = Score.invalid(output.invalid)
+            else:
+                scorable.append(row)
+        if scorable:
+            run = self._runner(number)
+            part = batch if len(scorable) == len(batch) else batch.take(scorable)
+            scores.update(zip(scorable, run(part), strict=True))
+        seconds = (time.perf_counter() - start) / len(rows)
+        return self._table(number, batch, rows, [scores[row] for row in rows], seconds, step, policy_version)
+
+    def _table(
+        self,
+        number: int,
+        batch: Batch,
+        rows: Rows,
+        scores: Sequence[Score],
+        seconds: float,
+        step: int | None,
+        version: int | None,
+    ) -> ScoreTable:
+        samples = [batch.samples[row] for row in rows]
+        outputs = [batch.outputs[row] for row in rows]
+        return ScoreTable.from_columns(
+            {
+                "sample": [sample.id for sample in samples],
+                "scene": [sample.scene for sample in samples],
+                "task": [str(sample.task) for sample in samples],
+                "kind": [sample.kind for sample in samples],
+                "candidate": [output.candidate for output in outputs],
+                "group": [batch.groups[row] for row in rows],
+                "verifier": self.rubric.components[number].label,
+                "value": np.array([np.nan if score.value is None else score.value for score in scores]),
+                "status": [score.status for score in scores],
+                "reason": [score.reason for score in scores],
+                "raw": [score.raw for score in scores],
+                "stats": [score.stats for score in scores],
+                "content": [score.content for score in scores],
+                "seconds": seconds,
+                "step": step,
+                "policy_version": [output.policy_version if version is None else version for output in outputs],
+                "config_hash": self._hashes[number],
+            }
+        )
+
+    def _runner(self, number: int) -> Callable[[Batch], list[Score]]:
+        """How a component is run; made, and its verifier set up, at first use."""
+        if number not in self._runners:
+            component, verifier = self.rubric.components[number], self.verifiers[number]
+            # State lives in this process, so a verifier with state is scored where it observes.
+            remote = component.timeout_s is not None or (self._workers > 0 and not verifier.state_dict())
+            self._runners[number] = self._remote(component, verifier) if remote else self._local(verifier)
+        return self._runners[number]
+
+    def _local(self, verifier: Verifier) -> Callable[[Batch], list[Score]]:
+        verifier.setup(self._context)
+        return lambda batch: bisect(lambda part: guarded(verifier, part), batch, verifier)
+
+    def _remote(self, component: Component, verifier: Verifier) -> Callable[[Batch], list[Score]]:
+        from rsw_rewards.scoring_actors import ScoringActors
+
+        count = max(1, self._workers) if verifier.scope != "population" else 1
+        return ScoringActors(component, verifier, self._context, count, self._num_gpus)
+
+    def observe(self, batch: Batch) -> None:
+        """Let verifiers with state see the batch; once per training step, after scoring."""
+        for number, verifier in enumerate(self.verifiers):
+            verifier.observe(self._own(number, batch))
+
+    def _own(self, number: int, batch: Batch) -> Batch:
+        fine = [
+            row
+            for row, (sample, output) in enumerate(zip(batch.samples, batch.outputs, strict=True))
+            if sample.task in self._tasks[number] and output.invalid is None and output.lost is None
+        ]
+        return batch.take(fine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the verifiers that have one, by component."""
+        states = {component.label: verifier.state_dict() for component, verifier in self._pairs()}
+        return {label: state for label, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        for component, verifier in self._pairs():
+            if component.label in state:
+                verifier.load_state_dict(state[component.label])
+
+    def _pairs(self) -> list[tuple[Component, Verifier]]:
+        return list(zip(self.rubric.components, self.verifiers, strict=True))
+
+    def close(self) -> None:
+        """Stop actors and release what verifiers hold."""
+        for number, runner in self._runners.items():
+            if hasattr(runner, "close"):
+                runner.close()
+            else:
+                self.verifiers[number].close()
+        self._runners.clear()
+
+
+def score_in_process(rubric: Rubric, batch: Batch, directory: Path | None = None) -> ScoreTable:
+    """Score one batch in this process and be done; ``directory`` keeps encoder features across calls."""
+    with Scorer(rubric, bank=FeatureBank(directory=directory)) as scorer:
+        return scorer.score(batch)

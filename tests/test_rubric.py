@@ -1,0 +1,180 @@
+"""Scores to rewards: what a failure does, what a gate does, and that nothing else depends on anything it should not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.rubric import CircuitBreaker, Component, Gate, Rubric, component_stats, load_rubric, rewards
+from rsw_rewards.scores import ScoreTable, Status
+
+OK, INVALID, NA, ERROR, TIMEOUT = Status
+
+
+def table(**columns: list[list[tuple[float | None, Status]]]) -> ScoreTable:
+    """A table of verifier -> group -> candidate -> (value, status)."""
+    rows = [
+        (name, f"g{g}", c, value, status)
+        for name, groups in columns.items()
+        for g, group in enumerate(groups)
+        for c, (value, status) in enumerate(group)
+    ]
+    return ScoreTable.from_columns(
+        {
+            "verifier": [row[0] for row in rows], "group": [row[1] for row in rows], "sample": [row[1] for row in rows],
+            "candidate": [row[2] for row in rows], "value": np.array([np.nan if row[3] is None else row[3] for row in rows]),
+            "status": [row[4] for row in rows], "reason": ["it broke" if row[4] in (ERROR, TIMEOUT) else "" for row in rows],
+        }
+    )  # fmt: skip
+
+
+def rubric(*components: Component, combine: str = "weighted_sum") -> Rubric:
+    return Rubric.model_validate({"components": list(components), "combine": combine})
+
+
+def ok(*values: float) -> list[tuple[float | None, Status]]:
+    return [(value, OK) for value in values]
+
+
+A, B = Component(use="a"), Component(use="b", weight=3.0)
+
+
+def reward(score_table: ScoreTable, of: Rubric) -> list[float]:
+    return rewards(score_table, of)["reward"].tolist()
+
+
+def test_the_weighted_mean() -> None:
+    assert reward(table(a=[ok(1, 0)], b=[ok(0, 1)]), rubric(A, B)) == [0.25, 0.75]
+
+
+def test_a_task_is_judged_by_the_components_that_know_it() -> None:
+    mixed = table(a=[ok(1, 0), []], b=[[], ok(0.5, 0.25)])
+    assert reward(mixed, rubric(A, B)) == [1, 0, 0.5, 0.25]
+
+
+def test_a_failed_required_component_leaves_its_row_out_and_no_other() -> None:
+    result = rewards(table(a=[[(1, OK), (None, ERROR)]], b=[ok(0, 1)]), rubric(A, B))
+    assert result["reward"].iloc[0] == 0.25 and np.isnan(result["reward"].iloc[1])
+    assert result["reason"].tolist() == ["", "a: it broke"]
+
+
+def test_a_failed_optional_component_is_left_out_for_its_whole_group() -> None:
+    optional = Component(use="a", required=False)
+    scores = table(a=[[(1, OK), (None, TIMEOUT)], ok(1, 0)], b=[ok(0.2, 0.6), ok(0.5, 0.5)])
+    assert reward(scores, rubric(optional, B)) == pytest.approx([0.2, 0.6, 0.625, 0.375])
+
+
+def test_an_invalid_output_earns_nothing_but_stays_in() -> None:
+    assert reward(table(a=[[(0.0, INVALID), (1.0, OK)]]), rubric(A)) == [0, 1]
+
+
+def test_what_does_not_apply_is_left_out() -> None:
+    scores = table(a=[[(None, NA), (None, NA)]], b=[ok(0.2, 0.6)])
+    assert reward(scores, rubric(A, B)) == pytest.approx([0.2, 0.6])
+
+
+def test_without_any_component_there_is_no_reward() -> None:
+    result = rewards(table(a=[[(None, NA)]]), rubric(A))
+    assert np.isnan(result["reward"]).all() and "no component" in result["reason"].iloc[0]
+
+
+def test_a_gate_holds_an_easy_reward_back() -> None:
+    gated = Component(use="b", gate=Gate(component="a", at_least=0.5))
+    scores = table(a=[[(1, OK), (0.4, OK), (None, ERROR)]], b=[ok(1, 1, 1)])
+    values = reward(scores, rubric(A, gated))
+    assert values[:2] == [1.0, 0.2] and np.isnan(values[2])
+
+
+def test_a_gate_whose_own_score_failed_fails_the_component() -> None:
+    opener = Component(use="a", weight=0.0)
+    gated = Component(use="b", gate=Gate(component="a"))
+    scores = table(a=[[(1, OK), (None, ERROR)]], b=[ok(1, 1)])
+    values = reward(scores, rubric(opener, gated))
+    assert values[0] == 1.0 and np.isnan(values[1])
+
+
+def test_normalising_each_gives_components_of_other_scales_equal_say() -> None:
+    scores = table(a=[ok(0, 1, 0, 1)], b=[ok(0.50, 0.50, 0.51, 0.51)])
+    equal = rubric(A, Component(use="b"), combine="normalize_each")
+    assert reward(scores, equal) == pytest.approx([-1, 0, 0, 1])
+    floored = rubric(A, Component(use="b", min_std=0.1), combine="normalize_each")
+    assert reward(scores, floored) == pytest.approx([-0.5, 0.5, -0.5, 0.5])
+
+
+values_of_groups = st.lists(
+    st.lists(
+        st.one_of(
+            st.tuples(st.floats(0, 1), st.just(OK)),
+            st.tuples(st.just(0.0), st.just(INVALID)),
+            st.tuples(st.none(), st.sampled_from([ERROR, TIMEOUT])),
+        ),
+        min_size=3,
+        max_size=3,
+    ),
+    min_size=2,
+    max_size=4,
+)
+
+
+@given(values_of_groups, st.booleans(), st.randoms(use_true_random=False))
+def test_rewards_are_in_the_unit_interval_and_do_not_depend_on_the_order_of_rows(
+    groups: list, required: bool, random: object
+) -> None:
+    scores = table(a=groups, b=[ok(0.1, 0.2, 0.3)] * len(groups))
+    of = rubric(Component(use="a", required=required), B)
+    result = rewards(scores, of).set_index(["group", "candidate"])["reward"]
+    known = result.dropna()
+    assert ((known >= 0) & (known <= 1)).all()
+    failed = [(f"g{g}", c) for g, group in enumerate(groups) for c, row in enumerate(group) if row[0] is None]
+    assert set(result[result.isna()].index) == (set(failed) if required else set())
+    order = list(range(len(scores)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = rewards(ScoreTable(scores.frame.iloc[order]), of).set_index(["group", "candidate"])["reward"]
+    assert shuffled.reindex(result.index).equals(result)
+
+
+def test_every_key_is_logged_whatever_happened() -> None:
+    of = rubric(A, B)
+    full = component_stats(table(a=[ok(1, 0), ok(1, 1)], b=[ok(0, 0), [(None, ERROR), (0.0, INVALID)]]), of)
+    assert full["reward/a/mean"] == 0.75 and full["reward/a/frac_zero_std"] == 0.5 and full["reward/a/std"] == 0.25
+    assert full["reward/b/error_rate"] == 0.25 and full["reward/b/invalid_rate"] == 0.25
+    assert set(component_stats(table(b=[ok(1)]), of)) == set(full)
+
+
+def test_the_circuit_breaker_says_what_failed() -> None:
+    breaker = CircuitBreaker(rubric(A, Component(use="b", required=False)))
+    fine, bad = table(a=[ok(1, 1)]), table(a=[[(None, ERROR)] * 6], b=[[(None, ERROR)] * 6])
+    breaker.check(fine)
+    breaker.check(bad)
+    with pytest.raises(RunStopped, match="a on g0: it broke"):
+        breaker.check(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("components: []", "components"),
+        ("components: [{use: a, weight: -1}]", "components.0.weight"),
+        ("components: [{use: a}, {use: a}]", "two components are named 'a'"),
+        ("components: [{use: a, colour: red}]", "components.0.colour"),
+        ("components: [{use: a, gate: {component: zzz}}]", "which is no other component"),
+        ("rubric: 3", "components"),
+        ("{", "not valid YAML"),
+    ],
+)
+def test_a_wrong_rubric_is_refused_by_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"r\.yaml") as error:
+        load_rubric(tmp_path / "r.yaml")
+    assert says in str(error.value)
+
+
+def test_a_rubric_stands_alone_or_inside_a_run_configuration(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("components: [{use: a, weight: 2}]")
+    (tmp_path / "b.yaml").write_text("method: grpo\nrubric: {components: [{use: a, weight: 2}]}")
+    assert load_rubric(tmp_path / "a.yaml") == load_rubric(tmp_path / "b.yaml")
