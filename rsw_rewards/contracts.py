@@ -126,16 +126,46 @@ class FeatureLookup(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class SumMetric:
-    """A metric that is a function of weighted sums of statistics: accuracy, F1, kappa, corpus BLEU.
+Terms = Mapping[str, np.ndarray]
+"""Name -> (rows, ...) float64 array whose weighted sum over rows is all that a metric needs."""
+
+
+@runtime_checkable
+class AdditiveMetric(Metric, Protocol):
+    """A metric that is a function of weighted sums over rows: accuracy, F1, kappa, corpus gain.
 
     Because only sums enter, a resample of scenes costs one matrix product over per-scene sums instead of a pass over rows.
     """
 
+    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+        """What is summed over the rows."""
+        ...
+
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+        """The numbers from the sums of the terms."""
+        ...
+
+
+def compute_additive(
+    metric: AdditiveMetric, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], weight: np.ndarray
+) -> dict[str, float | None]:
+    """:meth:`Metric.compute` of an additive metric."""
+    sums = {name: np.tensordot(weight, value, axes=1) for name, value in metric.terms(rows, stats).items()}
+    return dict(metric.from_sums(sums))
+
+
+@dataclass(frozen=True)
+class SumMetric:
+    """An additive metric over stored statistics: ``function`` of their sums, among which ``n`` is the number of rows."""
+
     keys: tuple[str, ...]
-    from_sums: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
-    """Sums (name -> array of the statistic's own shape; ``n`` is the total weight of rows) -> numbers."""
+    function: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
+
+    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+        return {**stats, "n": np.ones(len(rows))}
+
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+        return self.function(sums)
 
     def compute(
         self,
@@ -144,9 +174,7 @@ class SumMetric:
         weight: np.ndarray,
         features: FeatureLookup | None = None,
     ) -> dict[str, float | None]:
-        sums: dict[str, np.ndarray] = {name: np.tensordot(weight, value, axes=1) for name, value in stats.items()}
-        sums["n"] = np.asarray(weight.sum())
-        return dict(self.from_sums(sums))
+        return compute_additive(self, rows, stats, weight)
 
 
 class NoConfig(BaseModel):
@@ -252,6 +280,16 @@ class MeanValue:
     def keys(self) -> tuple[str, ...]:
         return (self.key,)
 
+    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+        values = np.array([(raw or {}).get(self.raw, np.nan) for raw in rows["raw"]], dtype=np.float64)
+        status = rows["status"].to_numpy().astype(str)
+        values = np.where(status == "invalid_output", self.invalid, values)
+        usable = np.isin(status, ("ok", "invalid_output")) & np.isfinite(values)
+        return {"sum": np.where(usable, values, 0.0), "count": usable.astype(np.float64)}
+
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+        return {self.key: float(sums["sum"] / sums["count"]) if sums["count"] else None}
+
     def compute(
         self,
         rows: pd.DataFrame,
@@ -259,12 +297,7 @@ class MeanValue:
         weight: np.ndarray,
         features: FeatureLookup | None = None,
     ) -> dict[str, float | None]:
-        status = rows["status"].to_numpy()
-        values = np.array([(raw or {}).get(self.raw, np.nan) for raw in rows["raw"]], dtype=np.float64)
-        values = np.where(status == "invalid_output", self.invalid, values)
-        usable = np.isin(status, ("ok", "invalid_output")) & np.isfinite(values)
-        total = weight[usable].sum()
-        return {self.key: float(weight[usable] @ values[usable] / total) if total else None}
+        return compute_additive(self, rows, stats, weight)
 
 
 _REGISTRY: dict[str, type[Verifier]] = {}

@@ -13,7 +13,17 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, FeatureLookup, Metric, SumMetric, Verifier, register
+from rsw_rewards.contracts import (
+    Batch,
+    Card,
+    FeatureLookup,
+    Metric,
+    SumMetric,
+    Terms,
+    Verifier,
+    compute_additive,
+    register,
+)
 from rsw_rewards.samples import Sample, Task
 from rsw_rewards.scores import Score
 
@@ -202,6 +212,33 @@ class KindAccuracy:
     epsilon: float = 0.0
     """Added to the count of each kind before dividing in the mean: VisTA's script has 1e-4."""
 
+    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+        counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
+        codes, names = pd.factorize(rows["kind"].replace(dict(self.merge)) if self.merge else rows["kind"])
+        if self.kinds is not None:
+            counts = counts & np.append(np.isin(names, self.kinds), False)[codes]
+        seen = counts.astype(np.float64)
+        right = seen * stats.get("correct", np.zeros(len(rows)))
+        # Rows without a kind (code -1) enter OA, but are no kind of their own.
+        terms = {"seen": seen, "right": right}
+        for code, name in enumerate(names):
+            here = codes == code
+            terms[f"seen/{name}"] = seen * here
+            terms[f"right/{name}"] = right * here
+        return terms
+
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+        per_kind = {
+            name: (float(sums[f"right/{name}"]), float(sums[f"seen/{name}"]))
+            for name in (key.removeprefix("seen/") for key in sums if key.startswith("seen/"))
+            if sums[f"seen/{name}"] > 0
+        }
+        numbers: dict[str, float | None] = {f"oa/{name}": right / seen for name, (right, seen) in per_kind.items()}
+        numbers["oa"] = float(sums["right"] / sums["seen"]) if sums["seen"] else None
+        total = sum(right / (seen + self.epsilon) for right, seen in per_kind.values())
+        numbers["aa"] = total / (self.divisor or len(per_kind)) if per_kind else None
+        return {key: numbers.get(key) for key in self.keys}
+
     def compute(
         self,
         rows: pd.DataFrame,
@@ -209,23 +246,7 @@ class KindAccuracy:
         weight: np.ndarray,
         features: FeatureLookup | None = None,
     ) -> dict[str, float | None]:
-        codes, names = pd.factorize(rows["kind"].replace(dict(self.merge)) if self.merge else rows["kind"])
-        counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
-        if self.kinds is not None:
-            counts = counts & np.append(np.isin(names, self.kinds), False)[codes]
-        weight = np.where(counts, weight, 0.0)
-        right = weight * stats.get("correct", np.zeros(len(rows)))
-        total = float(weight.sum())
-        # Rows without a kind have the code -1: they enter OA, but are no kind of their own.
-        seen = np.bincount(codes + 1, weight, len(names) + 1)[1:]
-        hits = np.bincount(codes + 1, right, len(names) + 1)[1:]
-        per_kind = {str(name): hits[k] / seen[k] for k, name in enumerate(names) if seen[k] > 0}
-        numbers: dict[str, float | None] = {f"oa/{name}": float(value) for name, value in per_kind.items()}
-        numbers["oa"] = float(right.sum()) / total if total else None
-        seen_kinds = seen > 0
-        mean = (hits[seen_kinds] / (seen[seen_kinds] + self.epsilon)).sum() / (self.divisor or seen_kinds.sum() or 1)
-        numbers["aa"] = float(mean) if seen_kinds.any() else None
-        return {key: numbers.get(key) for key in self.keys}
+        return compute_additive(self, rows, stats, weight)
 
 
 def _accuracy(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
