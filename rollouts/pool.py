@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,8 @@ class RolloutPool:
         self._starting: list[Any] = []
         if actors == 0:
             self._local = _Replica(policy)
-            self._local.setup(*self._setup)
+            with _torch_threads(threads):
+                self._local.setup(*self._setup)
             return
         from rsw_rewards.cluster import ensure_ray
 
@@ -160,7 +162,7 @@ class RolloutPool:
     def _start(self) -> Any:
         import ray
 
-        actor = ray.remote(_Replica).options(**self._options).remote(self.policy)
+        actor: Any = ray.remote(_Replica).options(**self._options).remote(self.policy)
         self._starting.append(actor.setup.remote(*self._setup))
         if self._packed is not None:
             actor.load.remote(self._packed, self.version)
@@ -190,8 +192,11 @@ class RolloutPool:
         temperature: float = 1.0,
         run_seed: int = 0,
         step: int = 0,
+        chunk: int | None = None,
     ) -> Iterator[list[Output]]:
         """Yield one group (``candidates`` outputs of one sample, in order) at a time, as chunks finish.
+
+        ``chunk`` replaces the pool's own number of groups per call: evaluation, with one candidate each, wants more.
 
         Pixels made in actors stay in the object store. Work that could not be done after all retries comes back as outputs with
         ``lost`` set.
@@ -199,7 +204,14 @@ class RolloutPool:
         Raises:
             RunStopped: everything was lost, so going on would train or score on nothing.
         """
-        chunks = self._cut(samples, candidates, temperature, run_seed, step)
+        requests = [
+            [
+                Request(sample, number, request_seed(run_seed, step, sample.id, number), temperature)
+                for number in range(candidates)
+            ]
+            for sample in samples
+        ]
+        chunks = _cut(requests, chunk or self.chunk)
         done = self._in_process(chunks) if self._local is not None else self._on_actors(chunks)
         lost = 0
         for chunk, outputs in done:
@@ -209,28 +221,11 @@ class RolloutPool:
             for start in range(0, len(outputs), chunk.candidates):
                 yield outputs[start : start + chunk.candidates]
 
-    def _cut(
-        self, samples: Sequence[Sample], candidates: int, temperature: float, run_seed: int, step: int
-    ) -> list[_Chunk]:
-        """Chunks of one task each: a policy makes short answers and long images in different ways. Images, the long ones, go first."""
-        by_task: dict[str, list[Sample]] = {}
-        for sample in samples:
-            by_task.setdefault(str(sample.task), []).append(sample)
-        chunks: list[_Chunk] = []
-        for task in sorted(by_task, key=lambda name: (name != "forecast", name)):
-            for start in range(0, len(by_task[task]), self.chunk):
-                requests = [
-                    Request(sample, number, request_seed(run_seed, step, sample.id, number), temperature)
-                    for sample in by_task[task][start : start + self.chunk]
-                    for number in range(candidates)
-                ]
-                chunks.append(_Chunk(len(chunks), requests, candidates))
-        return chunks
-
     def _in_process(self, chunks: Sequence[_Chunk]) -> Iterator[tuple[_Chunk, list[Output]]]:
         assert self._local is not None
         for chunk in chunks:
-            outputs, pixels = self._local.generate(chunk.requests, self.version)
+            with _torch_threads(self._setup[1]):
+                outputs, pixels = self._local.generate(chunk.requests, self.version)
             yield (
                 chunk,
                 [_map_images(output, lambda image, held=pixels: _with_array(image, held)) for output in outputs],
@@ -311,6 +306,8 @@ class RolloutPool:
             ray.get(ref)
             return None
         except RayTaskError as error:
+            if isinstance(error.cause, RswError):  # bad input stays bad, whoever reads it
+                raise error.cause from None
             return f"the policy failed: {error.cause!r}"
         except RayError as error:
             self._replace(place)
@@ -331,6 +328,32 @@ class RolloutPool:
             for actor in self._actors:
                 ray.kill(actor)
             self._actors = []
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """So many torch threads inside, as many as before afterwards: this process has other work as well."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cut(groups: Sequence[list[Request]], size: int) -> list[_Chunk]:
+    """Chunks of one task each: a policy makes short answers and long images in different ways. Images, which take longest, go first."""
+    by_task: dict[str, list[list[Request]]] = {}
+    for group in groups:
+        by_task.setdefault(str(group[0].sample.task), []).append(group)
+    chunks: list[_Chunk] = []
+    for task in sorted(by_task, key=lambda name: (name != "forecast", name)):
+        for start in range(0, len(by_task[task]), size):
+            part = by_task[task][start : start + size]
+            chunks.append(_Chunk(len(chunks), [request for group in part for request in group], len(part[0])))
+    return chunks
 
 
 def _with_array(image: ImageRef, pixels: Sequence[np.ndarray]) -> ImageRef:

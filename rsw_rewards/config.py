@@ -54,8 +54,8 @@ class RolloutConfig(Strict):
     """How many replicas of the policy make rollouts, and where. See :class:`rsw_rewards.rollouts.pool.RolloutPool`."""
 
     actors: NonNegativeInt = 1
-    num_gpus: float = Field(0.0, ge=0)
-    num_cpus: float = Field(0.5, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    num_cpus: float = Field(default=0.5, ge=0)
     threads: PositiveInt = 1
     chunk: PositiveInt = 4
     retries: NonNegativeInt = 2
@@ -70,7 +70,7 @@ class GrpoConfig(Strict):
     """Optimizer steps of the run."""
     prompts: PositiveInt = 8
     """Prompts per generation."""
-    group: int = Field(8, ge=2)
+    group: int = Field(default=8, ge=2)
     """Rollouts per prompt, which are compared with each other."""
     mix: dict[str, NonNegativeInt] | None = None
     """Prompts per generation by task; equal shares where left out."""
@@ -82,15 +82,16 @@ class GrpoConfig(Strict):
     """Rollouts per forward and backward pass; all of an optimizer step where left out."""
     learning_rate: PositiveFloat = 3e-4
     schedule: str = "constant"
-    adam_beta2: float = Field(0.95, gt=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
+    adam_beta2: float = Field(default=0.95, gt=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: PositiveFloat = 1.0
-    beta: float = Field(0.0, ge=0)
+    beta: float = Field(default=0.0, ge=0)
     """Weight of the KL term against the starting weights."""
     epsilon: PositiveFloat = 0.2
     loss_type: str = "grpo"
     """``grpo`` is the mean over sequences: a short answer beside a long image keeps its half of the loss."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Literal["group", "batch", "none"] | None = None
+    """What advantages are divided by; left out, ``group``, or ``batch`` under a rubric that normalises each component already."""
     temperature: PositiveFloat = 1.0
     control: Literal["permute_rewards"] | None = None
     """``permute_rewards`` deals the rewards of each task out again at random: a run that must not learn."""
@@ -128,7 +129,7 @@ class CheckpointConfig(Strict):
 
     every: NonNegativeInt = 0
     """Optimizer steps between checkpoints; 0 for none. Must be a multiple of the steps between generations."""
-    keep: int | None = Field(2, ge=2)
+    keep: int | None = Field(default=2, ge=2)
     """How many stay; at least two, so that one is whole while the next is written. None keeps all."""
 
 

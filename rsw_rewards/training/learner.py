@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,7 +98,11 @@ def make_trainer(
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
+    from transformers.utils import logging
     from trl import GRPOConfig, GRPOTrainer
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
     update = config.rows // config.updates
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
@@ -118,7 +123,7 @@ def make_trainer(
         "beta": config.beta,
         "epsilon": config.epsilon,
         "loss_type": config.loss_type,
-        "scale_rewards": config.scale_rewards,
+        "scale_rewards": config.scale_rewards or "group",
         "temperature": config.temperature,
         "shuffle_dataset": False,
         "save_strategy": "steps" if save_every else "no",
@@ -143,7 +148,7 @@ def make_trainer(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.create_model_card = lambda *unused, **also_unused: None  # the run directory says what this was
+    vars(trainer)["create_model_card"] = lambda **unused: None  # the run directory says what this was
     score_through_forward(policy.model, config.temperature)
     return trainer
 

@@ -80,7 +80,9 @@ class RunLog(TrainerCallback):
     def _line(self, step: int) -> None:
         if not self._header:
             names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
-            self.console.print(" ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold", highlight=False)
+            self.console.print(
+                " ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold", highlight=False
+            )
             self._header = True
         cells = [
             f"{step:d}/{self.steps}",
@@ -93,9 +95,10 @@ class RunLog(TrainerCallback):
             _number(self._mean("failed"), 0),
         ]
         names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
-        self.console.print(
-            " ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)), highlight=False
-        )
+        self._print(" ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)))
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        self.console.print(line, style=style, highlight=False, soft_wrap=True)
 
     def _mean(self, *keys: str) -> float | None:
         """The first key that was measured, averaged over the steps since the last line."""

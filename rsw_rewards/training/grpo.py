@@ -1,0 +1,100 @@
+"""``method: grpo``: wires samples, policy, pool, scorer and trainer together, and measures held-out samples before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from rsw_rewards.config import GrpoConfig, RunConfig
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.rubric import Rubric, parse_rubric
+from rsw_rewards.samples import Sample
+from rsw_rewards.scorer import Scorer
+from rsw_rewards.training.checkpoints import CompleteCheckpoint, checkpoint_step, engine_state, last_complete
+from rsw_rewards.training.learner import Trainable, make_trainer
+from rsw_rewards.training.rollouts import Rollouts
+from rsw_rewards.training.runlog import RunLog
+from rsw_rewards.training.schedule import prompt_order, shares
+from rsw_rewards.training.sources import load_source
+
+
+def train_grpo(config: RunConfig, resume: bool = False) -> Path:
+    """Run a whole training; returns the folder of the final policy.
+
+    Args:
+        config: the run. Its ``out`` gets ``checkpoints/``, ``dumps/``, ``log.jsonl``, ``heldout.json`` and ``final/``.
+        resume: go on from the last whole checkpoint under ``out``, or from the start where there is none.
+
+    Raises:
+        RswError: the configuration and the data do not fit, or the run was stopped on purpose.
+    """
+    rubric = parse_rubric(config.rubric, "rubric")
+    grpo = _with_scale(config.grpo, rubric)
+    samples = load_source(config.train, config.seed, "train")
+    share = shares(samples, grpo.prompts, grpo.mix)
+    samples = [sample for sample in samples if str(sample.task) in share]
+    checkpoints = config.out / "checkpoints"
+    checkpoint = last_complete(checkpoints) if resume else None
+    done = checkpoint_step(checkpoint) if checkpoint else 0
+    if grpo.threads is not None:
+        torch.set_num_threads(grpo.threads)
+    policy = _trainable(config, grpo)
+    with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
+        log = RunLog(config.out, sorted(share), grpo.steps, config.print_every, config.tensorboard, done)
+        rollouts = Rollouts(config, samples, rubric, scorer, pool, log, policy.eos_id)
+        try:
+            trainer = make_trainer(
+                policy,
+                grpo,
+                seed=config.seed,
+                prompts=prompt_order(samples, -(-grpo.steps // grpo.boundary), share, config.seed),
+                rollouts=rollouts,
+                folder=checkpoints,
+                save_every=config.checkpoints.every,
+                keep=config.checkpoints.keep,
+                callbacks=[log, CompleteCheckpoint(rollouts.state_dict)],
+            )
+            if checkpoint is not None:
+                rollouts.load_state_dict(engine_state(checkpoint))
+                log.console.print(f"going on from step {done} ({checkpoint})")
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            log.console.print(rollouts.clock.summary(grpo.steps - done), highlight=False, soft_wrap=True)
+        finally:
+            rollouts.close()
+            log.close()
+    final = config.out / "final"
+    policy.save(final)
+    return final
+
+
+def _with_scale(grpo: GrpoConfig, rubric: Rubric) -> GrpoConfig:
+    """The configuration with what advantages are divided by made explicit. Raises :class:`ConfigError` for what undoes the rubric."""
+    if rubric.combine == "normalize_each":
+        if grpo.scale_rewards == "group":
+            raise ConfigError(
+                "grpo.scale_rewards is 'group', which would undo the rubric's 'normalize_each'; set it to 'batch' or leave it out"
+            )
+        return grpo.model_copy(update={"scale_rewards": grpo.scale_rewards or "batch"})
+    return grpo.model_copy(update={"scale_rewards": grpo.scale_rewards or "group"})
+
+
+def _trainable(config: RunConfig, grpo: GrpoConfig) -> Trainable:
+    policy = build_policy(config.policy)
+    if not policy.trainable:
+        raise ConfigError(f"the policy {policy.name!r} cannot be trained")
+    policy.setup("cpu", grpo.threads or torch.get_num_threads())
+    return cast(Trainable, policy)
+
+
+def _pool(config: RunConfig) -> RolloutPool:
+    return RolloutPool(build_policy(config.policy), **config.rollouts.model_dump())
+
+
+def _scorer(rubric: Rubric, samples: list[Sample], config: RunConfig) -> Scorer:
+    scorer = Scorer(rubric, seed=config.seed)
+    scorer.check(samples)
+    return scorer

@@ -1,0 +1,58 @@
+"""Where a run's samples come from: the ``source`` of a data section, by name or as ``module:function``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveInt
+
+from rsw_rewards.config import DataSpec, Strict, validated
+from rsw_rewards.contracts import resolve_object
+from rsw_rewards.errors import ConfigError, RswError
+from rsw_rewards.samples import Sample, load_samples
+
+
+class FileSource(Strict):
+    """``source: samples``."""
+
+    path: Path
+    roots: list[Path] = []
+    limit: PositiveInt | None = None
+
+
+def load_source(spec: DataSpec, seed: int, where: str = "train") -> list[Sample]:
+    """The samples of a data section.
+
+    Args:
+        spec: the section.
+        seed: of the run; sources that generate samples use it where the section gives none.
+        where: the section's name, for messages.
+
+    Raises:
+        RswError: an unknown source, options it does not take, or data that cannot be read.
+    """
+    if spec.source == "samples":
+        file = validated(FileSource, spec.options, where)
+        return load_samples(file.path, file.roots, file.limit)
+    if spec.source == "scene-world":
+        return _scene_world(spec.options, seed, where)
+    if ":" not in spec.source:
+        raise ConfigError(
+            f"{where}: no source is named {spec.source!r}; known are samples, scene-world, or write pkg.mod:function"
+        )
+    return _from_function(spec.source, spec.options, where)
+
+
+def _from_function(name: str, options: Mapping[str, Any], where: str) -> list[Sample]:
+    function = resolve_object(name, "source of samples")
+    try:
+        samples = list(function(**options))
+    except RswError:
+        raise
+    except TypeError as error:
+        raise ConfigError(f"{where}: {name} cannot be called with {dict(options)!r}: {error}") from error
+    if not samples or not all(isinstance(sample, Sample) for sample in samples):
+        raise ConfigError(f"{where}: {name} must give a list of samples that is not empty")
+    return samples
