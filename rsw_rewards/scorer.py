@@ -225,17 +225,22 @@ class Scorer:
 
     def state_dict(self) -> dict[str, Any]:
         """State of the verifiers that have one, by component."""
-        states = {component.label: verifier.state_dict() for component, verifier in self._pairs()}
+        states = {label: verifier.state_dict() for label, verifier in self.by_name.items()}
         return {label: state for label, state in states.items() if state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        for component, verifier in self._pairs():
-            if component.label in state:
-                verifier.load_state_dict(state[component.label])
+        for label, verifier in self.by_name.items():
+            if label in state:
+                verifier.load_state_dict(state[label])
 
-    def _pairs(self) -> list[tuple[Component, Verifier]]:
-        return list(zip(self.rubric.components, self.verifiers, strict=True))
+    @property
+    def by_name(self) -> dict[str, Verifier]:
+        """The verifiers by the names of their components."""
+        return {
+            component.label: verifier
+            for component, verifier in zip(self.rubric.components, self.verifiers, strict=True)
+        }
 
     def close(self) -> None:
         """Stop actors and release what verifiers hold."""

@@ -1,0 +1,101 @@
+"""A run directory: resolved configuration, scores written as they come, summary and report. Survives a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rsw_rewards.errors import InputError
+from rsw_rewards.scores import ScoreTable, Status
+
+_PACKAGES = ("rsw_rewards", "torch", "transformers", "open_clip_torch", "numpy", "scipy", "pandas", "scikit-image")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class RunDirectory:
+    """The files of one evaluation.
+
+    Args:
+        folder: made where it does not exist.
+        config: the resolved configuration; ``config_hash`` in it must not change between a run and its resumption.
+        resume: keep the scores that are there; otherwise the folder must not hold a run already.
+
+    Raises:
+        InputError: the folder holds a run and ``resume`` is off, or a run of another configuration.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool = False) -> None:
+        self.folder = Path(folder)
+        self.parts = self.folder / "scores.parts"
+        known = self.folder / "config.yaml"
+        if known.exists():
+            old = yaml.safe_load(known.read_text(encoding="utf-8"))
+            if not resume:
+                raise InputError(f"{self.folder} holds a run already; add --resume, or give another --out")
+            if old.get("config_hash") != config.get("config_hash"):
+                raise InputError(
+                    f"{self.folder} was made with another configuration ({old.get('config_hash')}, now "
+                    f"{config.get('config_hash')}); give another --out"
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(known, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    def done(self) -> ScoreTable:
+        """Rows of earlier attempts that need not be done again: errors and time-outs of ours are left out."""
+        tables = [
+            ScoreTable.read(path) for path in (self.folder / "scores.parquet", *self._part_files()) if path.exists()
+        ]
+        table = ScoreTable.concat(tables)
+        if not len(table):
+            return table
+        fine = ~table.frame["status"].isin((Status.ERROR, Status.TIMEOUT))
+        rows = table.frame[fine].drop_duplicates(["sample", "candidate", "verifier"], keep="last")
+        return ScoreTable(rows.reset_index(drop=True))
+
+    def append(self, table: ScoreTable) -> None:
+        """Write the rows of one chunk as a part of their own; it appears whole or not at all."""
+        number = max((int(path.stem.split("-")[1]) for path in self._part_files()), default=-1) + 1
+        table.write(self.parts / f"part-{number:05d}.parquet")
+
+    def finish(self, table: ScoreTable) -> None:
+        """Write all rows as ``scores.parquet`` and drop the parts."""
+        table.write(self.folder / "scores.parquet")
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self.parts.glob("part-*.parquet"))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json``."""
+        write_text(
+            self.folder / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, default=_plain) + "\n"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,314 @@
+"""Evaluation: outputs in, a run directory with scores, summary and report out. The scorer is the one that training uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.contracts import Batch
+from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.evaluation.protocols import Protocol
+from rsw_rewards.evaluation.results import RunDirectory, versions
+from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
+from rsw_rewards.features import FeatureBank
+from rsw_rewards.rollouts.policy import Request
+from rsw_rewards.rubric import Rubric, rewards
+from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples, write_jsonl
+from rsw_rewards.scorer import Scorer
+from rsw_rewards.scores import ScoreTable
+
+CHUNK = 512
+"""Outputs that are scored, and written, at once: what a kill can cost, and what memory holds."""
+BASELINE_SAMPLES = 1000
+"""Samples that baselines which draw pictures are run on; the first of each evaluation, and said beside the numbers."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    return None
+
+
+@dataclass
+class Evaluation:
+    """What one protocol's evaluation found."""
+
+    protocol: Protocol
+    samples: list[Sample]
+    outputs: list[Output]
+    table: ScoreTable
+    summary: dict[str, Any]
+    problems: list[Problem] = field(default_factory=list)
+
+
+def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
+    """The samples of the protocol's task. Raises :class:`InputError` when there is none."""
+    chosen = [sample for sample in samples if sample.task is protocol.task]
+    if not chosen:
+        have = ", ".join(sorted({str(sample.task) for sample in samples}))
+        raise InputError(f"the protocol {protocol.name!r} needs samples of the task {protocol.task}; these are {have}")
+    return chosen
+
+
+def evaluate(
+    protocol: Protocol,
+    samples: Sequence[Sample],
+    outputs: Sequence[Output],
+    out: Path,
+    *,
+    problems: Sequence[Problem] = (),
+    resume: bool = False,
+    workers: int = 0,
+    device: str = "cpu",
+    about: Mapping[str, Any] | None = None,
+    progress: Progress = _silent,
+) -> Evaluation:
+    """Score outputs by a protocol and write the run directory.
+
+    Args:
+        protocol: what to measure.
+        samples: what was asked; samples of other tasks are left out.
+        outputs: the answers, of these samples.
+        out: the run directory.
+        problems: of the predictions file, to be counted in the summary.
+        resume: do only what an earlier attempt left undone or what failed.
+        workers: Ray actors that share the scoring; 0 scores here.
+        device: where encoders run.
+        about: what the report says of where the outputs come from.
+        progress: told how far the work is.
+
+    Raises:
+        InputError: no sample fits, or ``out`` holds another run.
+    """
+    chosen = select(samples, protocol)
+    known = {sample.id for sample in chosen}
+    outputs = [output for output in outputs if output.sample_id in known]
+    bank = FeatureBank(device, Path(out) / "features")
+    with Scorer(protocol.rubric, device=device, bank=bank, workers=workers) as scorer:
+        config = {
+            "protocol": protocol.name,
+            "components": [dict(component) for component in protocol.components],
+            "about": dict(about or {}),
+            "versions": versions(),
+            "config_hash": config_hash(protocol, scorer, chosen),
+        }
+        run = RunDirectory(out, config, resume)
+        table = _score(scorer, chosen, outputs, run, resume, progress)
+        run.finish(table)
+        verifiers = scorer.by_name
+        summary = summarise(protocol, verifiers, table, chosen, bank)
+        summary["problems"] = count_problems(problems)
+        summary["left_out"] = {"samples_of_other_tasks": len(samples) - len(chosen)}
+        summary["baselines"] = _baselines(protocol, chosen, scorer, verifiers, bank, progress)
+        summary["config_hash"] = config["config_hash"]
+        summary["versions"] = config["versions"]
+        summary["encoders"] = bank.weights()
+        summary["about"] = config["about"]
+    run.write_summary(summary)
+    result = Evaluation(protocol, chosen, list(outputs), table, summary, list(problems))
+    from rsw_rewards.evaluation.report import write_report
+
+    write_report(Path(out) / "report.html", result)
+    return result
+
+
+def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -> str:
+    """Twelve hexadecimal digits that change with the protocol, its verifiers' configurations or the set of samples."""
+    digest = hashlib.sha256(json.dumps([protocol.name, [verifier.hash for verifier in scorer.verifiers]]).encode())
+    for sample in samples:
+        digest.update(sample.id.encode() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _score(
+    scorer: Scorer,
+    samples: Sequence[Sample],
+    outputs: Sequence[Output],
+    run: RunDirectory,
+    resume: bool,
+    progress: Progress,
+) -> ScoreTable:
+    """Rows of all outputs; every chunk is on disk before the next is begun."""
+    done = run.done() if resume else ScoreTable()
+    complete = _complete(done, scorer)
+    todo = [output for output in outputs if (output.sample_id, output.candidate) not in complete]
+    kept = done.frame[[key in complete for key in zip(done.frame["sample"], done.frame["candidate"], strict=True)]]
+    tables = [ScoreTable(kept)]
+    for start in range(0, len(todo), CHUNK):
+        progress("scoring", start, len(todo))
+        part = scorer.score(Batch.of(samples, todo[start : start + CHUNK]))
+        run.append(part)
+        tables.append(part)
+    progress("scoring", len(todo), len(todo))
+    return ScoreTable.concat(tables)
+
+
+def _complete(done: ScoreTable, scorer: Scorer) -> set[tuple[str, int]]:
+    """Outputs that every component has scored."""
+    if not len(done):
+        return set()
+    counts = done.frame.groupby(["sample", "candidate"])["verifier"].nunique()
+    return {key for key, count in counts.items() if count >= len(scorer.verifiers)}  # type: ignore[misc]
+
+
+def summarise(
+    protocol: Protocol, verifiers: Mapping[str, Any], table: ScoreTable, samples: Sequence[Sample], bank: FeatureBank
+) -> dict[str, Any]:
+    """The part of ``summary.json`` that follows from the table."""
+    single = first_candidates(table)
+    candidates = int(table.frame.groupby("group")["candidate"].nunique().max()) if len(table) else 0
+    summary: dict[str, Any] = {
+        "protocol": protocol.name,
+        "n": len(samples),
+        "n_scenes": len({sample.scene for sample in samples}),
+        "metrics": metrics_of(protocol, verifiers, single if candidates == 1 else table, bank),
+        "slices": slices_of(protocol, verifiers, single if candidates == 1 else table, bank),
+        "status": status_counts(table),
+    }
+    if candidates > 1:
+        first = next(label for label, verifier in verifiers.items() if verifier.rewarding)
+        summary["candidates"] = {
+            "k": candidates,
+            "metrics_are": f"mean@{candidates}",
+            "value_component": first,
+            f"best@{candidates}": best_of(table, first),
+        }
+    return summary
+
+
+def count_problems(problems: Iterable[Problem]) -> dict[str, Any]:
+    """Problems by kind, with the first ten of them in words."""
+    listed = list(problems)
+    kinds: dict[str, int] = {}
+    for problem in listed:
+        kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
+    return {"counts": kinds, "first": [str(problem) for problem in listed[:10]]}
+
+
+def _baselines(
+    protocol: Protocol,
+    samples: Sequence[Sample],
+    scorer: Scorer,
+    verifiers: Mapping[str, Any],
+    bank: FeatureBank,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Metrics of the rows every table is printed beside, by the same scorer."""
+    from rsw_rewards.rollouts.baselines import make_baseline
+
+    rows: dict[str, Any] = {}
+    part = list(samples[:BASELINE_SAMPLES])
+    for number, name in enumerate(protocol.baselines):
+        progress("baselines", number, len(protocol.baselines))
+        try:
+            policy = make_baseline(name, samples)
+            policy.setup()
+        except ConfigError as error:  # weights that are not there
+            rows[name] = {"metrics": {}, "reason": str(error)}
+            continue
+        outputs = [output for chunk in chunks(part, CHUNK) for output in policy.generate([Request(s) for s in chunk])]
+        lost = sum(output.lost is not None for output in outputs)
+        table = ScoreTable.concat(scorer.score(Batch.of(part, piece)) for piece in chunks(outputs, CHUNK))
+        rows[name] = {"metrics": metrics_of(protocol, verifiers, table, bank), "n": len(part) - lost}
+        if lost:
+            rows[name]["reason"] = f"{lost} samples do not fit it: {next(o.lost for o in outputs if o.lost)}"
+    progress("baselines", len(protocol.baselines), len(protocol.baselines))
+    return rows
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Consecutive parts of at most ``size`` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def evaluate_file(
+    protocols: Sequence[Protocol],
+    samples: Path,
+    predictions: Path,
+    out: Path,
+    *,
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    on_missing: str = "invalid",
+    **options: Any,
+) -> list[Evaluation]:
+    """Score a predictions file by one or more protocols; several get a folder each below ``out``."""
+    asked = load_samples(samples, roots, limit)
+    outputs, problems = load_outputs(predictions, asked, roots, on_missing)
+    about = {"samples": str(samples), "predictions": str(predictions)}
+    return [
+        evaluate(
+            protocol,
+            asked,
+            outputs,
+            out if len(protocols) == 1 else out / protocol.name,
+            problems=problems,
+            about=about,
+            **options,
+        )
+        for protocol in protocols
+    ]
+
+
+def score_file(
+    rubric: Rubric,
+    samples: Path,
+    predictions: Path,
+    out: Path,
+    *,
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    on_missing: str = "invalid",
+    workers: int = 0,
+    progress: Progress = _silent,
+) -> tuple[ScoreTable, list[dict[str, Any]], list[Problem]]:
+    """Rewards for a predictions file, or for a dump of rollouts, as training gives them.
+
+    Writes ``scores.parquet`` and ``rewards.jsonl`` (``id``, ``candidate``, ``reward`` or null, ``reason``) to ``out``.
+
+    Returns:
+        The score table, the records of ``rewards.jsonl``, and the problems of the predictions file.
+    """
+    asked = load_samples(samples, roots, limit)
+    outputs, problems = load_outputs(predictions, asked, roots, on_missing)
+    with Scorer(rubric, workers=workers) as scorer:
+        scorer.check(asked)
+        tables = []
+        # A population verifier sees the whole step at once in training, and so it does here.
+        whole = any(verifier.scope == "population" for verifier in scorer.verifiers)
+        pieces = [outputs] if whole else list(_group_chunks(outputs, CHUNK))
+        for number, piece in enumerate(pieces):
+            progress("scoring", number, len(pieces))
+            tables.append(scorer.score(Batch.of(asked, piece)))
+        progress("scoring", len(pieces), len(pieces))
+    table = ScoreTable.concat(tables)
+    table.write(Path(out) / "scores.parquet")
+    records = [
+        {
+            "id": row.sample,
+            "candidate": int(row.candidate),
+            "reward": None if row.reward != row.reward else float(row.reward),
+            **({"reason": row.reason} if row.reason else {}),
+        }
+        for row in rewards(table, rubric).itertuples()
+    ]
+    write_jsonl(Path(out) / "rewards.jsonl", records)
+    return table, records, problems
+
+
+def _group_chunks(outputs: Sequence[Output], size: int) -> Iterator[list[Output]]:
+    """Parts of about ``size`` outputs that keep the candidates of a sample together."""
+    part: list[Output] = []
+    for output in outputs:
+        if len(part) >= size and output.sample_id != part[-1].sample_id:
+            yield part
+            part = []
+        part.append(output)
+    if part:
+        yield part
