@@ -189,13 +189,17 @@ def build_prompts(
     pictures = []
     for sample in samples:
         if sample.task not in (Task.CHANGE_QA, Task.FORECAST):
-            raise ValueError(f"{sample.id}: a token world model does {Task.CHANGE_QA} and {Task.FORECAST}, not {sample.task}")
+            raise ValueError(
+                f"{sample.id}: a token world model does {Task.CHANGE_QA} and {Task.FORECAST}, not {sample.task}"
+            )
         if not sample.images:
             raise ValueError(f"{sample.id}: a token world model needs at least one picture")
         for image in sample.images:
             pixels = read_rgb(image)
             if pixels.shape[:2] != (side, side):
-                raise ImageError(f"{image} has {pixels.shape[1]} x {pixels.shape[0]} pixels; the model takes {side} x {side}")
+                raise ImageError(
+                    f"{image} has {pixels.shape[1]} x {pixels.shape[0]} pixels; the model takes {side} x {side}"
+                )
             pictures.append(pixels)
     codes = iter(tokenizer.encode(np.stack(pictures))) if pictures else iter(())
     prompts = []

@@ -142,11 +142,11 @@ class VisualTokenizer(nn.Module):
             ValueError: codes outside the codebook, or not a full grid.
         """
         codes = np.asarray(codes, np.int64)
-        side = int(round(codes.shape[1] ** 0.5))
+        side = round(codes.shape[1] ** 0.5)
         rows, columns = grid or (side, side)
         if rows * columns != codes.shape[1]:
             raise ValueError(f"{codes.shape[1]} codes do not fill a grid of {rows} x {columns}")
-        if codes.size and not (0 <= codes.min() and codes.max() < self.config.codes):
+        if codes.size and (codes.min() < 0 or codes.max() >= self.config.codes):
             raise ValueError(f"codes must lie in [0, {self.config.codes})")
         out = np.empty((len(codes), rows * _STRIDE, columns * _STRIDE, 3), np.float32)
         for start in range(0, len(codes), MICRO_BATCH):

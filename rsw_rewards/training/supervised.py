@@ -6,7 +6,6 @@ The questions of a pair stand behind a block mask: each sees the pictures and it
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,9 +110,7 @@ def question_loss(
         questions = data.pairs.scenes[int(k)].questions
         chosen = rng.permutation(len(questions))[:count]
         chosen = np.concatenate([chosen, rng.integers(0, len(questions), count - len(chosen))])
-        asked.append(
-            [([*v.encode_text(questions[q].prompt), v.answer], v.ids[questions[q].answer]) for q in chosen]
-        )
+        asked.append([([*v.encode_text(questions[q].prompt), v.answer], v.ids[questions[q].answer]) for q in chosen])
     start = len(contexts[0])
     block = max(len(words) for line in asked for words, _ in line) + 1
     width = start + block * count
@@ -131,9 +128,7 @@ def question_loss(
     visible = torch.ones(width, width).tril().bool() & ((member[None] == 0) | (member[:, None] == member[None]))
     mask = torch.where(visible, 0.0, -torch.inf)[None, None].expand(len(rows), -1, -1, -1)
     position = torch.cat([torch.arange(start), (start + torch.arange(block)).repeat(count)])[None]
-    hidden = model.model(
-        input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False
-    ).last_hidden_state
+    hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False).last_hidden_state
     r, p = (torch.tensor(x) for x in zip(*where, strict=True))
     logits = model.lm_head(torch.cat([hidden[r, p], hidden[r, p + 1]]))
     possible = model.next_token_mask(torch.tensor(-1))
@@ -233,7 +228,7 @@ def train(config: SupervisedConfig) -> None:
             config.out.mkdir(parents=True, exist_ok=True)
             partial = config.out / "curve.json.partial"
             partial.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, config.out / "curve.json")
+            partial.replace(config.out / "curve.json")
         if step in config.keep:
             _write(world, config.out / f"step-{step}")
     _write(world, config.out)

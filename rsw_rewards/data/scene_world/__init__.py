@@ -4,7 +4,7 @@ from rsw_rewards.data.scene_world.land import CLASSES, EVENTS, MATERIALS, PLACES
 from rsw_rewards.data.scene_world.questions import KINDS, Question
 from rsw_rewards.data.scene_world.scene import Scene, make_scene
 from rsw_rewards.data.scene_world.splits import SPLITS, split_seed
-from rsw_rewards.data.scene_world.write import TASKS, write_scene_world
+from rsw_rewards.data.scene_world.write import TASKS, scene_world_samples, write_scene_world
 
 __all__ = [
     "CLASSES",
@@ -18,6 +18,7 @@ __all__ = [
     "Question",
     "Scene",
     "make_scene",
+    "scene_world_samples",
     "split_seed",
     "write_scene_world",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin
-from rsw_rewards.data.scene_world.land import CLASSES, Event
+from rsw_rewards.data.scene_world.land import CLASSES, EVENTS, PLACES, SIZES, Event
 
 KINDS = (
     "change_or_not",
@@ -250,9 +250,6 @@ def captions(event: Event, buildings: int) -> tuple[str, ...]:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word that prompts, answers and captions of the scene world can hold, sorted. Punctuation is left out."""
-    from rsw_rewards.data.scene_world import land
-
-    styles = "dense sparse horizontal vertical".split()
     text = [
         "has anything is there any change did the areas of have changed increase increased decrease decreased",
         "what largest smallest in first second image how much area not mainly to many new removed buildings are",
@@ -262,10 +259,10 @@ def vocabulary() -> tuple[str, ...]:
         *CLASSES[1:],
         *RATIO_BINS,
         *COUNTS,
-        *land.PLACES,
-        *land.SIZES,
-        *land.EVENTS,
-        *styles,
+        *PLACES,
+        *SIZES,
+        *EVENTS,
+        "dense sparse horizontal vertical",
         *(line for lines in _CAPTIONS.values() for line in lines),
     ]
     return tuple(sorted({word for line in text for word in line.split() if not word.startswith("{")}))
