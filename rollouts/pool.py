@@ -214,12 +214,12 @@ class RolloutPool:
         chunks = _cut(requests, chunk or self.chunk)
         done = self._in_process(chunks) if self._local is not None else self._on_actors(chunks)
         lost = 0
-        for chunk, outputs in done:
+        for part, outputs in done:
             lost += sum(output.lost is not None for output in outputs)
             if chunks and lost == len(samples) * candidates:
                 raise RunStopped(f"no rollout could be made: {outputs[0].lost}")
-            for start in range(0, len(outputs), chunk.candidates):
-                yield outputs[start : start + chunk.candidates]
+            for start in range(0, len(outputs), part.candidates):
+                yield outputs[start : start + part.candidates]
 
     def _in_process(self, chunks: Sequence[_Chunk]) -> Iterator[tuple[_Chunk, list[Output]]]:
         assert self._local is not None

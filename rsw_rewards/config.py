@@ -138,6 +138,8 @@ class HeldoutConfig(Strict):
 
     components: list[dict[str, Any]] | None = None
     """Verifiers to run, as in a rubric; by default those the scene world's table needs."""
+    metrics: list[str] | None = None
+    """Metrics to print; all where left out. ``heldout.json`` holds all of them always."""
     sampled: bool = True
     """Measure at temperature 1 (as the policy is trained) beside greedy decoding."""
     chunk: PositiveInt = 32

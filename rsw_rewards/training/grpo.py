@@ -14,7 +14,9 @@ from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rubric import Rubric, parse_rubric
 from rsw_rewards.samples import Sample
 from rsw_rewards.scorer import Scorer
+from rsw_rewards.scores import ScoreTable
 from rsw_rewards.training.checkpoints import CompleteCheckpoint, checkpoint_step, engine_state, last_complete
+from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
 from rsw_rewards.training.learner import Trainable, make_trainer
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
@@ -43,7 +45,9 @@ def train_grpo(config: RunConfig, resume: bool = False) -> Path:
     if grpo.threads is not None:
         torch.set_num_threads(grpo.threads)
     policy = _trainable(config, grpo)
+    heldout = _heldout(config, grpo, rubric)
     with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
+        before = _measured(heldout, pool, "before", config)
         log = RunLog(config.out, sorted(share), grpo.steps, config.print_every, config.tensorboard, done)
         rollouts = Rollouts(config, samples, rubric, scorer, pool, log, policy.eos_id)
         try:
@@ -63,12 +67,25 @@ def train_grpo(config: RunConfig, resume: bool = False) -> Path:
                 log.console.print(f"going on from step {done} ({checkpoint})")
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             log.console.print(rollouts.clock.summary(grpo.steps - done), highlight=False, soft_wrap=True)
+            policy.save(config.out / "final")
+            pool.load_weights(policy.model.state_dict(), grpo.steps)
         finally:
             rollouts.close()
             log.close()
-    final = config.out / "final"
-    policy.save(final)
-    return final
+        if heldout is not None and before is not None:
+            after = _measured(heldout, pool, "after", config)
+            assert after is not None
+            changes = heldout.compare(before, after)
+            shown = config.measure.metrics
+            print_changes(
+                [change for change in changes if shown is None or change.metric in shown],
+                f"{counted(heldout.samples)}; paired over scenes",
+                log.console,
+            )
+            about = {"steps": grpo.steps, "seed": config.seed, "n": len(heldout.samples), "rubric": rubric.dump()}
+            write_changes(config.out / "heldout.json", changes, about)
+            heldout.close()
+    return config.out / "final"
 
 
 def _with_scale(grpo: GrpoConfig, rubric: Rubric) -> GrpoConfig:
@@ -98,3 +115,20 @@ def _scorer(rubric: Rubric, samples: list[Sample], config: RunConfig) -> Scorer:
     scorer = Scorer(rubric, seed=config.seed)
     scorer.check(samples)
     return scorer
+
+
+def _heldout(config: RunConfig, grpo: GrpoConfig, rubric: Rubric) -> Heldout | None:
+    if config.heldout is None:
+        return None
+    samples = load_source(config.heldout, 0, "heldout")
+    return Heldout(samples, config.measure, rubric, grpo.temperature)
+
+
+def _measured(heldout: Heldout | None, pool: RolloutPool, when: str, config: RunConfig) -> dict[str, ScoreTable] | None:
+    """Scores of the held-out samples under the pool's weights, also kept in ``heldout/``."""
+    if heldout is None:
+        return None
+    tables = heldout.measure(pool)
+    for mode, table in tables.items():
+        table.write(config.out / "heldout" / f"{when}_{mode}.parquet")
+    return tables

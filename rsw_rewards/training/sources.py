@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from rsw_rewards.config import DataSpec, Strict, validated
 from rsw_rewards.contracts import resolve_object
+from rsw_rewards.data.adapter import ADAPTERS
+from rsw_rewards.data.sources import load_from_adapter
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.samples import Sample, load_samples
 
@@ -20,6 +22,16 @@ class FileSource(Strict):
     path: Path
     roots: list[Path] = []
     limit: PositiveInt | None = None
+
+
+class SceneWorldSource(Strict):
+    """``source: scene-world``: samples made on the spot, their pictures in memory. Every scene gives one of each task."""
+
+    split: str = "rl"
+    seed: NonNegativeInt | None = None
+    """Data set within the split; the run's seed where left out."""
+    questions: NonNegativeInt = 1000
+    forecasts: NonNegativeInt = 1000
 
 
 def load_source(spec: DataSpec, seed: int, where: str = "train") -> list[Sample]:
@@ -38,10 +50,11 @@ def load_source(spec: DataSpec, seed: int, where: str = "train") -> list[Sample]
         return load_samples(file.path, file.roots, file.limit)
     if spec.source == "scene-world":
         return _scene_world(spec.options, seed, where)
+    if spec.source in ADAPTERS:
+        return load_from_adapter(spec.source, spec.options, where)
     if ":" not in spec.source:
-        raise ConfigError(
-            f"{where}: no source is named {spec.source!r}; known are samples, scene-world, or write pkg.mod:function"
-        )
+        known = ", ".join(("samples", "scene-world", *sorted(ADAPTERS)))
+        raise ConfigError(f"{where}: no source is named {spec.source!r}; known are {known}, or write pkg.mod:function")
     return _from_function(spec.source, spec.options, where)
 
 
@@ -56,3 +69,20 @@ def _from_function(name: str, options: Mapping[str, Any], where: str) -> list[Sa
     if not samples or not all(isinstance(sample, Sample) for sample in samples):
         raise ConfigError(f"{where}: {name} must give a list of samples that is not empty")
     return samples
+
+
+def _scene_world(options: Mapping[str, Any], seed: int, where: str) -> list[Sample]:
+    from rsw_rewards.data.scene_world import SPLITS, scene_world_samples
+
+    source = validated(SceneWorldSource, options, where)
+    if source.split not in SPLITS:
+        raise ConfigError(f"{where}: the scene world has no split {source.split!r}; choose one of {', '.join(SPLITS)}")
+    if not source.questions + source.forecasts:
+        raise ConfigError(f"{where}: 'questions' and 'forecasts' are both 0")
+    number = seed if source.seed is None else source.seed
+    return [
+        sample
+        for task, count in (("change_qa", source.questions), ("forecast", source.forecasts))
+        if count
+        for sample in scene_world_samples(count, number, split=source.split, tasks=(task,))
+    ]

@@ -1,0 +1,191 @@
+"""Held-out evaluation inside a training run: the same samples before and after, greedy and sampled, compared scene by scene."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rsw_rewards.config import HeldoutConfig
+from rsw_rewards.contracts import Batch
+from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
+from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.rubric import Rubric, parse_rubric
+from rsw_rewards.samples import Output, Sample
+from rsw_rewards.scorer import Scorer
+from rsw_rewards.scores import ScoreTable
+
+BATCH = 512
+"""Outputs scored at once."""
+LOWER_IS_BETTER = ("fd_", "fid", "kid", "cmmd", "lpips", "l1", "mae", "rmse")
+"""Beginnings of the keys of metrics that should fall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One number before and after training."""
+
+    mode: str
+    """``greedy`` or ``sampled``."""
+    verifier: str
+    metric: str
+    rewarded: bool
+    """Whether its verifier has a weight in the rubric that was trained on."""
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``=`` where the interval of the difference touches zero."""
+        if self.difference.ci95 is None or self.difference.ci95[0] <= 0 <= self.difference.ci95[1]:
+            return "="
+        up = self.difference.ci95[0] > 0
+        return "better" if up != self.metric.startswith(LOWER_IS_BETTER) else "worse"
+
+
+class Heldout:
+    """Measures a policy on samples that training never sees.
+
+    Args:
+        samples: the held-out samples.
+        config: what is measured.
+        rubric: what is trained on; its components are measured where the configuration names none.
+        temperature: of the sampled measurement.
+    """
+
+    def __init__(self, samples: Sequence[Sample], config: HeldoutConfig, rubric: Rubric, temperature: float) -> None:
+        self.samples = samples
+        self.config = config
+        self.temperature = temperature
+        self.trained = {component.label for component in rubric.components if component.weight > 0}
+        self.rubric = (
+            rubric
+            if config.components is None
+            else parse_rubric({"components": [{"weight": 0.0, **part} for part in config.components]}, "measure")
+        )
+        self.scorer = Scorer(self.rubric, seed=config.seed)
+        self.scorer.check(samples)
+
+    def measure(self, pool: RolloutPool) -> dict[str, ScoreTable]:
+        """Scores of one output per sample, ``greedy`` and (unless switched off) ``sampled``.
+
+        Seeds are the same at every call, so that a difference is the policy's.
+        """
+        modes = {"greedy": 0.0, **({"sampled": self.temperature} if self.config.sampled else {})}
+        tables = {}
+        for mode, temperature in modes.items():
+            made: dict[str, Output] = {}
+            for group in pool.generate(
+                self.samples, 1, temperature, run_seed=self.config.seed, step=-1, chunk=self.config.chunk
+            ):
+                made[group[0].sample_id] = group[0]
+            outputs = [made[sample.id] for sample in self.samples]
+            tables[mode] = ScoreTable.concat(
+                self.scorer.score(Batch.of(self.samples[start : start + BATCH], outputs[start : start + BATCH]))
+                for start in range(0, len(outputs), BATCH)
+            )
+        return tables
+
+    def compare(self, before: Mapping[str, ScoreTable], after: Mapping[str, ScoreTable]) -> list[Change]:
+        """Every metric of every verifier, with intervals over scenes; differences are paired."""
+        changes = []
+        for mode in before:
+            for component, verifier in zip(self.rubric.components, self.scorer.verifiers, strict=True):
+                first, second = (side[mode].verifier(component.label) for side in (before, after))
+                if not len(first):
+                    continue
+                for metric in verifier.metrics():
+                    known = estimates(metric, first, self.scorer.bank)
+                    new = estimates(metric, second, self.scorer.bank)
+                    difference = paired_difference(metric, first, second, self.scorer.bank)
+                    changes += [
+                        Change(
+                            mode,
+                            component.label,
+                            key,
+                            component.label in self.trained,
+                            known[key],
+                            new[key],
+                            difference[key],
+                        )
+                        for key in metric.keys
+                    ]
+        return changes
+
+    def close(self) -> None:
+        """Release what the verifiers hold."""
+        self.scorer.close()
+
+
+def print_changes(changes: Sequence[Change], about: str, console: Console | None = None) -> None:
+    """The before / after table."""
+    console = console or Console()
+    if not console.is_terminal:  # a log file has room
+        console.width = max(console.width, 110)
+    table = Table(title=f"Held-out, before and after training ({about})", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("metric", "decoding", "rewarded"):
+        table.add_column(name)
+    for name in ("before", "after", "difference, 95 % interval"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for change in changes:
+        interval = change.difference.ci95
+        between = "" if interval is None else f" [{_digits(interval[0], '+')}, {_digits(interval[1], '+')}]"
+        table.add_row(
+            change.metric,
+            change.mode,
+            "yes" if change.rewarded else "never",
+            _digits(change.before.value),
+            _digits(change.after.value),
+            _digits(change.difference.value, "+") + between,
+            change.verdict,
+            style={"better": "green", "worse": "red"}.get(change.verdict),
+        )
+    console.print(table)
+
+
+def write_changes(path: Path, changes: Sequence[Change], about: Mapping[str, Any]) -> None:
+    """``heldout.json``: what was measured and every change, by decoding and metric."""
+    content: dict[str, Any] = dict(about)
+    modes: dict[str, Any] = {}
+    for change in changes:
+        modes.setdefault(change.mode, {})[change.metric] = {
+            "verifier": change.verifier,
+            "rewarded": change.rewarded,
+            "before": _estimate(change.before),
+            "after": _estimate(change.after),
+            "difference": _estimate(change.difference),
+            "verdict": change.verdict,
+        }
+    content["changes"] = modes
+    Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "value": None if estimate.value is None else float(estimate.value),
+        "ci95": None if estimate.ci95 is None else [float(end) for end in estimate.ci95],
+        "n_scenes": estimate.n_scenes,
+    }
+    return {**record, "reason": estimate.reason} if estimate.reason else record
+
+
+def _digits(value: float | None, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    return f"{value:{sign}.3f}" if abs(value) < 100 else f"{value:{sign}.1f}"
+
+
+def counted(samples: Sequence[Sample]) -> str:
+    """How many samples of each task, in words."""
+    tasks: dict[str, int] = {}
+    for sample in samples:
+        tasks[str(sample.task)] = tasks.get(str(sample.task), 0) + 1
+    return ", ".join(f"{count} {task}" for task, count in sorted(tasks.items()))
