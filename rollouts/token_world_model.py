@@ -166,9 +166,9 @@ class TokenWorldModel(Qwen3ForCausalLM):
             out.loss = self.loss_function(logits=out.logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return out
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Lets ``generate`` step with a cache: the segments come from the whole sequence."""
-        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc,arg-type]
         length = inputs["input_ids"].shape[1]
         inputs["picture_positions"] = self.picture_positions(input_ids)[:, -length:]
         return inputs
@@ -181,7 +181,7 @@ def start_from_codebook(model: TokenWorldModel, codebook: Tensor, seed: int = 0)
     vectors = (codebook - codebook.mean(0)) / codebook.std(0)
     projection = torch.randn(vectors.shape[1], c.hidden_size, generator=generator) / vectors.shape[1] ** 0.5
     with torch.no_grad():
-        rows = model.get_input_embeddings().weight[c.visual_start : c.visual_start + c.visual_codes]
+        rows = model.model.embed_tokens.weight[c.visual_start : c.visual_start + c.visual_codes]
         rows.mul_(0.5).add_(2 * c.initializer_range * vectors @ projection)
 
 
@@ -259,8 +259,9 @@ def _run(
     limit: int,
 ) -> list[Completion]:
     c, device = model.config, model.device
+    pad = int(c.pad_token_id or 0)
     width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[c.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=device)
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     padded = bool((seen == 0).any())
     cache = DynamicCache(config=c)
@@ -283,7 +284,7 @@ def _run(
             # The first token whose cumulative probability passes the row's number; rounding may leave the last sum below one.
             total = log_p.double().exp().cumsum(-1)
             token = (total > random[:, step : step + 1] * total[:, -1:]).int().argmax(-1)
-        token = torch.where(alive, token, c.pad_token_id)
+        token = torch.where(alive, token, pad)
         tokens.append(token)
         logprobs.append(log_p.gather(1, token[:, None])[:, 0])
         lives.append(alive)
@@ -385,4 +386,5 @@ def load_world_model(path: Path | str = "embedded", device: str | torch.device =
         raise FileNotFoundError(f"{folder} holds no token world model (config.json is missing)")
     tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder.parent / "tokenizer"
     model = TokenWorldModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-    return WorldModel(model.to(device).eval(), Vocabulary.load(folder), VisualTokenizer.load(tokenizer, device))
+    torch.nn.Module.to(model, device)
+    return WorldModel(model.eval(), Vocabulary.load(folder), VisualTokenizer.load(tokenizer, device))

@@ -129,8 +129,8 @@ def question_loss(
     mask = torch.where(visible, 0.0, -torch.inf)[None, None].expand(len(rows), -1, -1, -1)
     position = torch.cat([torch.arange(start), (start + torch.arange(block)).repeat(count)])[None]
     hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False).last_hidden_state
-    r, p = (torch.tensor(x) for x in zip(*where, strict=True))
-    logits = model.lm_head(torch.cat([hidden[r, p], hidden[r, p + 1]]))
+    row, place = (torch.tensor(x) for x in zip(*where, strict=True))
+    logits = model.lm_head(torch.cat([hidden[row, place], hidden[row, place + 1]]))
     possible = model.next_token_mask(torch.tensor(-1))
     target = torch.cat([torch.tensor(answers), torch.full((len(answers),), v.eos)])
     return 2 * F.cross_entropy(logits.masked_fill(~possible, IMPOSSIBLE), target)

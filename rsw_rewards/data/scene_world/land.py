@@ -75,7 +75,8 @@ def _upsampling(knots: int, side: int) -> NDArray[np.float32]:
 def smooth_noise(rng: np.random.Generator, knots: int, side: int) -> NDArray[np.float32]:
     """(side, side) value noise with ``knots`` x ``knots`` standard normal knots."""
     up = _upsampling(knots, side)
-    return up @ rng.standard_normal((knots, knots), np.float32) @ up.T
+    knot_values: NDArray[np.float32] = rng.standard_normal((knots, knots), np.float32)
+    return np.asarray(up @ knot_values @ up.T, np.float32)
 
 
 def _cell(i: int, j: int) -> tuple[slice, slice]:
