@@ -23,6 +23,9 @@ from rsw_rewards.scores import Score
 Region = Literal["all", "inside", "outside"]
 Distance = Literal["mse", "l1"]
 
+MIN_CHANGE: Mapping[Distance, float] = {"mse": 0.003, "l1": 0.03}
+"""Least error of copying that a gain is divided by, pixels in [0, 1]: about what sensor noise alone makes of an unchanged scene."""
+
 PSNR_CEILING_DB = 100.0
 """PSNR of equal images, which would be infinite: a mean over images must stay a number."""
 
@@ -336,7 +339,7 @@ class GainConfig(PairedConfig):
     @property
     def floor(self) -> float:
         """``min_change``, or its default for the distance."""
-        return self.min_change if self.min_change is not None else {"mse": 0.003, "l1": 0.03}[self.distance]
+        return self.min_change if self.min_change is not None else MIN_CHANGE[self.distance]
 
 
 def _gain_of_sums(sums: Mapping[str, np.ndarray]) -> float | None:
