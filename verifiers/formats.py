@@ -1,0 +1,101 @@
+"""Whether an answer has the agreed form, whatever it says: one answer tag, or a short text that was not cut off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
+from rsw_rewards.samples import Task
+from rsw_rewards.scores import Score
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+_THINK_TAG = re.compile(r"<(/?)think>", re.IGNORECASE)
+
+
+def format_problem(
+    text: str, mode: Literal["tag", "whole"] = "whole", max_words: int = 64, finish_reason: str | None = None
+) -> str:
+    """What is wrong with the form of a text; empty if nothing is.
+
+    Args:
+        text: what the policy wrote.
+        mode: ``"tag"``: exactly one ``<answer>..</answer>``, not empty, nothing but blanks behind it, and outside any
+            ``<think>..</think>``. ``"whole"``: the text is the answer and has no tags.
+        max_words: longest answer, in words between blanks.
+        finish_reason: ``"length"`` for a text that was cut off.
+    """
+    if finish_reason == "length":
+        return "the text was cut off at the length limit"
+    answer = text
+    if mode == "tag":
+        found = list(_ANSWER.finditer(text))
+        if len(found) != 1 or len(_ANSWER_TAG.findall(text)) != 2:
+            return f"{len(found)} complete answer tags instead of exactly one"
+        if text[found[0].end() :].strip():
+            return "text behind the answer tag"
+        thoughts = _THINK_TAG.findall(text[: found[0].start()])
+        if thoughts not in ([], ["", "/"]) or _THINK_TAG.search(found[0][1]):
+            return "the answer tag does not follow one closed <think> block"
+        answer = found[0][1]
+    elif _ANSWER_TAG.search(text) or _THINK_TAG.search(text):
+        return "the text has tags, but was to be the answer itself"
+    words = len(answer.split())
+    if not words:
+        return "the answer is empty"
+    return f"{words} words, more than the {max_words} allowed" if words > max_words else ""
+
+
+class AnswerFormatConfig(BaseModel):
+    """Configuration of ``answer_format``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["tag", "whole"] = Field(
+        "whole", description="tag: one answer tag at the end; whole: the text is the answer"
+    )
+    max_words: int = Field(64, ge=1, description="longest answer in words")
+
+
+def _format_rate(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    return {"format_rate": float(sums.get("well_formed", np.zeros(())) / sums["n"]) if sums["n"] else None}
+
+
+@register
+class AnswerFormat(Verifier):
+    """1 for a well-formed text. Says nothing about whether it is right."""
+
+    name: ClassVar[str] = "answer_format"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
+    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
+    card: ClassVar[Card] = Card(
+        summary="Whether a text has the agreed form: one answer tag with nothing behind it, or a short text not cut off.",
+        range="well_formed: 0 or 1",
+        transform="none",
+        source="the tag convention of R1-style training; the rules are this project's",
+        gaming=(
+            "Any well-formed text scores, right or wrong: keep its weight at 0.1 or below, or use it as a gate. Answers"
+            " leaked before the end of thinking, repeated tags and texts behind the tag are ill-formed."
+        ),
+    )
+    Config: ClassVar[type[BaseModel]] = AnswerFormatConfig
+
+    def score(self, batch: Batch) -> list[Score]:
+        scores = []
+        for output in batch.outputs:
+            problem = format_problem(output.text or "", self.config.mode, self.config.max_words, output.finish_reason)
+            value = float(not problem)
+            raw, stats = {"well_formed": value}, {"well_formed": np.asarray(value)}
+            if problem:
+                scores.append(Score.invalid(problem, raw=raw, stats=stats))
+            else:
+                scores.append(Score(1.0, raw=raw, stats=stats))
+        return scores
+
+    def metrics(self) -> Sequence[Metric]:
+        return (SumMetric(("format_rate",), _format_rate),)
