@@ -378,11 +378,11 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
 
 
 def tile_samples(
-    tile: Tile, images: Mapping[str, ImageRef], scene: str, options: RasterOptions, tally: Tally
+    tile: Tile, images: Mapping[str, ImageRef], spec: PairSpec, options: RasterOptions, tally: Tally
 ) -> Iterator[Sample]:
     """The samples of one tile over ``images``, which stand for its ``pixels``. Ids and choice depend on nothing but names and seed."""
     shown = (images["before"], images["after"])
-    common: dict[str, Any] = {"scene": scene, "metadata": tile.metadata}
+    common: dict[str, Any] = {"scene": spec.scene, "metadata": tile.metadata}
     if "change_qa" in options.tasks:
         seed = int.from_bytes(hashlib.sha256(f"{options.seed}/{tile.name}".encode()).digest()[:8], "big")
         found = candidates(
@@ -415,6 +415,8 @@ def tile_samples(
         reference = {"images": [images["after"]], **labels}
         if text is not None:
             reference["text"] = text
+        if spec.dates:
+            common["metadata"] = {**tile.metadata, "target_date": spec.dates[1].isoformat()}
         kind = "unknown" if text is None else "unchanged" if text == "nothing changes" else "changed"
         yield Sample(
             f"{tile.name}/forecast", Task.FORECAST, (images["before"],), text or "", reference, kind=kind, **common
@@ -504,7 +506,7 @@ def load(path: str | Path, *, split: str | None = None, limit: int | None = None
         images = {
             name: _image(name, spec, array=pixels, sha256=content_hash(pixels)) for name, pixels in tile.pixels.items()
         }
-        samples.extend(tile_samples(tile, images, spec.scene, settings, tally))
+        samples.extend(tile_samples(tile, images, spec, settings, tally))
         if limit is not None and len(samples) >= limit:
             return samples[:limit]
     if not samples:
@@ -544,7 +546,7 @@ def convert(
                 file = out / "tiles" / f"{files[spec.scene]}_{tile.name.rpartition('/')[2]}_{name}.png"
                 write_png(file, pixels)
                 images[name] = _image(name, spec, path=file)
-            for sample in tile_samples(tile, images, spec.scene, settings, tally):
+            for sample in tile_samples(tile, images, spec, settings, tally):
                 yield sample_to_json(sample, out)
                 written += 1
                 if written == limit:

@@ -17,7 +17,7 @@ from rsw_rewards.images import MAX_PIXELS, RASTER_SUFFIXES, read_pixels
 SAMPLED_PIXELS = 1 << 22
 """Percentiles of a larger GeoTIFF are taken from a regular subsample of about this many pixels."""
 
-_LEVELLING_TOLERANCE = 1e-3  # of a pixel, between the corners of two rasters that claim one grid
+_GRID_TOLERANCE = 1e-3  # of a pixel, between the corners of two rasters that claim one grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,16 @@ class Georeference:
     crs: Any
     transform: Any
 
+    def at(self, row: float, col: float) -> tuple[float, float]:
+        """Coordinates in ``crs`` of a position in pixels."""
+        t = self.transform
+        return t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
+
     def lat_lon(self, row: float, col: float) -> tuple[float, float]:
         """Latitude and longitude (WGS 84, degrees) of a position in pixels, (0, 0) being the outer upper left corner."""
         from rasterio.warp import transform
 
-        x, y = self.transform * (col, row)
+        x, y = self.at(row, col)
         longitudes, latitudes = transform(self.crs, "EPSG:4326", [x], [y])[:2]
         return round(float(latitudes[0]), 5), round(float(longitudes[0]), 5)
 
@@ -190,9 +195,9 @@ def check_same_grid(before: Raster, after: Raster) -> None:
     if here.crs != there.crs:
         raise InputError(f"{before.name} is in {here.crs}, {after.name} in {there.crs}; warp one of them first")
     pixel = max(abs(here.transform.a), abs(here.transform.b), abs(here.transform.d), abs(here.transform.e))
-    for corner in ((0, 0), (before.width, before.height)):
-        ours, theirs = here.transform * corner, there.transform * corner
-        if max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > _LEVELLING_TOLERANCE * pixel:
+    for corner in ((0, 0), (before.height, before.width)):
+        ours, theirs = here.at(*corner), there.at(*corner)
+        if max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > _GRID_TOLERANCE * pixel:
             raise InputError(
                 f"{before.name} and {after.name} have different transforms ({tuple(here.transform)[:6]} and "
                 f"{tuple(there.transform)[:6]}); resample one of them onto the other's grid first"

@@ -1,0 +1,60 @@
+"""Samples straight from a data set's own folder, for runs that name an adapter as their source instead of a samples file."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.contracts import resolve_object
+from rsw_rewards.data.adapter import resolve_adapter
+from rsw_rewards.data.raster_pairs import expand
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.samples import Sample, load_samples
+
+IN_MEMORY: Mapping[str, str] = {"raster-pairs": "rsw_rewards.data.raster_pairs:load"}
+"""Sources that make their samples without writing a file, as ``module:function``."""
+
+
+def load_from_adapter(name: str, options: Mapping[str, Any], where: str) -> list[Sample]:
+    """The samples that ``rsw data from NAME PATH`` would write.
+
+    Args:
+        name: a key of ``ADAPTERS``.
+        options: ``path`` (in which ``${NAME:-default}`` stands for an environment variable), and what the adapter takes.
+        where: the configuration's section, for messages.
+
+    Raises:
+        RswError: no ``path``, an option that the adapter does not take, or data that cannot be read.
+    """
+    known = f"{where}: the source {name!r}"
+    left = dict(options)
+    path = left.pop("path", None)
+    if not isinstance(path, str):
+        raise ConfigError(f"{known} needs 'path', the folder that holds the data")
+    folder = Path(expand(path))
+    if not folder.exists():
+        raise ConfigError(
+            f"{known} wants its data in {folder}, which does not exist; put it there, or name its place by --set {where}.path=FOLDER"
+            + (f" (the path reads environment variables: {path})" if "$" in path else "")
+        )
+    if name in IN_MEMORY:
+        load: Callable[..., list[Sample]] = resolve_object(IN_MEMORY[name], "source of samples")
+        return load(*_bound(load, known, folder, left), **left)
+    adapter = resolve_adapter(name)
+    with tempfile.TemporaryDirectory(prefix="rsw-") as out:
+        conversion = adapter(*_bound(adapter, known, folder, left, Path(out)), **left)
+        return load_samples(conversion.file, conversion.roots)
+
+
+def _bound(
+    function: Callable[..., Any], known: str, folder: Path, options: Mapping[str, Any], *further: Path
+) -> tuple[Path, ...]:
+    """The positional arguments, once it is sure that the function takes them beside the options."""
+    try:
+        inspect.signature(function).bind(folder, *further, **options)
+    except TypeError as error:
+        raise ConfigError(f"{known} cannot take its options: {error}") from None
+    return (folder, *further)
