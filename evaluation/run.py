@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
 from rsw_rewards.features import FeatureBank
-from rsw_rewards.rollouts.policy import Request
+from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rubric import Rubric, rewards
-from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples, write_jsonl
+from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples, output_to_json, write_jsonl
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
 
@@ -256,6 +257,91 @@ def evaluate_file(
     ]
 
 
+def evaluate_policy(
+    protocols: Sequence[Protocol],
+    samples: Path,
+    policy: str,
+    out: Path,
+    *,
+    candidates: int = 1,
+    temperature: float = 0.0,
+    actors: int = 0,
+    seed: int = 0,
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    resume: bool = False,
+    progress: Progress = _silent,
+    **options: Any,
+) -> list[Evaluation]:
+    """Run a policy on the samples and score what it makes; its outputs are kept in ``out/outputs`` as a predictions file.
+
+    With ``resume``, outputs that are there are not made again.
+    """
+    from rsw_rewards.rollouts.policies import build_policy
+
+    asked = load_samples(samples, roots, limit)
+    tasks = {protocol.task for protocol in protocols}
+    chosen = [sample for sample in asked if sample.task in tasks]
+    made = Path(out) / "outputs" / "predictions.jsonl"
+    if not (resume and made.exists()):
+        built = build_policy(policy)
+        if unknown := tasks - built.tasks:
+            raise ConfigError(f"the policy {policy!r} does not do the task {', '.join(sorted(unknown))}")
+        generate_file(
+            built, chosen, made, candidates, temperature, actors, seed, str(options.get("device", "cpu")), progress
+        )
+    outputs, problems = load_outputs(made, chosen)
+    about = {
+        "samples": str(samples),
+        "policy": policy,
+        "candidates": candidates,
+        "temperature": temperature,
+        "seed": seed,
+    }
+    return [
+        evaluate(
+            protocol,
+            asked,
+            outputs,
+            out if len(protocols) == 1 else out / protocol.name,
+            problems=problems,
+            about=about,
+            resume=resume,
+            progress=progress,
+            **options,
+        )
+        for protocol in protocols
+    ]
+
+
+def generate_file(
+    policy: Policy,
+    samples: Sequence[Sample],
+    path: Path,
+    candidates: int,
+    temperature: float,
+    actors: int,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> None:
+    """Run a policy and write its outputs as a predictions file, pictures in ``images`` beside it. It appears whole or not at all."""
+    from rsw_rewards.rollouts.dumps import ImageStore
+    from rsw_rewards.rollouts.pool import RolloutPool
+
+    (path.parent / "images").mkdir(parents=True, exist_ok=True)
+    store = ImageStore(path.parent / "images")
+    place = {sample.id: number for number, sample in enumerate(samples)}
+    records: list[tuple[int, dict[str, Any]]] = []
+    with RolloutPool(policy, actors=actors, device=device, chunk=32) as pool:
+        for group in pool.generate(samples, candidates, temperature, seed):
+            number = place[group[0].sample_id]
+            records += [(number, output_to_json(store.output(output), path.parent)) for output in group]
+            progress("generating", len(records), len(samples) * candidates)
+    records.sort(key=lambda entry: entry[0])  # groups come as they finish
+    write_jsonl(path, [record for _, record in records])
+
+
 def score_file(
     rubric: Rubric,
     samples: Path,
@@ -289,17 +375,15 @@ def score_file(
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
     table.write(Path(out) / "scores.parquet")
-    records = [
-        {
-            "id": row.sample,
-            "candidate": int(row.candidate),
-            "reward": None if row.reward != row.reward else float(row.reward),
-            **({"reason": row.reason} if row.reason else {}),
-        }
-        for row in rewards(table, rubric).itertuples()
-    ]
+    records = [_reward_record(row) for row in rewards(table, rubric).to_dict("records")]
     write_jsonl(Path(out) / "rewards.jsonl", records)
     return table, records, problems
+
+
+def _reward_record(row: Mapping[Any, Any]) -> dict[str, Any]:
+    reward = float(row["reward"])
+    record = {"id": row["sample"], "candidate": int(row["candidate"]), "reward": None if math.isnan(reward) else reward}
+    return {**record, "reason": row["reason"]} if row["reason"] else record
 
 
 def _group_chunks(outputs: Sequence[Output], size: int) -> Iterator[list[Output]]:

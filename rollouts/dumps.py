@@ -43,7 +43,7 @@ def write_dump(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "images").mkdir(parents=True)
-    store = _ImageStore(partial / "images")
+    store = ImageStore(partial / "images")
     write_jsonl(partial / "samples.jsonl", (sample_to_json(store.sample(sample), partial) for sample in samples))
     write_jsonl(partial / "predictions.jsonl", (output_to_json(store.output(output), partial) for output in outputs))
     write_jsonl(
@@ -69,7 +69,7 @@ def read_rewards(folder: Path) -> dict[tuple[str, int], float | None]:
     return rewards
 
 
-class _ImageStore:
+class ImageStore:
     """Puts every picture into one folder, once per content."""
 
     def __init__(self, folder: Path) -> None:
