@@ -106,6 +106,10 @@ class FeatureBank:
                 self._encoders[name] = load_encoder(name, self.device)
             return self._encoders[name]
 
+    def weights(self) -> dict[str, str]:
+        """Encoders used so far: id -> SHA-256 of their weights."""
+        return {model.id: model.weights_sha256 for model in self._encoders.values()}
+
     def image_features(self, encoder: str, images: Sequence[ImageRef]) -> np.ndarray:
         """(n, d) float32 image features; only images without stored features are encoded. Raises ``ImageError``."""
         model = self.encoder(encoder)
