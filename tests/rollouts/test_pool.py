@@ -19,6 +19,7 @@ from rsw_rewards.samples import Output
 
 toy = load_file(Path(__file__).parent / "toy_policy.py")
 SAMPLES = toy.toy_samples()
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def run(policy: Policy, candidates: int = 3, weight: float | None = None, **options: object) -> dict[str, list[Output]]:

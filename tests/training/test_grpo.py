@@ -26,6 +26,7 @@ from rsw_rewards.training.grpo import train_grpo
 
 TOY = str(Path(__file__).parent / "toy_lm.py")
 load_file(Path(TOY))
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def configuration(out: Path, policy: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
