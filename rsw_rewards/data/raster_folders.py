@@ -14,6 +14,8 @@ from rsw_rewards.samples import read_jsonl
 DESCRIPTIONS = ("pairs.yaml", "pairs.yml", "pairs.json")
 BUNDLE = "bands_uint8.npz"
 """A file with the arrays t1 and t2, each (6, H, W), bands as in ``LANDSAT_BANDS``."""
+DARK_PERCENTILE = 0.1
+"""Haze is taken off such a file by default: its 8-bit counts are not reflectance, and indices of raw counts are far off."""
 LANDSAT_BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
 _SUFFIXES = (".tif", ".tiff", ".npz", ".npy", ".png", ".jpg", ".jpeg", ".bmp")
 
@@ -37,7 +39,9 @@ def find_pairs(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any], str]
         raise InputError(
             f"{folder} holds no raster pairs: neither {DESCRIPTIONS[0]} nor files t1.* and t2.* were found"
         )
-    return [_recognise(place, folder) for place in plain], {}, str(folder)
+    raw_counts = any((place / BUNDLE).is_file() for place in plain)
+    defaults = {"dark_object": DARK_PERCENTILE} if raw_counts else {}
+    return [_recognise(place, folder) for place in plain], defaults, str(folder)
 
 
 def _described(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], str]:

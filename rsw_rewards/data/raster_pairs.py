@@ -348,10 +348,11 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
         pixels = {name: pair.stretches[k](windows[k][rgb], usable) for k, name in enumerate(("before", "after"))}
         if not usable.all():
             pixels["valid"] = _grey(usable)
-        changed = None
+        changed, seen_changed = None, False
         if pair.change is not None:
             change = pair.change[here]
             labelled = usable if pair.labelled is None else usable & pair.labelled[here]
+            seen_changed = bool((change & labelled).any())
             if pair.labelled is None:
                 changed = float(change[usable].mean())
             if labelled.sum() >= min(options.min_labelled, usable.sum()):
@@ -359,11 +360,11 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
                 if not labelled.all():
                     pixels["labelled"] = _grey(labelled)
         maps = [classify(_floats(pair, windows[k], k), pair.rules, k) if pair.rules else None for k in (0, 1)]
-        facts = TileFacts((), (), (), changed)
+        facts = TileFacts((), (), (), changed, seen_changed)
         if maps[0] is not None and maps[1] is not None:
             before, after, counted = class_shares(maps[0], maps[1], usable, len(pair.rules))
             if counted >= options.min_valid * usable.sum() and counted:
-                facts = TileFacts(tuple(rule.name for rule in pair.rules), before, after, changed)
+                facts = TileFacts(tuple(rule.name for rule in pair.rules), before, after, changed, seen_changed)
             else:
                 tally.notes.append(
                     f"{spec.scene} r{row} c{col}: indices undefined at most pixels, no class is asked about"
@@ -473,7 +474,9 @@ def _tiles(
             )
         if pair.rasters[0].dtype == np.uint8 and pair.rules and spec.units is None:
             tally.notes.append(
-                f"{spec.scene}: indices come from 8-bit digital numbers, not reflectance; check that the thresholds suit them"
+                f"{spec.scene}: indices come from 8-bit digital numbers, not reflectance "
+                f"({'as stored' if pair.haze is None else 'less the dark object of each band'}); "
+                f"check that the thresholds suit them"
             )
         if (pair.rasters[0].georeference is None) != (pair.rasters[1].georeference is None):
             tally.notes.append(f"{spec.scene}: only one date has a georeference, so the grids could not be compared")

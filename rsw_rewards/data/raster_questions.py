@@ -81,6 +81,8 @@ class TileFacts:
     after: tuple[float, ...]
     changed: float | None = None
     """Share of changed pixels, where all usable pixels are labelled."""
+    seen_changed: bool = False
+    """Whether any label, of however few pixels, says "changed"."""
 
     @property
     def growth(self) -> tuple[float, ...]:
@@ -202,4 +204,4 @@ def change_text(facts: TileFacts, dead_band: float, wording: Wording) -> str | N
     ]
     if parts:
         return " ".join(parts) if wording == "scene-world" else ", ".join(parts)
-    return None if facts.changed else "nothing changes"
+    return None if facts.seen_changed else "nothing changes"

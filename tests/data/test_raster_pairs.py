@@ -336,7 +336,7 @@ def test_noise_is_not_an_answer() -> None:
     assert change_text(facts, 0.02, "plain") == "vegetation decreased"
     still = TileFacts(("water",), (0.1,), (0.11,))
     assert change_text(still, 0.02, "plain") == "nothing changes"
-    assert change_text(TileFacts(("water",), (0.1,), (0.11,), changed=0.2), 0.02, "plain") is None
+    assert change_text(TileFacts(("water",), (0.1,), (0.11,), seen_changed=True), 0.02, "plain") is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.0951, 0.1, 0.1049, 0.11, 0.999, 1.0])
@@ -368,8 +368,8 @@ def test_environment_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_real_landsat_pairs_are_plausible() -> None:
-    nanjing = load(shared("data/landsat_nanjing"), tasks=["change_qa", "forecast"], dark_object=0.1)
-    taizhou = load(shared("data/landsat_taizhou"), tasks=["change_mask", "forecast"], dark_object=0.1, tile=None)
+    nanjing = load(shared("data/landsat_nanjing"), tasks=["change_qa", "forecast"])
+    taizhou = load(shared("data/landsat_taizhou"), tasks=["change_mask", "forecast"], tile=None)
     assert {s.scene for s in nanjing} == {"landsat_nanjing"} and {s.scene for s in taizhou} == {"landsat_taizhou"}
     assert nanjing[0].images[0].date == "2000-05-03" and nanjing[0].metadata["gsd_m"] == 30
     assert len({(s.metadata["row"], s.metadata["col"]) for s in nanjing}) == 144
@@ -382,5 +382,6 @@ def test_real_landsat_pairs_are_plausible() -> None:
     mask, forecast = taizhou
     labelled, changed = read_mask(mask.reference["valid"]), read_mask(mask.reference["mask"])
     assert (labelled.sum(), changed.sum()) == (21390, 4227)
+    assert forecast.metadata["dark_object"]["percentile"] == 0.1
     shares = forecast.metadata["shares_before"]
     assert 0.005 < shares["water"] < 0.05 and 0.3 < shares["vegetation"] < 0.7 and 0.3 < shares["built_up"] < 0.7
