@@ -85,7 +85,7 @@ def estimates(metric: Metric, table: ScoreTable, features: FeatureLookup | None 
     rows = Rows.of(table)
     if not len(rows.frame):
         return {key: Estimate(None, None, 0, "no row could be scored") for key in metric.keys}
-    return _estimates(statistic(metric, rows, features), metric, len(rows.scenes))
+    return _estimates(statistic(metric, rows, features), metric, len(rows.scenes), bounded=True)
 
 
 def paired_difference(
@@ -107,14 +107,14 @@ def paired_difference(
         low, high = sides[0](weight), sides[1](weight)
         return {key: _minus(high.get(key), low.get(key)) for key in metric.keys}
 
-    return _estimates(difference, metric, len(common))
+    return _estimates(difference, metric, len(common), bounded=False)
 
 
 def _minus(high: float | None, low: float | None) -> float | None:
     return None if high is None or low is None else high - low
 
 
-def _estimates(of: Statistic, metric: Metric, n_scenes: int) -> dict[str, Estimate]:
+def _estimates(of: Statistic, metric: Metric, n_scenes: int, bounded: bool) -> dict[str, Estimate]:
     values = of(np.ones(n_scenes))
     if n_scenes == 1:
         return {key: Estimate(values.get(key), None, 1, "one scene gives no interval") for key in metric.keys}
@@ -125,8 +125,11 @@ def _estimates(of: Statistic, metric: Metric, n_scenes: int) -> dict[str, Estima
     else:
         intervals = _bootstrap(of, metric.keys, n_scenes)
     out = {}
+    bounds: tuple[float, float] | None = getattr(metric, "bounds", None) if bounded else None
     for key in metric.keys:
         value, interval = values.get(key), intervals.get(key)
+        if interval is not None and bounds is not None:
+            interval = (max(bounds[0], interval[0]), min(bounds[1], interval[1]))
         reason = "" if value is not None else "it is undefined over these rows"
         if value is not None and interval is None:
             reason = "it is undefined on most resamples of the scenes"

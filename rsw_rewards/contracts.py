@@ -160,6 +160,8 @@ class SumMetric:
 
     keys: tuple[str, ...]
     function: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
+    bounds: tuple[float, float] | None = None
+    """Range that the numbers cannot leave; intervals are cut to it."""
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
         return {**stats, "n": np.ones(len(rows))}
@@ -275,6 +277,7 @@ class MeanValue:
     key: str
     raw: str = "value"
     invalid: float = 0.0
+    bounds: tuple[float, float] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -207,6 +207,7 @@ class KindAccuracy:
     """Only rows of these kinds (after merging) count; None for all."""
     merge: Mapping[str, str] = field(default_factory=dict)
     """Kinds that count as another: CDVQA's 7-type variant is ``{"change_ratio_types": "change_ratio"}``."""
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     divisor: int | None = None
     """Divide the sum over kinds by this instead of the number of kinds: VisTA's script divides by 8 whatever was seen."""
     epsilon: float = 0.0
@@ -253,7 +254,7 @@ def _accuracy(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return {"accuracy": float(sums.get("correct", _ZERO) / sums["n"]) if sums["n"] else None}
 
 
-ACCURACY = SumMetric(("accuracy",), _accuracy)
+ACCURACY = SumMetric(("accuracy",), _accuracy, bounds=(0.0, 1.0))
 """Share of right answers among the rows given; an invalid output counts as wrong, so failed rows must be left out first."""
 
 

@@ -194,4 +194,4 @@ class ChangeMask(Verifier):
         def from_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
             return binary_change_metrics(sums.get("confusion", np.zeros((2, 2))), epsilon)
 
-        return (SumMetric(METRIC_KEYS, from_sums),)
+        return (SumMetric(METRIC_KEYS, from_sums, bounds=(-1.0, 1.0)),)

@@ -273,4 +273,4 @@ class DetectorConsistency(Verifier):
         return Score(min(1.0, value), raw=raw, stats={"confusion": counts})
 
     def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(("change_f1", "change_iou"), _overlap_of_sums),)
+        return (SumMetric(("change_f1", "change_iou"), _overlap_of_sums, bounds=(0.0, 1.0)),)

@@ -98,4 +98,4 @@ class AnswerFormat(Verifier):
         return scores
 
     def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(("format_rate",), _format_rate),)
+        return (SumMetric(("format_rate",), _format_rate, bounds=(0.0, 1.0)),)

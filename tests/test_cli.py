@@ -1,0 +1,280 @@
+"""The command as people use it: help at once, one-sentence errors, files in and a run directory out."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from rsw_rewards.cli import main
+from rsw_rewards.images import write_png
+from rsw_rewards.samples import write_jsonl
+
+
+def rsw(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["rsw", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    records = [
+        {
+            "id": f"q{i}", "task": "change_qa", "scene": f"s{i // 2}", "kind": "a" if i % 3 else "b",
+            "reference": {"answers": ["yes" if i % 4 else "no"], "vocabulary": ["yes", "no"]},
+        }
+        for i in range(120)
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "s.jsonl", records)
+    write_jsonl(tmp_path / "p.jsonl", [{"id": f"q{i}", "text": "yes"} for i in range(120)])
+    return tmp_path
+
+
+def evaluate(folder: Path, *more: object, monkeypatch: pytest.MonkeyPatch, protocol: str = "exact-qa") -> int:
+    files = ("--samples", folder / "s.jsonl", "--predictions", folder / "p.jsonl", "--out", folder / "out")
+    return rsw("evaluate", protocol, *files, *more, monkeypatch=monkeypatch)
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys; sys.argv = ['rsw', '--help']\n"
+        "from rsw_rewards.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'pandas', 'numpy', 'ray', 'pydantic') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "evaluate" in shown and shown.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "score", "compare", "verifiers", "protocols", "data"])
+def test_every_command_explains_itself(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rsw(command, "--help", monkeypatch=monkeypatch) == 0
+    assert "Usage: rsw" in capsys.readouterr().out
+
+
+def test_a_predictions_file_becomes_a_run_directory(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    out = questions / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["protocol"] == "exact-qa" and summary["n"] == 120 and summary["n_scenes"] == 60
+    accuracy = summary["metrics"]["accuracy"]
+    assert accuracy["value"] == 0.75 and accuracy["ci95"][0] < 0.75 < accuracy["ci95"][1]
+    assert set(summary["slices"]) == {"a", "b"}
+    assert summary["status"]["exact_match"]["ok"] == 120
+    assert summary["baselines"]["oracle"]["metrics"]["accuracy"]["value"] == 1.0
+    assert summary["baselines"]["majority"]["metrics"]["accuracy"]["value"] == 0.75
+    assert yaml.safe_load((out / "config.yaml").read_text())["config_hash"] == summary["config_hash"]
+    page = (out / "report.html").read_text()
+    assert "exact-qa" in page and "http://" not in page and "https://" not in page
+    assert not (out / "scores.parts").exists()
+
+
+def test_json_is_the_summary(
+    questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(questions, "--json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["exact-qa"]["metrics"]["accuracy"]["value"] == 0.75
+
+
+def test_a_run_directory_is_not_overwritten_and_can_be_resumed(
+    questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    assert evaluate(questions, monkeypatch=monkeypatch) == 2
+    assert "--resume" in capsys.readouterr().err
+    before = (questions / "out" / "summary.json").read_text()
+    assert evaluate(questions, "--resume", monkeypatch=monkeypatch) == 0
+    assert (questions / "out" / "summary.json").read_text() == before
+    assert evaluate(questions, "--resume", monkeypatch=monkeypatch, protocol="cdvqa") == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_resuming_does_only_what_is_missing_or_failed(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rsw_rewards.scorer import Scorer
+    from rsw_rewards.scores import ScoreTable, Status
+
+    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    path = questions / "out" / "scores.parquet"
+    table = ScoreTable.read(path)
+    whole = table.frame.copy()
+    table.frame.loc[3, ["status", "value", "reason"]] = [Status.ERROR, None, "it broke"]
+    ScoreTable(table.frame.drop(index=range(100, 120))).write(path)
+    seen: list[int] = []
+    original = Scorer.score
+
+    def counting(self: Scorer, batch: object, **more: object) -> ScoreTable:
+        seen.append(len(batch))  # type: ignore[arg-type]
+        return original(self, batch, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scorer, "score", counting)
+    assert evaluate(questions, "--resume", monkeypatch=monkeypatch) == 0
+    assert seen[0] == 21  # the rest are the baselines
+    again = ScoreTable.read(path).frame.set_index("sample")["value"]
+    assert again.reindex(whole["sample"]).tolist() == whole["value"].tolist()
+
+
+def test_rewards_of_a_file_by_a_users_own_verifier(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (questions / "mine.py").write_text(
+        "from rsw_rewards.contracts import verifier\n\n\n"
+        "@verifier(tasks={'change_qa'})\n"
+        "def brevity(sample, output):\n"
+        "    return 1 / (1 + len(output.text))\n"
+    )
+    rubric = {"components": [{"use": "exact_match", "weight": 3.0}, {"use": f"{questions / 'mine.py'}:brevity"}]}
+    (questions / "r.yaml").write_text(yaml.safe_dump(rubric))
+    files = ("--samples", questions / "s.jsonl", "--predictions", questions / "p.jsonl", "--out", questions / "out")
+    assert rsw("score", questions / "r.yaml", *files, monkeypatch=monkeypatch) == 0
+    records = [json.loads(line) for line in (questions / "out" / "rewards.jsonl").read_text().splitlines()]
+    assert [record["reward"] for record in records[:2]] == [0.0625, 0.8125]
+
+
+def test_two_runs_are_compared_scene_by_scene(
+    questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    (questions / "out").rename(questions / "first")
+    texts = [{"id": f"q{i}", "text": "yes" if i % 4 or i < 60 else "no"} for i in range(120)]
+    write_jsonl(questions / "p.jsonl", texts)
+    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    capsys.readouterr()
+    assert rsw("compare", questions / "first", questions / "out", "--json", monkeypatch=monkeypatch) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["metric"] == "accuracy" and row["difference"] == pytest.approx(0.125) and row["ci95"][0] > 0
+
+
+def forecasts(folder: Path, image: str) -> None:
+    write_png(folder / "a.png", np.zeros((16, 16, 3), np.uint8))
+    write_png(folder / "b.png", np.full((16, 16, 3), 200, np.uint8))
+    reference = {"mask": "m.png"}
+    write_png(folder / "m.png", np.zeros((16, 16), np.uint8))
+    write_jsonl(
+        folder / "s.jsonl", [{"id": "m", "task": "change_mask", "images": ["a.png", "b.png"], "reference": reference}]
+    )
+    write_jsonl(folder / "p.jsonl", [{"id": "m", "mask": image}])
+
+
+def bomb(path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("absent.png", "does not exist"),
+        ("bomb.png", "tile it first"),
+        ("../outside.png", "leaves every root"),
+        ("/etc/hostname", "absolute"),
+        ("link.png", "leaves every root"),
+        ("small.png", "8 x 8"),
+        ("text.png", "cannot be read as an image"),
+    ],
+)
+def test_a_bad_picture_is_an_invalid_output_with_its_reason(
+    tmp_path: Path, image: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    write_png(tmp_path / "outside.png", np.zeros((16, 16), np.uint8))
+    (inside / "link.png").symlink_to(tmp_path / "outside.png")
+    write_png(inside / "small.png", np.zeros((8, 8), np.uint8))
+    (inside / "text.png").write_text("no image")
+    bomb(inside / "bomb.png")
+    forecasts(inside, image)
+    assert evaluate(inside, monkeypatch=monkeypatch, protocol="change-mask") == 0
+    from rsw_rewards.scores import ScoreTable
+
+    row = ScoreTable.read(inside / "out" / "scores.parquet").frame.iloc[0]
+    assert row["status"] == "invalid_output" and row["value"] == 0.0
+    assert says in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        ("", "holds no samples"),
+        ('{"id": "a", "task": "change_qa"}\n{broken', "s.jsonl:2: not valid JSON"),
+        ('{"id": "a", "task": "change_qa"}\n{"id": "a", "task": "change_qa"}', "s.jsonl:2"),
+        ('{"id": "a", "task": "change_qa", "images": ["../a.png"]}', "leaves every root"),
+        ('{"id": "a", "task": "forecast"}', "needs samples of the task change_qa"),
+    ],
+)
+def test_samples_that_cannot_be_used_stop_with_one_sentence(
+    questions: Path, samples: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (questions / "s.jsonl").write_text(samples)
+    (questions / "p.jsonl").write_text('{"id": "a", "text": "yes"}')
+    assert evaluate(questions, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert says in error and "Traceback" not in error and len(error.strip().splitlines()) == 1
+
+
+def test_problems_of_predictions_are_counted_in_the_summary(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ['{"id": "q1", "text": "yes"}', '{"id": "q1", "text": "no"}', '{"id": "zzz", "text": "no"}', "{broken"]
+    (questions / "p.jsonl").write_text("\n".join(lines))
+    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    summary = json.loads((questions / "out" / "summary.json").read_text())
+    assert summary["problems"]["counts"] == {"duplicate": 1, "unknown_id": 1, "malformed": 1, "missing": 119}
+    assert summary["status"]["exact_match"] == {
+        "ok": 1, "invalid_output": 119, "not_applicable": 0, "error": 0, "timeout": 0,
+    }  # fmt: skip
+    assert summary["metrics"]["accuracy"]["value"] == pytest.approx(1 / 120)
+
+
+def test_what_a_file_says_cannot_become_markup(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(questions / "p.jsonl", [{"id": "q1", "text": "<script>alert(1)</script>"}])
+    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    page = (questions / "out" / "report.html").read_text()
+    assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("protocols", "exakt-qa"), "did you mean 'exact-qa'"),
+        (("verifiers", "no_such"), "no verifier is named"),
+        (("train", "absent.yaml"), "absent.yaml"),
+        (("data", "from", "no-such", ".", "--out", "x"), "no adapter is named"),
+        (("data", "make", "scene-world", "--out", "x", "--split", "zzz"), "zzz"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(
+    arguments: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert rsw(*arguments, monkeypatch=monkeypatch) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_cards_and_definitions_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rsw("verifiers", "--json", monkeypatch=monkeypatch) == 0
+    names = json.loads(capsys.readouterr().out)
+    for name in names:
+        assert rsw("verifiers", name, "--json", monkeypatch=monkeypatch) == 0
+        card = json.loads(capsys.readouterr().out)[name]
+        assert all(card[key] for key in ("summary", "range", "transform", "source", "gaming", "tasks"))
+    assert rsw("protocols", "tfsf", "--json", monkeypatch=monkeypatch) == 0
