@@ -1,0 +1,117 @@
+"""Intervals over scenes: they cover what they promise, and cost one pass over the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rsw_rewards.contracts import FeatureLookup, MeanValue, SumMetric
+from rsw_rewards.evaluation import statistics
+from rsw_rewards.evaluation.statistics import estimates, paired_difference
+from rsw_rewards.scores import ScoreTable, Status
+
+ACCURACY = SumMetric(("accuracy",), lambda sums: {"accuracy": float(sums["correct"] / sums["n"])}, bounds=(0.0, 1.0))
+
+
+def table(values: np.ndarray, scenes: np.ndarray) -> ScoreTable:
+    """Rows of one verifier with the statistic ``correct``."""
+    n = len(values)
+    return ScoreTable.from_columns(
+        {
+            "sample": [f"q{i}" for i in range(n)], "scene": [f"s{s}" for s in scenes], "verifier": ["x"] * n,
+            "status": [Status.OK] * n, "value": values.astype(float), "candidate": [0] * n, "group": [f"q{i}" for i in range(n)],
+            "raw": [{"value": float(value)} for value in values],
+            "stats": [{"correct": np.float64(value)} for value in values],
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_scenes", [10, 30, 60])
+def test_intervals_cover_the_truth_when_samples_of_a_scene_depend(
+    n_scenes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 400)
+    generator = np.random.default_rng(n_scenes)
+    covered = 0
+    trials = 200
+    for _ in range(trials):
+        ease = generator.beta(6, 2, n_scenes)  # every scene has its own difficulty; the mean is 0.75
+        scenes = np.repeat(np.arange(n_scenes), 4)
+        values = (generator.random(len(scenes)) < ease[scenes]).astype(float)
+        low, high = estimates(ACCURACY, table(values, scenes))["accuracy"].ci95 or (0.0, 0.0)
+        covered += low <= 0.75 <= high
+    assert 0.90 <= covered / trials <= 0.985  # 95 % less what 200 trials can tell
+
+
+def test_an_interval_over_rows_would_be_too_narrow() -> None:
+    scenes = np.repeat(np.arange(40), 25)
+    values = (scenes % 2).astype(float)  # all samples of a scene agree
+    low, high = estimates(ACCURACY, table(values, scenes))["accuracy"].ci95 or (0.0, 0.0)
+    assert high - low > 0.25
+
+
+def test_a_weighted_metric_equals_the_metric_of_the_repeated_rows() -> None:
+    generator = np.random.default_rng(0)
+    scenes = generator.integers(0, 20, 300)
+    values = generator.random(300).round()
+    rows = statistics.Rows.of(table(values, scenes))
+    weight = generator.integers(0, 3, len(rows.scenes)).astype(float)
+    fast = statistics.statistic(ACCURACY, rows)(weight)["accuracy"]
+    repeated = np.repeat(values, weight[rows.scene].astype(int))
+    assert fast == pytest.approx(repeated.mean(), rel=1e-12)
+    mean = statistics.statistic(MeanValue("m"), rows)(weight)["m"]
+    assert mean == pytest.approx(repeated.mean(), rel=1e-12)
+
+
+def test_pairing_finds_a_difference_that_two_intervals_hide() -> None:
+    generator = np.random.default_rng(1)
+    scenes = np.arange(400)
+    before = (generator.random(400) < 0.6).astype(float)
+    after = before.copy()
+    after[np.flatnonzero(before == 0)[:16]] = 1  # four points better, and never worse
+    first, second = table(before, scenes), table(after, scenes)
+    low, high = (estimates(ACCURACY, part)["accuracy"].ci95 for part in (first, second))
+    assert low is not None and high is not None and low[1] > high[0]
+    difference = paired_difference(ACCURACY, first, second)["accuracy"]
+    assert difference.value == pytest.approx(0.04) and difference.ci95 is not None and difference.ci95[0] > 0
+
+
+def test_runs_are_compared_over_the_scenes_they_share() -> None:
+    first = table(np.ones(50), np.arange(50))
+    second = table(np.r_[np.ones(40), np.zeros(10)], np.arange(10, 60))
+    assert paired_difference(ACCURACY, first, second)["accuracy"].n_scenes == 40
+    alien = table(np.ones(5), np.arange(100, 105))
+    assert "in common" in paired_difference(ACCURACY, first, alien)["accuracy"].reason
+
+
+def test_failed_rows_are_no_evidence() -> None:
+    scores = table(np.ones(40), np.arange(40))
+    scores.frame.loc[:9, "status"] = Status.ERROR
+    assert estimates(ACCURACY, scores)["accuracy"].n_scenes == 30
+    scores.frame["status"] = Status.TIMEOUT
+    assert estimates(ACCURACY, scores)["accuracy"].value is None
+
+
+class Spread:
+    """A stand-in for a set-level distance: not a sum, and spoilt by rows that stand twice."""
+
+    keys = ("spread",)
+
+    def compute(
+        self,
+        rows: pd.DataFrame,
+        stats: dict[str, np.ndarray],
+        weight: np.ndarray,
+        features: FeatureLookup | None = None,
+    ) -> dict[str, float | None]:
+        assert set(np.unique(weight)) <= {0.0, 1.0}
+        return {"spread": float(stats["correct"][weight > 0].var(ddof=1))}
+
+
+def test_a_set_level_number_lies_in_its_own_interval_without_duplicates() -> None:
+    values = np.random.default_rng(2).normal(size=300)
+    estimate = estimates(Spread(), table(values, np.arange(300)))["spread"]  # type: ignore[arg-type]
+    assert estimate.ci95 is not None and estimate.value is not None
+    assert estimate.ci95[0] < estimate.value < estimate.ci95[1]
+    assert estimate.ci95[1] - estimate.ci95[0] == pytest.approx(4 * np.sqrt(2 / 300), rel=0.6)
