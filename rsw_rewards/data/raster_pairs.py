@@ -23,7 +23,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from rsw_rewards.config import Strict, validated
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.raster_folders import find_pairs
-from rsw_rewards.data.raster_questions import KINDS, TileFacts, Wording, candidates, change_text, choose
+from rsw_rewards.data.raster_questions import CLOSED_KINDS, KINDS, TileFacts, Wording, candidates, change_text, choose
 from rsw_rewards.data.rasters import (
     Raster,
     Stretch,
@@ -112,7 +112,8 @@ class RasterOptions(_Measures):
     min_valid: float = Field(0.9, ge=0, le=1)
     """Tiles with a smaller share of usable pixels are left out and counted."""
     tasks: list[Literal["change_qa", "forecast", "change_mask"]] = ["change_qa", "forecast"]
-    kinds: list[str] = list(KINDS)
+    kinds: list[str] = list(CLOSED_KINDS)
+    """Kinds of question; see :mod:`rsw_rewards.data.raster_questions`. By default all with a closed set of answers."""
     per_kind: PositiveInt | None = 1
     """Questions of one kind per tile; null for all."""
     dead_band: float = Field(0.02, gt=0, lt=1)

@@ -14,18 +14,19 @@ import numpy as np
 
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin
 
-KINDS = (
+CLOSED_KINDS = (
     "increase_or_not",
     "decrease_or_not",
     "share_bin",
     "growth_bin",
     "largest_change",
-    "share_percent",
-    "growth_percent",
     "change_or_not",
     "change_ratio",
 )
-"""The last two are asked of tiles whose every usable pixel is labelled changed or unchanged."""
+"""Kinds with a closed set of answers. The last two are asked of tiles whose every usable pixel is labelled."""
+NUMERIC_KINDS = ("share_percent", "growth_percent")
+"""Kinds answered by a percentage of the tile. They need another protocol, so a file should hold one sort or the other."""
+KINDS = (*CLOSED_KINDS, *NUMERIC_KINDS)
 
 YES_NO = ("yes", "no")
 QUIET = 0.25
@@ -136,7 +137,7 @@ def candidates(
                 found["share_bin"].append(RasterQuestion("share_bin", about, prompt, name_of_bin, RATIO_BINS))
             prompt = f"what percentage of the {order} image is {word.spoken}?"
             found["share_percent"].append(
-                RasterQuestion("share_percent", about, prompt, f"{100 * share:.1f}", unit="percent")
+                RasterQuestion("share_percent", about, prompt, f"{100 * share:.1f}", unit="%")
             )
         if abs(growth) >= dead_band:
             verb = "increased" if growth > 0 else "decreased"
@@ -146,7 +147,7 @@ def candidates(
                 found["growth_bin"].append(RasterQuestion("growth_bin", name, prompt, name_of_bin, RATIO_BINS))
             prompt = f"by what percentage of the image has the area of {word.spoken} {verb}?"
             found["growth_percent"].append(
-                RasterQuestion("growth_percent", name, prompt, f"{100 * abs(growth):.1f}", unit="percent")
+                RasterQuestion("growth_percent", name, prompt, f"{100 * abs(growth):.1f}", unit="%")
             )
     if len(words) > 1:
         ranked = np.argsort(-np.abs(facts.growth), kind="stable")

@@ -13,7 +13,15 @@ import yaml
 
 from rsw_rewards.data.bins import ratio_bin
 from rsw_rewards.data.raster_pairs import convert, expand, load
-from rsw_rewards.data.raster_questions import KINDS, TileFacts, candidates, change_text, clear_bin
+from rsw_rewards.data.raster_questions import (
+    CLOSED_KINDS,
+    KINDS,
+    NUMERIC_KINDS,
+    TileFacts,
+    candidates,
+    change_text,
+    clear_bin,
+)
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.images import read_mask, read_rgb, write_png
 from rsw_rewards.samples import Sample, load_samples
@@ -64,7 +72,7 @@ def six(tmp_path: Path) -> Path:
         "scene": "made", "before": "bands.npz:t1", "after": "bands.npz:t2", "bands": BANDS,
         "dates": ["2000-05-03", "2002-07-12"], "gsd_m": 30, "sensor": "made", "lat": 32.0, "lon": 118.8,
     }  # fmt: skip
-    return describe(tmp_path, pair, per_kind=None)
+    return describe(tmp_path, pair, per_kind=None, kinds=list(KINDS))
 
 
 def answers(samples: list[Sample]) -> dict[str, str]:
@@ -351,10 +359,20 @@ def test_prompts_hold_only_words_the_shipped_model_knows(six: Path) -> None:
     from rsw_rewards.data.scene_world.questions import vocabulary
 
     known = set(vocabulary())
-    for sample in load(six):
-        if sample.kind not in ("share_percent", "growth_percent"):
-            words = sample.prompt.replace("?", "").split() + sample.reference.get("answers", [])
-            assert set(words) <= known, sample.prompt
+    for sample in load(six, kinds=list(CLOSED_KINDS)):
+        words = sample.prompt.replace("?", "").split() + sample.reference.get("answers", [])
+        assert set(words) <= known, sample.prompt
+
+
+def test_verifiers_accept_the_true_answers(six: Path) -> None:
+    from rsw_rewards.contracts import Batch, build
+    from rsw_rewards.samples import Output
+
+    for name, kinds in (("exact_match", CLOSED_KINDS), ("numeric_match", NUMERIC_KINDS)):
+        samples = load(six, kinds=list(kinds), tasks=["change_qa"])
+        assert samples and {sample.kind for sample in samples} <= set(kinds)
+        right = [Output(sample.id, text=sample.reference["answers"][0]) for sample in samples]
+        assert [score.value for score in build(name).score(Batch.of(samples, right))] == [1.0] * len(samples)
 
 
 def test_environment_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
