@@ -93,8 +93,6 @@ class GrpoConfig(Strict):
     scale_rewards: Literal["group", "batch", "none"] | None = None
     """What advantages are divided by; left out, ``group``, or ``batch`` under a rubric that normalises each component already."""
     temperature: PositiveFloat = 1.0
-    control: Literal["permute_rewards"] | None = None
-    """``permute_rewards`` deals the rewards of each task out again at random: a run that must not learn."""
     threads: PositiveInt | None = None
     """Torch threads of the learner; torch's own choice where left out."""
     device: Literal["auto", "cpu"] = "auto"
@@ -161,6 +159,11 @@ class RunConfig(Strict):
     rollouts: RolloutConfig = RolloutConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     measure: HeldoutConfig = HeldoutConfig()
+    control: Literal["permute_rewards", "supervised"] | None = None
+    """A run to hold against this one: ``permute_rewards`` deals the rewards of each task out again at random and must not learn;
+    ``supervised`` goes on with supervised training instead, by the section of that name."""
+    supervised: dict[str, Any] = {}
+    """Keys of ``method: supervised`` for the control; choose ``steps`` so that it takes as long as GRPO does."""
     dump_every: NonNegativeInt = 0
     """Optimizer steps between dumped generations; 0 for none."""
     print_every: PositiveInt = 10

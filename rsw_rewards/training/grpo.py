@@ -1,13 +1,14 @@
-"""``method: grpo``: wires samples, policy, pool, scorer and trainer together, and measures held-out samples before and after."""
+"""``method: grpo``: wires samples, policy, pool, scorer and trainer, and measures held-out samples before and after."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
 
-from rsw_rewards.config import GrpoConfig, RunConfig
+from rsw_rewards.config import GrpoConfig, RunConfig, validated
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
@@ -35,57 +36,100 @@ def train_grpo(config: RunConfig, resume: bool = False) -> Path:
         RswError: the configuration and the data do not fit, or the run was stopped on purpose.
     """
     rubric = parse_rubric(config.rubric, "rubric")
-    grpo = _with_scale(config.grpo, rubric)
+    config = config.model_copy(update={"grpo": _with_scale(config.grpo, rubric)})
     samples = load_source(config.train, config.seed, "train")
-    share = shares(samples, grpo.prompts, grpo.mix)
+    share = shares(samples, config.grpo.prompts, config.grpo.mix)
     samples = [sample for sample in samples if str(sample.task) in share]
+    if config.grpo.threads is not None:
+        torch.set_num_threads(config.grpo.threads)
+    heldout = _heldout(config, rubric)
+    with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
+        before = _measured(heldout, pool, "before", config)
+        if config.control == "supervised":
+            policy: Trainable = _supervised_instead(config)
+        else:
+            policy = _learn(config, samples, share, scorer, pool, resume)
+        policy.save(config.out / "final")
+        if heldout is not None:
+            pool.load_weights(policy.model.state_dict(), config.grpo.steps)
+            after = _measured(heldout, pool, "after", config)
+            _report(config, heldout, before, after)
+            heldout.close()
+    return config.out / "final"
+
+
+def _learn(
+    config: RunConfig,
+    samples: list[Sample],
+    share: Mapping[str, int],
+    scorer: Scorer,
+    pool: RolloutPool,
+    resume: bool,
+) -> Trainable:
+    """The GRPO steps; returns the trained policy."""
+    grpo = config.grpo
     checkpoints = config.out / "checkpoints"
     checkpoint = last_complete(checkpoints) if resume else None
     done = checkpoint_step(checkpoint) if checkpoint else 0
-    if grpo.threads is not None:
-        torch.set_num_threads(grpo.threads)
-    policy = _trainable(config, grpo)
-    heldout = _heldout(config, grpo, rubric)
-    with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
-        before = _measured(heldout, pool, "before", config)
-        log = RunLog(config.out, sorted(share), grpo.steps, config.print_every, config.tensorboard, done)
-        rollouts = Rollouts(config, samples, rubric, scorer, pool, log, policy.eos_id)
-        try:
-            trainer = make_trainer(
-                policy,
-                grpo,
-                seed=config.seed,
-                prompts=prompt_order(samples, -(-grpo.steps // grpo.boundary), share, config.seed),
-                rollouts=rollouts,
-                folder=checkpoints,
-                save_every=config.checkpoints.every,
-                keep=config.checkpoints.keep,
-                callbacks=[log, CompleteCheckpoint(rollouts.state_dict)],
-            )
-            if checkpoint is not None:
-                rollouts.load_state_dict(engine_state(checkpoint))
-                log.console.print(f"going on from step {done} ({checkpoint})")
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            log.console.print(rollouts.clock.summary(grpo.steps - done), highlight=False, soft_wrap=True)
-            policy.save(config.out / "final")
-            pool.load_weights(policy.model.state_dict(), grpo.steps)
-        finally:
-            rollouts.close()
-            log.close()
-        if heldout is not None and before is not None:
-            after = _measured(heldout, pool, "after", config)
-            assert after is not None
-            changes = heldout.compare(before, after)
-            shown = config.measure.metrics
-            print_changes(
-                [change for change in changes if shown is None or change.metric in shown],
-                f"{counted(heldout.samples)}; paired over scenes",
-                log.console,
-            )
-            about = {"steps": grpo.steps, "seed": config.seed, "n": len(heldout.samples), "rubric": rubric.dump()}
-            write_changes(config.out / "heldout.json", changes, about)
-            heldout.close()
-    return config.out / "final"
+    policy = _trainable(config)
+    log = RunLog(config.out, sorted(share), grpo.steps, config.print_every, config.tensorboard, done)
+    rollouts = Rollouts(config, samples, scorer.rubric, scorer, pool, log, policy.eos_id)
+    try:
+        trainer = make_trainer(
+            policy,
+            grpo,
+            seed=config.seed,
+            prompts=prompt_order(samples, -(-grpo.steps // grpo.boundary), share, config.seed),
+            rollouts=rollouts,
+            folder=checkpoints,
+            save_every=config.checkpoints.every,
+            keep=config.checkpoints.keep,
+            callbacks=[log, CompleteCheckpoint(rollouts.state_dict)],
+        )
+        if checkpoint is not None:
+            rollouts.load_state_dict(engine_state(checkpoint))
+            log.say(f"going on from step {done} ({checkpoint})")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        log.say(rollouts.clock.summary(grpo.steps - done))
+    finally:
+        rollouts.close()
+        log.close()
+    return policy
+
+
+def _supervised_instead(config: RunConfig) -> Trainable:
+    """The control: the same start, more supervised training; returns the policy that came of it."""
+    from rsw_rewards.training.supervised import SupervisedConfig, train
+
+    policy = build_policy(config.policy)
+    start = getattr(policy, "path", None)
+    if start is None:
+        raise ConfigError("control 'supervised' goes on with a token world model; this policy is none")
+    out = config.out / "supervised"
+    given = {"start": str(start), "tokenizer": out, "seed": config.seed, **config.supervised, "out": out}
+    train(validated(SupervisedConfig, given, "supervised"))
+    trained = build_policy({"use": "token_world_model", "path": str(out)})
+    trained.setup("cpu", torch.get_num_threads())
+    return cast(Trainable, trained)
+
+
+def _report(
+    config: RunConfig, heldout: Heldout, before: Mapping[str, ScoreTable], after: Mapping[str, ScoreTable]
+) -> None:
+    changes = heldout.compare(before, after)
+    shown = config.measure.metrics
+    print_changes(
+        [change for change in changes if shown is None or change.metric in shown],
+        f"{counted(heldout.samples)}; paired over scenes",
+    )
+    about = {
+        "seed": config.seed,
+        "control": config.control,
+        "steps": config.grpo.steps,
+        "n": len(heldout.samples),
+        "rubric": parse_rubric(config.rubric, "rubric").dump(),
+    }
+    write_changes(config.out / "heldout.json", changes, about)
 
 
 def _with_scale(grpo: GrpoConfig, rubric: Rubric) -> GrpoConfig:
@@ -99,11 +143,11 @@ def _with_scale(grpo: GrpoConfig, rubric: Rubric) -> GrpoConfig:
     return grpo.model_copy(update={"scale_rewards": grpo.scale_rewards or "group"})
 
 
-def _trainable(config: RunConfig, grpo: GrpoConfig) -> Trainable:
+def _trainable(config: RunConfig) -> Trainable:
     policy = build_policy(config.policy)
     if not policy.trainable:
         raise ConfigError(f"the policy {policy.name!r} cannot be trained")
-    policy.setup("cpu", grpo.threads or torch.get_num_threads())
+    policy.setup("cpu", torch.get_num_threads())
     return cast(Trainable, policy)
 
 
@@ -117,17 +161,17 @@ def _scorer(rubric: Rubric, samples: list[Sample], config: RunConfig) -> Scorer:
     return scorer
 
 
-def _heldout(config: RunConfig, grpo: GrpoConfig, rubric: Rubric) -> Heldout | None:
+def _heldout(config: RunConfig, rubric: Rubric) -> Heldout | None:
     if config.heldout is None:
         return None
     samples = load_source(config.heldout, 0, "heldout")
-    return Heldout(samples, config.measure, rubric, grpo.temperature)
+    return Heldout(samples, config.measure, rubric, config.grpo.temperature)
 
 
-def _measured(heldout: Heldout | None, pool: RolloutPool, when: str, config: RunConfig) -> dict[str, ScoreTable] | None:
-    """Scores of the held-out samples under the pool's weights, also kept in ``heldout/``."""
+def _measured(heldout: Heldout | None, pool: RolloutPool, when: str, config: RunConfig) -> dict[str, ScoreTable]:
+    """Scores of the held-out samples under the pool's weights, also kept in ``heldout/``; nothing without held-out samples."""
     if heldout is None:
-        return None
+        return {}
     tables = heldout.measure(pool)
     for mode, table in tables.items():
         table.write(config.out / "heldout" / f"{when}_{mode}.parquet")

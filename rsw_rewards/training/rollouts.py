@@ -160,7 +160,7 @@ class Rollouts:
         numbers["failed"] = float(sum(value is None for value in given))
         numbers["lost"] = float(sum(output.lost is not None for output in outputs))
         self.log.add(numbers)
-        if self.config.grpo.control == "permute_rewards":
+        if self.config.control == "permute_rewards":
             given = _permuted(given, tasks, self.config.seed, step)
         return given
 

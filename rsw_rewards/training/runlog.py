@@ -95,9 +95,10 @@ class RunLog(TrainerCallback):
             _number(self._mean("failed"), 0),
         ]
         names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
-        self._print(" ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)))
+        self.say(" ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)))
 
-    def _print(self, line: str, style: str | None = None) -> None:
+    def say(self, line: str, style: str | None = None) -> None:
+        """Print one line, whatever the width of the terminal."""
         self.console.print(line, style=style, highlight=False, soft_wrap=True)
 
     def _mean(self, *keys: str) -> float | None:

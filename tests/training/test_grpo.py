@@ -152,7 +152,7 @@ def test_a_dump_scores_what_the_trainer_saw(tmp_path: Path, actors: int) -> None
 
 
 def test_permuted_rewards_are_the_same_rewards_elsewhere(tmp_path: Path) -> None:
-    run(tmp_path, grpo={"steps": 1, "control": "permute_rewards"}, dump_every=1)
+    run(tmp_path, grpo={"steps": 1}, control="permute_rewards", dump_every=1)
     seen = read_rewards(tmp_path / "dumps" / "step_000000")
     true, _ = rescored(tmp_path / "dumps" / "step_000000")
     assert seen != true
