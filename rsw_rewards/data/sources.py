@@ -10,7 +10,7 @@ from typing import Any
 
 from rsw_rewards.contracts import resolve_object
 from rsw_rewards.data.adapter import resolve_adapter
-from rsw_rewards.data.raster_pairs import expand
+from rsw_rewards.data.raster_specs import expand
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.samples import Sample, load_samples
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rsw_rewards.data.bins import ratio_bin
-from rsw_rewards.data.raster_pairs import convert, expand, load
+from rsw_rewards.data.raster_pairs import convert, load
 from rsw_rewards.data.raster_questions import (
     CLOSED_KINDS,
     KINDS,
@@ -22,6 +22,7 @@ from rsw_rewards.data.raster_questions import (
     change_text,
     clear_bin,
 )
+from rsw_rewards.data.raster_specs import expand
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.images import read_mask, read_rgb, write_png
 from rsw_rewards.samples import Sample, load_samples

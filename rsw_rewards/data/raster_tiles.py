@@ -1,0 +1,250 @@
+"""From an opened pair of rasters to tiles: masks, stretch, haze, and the shares of land cover that each tile holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsw_rewards.data.raster_questions import TileFacts
+from rsw_rewards.data.raster_specs import PairSpec, RasterOptions, StretchRule
+from rsw_rewards.data.rasters import (
+    Raster,
+    Stretch,
+    check_same_grid,
+    fit_stretch,
+    open_raster,
+    present,
+    tile_origins,
+)
+from rsw_rewards.data.spectral import INDICES, Rule, class_shares, classify, dark_object, make_rules
+from rsw_rewards.errors import InputError
+from rsw_rewards.images import ImageRef, read_mask
+from rsw_rewards.samples import Roots
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An opened pair: rasters on one grid, masks of the whole scene, and what was fitted to it once."""
+
+    spec: PairSpec
+    rasters: tuple[Raster, Raster]
+    lacking: NDArray[np.bool_] | None
+    """(H, W) True where a nodata mask says so."""
+    change: NDArray[np.bool_] | None
+    labelled: NDArray[np.bool_] | None
+    """(H, W), None where the change mask labels every pixel."""
+    rules: tuple[Rule, ...]
+    stretches: tuple[Stretch, Stretch]
+    haze: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    metadata: dict[str, Any]
+    """What is the same for all tiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One place of a pair: pictures and masks by name, and what was measured on it."""
+
+    name: str
+    """``scene/r<row>_c<col>``."""
+    pixels: dict[str, NDArray[np.uint8]]
+    """``before``, ``after`` (H, W, 3), and where they apply ``change``, ``labelled``, ``valid`` (H, W), 0 or 255."""
+    facts: TileFacts
+    metadata: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was left out, to be told at the end."""
+
+    tiles: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        return [*self.notes, *(f"{count} tiles left out: {why}" for why, count in sorted(self.skipped.items()))]
+
+
+def _reference(name: str) -> tuple[str, str | None]:
+    """File and key of ``file.npz:key``."""
+    file, mark, key = name.rpartition(".npz:")
+    return (f"{file}.npz", key) if mark else (name, None)
+
+
+def _mask(roots: Roots, name: str, like: Raster) -> NDArray[np.bool_]:
+    path = roots.resolve(name)
+    mask = read_mask(ImageRef(path=path))
+    if mask.shape != (like.height, like.width):
+        raise InputError(f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, its raster {like.width} x {like.height}")
+    return mask
+
+
+def _rgb(bands: Sequence[str]) -> list[int]:
+    return [bands.index(name) for name in ("red", "green", "blue")]
+
+
+def _usable_values(raster: Raster, nodata: float | None) -> NDArray[Any]:
+    """(bands, n) usable pixels of the whole raster."""
+    pixels = raster.overview()
+    usable = present(pixels, (nodata, raster.nodata))
+    if not usable.any():
+        raise InputError(f"{raster.name} holds no usable pixel (all are NaN or nodata)")
+    values: NDArray[Any] = pixels[:, usable]
+    return values
+
+
+def _choose_stretches(
+    rule: StretchRule, values: Sequence[NDArray[Any]], bands: Sequence[str], percentiles: tuple[float, float]
+) -> tuple[Stretch, Stretch]:
+    if rule == "none":
+        if any(value.dtype != np.uint8 for value in values):
+            raise InputError(f"'stretch: none' needs uint8 rasters, these hold {values[0].dtype} and {values[1].dtype}")
+        same = Stretch((0, 0, 0), (255, 255, 255))
+        return same, same
+    shown = [value[_rgb(bands)] for value in values]
+    if rule == "pair":
+        same = fit_stretch(np.concatenate(shown, axis=1), percentiles)
+        return same, same
+    return fit_stretch(shown[0], percentiles), fit_stretch(shown[1], percentiles)
+
+
+def open_pair(spec: PairSpec, folder: Path, options: RasterOptions) -> Pair:
+    """Open the rasters and masks of a pair, check that they fit, and fit what belongs to the scene as a whole.
+
+    Raises:
+        InputError: a file that is missing, broken, of another size or grid, or has no usable pixel.
+    """
+    roots = Roots(folder)
+    opened = []
+    for name in (spec.before, spec.after):
+        file, key = _reference(name)
+        opened.append(open_raster(roots.resolve(file), key, len(spec.bands)))
+    before, after = opened
+    check_same_grid(before, after)
+    value = spec.nodata if isinstance(spec.nodata, (int, float)) else None
+    lacking = _mask(roots, spec.nodata, before) if isinstance(spec.nodata, str) else None
+    change = _mask(roots, spec.change, before) if spec.change else None
+    labelled = None
+    if change is not None and spec.unchanged:
+        unchanged = _mask(roots, spec.unchanged, before)
+        # A pixel that is labelled both ways is labelled neither way.
+        labelled = change ^ unchanged
+        change = change & ~unchanged
+
+    def said(key: str) -> Any:
+        """What the pair says, else what holds for all."""
+        return getattr(spec if key in spec.model_fields_set else options, key)
+
+    values = [_usable_values(raster, value) for raster in opened]
+    eight_bit_rgb = len(spec.bands) == 3 and all(raster.dtype == np.uint8 for raster in opened)
+    rule: StretchRule = said("stretch") or ("none" if eight_bit_rgb else "raster")
+    thresholds: dict[str, tuple[float, float]] = {
+        str(name): (float(limit), float(limit)) if isinstance(limit, (int, float)) else limit
+        for name, limit in {**options.thresholds, **spec.thresholds}.items()
+    }
+    rules = make_rules(spec.bands, thresholds, said("water_index"))
+    stretches = _choose_stretches(rule, values, spec.bands, said("percentiles"))
+    percentile = said("dark_object")
+    haze = None if percentile is None else (dark_object(values[0], percentile), dark_object(values[1], percentile))
+    place = before.georeference or after.georeference
+    metadata: dict[str, Any] = {
+        "gsd_m": spec.gsd_m or (place.gsd_m if place else None),
+        "sensor": spec.sensor,
+        "dates": [day.isoformat() for day in spec.dates] if spec.dates else None,
+        "lat": spec.lat,
+        "lon": spec.lon,
+        "units": spec.units or ("digital numbers, not reflectance" if before.dtype == np.uint8 else None),
+        "indices": {rule.index: INDICES[rule.index].formula for rule in rules},
+        "classes": {rule.name: {"index": rule.index, "above": list(rule.above)} for rule in rules},
+        "class_order": "a pixel belongs to the first class that claims it",
+        "dark_object": None
+        if haze is None
+        else {"percentile": percentile, "subtracted": [h.round(3).tolist() for h in haze]},
+        "stretch": {
+            "rule": rule,
+            "percentiles": None if rule == "none" else list(said("percentiles")),
+            "low": [list(stretch.low) for stretch in stretches],
+            "high": [list(stretch.high) for stretch in stretches],
+        },
+        "dead_band": options.dead_band,
+    }
+    metadata = {key: item for key, item in metadata.items() if item is not None}
+    return Pair(spec, (before, after), lacking, change, labelled, rules, stretches, haze, metadata)
+
+
+def _floats(pair: Pair, pixels: NDArray[Any], moment: int) -> dict[str, NDArray[np.float64]]:
+    """Bands by name in float64, haze subtracted where that is asked for; not below zero then."""
+    bands = pixels.astype(np.float64)
+    if pair.haze is not None:
+        bands = np.maximum(bands - pair.haze[moment][:, None, None], 0.0)
+    return {name: bands[k] for k, name in enumerate(pair.spec.bands) if name != "other"}
+
+
+def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return mask.astype(np.uint8) * 255
+
+
+def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile]:
+    """The usable tiles of a pair, row by row; those left out are counted in ``tally``.
+
+    Raises:
+        InputError: a raster smaller than one tile.
+    """
+    spec, (first, last) = pair.spec, pair.rasters
+    size = (first.height, first.width) if options.tile is None else (options.tile, options.tile)
+    if size[0] > first.height or size[1] > first.width:
+        raise InputError(
+            f"{first.name} is {first.width} x {first.height} pixels, smaller than one tile of {options.tile}; choose a smaller 'tile'"
+        )
+    origins: Iterator[tuple[int, int]] = iter([(0, 0)])
+    if options.tile is not None:
+        origins = tile_origins(first.height, first.width, options.tile, options.stride or options.tile)
+    value = spec.nodata if isinstance(spec.nodata, (int, float)) else None
+    rgb = _rgb(spec.bands)
+    for row, col in origins:
+        here = slice(row, row + size[0]), slice(col, col + size[1])
+        windows = [raster.window(row, col, *size) for raster in pair.rasters]
+        usable = present(windows[0], (value, first.nodata)) & present(windows[1], (value, last.nodata))
+        if pair.lacking is not None:
+            usable &= ~pair.lacking[here]
+        share = float(usable.mean())
+        if share < options.min_valid or not usable.any():
+            tally.skipped[f"less than {options.min_valid:.0%} of the pixels usable in {spec.scene}"] += 1
+            continue
+        tally.tiles += 1
+        pixels = {name: pair.stretches[k](windows[k][rgb], usable) for k, name in enumerate(("before", "after"))}
+        if not usable.all():
+            pixels["valid"] = _grey(usable)
+        changed, seen_changed = None, False
+        if pair.change is not None:
+            change = pair.change[here]
+            labelled = usable if pair.labelled is None else usable & pair.labelled[here]
+            seen_changed = bool((change & labelled).any())
+            if pair.labelled is None:
+                changed = float(change[usable].mean())
+            if labelled.sum() >= min(options.min_labelled, usable.sum()):
+                pixels["change"] = _grey(change & labelled)
+                if not labelled.all():
+                    pixels["labelled"] = _grey(labelled)
+        maps = [classify(_floats(pair, windows[k], k), pair.rules, k) if pair.rules else None for k in (0, 1)]
+        facts = TileFacts((), (), (), changed, seen_changed)
+        if maps[0] is not None and maps[1] is not None:
+            before, after, counted = class_shares(maps[0], maps[1], usable, len(pair.rules))
+            if counted >= options.min_valid * usable.sum() and counted:
+                facts = TileFacts(tuple(rule.name for rule in pair.rules), before, after, changed, seen_changed)
+            else:
+                tally.notes.append(
+                    f"{spec.scene} r{row} c{col}: indices undefined at most pixels, no class is asked about"
+                )
+        metadata: dict[str, Any] = {"row": row, "col": col, "valid_share": round(share, 6)}
+        place = first.georeference or last.georeference
+        if place is not None:
+            metadata["lat"], metadata["lon"] = place.lat_lon(row + size[0] / 2, col + size[1] / 2)
+        for name, shares in (("shares_before", facts.before), ("shares_after", facts.after)):
+            metadata[name] = {key: round(item, 6) for key, item in zip(facts.classes, shares, strict=True)}
+        yield Tile(f"{spec.scene}/r{row:05d}_c{col:05d}", pixels, facts, {**pair.metadata, **metadata})
