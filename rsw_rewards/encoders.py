@@ -124,7 +124,10 @@ def load_encoder(name: str, device: str) -> Encoder:
 
 def _user_encoder(name: str, device: str) -> Encoder:
     found = resolve_object(name, "encoder")
-    made = found if hasattr(found, "encode_images") and not isinstance(found, type) else found(device)
+    try:
+        made = found if hasattr(found, "encode_images") and not isinstance(found, type) else found(device)
+    except Exception as error:  # a user's own code may raise anything
+        raise ConfigError(f"{name!r} cannot be made for {device!r}: {type(error).__name__}: {error}") from error
     if not isinstance(made, Encoder):
         wanted = ("name", "weights_sha256", "dim", "id", "encode_images", "encode_texts")
         lacks = [part for part in wanted if not hasattr(made, part)]

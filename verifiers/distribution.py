@@ -43,9 +43,10 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
 def frechet_from_features(a: np.ndarray, b: np.ndarray) -> float:
     """Frechet distance of two sets of features, with sample covariances (n - 1): the FID, exact for any number of images.
 
-    With fewer images than dimensions, covariances of d x d are not formed. If X holds the centred features of the smaller
-    set over ``sqrt(n - 1)``, the eigenvalues of ``cov_a cov_b`` that are not zero are those of the n x n matrix ``X cov_b X'``
-    and, where both sets are small, the squared singular values of ``X Y'``.
+    With ``cov_a = X'X`` and ``cov_b = Y'Y`` the trace of the root is the sum of the singular values of ``X Y'``. X is the
+    centred features over ``sqrt(n - 1)``, or their triangular factor where there are more images than dimensions, so the
+    matrix never has more than min(n, d) rows. Unlike roots of eigenvalues, singular values lose no digits near zero: the order
+    of the images does not show in the result.
 
     Args:
         a, b: (n, d) and (m, d), any float type; at least 2 rows each.
@@ -58,20 +59,15 @@ def frechet_from_features(a: np.ndarray, b: np.ndarray) -> float:
         raise ValueError(f"features of shape (n, d) and (m, d) with n, m >= 2 are needed, not {a.shape} and {b.shape}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("the features hold values that are not finite")
-    if len(b) < len(a):
-        a, b = b, a
-    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
-    x, y = (a - mean_a) / np.sqrt(len(a) - 1), (b - mean_b) / np.sqrt(len(b) - 1)
-    dim = a.shape[1]
-    if len(a) >= dim:
-        return frechet_distance(mean_a, x.T @ x, mean_b, y.T @ y)
-    if len(b) <= dim:
-        # Singular values keep the digits that roots of eigenvalues near zero would lose.
-        cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
-    else:
-        gram = x @ (y.T @ y) @ x.T
-        cross = np.sqrt(np.clip(np.linalg.eigvalsh((gram + gram.T) / 2.0), 0.0, None)).sum()
-    return _distance(mean_a, np.square(x).sum(), mean_b, np.square(y).sum(), cross)
+    x, y = _factor(a), _factor(b)
+    cross = float(np.linalg.svd(x @ y.T, compute_uv=False).sum())
+    return _distance(a.mean(axis=0), float(np.square(x).sum()), b.mean(axis=0), float(np.square(y).sum()), cross)
+
+
+def _factor(features: np.ndarray) -> np.ndarray:
+    """F, (min(n, d), d), with ``F'F`` the sample covariance of (n, d) features."""
+    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(features) > features.shape[1] else centred
 
 
 def _distance(mean_a: np.ndarray, trace_a: float, mean_b: np.ndarray, trace_b: float, cross: float) -> float:
@@ -175,7 +171,8 @@ class Frechet(Verifier):
         "for fewer images than dimensions",
         gaming="copying the input is rewarded, since the past looks as real as the future; leaving out hard samples is too, so "
         "compare at equal n and equal valid_rate. The bias from few images is large and depends on the model",
-        cost="one pass of the encoder per new image; the distance itself 50 ms for 256 images of 2048 features",
+        cost="one pass of the encoder per new image; the distance itself 0.1 s for 256 images of 2048 features, 10 s from 2048 images on"
+        " (and 25 times that for its interval)",
     )
 
     def setup(self, context: Context) -> None:

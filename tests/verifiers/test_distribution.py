@@ -1,0 +1,189 @@
+"""Frechet distances: golden numbers, agreement of the routes, and what they are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsw_rewards.contracts import Batch, Context
+from rsw_rewards.features import FeatureBank
+from rsw_rewards.images import ImageRef
+from rsw_rewards.samples import Output, Sample, Task
+from rsw_rewards.scores import Score, ScoreTable, Status
+from rsw_rewards.verifiers.distribution import (
+    Frechet,
+    FrechetConfig,
+    FrechetMetric,
+    frechet_distance,
+    frechet_from_features,
+)
+from tests.tiny_clip import write_tiny_clip
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "frechet_kernel_features"
+CASES = json.loads((GOLDEN / "expected.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_distances(case: str) -> None:
+    with np.load(GOLDEN / "features.npz") as features:
+        a, b = features[f"{case}__a"], features[f"{case}__b"]
+    for name in ("pytorch_fid_0.3.0", "clean_fid_0.1.35", "torch_fidelity_0.4.0", "symmetric_eig_reference"):
+        assert frechet_from_features(a, b) == pytest.approx(CASES[case][name], rel=1e-6, abs=1e-8)
+    assert frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T)) == pytest.approx(
+        CASES[case]["clean_fid_0.1.35"], rel=1e-6, abs=1e-8
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(300, 200, 12), (10, 14, 40), (9, 300, 24), (300, 9, 24), (2, 2, 5), (24, 24, 24)]
+)
+def test_every_route_equals_clean_fid(n: int, m: int, d: int) -> None:
+    from cleanfid.fid import frechet_distance as theirs
+
+    rng = np.random.default_rng(n + m + d)
+    scale = np.exp(rng.normal(size=d))
+    a = rng.normal(size=(n, d)) * scale
+    b = rng.normal(size=(m, d)) * scale[::-1] + 0.3
+    expected = theirs(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert frechet_from_features(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_from_features(b, a) == pytest.approx(frechet_from_features(a, b), rel=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(2, 30), st.integers(1, 12))
+@settings(max_examples=60, deadline=None)
+def test_distance_properties(seed: int, n: int, m: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(n, d)), rng.normal(size=(m, d)) * 2.0
+    distance = frechet_from_features(a, b)
+    assert distance >= 0.0
+    assert frechet_from_features(a, a) == pytest.approx(0.0, abs=1e-7)
+    assert frechet_from_features(rng.permutation(a), rng.permutation(b)) == pytest.approx(distance, rel=1e-9, abs=1e-9)
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    assert frechet_from_features(a @ rotation, b @ rotation) == pytest.approx(distance, rel=1e-6, abs=1e-6)
+    shift = rng.normal(size=d)
+    assert frechet_from_features(a, a + shift) == pytest.approx(shift @ shift, rel=1e-6, abs=1e-6)
+
+
+def test_what_has_no_distance_is_refused() -> None:
+    good = np.zeros((3, 2))
+    for a, b in ((np.zeros((1, 2)), good), (good, np.zeros((3, 4))), (np.full((3, 2), np.nan), good)):
+        with pytest.raises(ValueError):
+            frechet_from_features(a, b)
+
+
+class Stored:
+    """Features by content hash without a bank."""
+
+    def __init__(self, table: dict[str, np.ndarray]) -> None:
+        self.table = table
+
+    def features(self, encoder: str, hashes: list[str]) -> np.ndarray:
+        return np.stack([self.table[digest] for digest in hashes])
+
+
+def rows(n: int, bad: int = 0, samples: list[str] | None = None) -> ScoreTable:
+    scores = [Score(None, content={"output": f"o{i}", "reference": f"r{i}"}) for i in range(n)]
+    scores += [Score.invalid("broken")] * bad
+    return ScoreTable.from_columns(
+        {
+            "sample": samples or [f"s{i}" for i in range(len(scores))],
+            "status": [score.status for score in scores],
+            "content": [dict(score.content) for score in scores],
+            "raw": [{}] * len(scores),
+            "stats": [{}] * len(scores),
+        }
+    )
+
+
+def stored(n: int) -> Stored:
+    rng = np.random.default_rng(0)
+    return Stored({f"{kind}{i}": rng.normal(size=4) for kind in "or" for i in range(n)})
+
+
+def test_the_metric_reads_valid_rows_and_takes_no_duplicates() -> None:
+    metric, features = FrechetMetric("scene-clip", 2048), stored(12)
+    table = rows(12, bad=3)
+    outputs = np.stack([features.table[f"o{i}"] for i in range(12)])
+    truths = np.stack([features.table[f"r{i}"] for i in range(12)])
+    everything = metric.compute(table.frame, {}, np.ones(15), features)
+    assert everything == {"fd_scene-clip": frechet_from_features(outputs, truths)}
+    half = np.array([1.0, 0.0] * 6 + [1.0] * 3)
+    assert metric.compute(table.frame, {}, half, features) == {
+        "fd_scene-clip": frechet_from_features(outputs[::2], truths[::2])
+    }
+    with pytest.raises(ValueError, match="0 and 1"):
+        metric.compute(table.frame, {}, half * 2, features)
+    one = np.eye(15)[0]
+    assert metric.compute(table.frame, {}, one, features) == {"fd_scene-clip": None}
+    assert metric.compute(rows(0, bad=2).frame, {}, np.ones(2), features) == {"fd_scene-clip": None}
+    assert "12 images" in metric.notes(table.frame)["fd_scene-clip"]
+
+
+def test_the_truth_of_several_candidates_counts_once() -> None:
+    features = stored(6)
+    for i in (1, 3, 5):
+        features.table[f"r{i}"] = features.table[f"r{i - 1}"]
+    table = rows(6, samples=["a", "a", "b", "b", "c", "c"])
+    outputs = np.stack([features.table[f"o{i}"] for i in range(6)])
+    truths = np.stack([features.table[f"r{i}"] for i in (0, 2, 4)])
+    assert FrechetMetric("m:x", 2).compute(table.frame, {}, np.ones(6), features) == {
+        "fd_x": frechet_from_features(outputs, truths)
+    }
+
+
+def test_only_clean_fids_inception_with_enough_images_is_called_fid() -> None:
+    features, table = stored(12), rows(12, bad=1)
+    enough = FrechetMetric("clean-fid-inception:/w/x.pt", 12).compute(table.frame, {}, np.ones(13), features)
+    assert enough["fid"] is not None and enough["fid@n"] is None
+    metric = FrechetMetric("clean-fid-inception", 13)
+    few = metric.compute(table.frame, {}, np.ones(13), features)
+    assert (few["fid"], few["fid@n"]) == (None, enough["fid"])
+    left_out = metric.compute(table.frame, {}, np.array([0.0] + [1.0] * 12), features)
+    assert left_out.keys() == few.keys() and left_out["fid"] is None
+    assert "fid@n" in metric.notes(table.frame)["fid"] and "12 images" in metric.notes(table.frame)["fid@n"]
+
+
+def test_the_verifier_measures_but_does_not_reward(tmp_path: Path) -> None:
+    encoder = write_tiny_clip(tmp_path / "tiny")
+    verifier = Frechet(FrechetConfig(encoder=encoder))
+    bank = FeatureBank(directory=tmp_path / "features")
+    verifier.setup(Context(bank))
+    rng = np.random.default_rng(0)
+    before, future, output = rng.integers(0, 256, (3, 20, 24, 24, 3), dtype=np.uint8)
+    samples = [
+        Sample(str(i), Task.FORECAST, (ImageRef(array=before[i]),), reference={"images": [ImageRef(array=future[i])]})
+        for i in range(20)
+    ]
+    outputs = [Output(str(i), image=ImageRef(array=output[i])) for i in range(20)]
+    outputs[3] = Output("3", image=ImageRef(path=tmp_path / "none.png"))
+    samples[4] = Sample("4", Task.FORECAST, (), reference={"images": [ImageRef(path=tmp_path / "none.png")]})
+    samples[5] = Sample("5", Task.FORECAST, ())
+    scores = verifier.score(Batch.of(samples, outputs))
+    assert [scores[i].status for i in (0, 3, 4, 5)] == [
+        Status.OK,
+        Status.INVALID_OUTPUT,
+        Status.ERROR,
+        Status.NOT_APPLICABLE,
+    ]
+    assert scores[0].value is None and scores[3].value == 0.0
+    assert bank.encoded[encoder] == 2 * 17
+    assert verifier.encoders() == (encoder,)
+    single = [verifier.score(Batch.of([one], [out]))[0] for one, out in zip(samples, outputs, strict=True)]
+    assert single == scores and bank.encoded[encoder] == 2 * 17
+    table = ScoreTable.from_columns(
+        {
+            "sample": [one.id for one in samples],
+            "status": [score.status for score in scores],
+            "content": [dict(score.content) for score in scores],
+        }
+    )
+    (metric,) = verifier.metrics()
+    number = metric.compute(table.frame, {}, np.ones(20), bank)
+    assert list(number) == ["fd_tiny"] and number["fd_tiny"] > 0.0  # type: ignore[operator]
+    # Another process finds the features on disk and gets the same number.
+    assert metric.compute(table.frame, {}, np.ones(20), FeatureBank(directory=tmp_path / "features")) == number
