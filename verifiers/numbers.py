@@ -20,6 +20,7 @@ from rsw_rewards.verifiers.answers import ACCURACY, Extract, KindAccuracy, extra
 
 MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Confidence thresholds of the mean relative accuracy."""
+_MRA_LIMITS = (1 - MRA_THRESHOLDS).tolist()
 
 RSVQA_CLASSES = frozenset(
     f"between {low}{unit} and {high}{unit}" for unit in ("", "m2") for low, high in ((0, 10), (10, 100), (100, 1000))
@@ -122,6 +123,7 @@ def convert(quantity: Quantity, unit: str) -> float | None:
     return quantity.value * (factor / wanted_factor) if dimension == wanted else None
 
 
+@lru_cache(maxsize=4096)  # candidates of a group often say the same
 def read_number(text: str, unit: str = "") -> tuple[float | None, str]:
     """The one number that a text gives, in ``unit``.
 
@@ -153,7 +155,8 @@ def relative_accuracy(predicted: float, target: float) -> float:
     """
     if target == 0:
         return float(predicted == 0)
-    return float(np.mean(abs(predicted - target) / abs(target) <= 1 - MRA_THRESHOLDS))
+    error = abs(predicted - target) / abs(target)
+    return sum(error <= limit for limit in _MRA_LIMITS) / len(_MRA_LIMITS)
 
 
 def mean_relative_accuracy(text: str, target: float) -> float:

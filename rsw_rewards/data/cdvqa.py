@@ -1,0 +1,186 @@
+"""Adapter ``cdvqa``: the official JSON files of CDVQA (github.com/YZHJessica/CDVQA) over the image pairs of SECOND.
+
+Expected in one folder: ``<Split>_questions.json``, ``<Split>_answers.json`` and ``<Split>_images.json`` (Train, Val, Test, Test2;
+a prefix such as ``CDVQA_`` is fine), and SECOND's ``im1`` and ``im2`` beside them or one folder further down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.bins import RATIO_BINS
+from rsw_rewards.errors import InputError
+
+KINDS = (
+    "change_or_not",
+    "increase_or_not",
+    "decrease_or_not",
+    "largest_change",
+    "smallest_change",
+    "change_ratio",
+    "change_ratio_types",
+    "change_to_what",
+)
+"""The eight question types."""
+
+CLASSES = ("NVG_surface", "buildings", "low_vegetation", "trees", "water", "playgrounds")
+VOCABULARY = ("yes", "no", *CLASSES, *RATIO_BINS)
+"""The 19 answers."""
+
+_PARTS = ("questions", "answers", "images")
+
+
+def find_splits(source: Path) -> dict[str, dict[str, Path]]:
+    """Lower-case split name -> part (questions, answers, images) -> file, for every split with a questions file."""
+    splits: dict[str, dict[str, Path]] = {}
+    for part in _PARTS:
+        for file in sorted(source.glob("*.json")):
+            stem = file.stem.lower()
+            if stem.endswith(f"_{part}"):
+                split = stem.removesuffix(f"_{part}").rpartition("_")[2]
+                splits.setdefault(split, {})[part] = file
+    return {split: parts for split, parts in splits.items() if "questions" in parts}
+
+
+def _choose(source: Path, split: str | None) -> tuple[str, dict[str, Path]]:
+    splits = find_splits(source)
+    if not splits:
+        raise InputError(
+            f"{source} has no *_questions.json; it should hold CDVQA's JSON files, such as Val_questions.json"
+        )
+    names = ", ".join(splits)
+    if split is None and len(splits) > 1:
+        raise InputError(f"{source} holds the splits {names}; name one with --split")
+    chosen = next(iter(splits)) if split is None else split.lower()
+    if chosen not in splits:
+        raise InputError(f"{source} holds no {split}_questions.json, only the splits {names}")
+    for part in _PARTS:
+        if part not in splits[chosen]:
+            raise InputError(f"{source} lacks the file *{chosen}_{part}.json beside {splits[chosen]['questions'].name}")
+    return chosen, splits[chosen]
+
+
+def _records(file: Path, part: str, fields: Mapping[str, type | tuple[type, ...]]) -> dict[Any, dict[str, Any]]:
+    """Active records of a file by id. Raises :class:`InputError` for anything that is not the official layout."""
+    try:
+        loaded = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not valid JSON: {error}") from error
+    records = loaded.get(part) if isinstance(loaded, dict) else None
+    if not isinstance(records, list):
+        raise InputError(f"{file} should be an object with a list {part!r}")
+    found: dict[Any, dict[str, Any]] = {}
+    for number, record in enumerate(records):
+        where = f"{file}: entry {number} of {part!r}"
+        if not isinstance(record, dict) or not isinstance(record.get("id"), int):
+            raise InputError(f"{where} has no whole number 'id'")
+        if not record.get("active", True):
+            continue
+        for field, kind in fields.items():
+            if not isinstance(record.get(field), kind):
+                raise InputError(f"{where} (id {record['id']}) lacks {field!r} or has it of another type")
+        if record["id"] in found:
+            raise InputError(f"{where} repeats the id {record['id']}")
+        found[record["id"]] = record
+    return found
+
+
+def _image_folders(source: Path) -> list[Path]:
+    """Folders that hold both ``im1`` and ``im2``: the source itself and those directly in it."""
+    folders = [source, *sorted(folder for folder in source.iterdir() if folder.is_dir())]
+    return [folder for folder in folders if (folder / "im1").is_dir() and (folder / "im2").is_dir()]
+
+
+class _Pairs:
+    """Where the two images of a file name are, relative to the source."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.folders = _image_folders(source)
+        self._known: dict[str, list[str]] = {}
+
+    def __getitem__(self, name: str) -> list[str]:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise InputError(f"the image name {name!r} in the images file is not a plain file name")
+        if name not in self._known:
+            self._known[name] = self._find(name)
+        return self._known[name]
+
+    def _find(self, name: str) -> list[str]:
+        if not self.folders:
+            return [f"im1/{name}", f"im2/{name}"]
+        for folder in self.folders:
+            paths = [folder / "im1" / name, folder / "im2" / name]
+            if all(path.is_file() for path in paths):
+                return [path.relative_to(self.source).as_posix() for path in paths]
+        where = ", ".join(str(folder) for folder in self.folders)
+        raise InputError(f"the image {name} was expected in im1 and im2 of {where}")
+
+
+def _answer(
+    question: Mapping[str, Any], answers: Mapping[Any, Mapping[str, Any]], by_question: Mapping[Any, str]
+) -> str:
+    given = {answers[key]["answer"] for key in question.get("answers_ids") or () if key in answers}
+    if not given and question["id"] in by_question:
+        given = {by_question[question["id"]]}
+    if len(given) != 1:
+        raise InputError(f"question {question['id']} has {len(given)} different answers; CDVQA has one each")
+    answer = str(given.pop())
+    if answer not in VOCABULARY:
+        raise InputError(
+            f"question {question['id']} has the answer {answer!r}, which is not among CDVQA's {len(VOCABULARY)}"
+        )
+    return answer
+
+
+def _samples(parts: Mapping[str, Path], split: str, pairs: _Pairs, kinds: Counter[str]) -> Iterator[dict[str, Any]]:
+    questions = _records(parts["questions"], "questions", {"question": str, "type": str, "img_id": int})
+    answers = _records(parts["answers"], "answers", {"answer": (str, int), "question_id": int})
+    images = _records(parts["images"], "images", {"file_name": str})
+    by_question = {record["question_id"]: record["answer"] for record in answers.values()}
+    for key, question in questions.items():
+        image = images.get(question["img_id"])
+        if image is None:
+            raise InputError(
+                f"question {key} names the image {question['img_id']}, which {parts['images']} does not have"
+            )
+        kinds[question["type"]] += 1
+        yield {
+            "id": f"cdvqa/{split}/{key}",
+            "task": "change_qa",
+            "scene": f"second/{Path(image['file_name']).stem}",
+            "kind": question["type"],
+            "images": pairs[image["file_name"]],
+            "prompt": question["question"],
+            "reference": {"answers": [_answer(question, answers, by_question)], "vocabulary": list(VOCABULARY)},
+            "metadata": {"dataset": "cdvqa", "split": split},
+        }
+
+
+def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write the questions of one split of CDVQA. See :class:`rsw_rewards.data.adapter.Adapter`.
+
+    ``split`` (``val``, ``test2``; case does not matter) may be left out where there is only one. Without SECOND's folders the
+    questions are written all the same, so that answers made elsewhere can be scored; a note says so.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder; give the one that holds CDVQA's JSON files")
+    chosen, parts = _choose(source, split)
+    pairs, kinds = _Pairs(source), Counter[str]()
+    records = _samples(parts, chosen, pairs, kinds)
+    taken = (record for record, _ in zip(records, range(limit), strict=False)) if limit is not None else records
+    count, file = write_samples(Path(out), taken, f"{parts['questions']} has no active question")
+    notes = []
+    if not pairs.folders:
+        notes.append(f"no folders im1 and im2 in {source}: answers can be scored, but no model can be shown the images")
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        notes.append(f"question types that CDVQA does not have: {', '.join(unknown)}")
+    return Conversion(count, file, [source], notes)
