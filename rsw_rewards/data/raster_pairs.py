@@ -1,7 +1,7 @@
 """Source ``raster-pairs``: two co-registered rasters of one place become tiles, questions and forecasts.
 
 A folder describes its pairs in ``pairs.yaml`` (or ``pairs.json``), or holds ``t1.*`` and ``t2.*`` by themselves; see
-:class:`~rsw_rewards.data.raster_specs.PairSpec` for what a pair may say and :class:`~rsw_rewards.data.raster_specs.RasterOptions` for how it is cut and asked about.
+``PairSpec`` in :mod:`rsw_rewards.data.raster_specs` for what a pair may say, ``RasterOptions`` for how it is cut and asked about.
 """
 
 from __future__ import annotations
