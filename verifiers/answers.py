@@ -71,7 +71,7 @@ def extract_answer(text: str, extract: Extract = "auto") -> Reading:
         The answer, or a reason why there is none: no tag, tags that do not pair up, different answers, an empty answer.
     """
     answer: str
-    if extract == "whole" or (extract == "auto" and not _ANY_TAG.search(text)):
+    if extract == "whole" or (extract == "auto" and ("<" not in text or not _ANY_TAG.search(text))):
         answer = normalise(text)
     else:
         found = [normalise(answer) for answer in _TAG.findall(text)]
