@@ -93,6 +93,20 @@ class TokenWorldModel(Qwen3ForCausalLM):
     config_class = TokenWorldModelConfig
     config: TokenWorldModelConfig
 
+    def __init__(self, config: TokenWorldModelConfig) -> None:
+        super().__init__(config)
+        self.cell_embedding = torch.nn.Embedding(config.grid_codes + 1, config.hidden_size)
+        self.post_init()
+
+    def embed(self, input_ids: Tensor, picture_positions: Tensor) -> Tensor:
+        """(n, length, hidden) token embeddings; inside a picture, that of the place in the grid is added.
+
+        Relative positions alone tell the model where in a picture it is only after long training.
+        """
+        embedded = self.model.embed_tokens(input_ids)
+        place = self.cell_embedding(picture_positions.clamp(0, self.config.grid_codes))
+        return embedded + place * (picture_positions >= 0)[..., None]
+
     def picture_positions(self, input_ids: Tensor) -> Tensor:
         """How far into a picture each position is.
 
@@ -147,8 +161,12 @@ class TokenWorldModel(Qwen3ForCausalLM):
             if input_ids is None or cached:
                 raise ValueError("give picture_positions where input_ids is not the whole sequence")
             picture_positions = self.picture_positions(input_ids)
+        elif input_ids is None and inputs_embeds is None:
+            raise ValueError("give input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embed(input_ids, picture_positions)
         out = super().forward(
-            input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,

@@ -34,6 +34,17 @@ from rsw_rewards.training.corpus import Pairs, make_pairs
 from rsw_rewards.training.tokenizer import gain_over_copy
 
 
+class Ship(BaseModel):
+    """The step whose weights are shipped. The run goes on behind it, so that its curve shows what more supervision gives."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: PositiveInt
+    folder: Path
+    figure: Path | None = None
+    """PNG of the curve."""
+
+
 class SupervisedConfig(BaseModel):
     """Configuration of ``method: supervised``."""
 
@@ -47,17 +58,21 @@ class SupervisedConfig(BaseModel):
     seed: int = 0
     scenes: PositiveInt = 24000
     steps: PositiveInt = 3000
-    batch: PositiveInt = 16
-    """Forecasts a step, and as many pairs with questions."""
-    questions: PositiveInt = 4
+    batch: PositiveInt = 24
+    """Forecasts a step."""
+    question_pairs: PositiveInt = 8
+    """Pairs of pictures that are asked about in a step."""
+    questions: PositiveInt = 3
     """Questions per pair of pictures."""
     learning_rate: float = 3e-3
     cool_share: float = Field(0.0, ge=0, le=1)
     """Share of the steps, at the end, over which the learning rate falls to zero."""
     evaluate_every: PositiveInt = 250
-    held_out: PositiveInt = 400
+    held_out: PositiveInt = 300
     keep: tuple[int, ...] = ()
     """Steps whose weights are also written, to ``out/step-N``."""
+    ship: Ship | None = None
+    """Where the weights go that reinforcement learning starts from, and the curve that shows which ones they are."""
     model: dict[str, Any] = {}
     """Values that replace those of the tiny configuration."""
     log_every: PositiveInt = 100
@@ -94,7 +109,9 @@ def forecast_loss(model: TokenWorldModel, v: Vocabulary, data: _Coded, rows: NDA
     n = target.shape[1]
     ids = torch.cat([ids, target[:, :-1] + v.visual_start], 1)
     seen = torch.cat([seen, torch.ones(len(rows), n - 1, dtype=seen.dtype)], 1)
-    hidden = model.model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state[:, -n:]
+    hidden = model.model(
+        inputs_embeds=model.embed(ids, model.picture_positions(ids)), attention_mask=seen, use_cache=False
+    ).last_hidden_state[:, -n:]
     # Only codes are possible here, so only their rows of the output matrix are needed: the same as the masked softmax.
     logits = hidden @ model.lm_head.weight[v.visual_start : v.visual_start + v.codes].T
     return F.cross_entropy(logits.flatten(0, 1), target.flatten())
@@ -128,7 +145,12 @@ def question_loss(
     visible = torch.ones(width, width).tril().bool() & ((member[None] == 0) | (member[:, None] == member[None]))
     mask = torch.where(visible, 0.0, -torch.inf)[None, None].expand(len(rows), -1, -1, -1)
     position = torch.cat([torch.arange(start), (start + torch.arange(block)).repeat(count)])[None]
-    hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False).last_hidden_state
+    hidden = model.model(
+        inputs_embeds=model.embed(ids, model.picture_positions(ids)),
+        attention_mask=mask,
+        position_ids=position,
+        use_cache=False,
+    ).last_hidden_state
     row, place = (torch.tensor(x) for x in zip(*where, strict=True))
     logits = model.lm_head(torch.cat([hidden[row, place], hidden[row, place + 1]]))
     possible = model.next_token_mask(torch.tensor(-1))
@@ -182,12 +204,35 @@ def _world(config: SupervisedConfig) -> WorldModel:
     return WorldModel(model, vocabulary, tokenizer)
 
 
-def _write(world: WorldModel, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    world.model.save_pretrained(folder)
-    world.vocabulary.save(folder)
-    if not (folder / "tokenizer").exists():
-        world.tokenizer.save(folder / "tokenizer")
+def write_curve(points: list[dict[str, Any]], ship: Ship) -> None:
+    """Writes ``curve.json`` (the points and the step where reinforcement learning starts) and the figure."""
+    content = {"rl_start_step": ship.step, "points": points}
+    (ship.folder / "curve.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if ship.figure is None:
+        return
+    from matplotlib.figure import Figure
+
+    steps = [point["step"] for point in points]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for axis, key, title in (
+        (left, "accuracy", "question accuracy"),
+        (middle, "gain_over_copy", "forecast gain over copy"),
+    ):
+        axis.plot(steps, [p[f"{key}_greedy"] for p in points], label="greedy")
+        axis.plot(steps, [p[f"{key}_sampled"] for p in points], label="sampled, T = 1")
+        axis.set_title(title)
+    middle.axhline(0, color="grey", linewidth=0.8)
+    middle.set_ylim(bottom=max(-0.6, middle.get_ylim()[0]))
+    right.plot(steps, [p["loss_per_code"] for p in points], label="per code")
+    right.plot(steps, [p["loss_per_answer"] for p in points], label="per answer")
+    right.set_title("training loss (nats)")
+    for axis in (left, middle, right):
+        axis.axvline(ship.step, color="black", linestyle=":", label="RL starts here")
+        axis.set_xlabel("supervised steps")
+        axis.legend(fontsize="small")
+    ship.figure.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(ship.figure, dpi=120)
 
 
 def train(config: SupervisedConfig) -> None:
@@ -209,7 +254,9 @@ def train(config: SupervisedConfig) -> None:
         rng = np.random.default_rng([config.seed, step])
         drawing = forecast_loss(model, v, data, rng.integers(0, config.scenes, config.batch))
         drawing.backward()
-        answering = question_loss(model, v, data, rng.integers(0, config.scenes, config.batch), config.questions, rng)
+        answering = question_loss(
+            model, v, data, rng.integers(0, config.scenes, config.question_pairs), config.questions, rng
+        )
         answering.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -226,9 +273,13 @@ def train(config: SupervisedConfig) -> None:
             curve.append(point)
             print(json.dumps(point), flush=True)
             config.out.mkdir(parents=True, exist_ok=True)
-            partial = config.out / "curve.json.partial"
-            partial.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
-            partial.replace(config.out / "curve.json")
+            (config.out / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
         if step in config.keep:
-            _write(world, config.out / f"step-{step}")
-    _write(world, config.out)
+            world.save(config.out / f"step-{step}")
+        if config.ship is not None and step == config.ship.step:
+            config.ship.folder.mkdir(parents=True, exist_ok=True)
+            world.model.save_pretrained(config.ship.folder)
+            world.vocabulary.save(config.ship.folder)
+    world.save(config.out)
+    if config.ship is not None:
+        write_curve(curve, config.ship)
