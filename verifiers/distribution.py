@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from rsw_rewards.contracts import Batch, Card, Context, FeatureLookup, Metric, NoConfig, Scope, Verifier, register
-from rsw_rewards.encoders import SCENE_CLIP, encoder_label, is_standard_inception
+from rsw_rewards.encoders import SCENE_CLIP, encoder_label, is_standard_inception, repeatable
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
+
+if TYPE_CHECKING:
+    import torch
 
 
 def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
@@ -30,14 +34,16 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
         mean_a, mean_b: (d,) float64.
         cov_a, cov_b: (d, d) float64, symmetric, positive semi-definite; they may be singular.
     """
-    values, vectors = np.linalg.eigh(np.atleast_2d(cov_a))
-    root = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
-    product = root @ np.atleast_2d(cov_b) @ root
-    eigenvalues = np.linalg.eigvalsh((product + product.T) / 2.0)
-    cross = np.sqrt(np.clip(eigenvalues, 0.0, None)).sum()
-    return _distance(
-        np.atleast_1d(mean_a), np.trace(np.atleast_2d(cov_a)), mean_b, np.trace(np.atleast_2d(cov_b)), cross
-    )
+    import torch
+
+    first, second = (torch.from_numpy(np.atleast_2d(np.asarray(cov, dtype=np.float64))) for cov in (cov_a, cov_b))
+    with repeatable("cpu"):
+        values, vectors = torch.linalg.eigh(first)
+        root = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
+        product = root @ second @ root
+        cross = float(torch.linalg.eigvalsh((product + product.T) / 2.0).clamp(min=0.0).sqrt().sum())
+        traces = float(first.trace() + second.trace())
+    return _distance(mean_a, mean_b, traces, cross)
 
 
 def frechet_from_features(a: np.ndarray, b: np.ndarray) -> float:
@@ -46,7 +52,7 @@ def frechet_from_features(a: np.ndarray, b: np.ndarray) -> float:
     With ``cov_a = X'X`` and ``cov_b = Y'Y`` the trace of the root is the sum of the singular values of ``X Y'``. X is the
     centred features over ``sqrt(n - 1)``, or their triangular factor where there are more images than dimensions, so the
     matrix never has more than min(n, d) rows. Unlike roots of eigenvalues, singular values lose no digits near zero: the order
-    of the images does not show in the result.
+    of the images does not show in the result. It runs on one thread: on busy cores, linear algebra on several is far slower.
 
     Args:
         a, b: (n, d) and (m, d), any float type; at least 2 rows each.
@@ -59,20 +65,26 @@ def frechet_from_features(a: np.ndarray, b: np.ndarray) -> float:
         raise ValueError(f"features of shape (n, d) and (m, d) with n, m >= 2 are needed, not {a.shape} and {b.shape}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("the features hold values that are not finite")
-    x, y = _factor(a), _factor(b)
-    cross = float(np.linalg.svd(x @ y.T, compute_uv=False).sum())
-    return _distance(a.mean(axis=0), float(np.square(x).sum()), b.mean(axis=0), float(np.square(y).sum()), cross)
+    import torch
+
+    with repeatable("cpu"):
+        x, y = _factor(torch.from_numpy(a)), _factor(torch.from_numpy(b))
+        cross = float(torch.linalg.svdvals(x @ y.T).sum())
+        traces = float(x.square().sum() + y.square().sum())
+    return _distance(a.mean(axis=0), b.mean(axis=0), traces, cross)
 
 
-def _factor(features: np.ndarray) -> np.ndarray:
+def _factor(features: torch.Tensor) -> torch.Tensor:
     """F, (min(n, d), d), with ``F'F`` the sample covariance of (n, d) features."""
-    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r")) if len(features) > features.shape[1] else centred
+    import torch
+
+    centred = (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
+    return torch.linalg.qr(centred, mode="r").R if len(features) > features.shape[1] else centred
 
 
-def _distance(mean_a: np.ndarray, trace_a: float, mean_b: np.ndarray, trace_b: float, cross: float) -> float:
+def _distance(mean_a: np.ndarray, mean_b: np.ndarray, traces: float, cross: float) -> float:
     gap = np.atleast_1d(mean_a) - np.atleast_1d(mean_b)
-    return max(0.0, float(gap @ gap + trace_a + trace_b - 2.0 * cross))
+    return max(0.0, float(gap @ gap) + traces - 2.0 * cross)
 
 
 @dataclass(frozen=True)
