@@ -68,7 +68,11 @@ def gallery(evaluation: Evaluation) -> list[dict[str, Any]]:
     best = ranked[len(worst) :][::-1][:GALLERY]
     samples = {sample.id: sample for sample in evaluation.samples}
     outputs = {(output.sample_id, output.candidate): output for output in evaluation.outputs}
-    rows = dict(iter(frame.groupby(["sample", "candidate"], sort=False)))
+    shown = pd.MultiIndex.from_tuples([*unscored, *worst, *best]) if unscored or ranked else None
+    few = (
+        frame[pd.MultiIndex.from_frame(frame[["sample", "candidate"]]).isin(shown)] if shown is not None else frame[:0]
+    )
+    rows = dict(iter(few.groupby(["sample", "candidate"], sort=False)))  # a frame each: only for those that are shown
     cards = []
     for sort, keys in (("worst", worst), ("best", best), ("not scored", unscored)):
         for key in keys:

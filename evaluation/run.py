@@ -90,7 +90,7 @@ def evaluate(
     known = {sample.id for sample in chosen}
     outputs = [output for output in outputs if output.sample_id in known]
     bank = FeatureBank(device, Path(out) / "features")
-    with Scorer(protocol.rubric, device=device, bank=bank, workers=workers) as scorer:
+    with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
         config = {
             "protocol": protocol.name,
             "components": [dict(component) for component in protocol.components],
@@ -140,13 +140,19 @@ def _score(
     todo = [output for output in outputs if (output.sample_id, output.candidate) not in complete]
     kept = done.frame[[key in complete for key in zip(done.frame["sample"], done.frame["candidate"], strict=True)]]
     tables = [ScoreTable(kept)]
+    by_id = {sample.id: sample for sample in samples}
     for start in range(0, len(todo), CHUNK):
         progress("scoring", start, len(todo))
-        part = scorer.score(Batch.of(samples, todo[start : start + CHUNK]))
+        part = scorer.score(_batch(by_id, todo[start : start + CHUNK]))
         run.append(part)
         tables.append(part)
     progress("scoring", len(todo), len(todo))
     return ScoreTable.concat(tables)
+
+
+def _batch(by_id: Mapping[str, Sample], outputs: Sequence[Output]) -> Batch:
+    """A chunk of outputs beside their samples, without going through all samples for every chunk."""
+    return Batch([by_id[output.sample_id] for output in outputs], outputs, [output.sample_id for output in outputs])
 
 
 def _complete(done: ScoreTable, scorer: Scorer) -> set[tuple[str, int]]:
@@ -214,7 +220,8 @@ def _baselines(
             continue
         outputs = [output for chunk in chunks(part, CHUNK) for output in policy.generate([Request(s) for s in chunk])]
         lost = sum(output.lost is not None for output in outputs)
-        table = ScoreTable.concat(scorer.score(Batch.of(part, piece)) for piece in chunks(outputs, CHUNK))
+        by_id = {sample.id: sample for sample in part}
+        table = ScoreTable.concat(scorer.score(_batch(by_id, piece)) for piece in chunks(outputs, CHUNK))
         rows[name] = {"metrics": metrics_of(protocol, verifiers, table, bank), "n": len(part) - lost}
         if lost:
             rows[name]["reason"] = f"{lost} samples do not fit it: {next(o.lost for o in outputs if o.lost)}"
@@ -368,10 +375,11 @@ def score_file(
         tables = []
         # A population verifier sees the whole step at once in training, and so it does here.
         whole = any(verifier.scope == "population" for verifier in scorer.verifiers)
+        by_id = {sample.id: sample for sample in asked}
         pieces = [outputs] if whole else list(_group_chunks(outputs, CHUNK))
         for number, piece in enumerate(pieces):
             progress("scoring", number, len(pieces))
-            tables.append(scorer.score(Batch.of(asked, piece)))
+            tables.append(scorer.score(_batch(by_id, piece)))
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
     table.write(Path(out) / "scores.parquet")

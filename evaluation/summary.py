@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rsw_rewards.contracts import FeatureLookup, Verifier
@@ -39,6 +40,7 @@ def metrics_of(
         rows = table.verifier(label)
         rate = valid_rate(rows)
         n = int(rows.frame["status"].isin(COUNTED).sum())
+        why = "" if n or not len(rows) else str(rows.frame["reason"].iloc[0])
         for metric in verifier.metrics():
             if protocol.only_headline and not set(metric.keys) & set(protocol.headline):
                 continue
@@ -48,7 +50,7 @@ def metrics_of(
                 numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
             for key, estimate in numbers.items():
                 if key in protocol.headline or not protocol.only_headline:
-                    found[key] = number(estimate, n, rate)
+                    found[key] = number(replace(estimate, reason=why) if why else estimate, n, rate)
     ordered = [key for key in protocol.headline if key in found]
     return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
 

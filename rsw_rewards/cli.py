@@ -354,15 +354,41 @@ def data_from(
     out: Out,
     split: Annotated[str | None, typer.Option("--split", help="Part of the data set.", show_default=False)] = None,
     limit: Limit = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of the adapter, key=value in YAML (repeatable).", show_default=False),
+    ] = None,
 ) -> None:
     """Write samples.jsonl from a data set in its own layout; imagery stays where it is."""
     from rsw_rewards.data.adapter import resolve_adapter
+    from rsw_rewards.errors import ConfigError
 
-    conversion = resolve_adapter(adapter)(path, out, split=split, limit=limit)
+    try:
+        conversion = resolve_adapter(adapter)(path, out, split=split, limit=limit, **_assignments(options or []))
+    except TypeError as error:
+        raise ConfigError(f"the adapter {adapter!r} does not take these options: {error}") from error
     for note in conversion.notes:
         typer.echo(f"note: {note}")
     roots = " ".join(f"--root {root}" for root in conversion.roots)
     typer.echo(f"{conversion.samples} samples: {conversion.file}" + (f"   use it with {roots}" if roots else ""))
+
+
+def _assignments(options: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` pairs, values read as YAML."""
+    import yaml
+
+    from rsw_rewards.errors import ConfigError
+
+    found = {}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {option}: write key=value")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {option}: the value is not valid YAML") from error
+    return found
 
 
 def _choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -217,6 +217,13 @@ class Verifier(ABC):
         The engine has taken out what no verifier can score: outputs that are invalid or lost, and tasks not in ``tasks``.
         """
 
+    def invalid(self, sample: Sample, reason: str) -> Score:
+        """The score of an output that is known to be invalid before anything looks at it: missing, truncated, of another kind.
+
+        Override it where such a row must enter summed metrics, so that leaving hard samples out cannot raise them.
+        """
+        return Score.invalid(reason)
+
     def metrics(self) -> Sequence[Metric]:
         """What a protocol may report from this verifier's rows."""
         return ()

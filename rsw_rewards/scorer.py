@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.contracts import Batch, Context, Verifier
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.features import FeatureBank
 from rsw_rewards.rubric import Component, Rubric, check_rubric, component_tasks
 from rsw_rewards.samples import Sample
@@ -91,6 +92,8 @@ class Scorer:
             since only a process can be stopped.
         num_gpus: share of a GPU per actor.
         seed: for verifiers that draw numbers.
+        strict: whether a verifier that cannot be set up (weights that are not there) stops everything, as a training must; an
+            evaluation goes on, and its scores are errors with the reason.
     """
 
     def __init__(
@@ -102,8 +105,10 @@ class Scorer:
         workers: int = 0,
         num_gpus: float = 0.0,
         seed: int = 0,
+        strict: bool = True,
     ) -> None:
         self.rubric = rubric
+        self.strict = strict
         self.bank = bank if bank is not None else FeatureBank(device)
         self.verifiers = [component.build() for component in rubric.components]
         self._tasks = [component_tasks(*pair) for pair in zip(rubric.components, self.verifiers, strict=True)]
@@ -147,7 +152,7 @@ class Scorer:
             if output.lost is not None:
                 scores[row] = Score.error(f"the rollout was lost: {output.lost}")
             elif output.invalid is not None:
-                scores[row] = Score.invalid(output.invalid)
+                scores[row] = self.verifiers[number].invalid(batch.samples[row], output.invalid)
             else:
                 scorable.append(row)
         if scorable:
@@ -201,7 +206,13 @@ class Scorer:
         return self._runners[number]
 
     def _local(self, verifier: Verifier) -> Callable[[Batch], list[Score]]:
-        verifier.setup(self._context)
+        try:
+            verifier.setup(self._context)
+        except ConfigError as error:
+            if self.strict:
+                raise
+            failure = Score.error(str(error))
+            return lambda batch: [failure] * len(batch)
         return lambda batch: bisect(lambda part: guarded(verifier, part), batch, verifier)
 
     def _remote(self, component: Component, verifier: Verifier) -> Callable[[Batch], list[Score]]:

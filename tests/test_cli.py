@@ -241,6 +241,17 @@ def test_problems_of_predictions_are_counted_in_the_summary(questions: Path, mon
     assert summary["metrics"]["accuracy"]["value"] == pytest.approx(1 / 120)
 
 
+def test_leaving_masks_out_cannot_raise_the_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = np.zeros((16, 16), np.uint8)
+    truth[4:12, 4:12] = 255
+    write_png(tmp_path / "m.png", truth)
+    write_jsonl(tmp_path / "s.jsonl", [{"id": i, "task": "change_mask", "reference": {"mask": "m.png"}} for i in "ab"])
+    write_jsonl(tmp_path / "p.jsonl", [{"id": "a", "mask": "m.png"}])
+    assert evaluate(tmp_path, monkeypatch=monkeypatch, protocol="change-mask") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["metrics"]["recall"]["value"] == pytest.approx(0.5) and summary["metrics"]["f1"]["value"] < 0.5
+
+
 def test_what_a_file_says_cannot_become_markup(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(questions / "p.jsonl", [{"id": "q1", "text": "<script>alert(1)</script>"}])
     assert evaluate(questions, monkeypatch=monkeypatch) == 0

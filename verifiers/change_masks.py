@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
 from rsw_rewards.images import ImageError, ImageRef, read_index, read_mask
 from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.scores import Score, Status
 
 METRIC_KEYS = ("f1", "iou", "precision", "recall", "oa", "kappa", "mf1", "miou")
 
@@ -146,8 +147,8 @@ class ChangeMask(Verifier):
         ),
         gaming=(
             "An empty mask scores 1 on unchanged samples and 0 on all others: mix in changed samples and read f1, which"
-            " ignores true negatives, rather than oa. An unreadable mask or one of another size counts as wrong in every"
-            " pixel; one that never arrived has no counts: read f1 beside the status counts."
+            " ignores true negatives, rather than oa. A mask that is missing, unreadable or of another size counts as wrong"
+            " in every pixel, so leaving hard samples out lowers f1."
         ),
         cost="about ten millisecond per megapixel, plus decoding",
     )
@@ -155,6 +156,10 @@ class ChangeMask(Verifier):
 
     def score(self, batch: Batch) -> list[Score]:
         return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
+
+    def invalid(self, sample: Sample, reason: str) -> Score:
+        score = self._one(sample, Output(sample.id))
+        return replace(score, reason=reason) if score.status is Status.INVALID_OUTPUT else score
 
     def _one(self, sample: Sample, output: Output) -> Score:
         reference = sample.reference
