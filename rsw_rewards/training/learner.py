@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import types
 import warnings
@@ -62,12 +63,13 @@ def score_through_forward(model: PreTrainedModel, temperature: float) -> None:
     def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head:
             return original(self, *args, **kwargs)
-        labels = kwargs.pop("labels")[:, 1:]
-        logits = original(self, *args, **kwargs, use_cache=False).logits[:, :-1]
+        labels = kwargs.pop("labels")
+        # Logits of the prompt are not wanted: from the position before the first token that is scored in any row.
+        first = max(0, int((labels != -100).any(0).to(torch.int8).argmax()) - 1)
+        out = original(self, *args, **kwargs, use_cache=False, logits_to_keep=labels.shape[1] - first)
+        labels = labels[:, first + 1 :]
         scored = labels != -100
-        first = int(scored.any(0).to(torch.int8).argmax())  # the prompt is not scored, so nothing is spent on it
-        labels, scored = labels[:, first:], scored[:, first:]
-        logits = logits[:, first:].float() / temperature
+        logits = out.logits[:, :-1].float() / temperature
         log_p = torch.log_softmax(logits, -1)
         chosen = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0].clamp(min=_IMPOSSIBLE)
         with torch.no_grad():
@@ -120,7 +122,6 @@ def make_trainer(
         "adam_beta2": config.adam_beta2,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
-        "beta": config.beta,
         "epsilon": config.epsilon,
         "loss_type": config.loss_type,
         "scale_rewards": config.scale_rewards or "group",
@@ -138,6 +139,7 @@ def make_trainer(
         "dataloader_pin_memory": not on_cpu,
         **config.trl,
     }
+    reference = copy.deepcopy(policy.model) if config.beta else None  # before TRL lays its hands on forward
     trainer = GRPOTrainer(
         model=policy.model,
         processing_class=token_names(policy.model.config.vocab_size, policy.eos_id, policy.pad_id),
@@ -150,6 +152,11 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     vars(trainer)["create_model_card"] = lambda **unused: None  # the run directory says what this was
     score_through_forward(policy.model, config.temperature)
+    if reference is not None:
+        # TRL would load the reference by name, which a model of a class of our own does not have.
+        score_through_forward(reference.requires_grad_(False), config.temperature)
+        trainer.ref_model = trainer.accelerator.prepare_model(reference.eval(), evaluation_mode=True)
+        trainer.beta = config.beta
     return trainer
 
 

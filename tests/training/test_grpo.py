@@ -123,6 +123,13 @@ def test_micro_batches_and_reused_generations_resume_exactly(tmp_path: Path) -> 
     assert same(run(tmp_path / "part", resume=True, **changes), whole)
 
 
+def test_the_kl_term_holds_on_to_the_start(whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    held = run(tmp_path, grpo={"beta": 5.0})
+    kl = [row["kl"] for row in log(tmp_path)]
+    assert kl[0] == 0.0 and kl[-1] > 0.0
+    assert not same(held, whole[1])
+
+
 def rescored(dump: Path) -> tuple[dict[tuple[str, int], float], ScoreTable]:
     samples = load_samples(dump / "samples.jsonl")
     outputs, problems = load_outputs(dump / "predictions.jsonl", samples)
