@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from rich.console import Console
 
 from rsw_rewards.config import GrpoConfig, RunConfig, validated
 from rsw_rewards.errors import ConfigError
@@ -43,6 +44,7 @@ def train_grpo(config: RunConfig, resume: bool = False) -> Path:
     if config.grpo.threads is not None:
         torch.set_num_threads(config.grpo.threads)
     heldout = _heldout(config, rubric)
+    _say(f"{config.out}: {counted(samples)} to train on, {config.grpo.steps} steps of {config.grpo.rows} rollouts")
     with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
         before = _measured(heldout, pool, "before", config)
         if config.control == "supervised":
@@ -55,6 +57,7 @@ def train_grpo(config: RunConfig, resume: bool = False) -> Path:
             after = _measured(heldout, pool, "after", config)
             _report(config, heldout, before, after)
             heldout.close()
+    _say(f"the trained policy is in {config.out / 'final'}, every step in {config.out / 'log.jsonl'}")
     return config.out / "final"
 
 
@@ -172,7 +175,12 @@ def _measured(heldout: Heldout | None, pool: RolloutPool, when: str, config: Run
     """Scores of the held-out samples under the pool's weights, also kept in ``heldout/``; nothing without held-out samples."""
     if heldout is None:
         return {}
+    _say(f"measuring {when} training on held-out samples: {counted(heldout.samples)}")
     tables = heldout.measure(pool)
     for mode, table in tables.items():
         table.write(config.out / "heldout" / f"{when}_{mode}.parquet")
     return tables
+
+
+def _say(line: str) -> None:
+    Console().print(line, highlight=False, soft_wrap=True)

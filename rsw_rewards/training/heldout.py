@@ -10,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from rsw_rewards.config import HeldoutConfig
@@ -21,8 +22,6 @@ from rsw_rewards.samples import Output, Sample
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
 
-BATCH = 512
-"""Outputs scored at once."""
 LOWER_IS_BETTER = ("fd_", "fid", "kid", "cmmd", "lpips", "l1", "mae", "rmse")
 """Beginnings of the keys of metrics that should fall."""
 
@@ -81,16 +80,17 @@ class Heldout:
         modes = {"greedy": 0.0, **({"sampled": self.temperature} if self.config.sampled else {})}
         tables = {}
         for mode, temperature in modes.items():
-            made: dict[str, Output] = {}
-            for group in pool.generate(
+            groups = pool.generate(
                 self.samples, 1, temperature, run_seed=self.config.seed, step=-1, chunk=self.config.chunk
+            )
+            made: dict[str, Output] = {}
+            console = Console()
+            for group in track(
+                groups, f"held-out, {mode}", len(self.samples), console=console, disable=not console.is_terminal
             ):
                 made[group[0].sample_id] = group[0]
             outputs = [made[sample.id] for sample in self.samples]
-            tables[mode] = ScoreTable.concat(
-                self.scorer.score(Batch.of(self.samples[start : start + BATCH], outputs[start : start + BATCH]))
-                for start in range(0, len(outputs), BATCH)
-            )
+            tables[mode] = self.scorer.score(Batch.of(self.samples, outputs))
         return tables
 
     def compare(self, before: Mapping[str, ScoreTable], after: Mapping[str, ScoreTable]) -> list[Change]:

@@ -187,6 +187,25 @@ def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) ->
     assert all(reward is None for (sample, _), reward in read_rewards(dump).items() if sample[0] == "q")
 
 
+def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "shaky.py").write_text(
+        "from rsw_rewards.contracts import verifier\n"
+        "@verifier(tasks={'change_qa'})\n"
+        "def shaky(sample, output):\n"
+        "    if output.candidate == 1:\n"
+        "        return float('nan')\n"
+        "    return int(output.text) / 8\n",
+        encoding="utf-8",
+    )
+    components = [{"use": f"{TOY}:bright"}, {"use": f"{tmp_path / 'shaky.py'}:shaky"}]
+    weights = run(tmp_path, rubric={"components": components, "max_error_rate": 0.9}, dump_every=1)
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    for dump in (tmp_path / "dumps").iterdir():
+        for (sample, candidate), reward in read_rewards(dump).items():
+            assert (reward is None) == (sample[0] == "q" and candidate == 1)
+    assert {row["failed"] for row in log(tmp_path)} == {2.0}
+
+
 def test_rewards_that_normalise_each_component_refuse_another_normalisation(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"scale_rewards is 'group'"):
         run(tmp_path, rubric={"combine": "normalize_each"}, grpo={"scale_rewards": "group"})
