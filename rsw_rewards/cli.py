@@ -456,7 +456,13 @@ def _print_evaluation(result: Evaluation, out: Path) -> None:
         )
         beside = [number((row["metrics"].get(key) or {}).get("value")) for row in summary["baselines"].values()]
         shown.add_row(key, number(entry["value"]), interval, *beside)
-    Console().print(shown)
+    console = Console()
+    if not console.is_terminal:  # a log file has room
+        console.width = max(console.width, 60 + 16 * len(summary["baselines"]))
+    console.print(shown)
+    for reason in dict.fromkeys(entry["reason"] for entry in summary["metrics"].values() if "reason" in entry):
+        keys = ", ".join(key for key, entry in summary["metrics"].items() if entry.get("reason") == reason)
+        typer.echo(f"{keys}: {reason}")
     for label, counts in summary["status"].items():
         bad = {status: count for status, count in counts.items() if status != "ok" and count}
         if bad:
