@@ -451,9 +451,7 @@ def _print_evaluation(result: Evaluation, out: Path) -> None:
     for name in summary["baselines"]:
         shown.add_column(name, justify="right", style="dim")
     for key, entry in summary["metrics"].items():
-        interval = (
-            f"{number(entry['ci95'][0])} .. {number(entry['ci95'][1])}" if entry["ci95"] else entry.get("reason", "-")
-        )
+        interval = f"{number(entry['ci95'][0])} .. {number(entry['ci95'][1])}" if entry["ci95"] else "-"
         beside = [number((row["metrics"].get(key) or {}).get("value")) for row in summary["baselines"].values()]
         shown.add_row(key, number(entry["value"]), interval, *beside)
     console = Console()
