@@ -35,11 +35,13 @@ class RunDirectory:
 
     Args:
         folder: made where it does not exist.
-        config: the resolved configuration; ``config_hash`` in it must not change between a run and its resumption.
+        config: the resolved configuration; ``config_hash`` and ``inputs_hash`` in it must not change between a run and its
+            resumption.
         resume: keep the scores that are there; otherwise the folder must not hold a run already.
 
     Raises:
-        InputError: the folder holds a run and ``resume`` is off, or a run of another configuration.
+        InputError: the folder holds a run and ``resume`` is off, or a run of another configuration or of other outputs; or it
+            cannot be made.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool = False) -> None:
@@ -55,7 +57,16 @@ class RunDirectory:
                     f"{self.folder} was made with another configuration ({old.get('config_hash')}, now "
                     f"{config.get('config_hash')}); give another --out"
                 )
-        self.folder.mkdir(parents=True, exist_ok=True)
+            if old.get("inputs_hash") != config.get("inputs_hash"):
+                raise InputError(
+                    f"{self.folder} holds scores of other answers or predictions than those given now; give another --out"
+                )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the folder {self.folder} cannot be made: {error.strerror}; give another --out"
+            ) from error
         write_text(known, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def done(self) -> ScoreTable:

@@ -97,6 +97,7 @@ def evaluate(
             "about": dict(about or {}),
             "versions": versions(),
             "config_hash": config_hash(protocol, scorer, chosen),
+            "inputs_hash": inputs_hash(chosen, outputs),
         }
         run = RunDirectory(out, config, resume)
         table = _score(scorer, chosen, outputs, run, resume, progress)
@@ -123,6 +124,19 @@ def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -
     digest = hashlib.sha256(json.dumps([protocol.name, [verifier.hash for verifier in scorer.verifiers]]).encode())
     for sample in samples:
         digest.update(sample.id.encode() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def inputs_hash(samples: Sequence[Sample], outputs: Sequence[Output]) -> str:
+    """Twelve hexadecimal digits that change with a reference or an output (of a picture: with its path), so that the scores of
+    one predictions file are never taken for those of another."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(repr((sample.id, sorted(sample.reference.items(), key=lambda item: item[0]))).encode())
+    for output in outputs:
+        said = (output.text, output.boxes, output.invalid, output.lost)
+        drawn = (output.forecast, output.mask, output.map_before, output.map_after, output.buildings, output.damage)
+        digest.update(repr((output.sample_id, output.candidate, said, drawn)).encode())
     return digest.hexdigest()[:12]
 
 

@@ -17,7 +17,12 @@ Verifiers = Mapping[str, Verifier]
 
 def number(estimate: Estimate, n: int, valid_rate: float | None) -> dict[str, Any]:
     """One entry of ``metrics`` in ``summary.json``."""
-    entry: dict[str, Any] = {"value": estimate.value, "ci95": list(estimate.ci95) if estimate.ci95 else None, "n": n}
+    entry: dict[str, Any] = {
+        "value": estimate.value,
+        "ci95": list(estimate.ci95) if estimate.ci95 else None,
+        "n": n,
+        "n_scenes": estimate.n_scenes,
+    }
     if estimate.reason:
         entry["reason"] = estimate.reason
     if valid_rate is not None and valid_rate < 1.0:

@@ -49,6 +49,16 @@ Address = Annotated[
 ]
 
 
+@app.callback()
+def _everywhere(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error arose. Works after a command as well.")
+    ] = False,
+) -> None:
+    # main() takes it out of the arguments, among which it may stand anywhere; here it is declared for the help alone.
+    pass
+
+
 def main() -> None:
     """Entry point: an error that is the user's to mend is one sentence and exit code 2; ``--debug`` shows where it arose."""
     debug = "--debug" in sys.argv
@@ -68,6 +78,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a folder that is a file, no permission, a full disk
+        if debug or error.filename is None:
+            raise
+        typer.echo(f"rsw: {error.filename}: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 def _progress(quiet: bool) -> Progress:
@@ -148,6 +163,8 @@ def evaluate(
     if (predictions is None) == (policy is None):
         raise ConfigError("give either --predictions FILE or --policy CONFIG")
     _choice("--on-missing", on_missing, ("invalid", "drop"))
+    _folders(root)
+    _device(device)
     _join(ray_address)
     options: dict[str, Any] = {
         "roots": root or [], "limit": limit, "resume": resume, "workers": workers, "device": device,
@@ -194,6 +211,7 @@ def score(
     from rsw_rewards.rubric import component_stats, load_rubric
 
     _choice("--on-missing", on_missing, ("invalid", "drop"))
+    _folders(root)
     _join(ray_address)
     loaded = load_rubric(rubric)
     table, records, problems = score_file(
@@ -396,6 +414,28 @@ def _choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
 
     if value not in allowed:
         raise ConfigError(f"{option} must be {' or '.join(allowed)}, not {value!r}")
+
+
+def _folders(roots: list[Path] | None) -> None:
+    from rsw_rewards.errors import InputError
+
+    for folder in roots or []:
+        if not folder.is_dir():
+            raise InputError(f"--root {folder}: there is no such folder")
+
+
+def _device(name: str) -> None:
+    """Refuse a device that is not there before anything is scored."""
+    from rsw_rewards.errors import ConfigError
+
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _join(address: str | None) -> None:

@@ -375,3 +375,33 @@ def test_debug_shows_where_an_error_arose(rsw: Rsw, folder: Path) -> None:
     (folder / "qa.jsonl").unlink()
     with pytest.raises(InputError):
         rsw("--debug", "evaluate", "exact-qa", "--samples", folder / "qa.jsonl", "--predictions", "x", "--out", "y")
+
+
+@pytest.mark.parametrize("out", ["qa.jsonl", "qa.jsonl/below"])
+def test_an_output_folder_that_cannot_be_made(rsw: Rsw, folder: Path, out: str) -> None:
+    said = rsw(
+        "evaluate", "exact-qa", "--samples", folder / "qa.jsonl", "--predictions", folder / "qa_p.jsonl",
+        "--out", folder / out,
+    )  # fmt: skip
+    assert_one_sentence(*said, out, "cannot be made")
+    assert_one_sentence(*rsw("data", "make", "scene-world", "--n", 2, "--out", folder / out), out)
+
+
+@pytest.mark.parametrize(("option", "words"), [(("--root", "nowhere"), "nowhere"), (("--device", "abacus"), "abacus")])
+def test_options_that_name_nothing(rsw: Rsw, folder: Path, option: tuple[str, str], words: str) -> None:
+    said = rsw(
+        "evaluate", "exact-qa", "--samples", folder / "qa.jsonl", "--predictions", folder / "qa_p.jsonl",
+        "--out", folder / "out", *option,
+    )  # fmt: skip
+    assert_one_sentence(*said, words)
+
+
+def test_scores_of_other_predictions_are_not_taken_over(rsw: Rsw, folder: Path) -> None:
+    write_jsonl(folder / "qa_p.jsonl", [{"id": "q0", "text": "no"}])
+    assert evaluate_qa(rsw, folder)[0] == 0
+    write_jsonl(folder / "qa_p.jsonl", [{"id": "q0", "text": "yes"}, {"id": "q1", "text": "yes"}])
+    said = rsw(
+        "evaluate", "exact-qa", "--samples", folder / "qa.jsonl", "--predictions", folder / "qa_p.jsonl",
+        "--out", folder / "out", "--resume",
+    )  # fmt: skip
+    assert_one_sentence(*said, "other answers or predictions")
