@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
 from rsw_rewards.features import FeatureBank
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.rubric import Rubric, rewards
 from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples, output_to_json, write_jsonl
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
@@ -31,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def silent(what: str, done: int, total: int) -> None:
     return None
 
 
@@ -67,7 +66,7 @@ def evaluate(
     workers: int = 0,
     device: str = "cpu",
     about: Mapping[str, Any] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score outputs by a protocol and write the run directory.
 
@@ -157,14 +156,14 @@ def _score(
     by_id = {sample.id: sample for sample in samples}
     for start in range(0, len(todo), CHUNK):
         progress("scoring", start, len(todo))
-        part = scorer.score(_batch(by_id, todo[start : start + CHUNK]))
+        part = scorer.score(batch_of(by_id, todo[start : start + CHUNK]))
         run.append(part)
         tables.append(part)
     progress("scoring", len(todo), len(todo))
     return ScoreTable.concat(tables)
 
 
-def _batch(by_id: Mapping[str, Sample], outputs: Sequence[Output]) -> Batch:
+def batch_of(by_id: Mapping[str, Sample], outputs: Sequence[Output]) -> Batch:
     """A chunk of outputs beside their samples, without going through all samples for every chunk."""
     return Batch([by_id[output.sample_id] for output in outputs], outputs, [output.sample_id for output in outputs])
 
@@ -235,7 +234,7 @@ def _baselines(
         outputs = [output for chunk in chunks(part, CHUNK) for output in policy.generate([Request(s) for s in chunk])]
         lost = sum(output.lost is not None for output in outputs)
         by_id = {sample.id: sample for sample in part}
-        table = ScoreTable.concat(scorer.score(_batch(by_id, piece)) for piece in chunks(outputs, CHUNK))
+        table = ScoreTable.concat(scorer.score(batch_of(by_id, piece)) for piece in chunks(outputs, CHUNK))
         rows[name] = {"metrics": metrics_of(protocol, verifiers, table, bank), "n": len(part) - lost}
         if lost:
             rows[name]["reason"] = f"{lost} samples do not fit it: {next(o.lost for o in outputs if o.lost)}"
@@ -263,6 +262,8 @@ def evaluate_file(
     """Score a predictions file by one or more protocols; several get a folder each below ``out``."""
     asked = load_samples(samples, roots, limit)
     outputs, problems = load_outputs(predictions, asked, roots, on_missing)
+    if on_missing != "drop":
+        outputs = level(outputs)
     about = {"samples": str(samples), "predictions": str(predictions)}
     return [
         evaluate(
@@ -278,6 +279,25 @@ def evaluate_file(
     ]
 
 
+def level(outputs: Sequence[Output]) -> list[Output]:
+    """The outputs with invalid ones added until all samples have equally many, or a sample with few would count for little.
+
+    Args:
+        outputs: those of a sample stand together.
+    """
+    counts = Counter(output.sample_id for output in outputs)
+    most = max(counts.values(), default=0)
+    levelled: list[Output] = []
+    for place, output in enumerate(outputs):
+        levelled.append(output)
+        last = place + 1 == len(outputs) or outputs[place + 1].sample_id != output.sample_id
+        if last and (lacking := most - counts[output.sample_id]):
+            why = f"no prediction for this candidate; other samples have {most}"
+            first = output.candidate + 1
+            levelled += [Output(output.sample_id, first + extra, invalid=why) for extra in range(lacking)]
+    return levelled
+
+
 def evaluate_policy(
     protocols: Sequence[Protocol],
     samples: Path,
@@ -291,7 +311,7 @@ def evaluate_policy(
     roots: Sequence[Path] = (),
     limit: int | None = None,
     resume: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     **options: Any,
 ) -> list[Evaluation]:
     """Run a policy on the samples and score what it makes; its outputs are kept in ``out/outputs`` as a predictions file.
@@ -361,60 +381,3 @@ def generate_file(
             progress("generating", len(records), len(samples) * candidates)
     records.sort(key=lambda entry: entry[0])  # groups come as they finish
     write_jsonl(path, [record for _, record in records])
-
-
-def score_file(
-    rubric: Rubric,
-    samples: Path,
-    predictions: Path,
-    out: Path,
-    *,
-    roots: Sequence[Path] = (),
-    limit: int | None = None,
-    on_missing: str = "invalid",
-    workers: int = 0,
-    progress: Progress = _silent,
-) -> tuple[ScoreTable, list[dict[str, Any]], list[Problem]]:
-    """Rewards for a predictions file, or for a dump of rollouts, as training gives them.
-
-    Writes ``scores.parquet`` and ``rewards.jsonl`` (``id``, ``candidate``, ``reward`` or null, ``reason``) to ``out``.
-
-    Returns:
-        The score table, the records of ``rewards.jsonl``, and the problems of the predictions file.
-    """
-    asked = load_samples(samples, roots, limit)
-    outputs, problems = load_outputs(predictions, asked, roots, on_missing)
-    with Scorer(rubric, workers=workers) as scorer:
-        scorer.check(asked)
-        tables = []
-        # A population verifier sees the whole step at once in training, and so it does here.
-        whole = any(verifier.scope == "population" for verifier in scorer.verifiers)
-        by_id = {sample.id: sample for sample in asked}
-        pieces = [outputs] if whole else list(_group_chunks(outputs, CHUNK))
-        for number, piece in enumerate(pieces):
-            progress("scoring", number, len(pieces))
-            tables.append(scorer.score(_batch(by_id, piece)))
-        progress("scoring", len(pieces), len(pieces))
-    table = ScoreTable.concat(tables)
-    table.write(Path(out) / "scores.parquet")
-    records = [_reward_record(row) for row in rewards(table, rubric).to_dict("records")]
-    write_jsonl(Path(out) / "rewards.jsonl", records)
-    return table, records, problems
-
-
-def _reward_record(row: Mapping[Any, Any]) -> dict[str, Any]:
-    reward = float(row["reward"])
-    record = {"id": row["sample"], "candidate": int(row["candidate"]), "reward": None if math.isnan(reward) else reward}
-    return {**record, "reason": row["reason"]} if row["reason"] else record
-
-
-def _group_chunks(outputs: Sequence[Output], size: int) -> Iterator[list[Output]]:
-    """Parts of about ``size`` outputs that keep the candidates of a sample together."""
-    part: list[Output] = []
-    for output in outputs:
-        if len(part) >= size and output.sample_id != part[-1].sample_id:
-            yield part
-            part = []
-        part.append(output)
-    if part:
-        yield part

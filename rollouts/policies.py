@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
     from rsw_rewards.rollouts.token_world_model import TokenWorldModel, WorldModel
 
-BUILT_IN: Mapping[str, str] = {"token_world_model": "rsw_rewards.rollouts.policies:TokenWorldModelPolicy"}
+BUILT_IN: Mapping[str, str] = {
+    "token_world_model": "rsw_rewards.rollouts.policies:TokenWorldModelPolicy",
+    "copy_before": "rsw_rewards.rollouts.baselines:CopyBefore",
+    "blurred_copy": "rsw_rewards.rollouts.baselines:BlurredCopy",
+    "constant": "rsw_rewards.rollouts.baselines:Constant",
+    "oracle": "rsw_rewards.rollouts.baselines:Oracle",
+    "tokenizer_ceiling": "rsw_rewards.rollouts.baselines:TokenizerCeiling",
+}
 """Policies that can be named without their module."""
 
 

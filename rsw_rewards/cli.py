@@ -207,7 +207,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Rewards for a predictions file or a rollout dump, exactly as training gives them."""
-    from rsw_rewards.evaluation.run import score_file
+    from rsw_rewards.evaluation.rewards import score_file
     from rsw_rewards.rubric import component_stats, load_rubric
 
     _choice("--on-missing", on_missing, ("invalid", "drop"))

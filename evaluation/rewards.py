@@ -1,0 +1,71 @@
+"""Rewards for a predictions file or a dump of rollouts, by the rubric and the code that training uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.evaluation.run import CHUNK, Progress, batch_of, silent
+from rsw_rewards.rubric import Rubric, rewards
+from rsw_rewards.samples import Output, Problem, load_outputs, load_samples, write_jsonl
+from rsw_rewards.scorer import Scorer
+from rsw_rewards.scores import ScoreTable
+
+
+def score_file(
+    rubric: Rubric,
+    samples: Path,
+    predictions: Path,
+    out: Path,
+    *,
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    on_missing: str = "invalid",
+    workers: int = 0,
+    progress: Progress = silent,
+) -> tuple[ScoreTable, list[dict[str, Any]], list[Problem]]:
+    """Rewards for a predictions file, or for a dump of rollouts, as training gives them.
+
+    Writes ``scores.parquet`` and ``rewards.jsonl`` (``id``, ``candidate``, ``reward`` or null, ``reason``) to ``out``.
+
+    Returns:
+        The score table, the records of ``rewards.jsonl``, and the problems of the predictions file.
+    """
+    asked = load_samples(samples, roots, limit)
+    outputs, problems = load_outputs(predictions, asked, roots, on_missing)
+    with Scorer(rubric, workers=workers) as scorer:
+        scorer.check(asked)
+        tables = []
+        # A population verifier sees the whole step at once in training, and so it does here.
+        whole = any(verifier.scope == "population" for verifier in scorer.verifiers)
+        by_id = {sample.id: sample for sample in asked}
+        pieces = [outputs] if whole else list(_group_chunks(outputs, CHUNK))
+        for number, piece in enumerate(pieces):
+            progress("scoring", number, len(pieces))
+            tables.append(scorer.score(batch_of(by_id, piece)))
+        progress("scoring", len(pieces), len(pieces))
+    table = ScoreTable.concat(tables)
+    table.write(Path(out) / "scores.parquet")
+    records = [_reward_record(row) for row in rewards(table, rubric).to_dict("records")]
+    write_jsonl(Path(out) / "rewards.jsonl", records)
+    return table, records, problems
+
+
+def _reward_record(row: Mapping[Any, Any]) -> dict[str, Any]:
+    reward = float(row["reward"])
+    record = {"id": row["sample"], "candidate": int(row["candidate"]), "reward": None if math.isnan(reward) else reward}
+    return {**record, "reason": row["reason"]} if row["reason"] else record
+
+
+def _group_chunks(outputs: Sequence[Output], size: int) -> Iterator[list[Output]]:
+    """Parts of about ``size`` outputs that keep the candidates of a sample together."""
+    part: list[Output] = []
+    for output in outputs:
+        if len(part) >= size and output.sample_id != part[-1].sample_id:
+            yield part
+            part = []
+        part.append(output)
+    if part:
+        yield part

@@ -1,0 +1,227 @@
+"""Evaluations from files and from a policy: killed and resumed, with several candidates, beside their baselines."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsw_rewards.contracts import Batch
+from rsw_rewards.data.scene_world import write_scene_world
+from rsw_rewards.evaluation.protocols import Protocol, get_protocol
+from rsw_rewards.evaluation.rewards import score_file
+from rsw_rewards.evaluation.run import Evaluation, evaluate_file, evaluate_policy, level
+from rsw_rewards.rubric import parse_rubric, rewards
+from rsw_rewards.samples import Output, Task, load_outputs, load_samples, write_jsonl
+from rsw_rewards.scorer import score_in_process
+from rsw_rewards.scores import ScoreTable
+
+FORECASTS = Protocol(
+    name="forecasts",
+    title="Forecasts by what needs no weights",
+    task=Task.FORECAST,
+    source="a part of tfsf",
+    components=({"use": "gain_over_copy"}, {"use": "ssim"}, {"use": "change_consistency"}),
+    headline=("gain_over_copy", "ssim", "fulfilment", "preservation"),
+    baselines=("copy_before", "blurred_copy", "oracle"),
+)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """40 questions of 20 scenes in ``s.jsonl``, 30 right answers in ``p.jsonl``."""
+    records = [
+        {
+            "id": f"q{i}",
+            "task": "change_qa",
+            "scene": f"s{i // 2}",
+            "reference": {"answers": ["no" if i % 4 else "yes"]},
+        }
+        for i in range(40)
+    ]
+    write_jsonl(tmp_path / "s.jsonl", records)
+    write_jsonl(tmp_path / "p.jsonl", [{"id": f"q{i}", "text": "no"} for i in range(40)])
+    return tmp_path
+
+
+def run(folder: Path, out: str = "out", **options: Any) -> Evaluation:
+    protocol = get_protocol("exact-qa")
+    (result,) = evaluate_file([protocol], folder / "s.jsonl", folder / "p.jsonl", folder / out, **options)
+    return result
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rsw_rewards.evaluation import run
+from rsw_rewards.evaluation.protocols import get_protocol
+
+run.CHUNK = 8
+folder = Path(sys.argv[1])
+
+def progress(what, done, total):
+    if done >= 24:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run.evaluate_file(
+    [get_protocol("exact-qa")], folder / "s.jsonl", folder / "p.jsonl", folder / "killed", progress=progress
+)
+"""
+
+
+def test_a_killed_evaluation_is_taken_up_where_it_ended(questions: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(questions)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (questions / "killed" / "summary.json").exists()
+    (questions / "killed" / "scores.parts" / ".part-00009.parquet.123").write_bytes(b"half a pa")
+    steps: list[int] = []
+    resumed = run(questions, "killed", resume=True, progress=lambda what, done, total: steps.append(total))
+    assert steps[0] == 40 - 24  # what was on disk is not scored again
+    whole = run(questions)
+    assert resumed.summary == whole.summary
+    rows = [ScoreTable.read(questions / out / "scores.parquet").frame for out in ("out", "killed")]
+    first, second = (frame.sort_values("sample")[["sample", "value", "status"]].values.tolist() for frame in rows)
+    assert first == second
+    assert not (questions / "killed" / "scores.parts").exists()
+
+
+def test_several_candidates_give_mean_and_best(questions: Path) -> None:
+    predictions = [{"id": f"q{i}", "candidate": c, "text": ("no", "yes")[c]} for i in range(40) for c in (0, 1)]
+    write_jsonl(questions / "p.jsonl", predictions)
+    summary = run(questions).summary
+    assert summary["metrics"]["accuracy"]["value"] == 0.5
+    assert summary["candidates"] == {
+        "k": 2, "metrics_are": "mean@2", "value_component": "exact_match", "best@2": 1.0,
+    }  # fmt: skip
+
+
+def test_a_sample_left_out_costs_as_much_as_any_other(questions: Path) -> None:
+    right = {i: "no" if i % 4 else "yes" for i in range(40)}
+    predictions = [{"id": f"q{i}", "candidate": c, "text": right[i]} for i in range(30) for c in range(4)]
+    write_jsonl(questions / "p.jsonl", predictions)
+    assert run(questions).summary["metrics"]["accuracy"]["value"] == 0.75
+    assert run(questions, "dropped", on_missing="drop").summary["metrics"]["accuracy"]["value"] == 1.0
+
+
+def test_levelling_adds_invalid_candidates_with_numbers_of_their_own() -> None:
+    outputs = [
+        Output("a", 0, text="x"),
+        Output("a", 1, text="y"),
+        Output("b", 5, text="z"),
+        Output("c", invalid="none"),
+    ]
+    levelled = level(outputs)
+    assert [(o.sample_id, o.candidate, o.invalid is None) for o in levelled] == [
+        ("a", 0, True), ("a", 1, True), ("b", 5, True), ("b", 6, False), ("c", 0, False), ("c", 1, False),
+    ]  # fmt: skip
+    assert level([]) == []
+
+
+def test_baselines_stand_where_they_must(questions: Path) -> None:
+    beside = run(questions).summary["baselines"]
+    values = {name: row["metrics"]["accuracy"]["value"] for name, row in beside.items()}
+    assert values == {"majority": 0.75, "constant": 0.75, "oracle": 1.0}
+
+
+@pytest.fixture(scope="module")
+def forecasts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("forecasts")
+    write_scene_world(folder, 12, 3, tasks=("forecast",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def copied(forecasts: Path) -> Evaluation:
+    """A policy that copies its input, run and scored."""
+    policy = "copy_before"
+    (result,) = evaluate_policy([FORECASTS], forecasts / "samples.jsonl", policy, forecasts / "copied")
+    return result
+
+
+def test_a_policy_is_run_and_its_outputs_kept(forecasts: Path, copied: Evaluation) -> None:
+    values = {key: entry["value"] for key, entry in copied.summary["metrics"].items()}
+    assert values["gain_over_copy"] == pytest.approx(0.0, abs=1e-12)
+    assert values["preservation"] == 1.0
+    beside = copied.summary["baselines"]
+    assert beside["copy_before"]["metrics"]["ssim"]["value"] == values["ssim"]  # one code path
+    assert beside["blurred_copy"]["metrics"]["gain_over_copy"]["value"] < 0
+    assert beside["oracle"]["metrics"]["gain_over_copy"]["value"] == 1.0
+    samples = load_samples(forecasts / "samples.jsonl")
+    kept, problems = load_outputs(forecasts / "copied" / "outputs" / "predictions.jsonl", samples)
+    assert len(kept) == 12 and not problems
+    assert all(output.image is not None for output in kept)
+
+
+def test_outputs_that_are_kept_are_not_made_again(
+    forecasts: Path, copied: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rsw_rewards.rollouts.baselines import CopyBefore
+
+    policy = "copy_before"
+    made: list[str] = []
+    original = CopyBefore.answer
+    monkeypatch.setattr(CopyBefore, "answer", lambda self, sample: (made.append(sample.id), original(self, sample))[1])
+    (again,) = evaluate_policy([FORECASTS], forecasts / "samples.jsonl", policy, forecasts / "copied", resume=True)
+    assert len(made) == 12  # by the baseline of that name alone
+    assert again.summary == copied.summary
+
+
+class _Page(HTMLParser):
+    """What a page asks for, and whether its tags are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for key, value in attrs if key in ("src", "href")]
+        if tag not in ("meta", "img", "br", "link", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_holds_its_pictures_and_needs_no_network(forecasts: Path, copied: Evaluation) -> None:
+    text = (forecasts / "copied" / "report.html").read_text()
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    assert len(page.addresses) >= 12 * 3  # input, forecast and truth of every sample
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not re.findall(r"https?://", "".join(page.addresses))
+    for words in ("copy_before", "gain_over_copy", "true future", "forecast"):
+        assert words in text
+
+
+def test_rewards_of_a_file_are_those_of_the_scorer(questions: Path) -> None:
+    components = [{"use": "exact_match", "weight": 3.0}, {"use": "answer_format"}]
+    rubric = parse_rubric({"components": components}, "rubric")
+    samples = load_samples(questions / "s.jsonl")
+    predictions = [
+        {"id": f"q{i}", "candidate": c, "text": ("no", "<answer>yes</answer>", "no or yes")[(i + c) % 3]}
+        for i in range(39)  # the last one is missing
+        for c in range(2)
+    ]
+    write_jsonl(questions / "p.jsonl", predictions)
+    table, records, problems = score_file(rubric, questions / "s.jsonl", questions / "p.jsonl", questions / "out")
+    outputs, _ = load_outputs(questions / "p.jsonl", samples)
+    trained = rewards(score_in_process(rubric, Batch.of(samples, outputs)), rubric)
+    theirs = {(row["sample"], row["candidate"]): row["reward"] for row in trained.to_dict("records")}
+    ours = {(record["id"], record["candidate"]): record["reward"] for record in records}
+    assert ours == theirs
+    assert ours["q39", 0] == 0.0
+    assert [problem.kind for problem in problems] == ["missing"]
+    stored = [json.loads(line) for line in (questions / "out" / "rewards.jsonl").read_text().splitlines()]
+    assert stored == records
+    assert np.isfinite(list(ours.values())).all() and len(set(ours.values())) > 1
+    assert len(ScoreTable.read(questions / "out" / "scores.parquet")) == len(table)
