@@ -53,9 +53,11 @@ def metrics_of(
                 numbers = estimates(metric, rows, features)
             except KeyError as error:  # features of another process that were not kept
                 numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
+            notes: Mapping[str, str] = metric.notes(rows.frame) if hasattr(metric, "notes") else {}
             for key, estimate in numbers.items():
                 if key in protocol.headline or not protocol.only_headline:
-                    found[key] = number(replace(estimate, reason=why) if why else estimate, n, rate)
+                    reason = why or notes.get(key, "") or estimate.reason
+                    found[key] = number(replace(estimate, reason=reason), n, rate)
     ordered = [key for key in protocol.headline if key in found]
     return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
 

@@ -39,7 +39,7 @@ class Score:
     status: Status = Status.OK
     raw: Mapping[str, float] = field(default_factory=dict)
     """The metric in its natural units (IoU, dB, metres)."""
-    stats: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stats: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     """Additive sufficient statistics, each of a fixed shape, float64 or integer."""
     reason: str = ""
     """In words a person can act on."""
