@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.evaluation.run import CHUNK, Progress, batch_of, silent
+from rsw_rewards.evaluation.run import CHUNK, Progress, batch_of, load_pair, silent
 from rsw_rewards.rubric import Rubric, rewards
-from rsw_rewards.samples import Output, Problem, load_outputs, load_samples, write_jsonl
+from rsw_rewards.samples import Output, Problem, write_jsonl
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
 
@@ -33,8 +33,7 @@ def score_file(
     Returns:
         The score table, the records of ``rewards.jsonl``, and the problems of the predictions file.
     """
-    asked = load_samples(samples, roots, limit)
-    outputs, problems = load_outputs(predictions, asked, roots, on_missing)
+    asked, outputs, problems = load_pair(samples, predictions, roots, limit, on_missing)
     with Scorer(rubric, workers=workers) as scorer:
         scorer.check(asked)
         tables = []

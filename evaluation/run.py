@@ -260,8 +260,7 @@ def evaluate_file(
     **options: Any,
 ) -> list[Evaluation]:
     """Score a predictions file by one or more protocols; several get a folder each below ``out``."""
-    asked = load_samples(samples, roots, limit)
-    outputs, problems = load_outputs(predictions, asked, roots, on_missing)
+    asked, outputs, problems = load_pair(samples, predictions, roots, limit, on_missing)
     if on_missing != "drop":
         outputs = level(outputs)
     about = {"samples": str(samples), "predictions": str(predictions)}
@@ -277,6 +276,25 @@ def evaluate_file(
         )
         for protocol in protocols
     ]
+
+
+def load_pair(
+    samples: Path, predictions: Path, roots: Sequence[Path] = (), limit: int | None = None, on_missing: str = "invalid"
+) -> tuple[list[Sample], list[Output], list[Problem]]:
+    """The first ``limit`` samples of a file, the outputs for them, and the problems of the predictions file.
+
+    Predictions for the samples after the limit are no problem, so all samples are read.
+    """
+    every = load_samples(samples, roots)
+    outputs, problems = load_outputs(predictions, every, roots, on_missing)
+    asked = every[:limit]
+    known = {sample.id for sample in asked}
+    later = {sample.id for sample in every} - known
+    return (
+        asked,
+        [output for output in outputs if output.sample_id in known],
+        [problem for problem in problems if not (problem.kind == "missing" and problem.where in later)],
+    )
 
 
 def level(outputs: Sequence[Output]) -> list[Output]:

@@ -263,7 +263,8 @@ def compare(
 
     shown = Table(title=f"differences to {runs[0]}")
     for column in ("run", "metric", "base", "run's", "difference", "95 % interval", "scenes"):
-        shown.add_column(column, justify="left" if column in ("run", "metric") else "right")
+        words = column in ("run", "metric")
+        shown.add_column(column, justify="left" if words else "right", no_wrap=column != "run", overflow="fold")
     for row in rows:
         interval = "-" if row["ci95"] is None else f"{row['ci95'][0]:+.4f} to {row['ci95'][1]:+.4f}"
         difference = "-" if row["difference"] is None else f"{row['difference']:+.4f}"

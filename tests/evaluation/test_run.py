@@ -111,6 +111,14 @@ def test_a_sample_left_out_costs_as_much_as_any_other(questions: Path) -> None:
     assert run(questions, "dropped", on_missing="drop").summary["metrics"]["accuracy"]["value"] == 1.0
 
 
+def test_predictions_after_the_limit_are_no_problem(questions: Path) -> None:
+    write_jsonl(questions / "p.jsonl", [{"id": f"q{i}", "text": "no"} for i in range(1, 30)])
+    result = run(questions, limit=10)
+    assert [(problem.kind, problem.where) for problem in result.problems] == [("missing", "q0")]
+    assert result.summary["n"] == 10
+    assert result.summary["metrics"]["accuracy"]["n"] == 10
+
+
 def test_levelling_adds_invalid_candidates_with_numbers_of_their_own() -> None:
     outputs = [
         Output("a", 0, text="x"),
