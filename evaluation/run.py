@@ -20,6 +20,7 @@ from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples, output_to_json, write_jsonl
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
+from rsw_rewards.verifiers.answers import chance_corrected
 
 CHUNK = 512
 """Outputs that are scored, and written, at once: what a kill can cost, and what memory holds."""
@@ -106,6 +107,7 @@ def evaluate(
         summary["problems"] = count_problems(problems)
         summary["left_out"] = {"samples_of_other_tasks": len(samples) - len(chosen)}
         summary["baselines"] = _baselines(protocol, chosen, scorer, verifiers, bank, progress)
+        add_chance_corrected(summary)
         summary["config_hash"] = config["config_hash"]
         summary["versions"] = config["versions"]
         summary["encoders"] = bank.weights()
@@ -208,6 +210,15 @@ def count_problems(problems: Iterable[Problem]) -> dict[str, Any]:
     for problem in listed:
         kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
     return {"counts": kinds, "first": [str(problem) for problem in listed[:10]]}
+
+
+def add_chance_corrected(summary: dict[str, Any]) -> None:
+    """Put ``chance_corrected`` beside every accuracy: 0 for answering the commonest answer of every kind, 1 for perfect."""
+    majority = summary["baselines"].get("majority", {}).get("metrics", {})
+    for key in ("accuracy", "oa", "aa"):
+        entry, guess = summary["metrics"].get(key), (majority.get(key) or {}).get("value")
+        if entry and entry["value"] is not None and guess is not None and guess < 1:
+            entry["chance_corrected"] = chance_corrected(entry["value"], guess)
 
 
 def _baselines(

@@ -499,6 +499,11 @@ def _print_evaluation(result: Evaluation, out: Path) -> None:
     if not console.is_terminal:  # a log file has room
         console.width = max(console.width, 60 + 16 * len(summary["baselines"]))
     console.print(shown)
+    for key, entry in summary["metrics"].items():
+        if "chance_corrected" in entry:
+            typer.echo(
+                f"{key} above chance (0: the commonest answer of every kind, 1: perfect): {number(entry['chance_corrected'])}"
+            )
     for reason in dict.fromkeys(entry["reason"] for entry in summary["metrics"].values() if "reason" in entry):
         keys = ", ".join(key for key, entry in summary["metrics"].items() if entry.get("reason") == reason)
         typer.echo(f"{keys}: {reason}")

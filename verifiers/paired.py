@@ -223,6 +223,8 @@ class Paired(Verifier):
     needs = frozenset({"output.image", "reference.images"})
     Config: ClassVar[type[PairedConfig]] = PairedConfig
     reads_before = False
+    bounds: ClassVar[tuple[float, float] | None] = None
+    """Range that the mean cannot leave."""
     worst = 0.0
     """What an invalid output counts as in the mean that :meth:`metrics` reports."""
 
@@ -253,7 +255,7 @@ class Paired(Verifier):
         return self.name if self.config.region == "all" else f"{self.name}_{self.config.region}"
 
     def metrics(self) -> Sequence[Metric]:
-        return (MeanValue(self.key, self.name, self.worst),)
+        return (MeanValue(self.key, self.name, self.worst, self.bounds),)
 
 
 @register
@@ -261,6 +263,7 @@ class Ssim(Paired):
     """Structural similarity of the forecast to the true future."""
 
     name = "ssim"
+    bounds = (-1.0, 1.0)
     card = Card(
         summary="Structural similarity (11 x 11 Gaussian window, RGB) of the forecast to the true future, as the mean over a region.",
         range="[-1, 1], 1 = equal; an invalid output counts as 0 in the mean",
@@ -311,6 +314,7 @@ class L1(Paired):
     """Mean absolute difference of the forecast to the true future."""
 
     name = "l1"
+    bounds = (0.0, 1.0)
     worst = 1.0
     card = Card(
         summary="Mean absolute difference of the forecast to the true future over a region.",
