@@ -13,8 +13,8 @@ from rsw_rewards.errors import ConfigError
 def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
     """Join the Ray cluster at ``address``, or start one on this machine. Does nothing where Ray already runs.
 
-    Workers import the installed package, so nothing is shipped to them (no ``runtime_env``). A cluster that is started here
-    ends with this process.
+    Workers import the installed package: no working directory is shipped, because from the root of a checkout our folder
+    ``verifiers`` would shadow the package of that name that others use. A cluster that is started here ends with this process.
 
     Args:
         address: a running cluster (``"auto"``, ``"host:port"``); None starts one here.
@@ -23,6 +23,8 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
     Raises:
         ConfigError: there is no cluster at ``address``.
     """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else actors without a share of a GPU see none
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         # With a token of its own the cluster stays closed to other users of the machine, and Ray does not write one to
         # the home directory with a warning.
