@@ -65,14 +65,23 @@ def statistic(metric: Metric, rows: Rows, features: FeatureLookup | None = None)
     if not isinstance(metric, AdditiveMetric):
         return lambda weight: metric.compute(rows.frame, rows.stats, weight[rows.scene], features)
     additive = metric
-    sums: dict[str, np.ndarray] = {}
+    places: dict[str, tuple[slice, tuple[int, ...]]] = {}
+    columns: list[np.ndarray] = []
+    width = 0
     for name, term in additive.terms(rows.frame, rows.stats).items():
-        flat = np.zeros((len(rows.scenes), *term.shape[1:]))
-        np.add.at(flat, rows.scene, term)
-        sums[name] = flat
-    return lambda weight: dict(
-        additive.from_sums({name: np.tensordot(weight, part, axes=1) for name, part in sums.items()})
-    )
+        per_scene = np.zeros((len(rows.scenes), *term.shape[1:]))
+        np.add.at(per_scene, rows.scene, term)
+        columns.append(per_scene.reshape(len(rows.scenes), -1))
+        places[name] = (slice(width, width + columns[-1].shape[1]), per_scene.shape[1:])
+        width += columns[-1].shape[1]
+    # Side by side, so that a resample costs one product, however many sums a metric reads.
+    matrix = np.concatenate(columns, axis=1) if columns else np.zeros((len(rows.scenes), 0))
+
+    def numbers(weight: np.ndarray) -> Numbers:
+        sums = weight @ matrix
+        return dict(additive.from_sums({name: sums[place].reshape(shape) for name, (place, shape) in places.items()}))
+
+    return numbers
 
 
 def estimates(metric: Metric, table: ScoreTable, features: FeatureLookup | None = None) -> dict[str, Estimate]:
