@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import Any
 
-from rsw_rewards.cluster import ensure_ray
+from rsw_rewards.cluster import ensure_ray, require_gpus
 from rsw_rewards.contracts import Batch, Context, Verifier
+from rsw_rewards.errors import ConfigError, RswError, RunStopped
 from rsw_rewards.rubric import Component
 from rsw_rewards.scorer import Failure, guarded, parts
 from rsw_rewards.scores import Score, Status
@@ -16,6 +18,14 @@ DEATHS = 2
 """How often one batch may take its process with it before it is divided, or given up when it cannot be."""
 START_TIMEOUT_S = 300.0
 """How long an actor may take to start and load its weights, which a component's own time limit does not count."""
+STARTS = 3
+"""How many actors in a row may die before they are ready to work, until the run stops."""
+PATIENCE = 32
+"""How many actors in a row may be lost to a batch, without a single answer between, until the rest of it is given up.
+
+More than the halvings that lead to a few outputs at fault; without it a verifier that hangs on everything would hold a run for
+twice the number of outputs times its time limit, before anything could count the failures.
+"""
 
 
 class _Scorer:
@@ -48,18 +58,33 @@ class ScoringActors:
     An actor is set up before it is given work, so the clock of ``timeout_s`` runs only while a verifier scores. An actor that
     overruns is killed and replaced; one that dies is replaced. Either way its batch is halved and done again, until only the
     output at fault is left and takes the status ``timeout`` or ``error``.
+
+    Raises:
+        ConfigError: the verifier cannot be sent to an actor, or the cluster lacks the GPUs. A call raises it where the verifier
+            cannot be set up there, and :class:`RunStopped` where no actor can be started.
     """
 
     def __init__(self, component: Component, verifier: Verifier, context: Context, count: int, num_gpus: float) -> None:
         ensure_ray()
         import ray
 
+        require_gpus(num_gpus)
         self._component, self._verifier = component, verifier
         remote: Any = ray.remote(max_restarts=0, max_task_retries=0, num_gpus=num_gpus, num_cpus=0.1)
         self._actor = remote(_Scorer)
-        self._payload = (ray.put(verifier), ray.put(context))
+        try:
+            self._payload = (ray.put(verifier), ray.put(context))
+        except TypeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"the verifier {component.label!r} cannot be sent to another process: {reason}; make in setup() what cannot be pickled"
+            ) from error
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
+        self._dead_starts = 0
+        self._lost_in_a_row = 0
+        self._pace = 0.0
+        """Seconds per output in the latest call that gave scores: a verifier that is slow, not hung, is given smaller batches."""
         self._count = count
         for _ in range(count):
             self._start()
@@ -70,56 +95,110 @@ class ScoringActors:
 
     def __call__(self, batch: Batch) -> list[Score]:
         """Scores of the batch, in its order."""
-        import ray
-
         scores: list[Score | None] = [None] * len(batch)
         queue = deque(self._split(batch))
         running: dict[Any, tuple[Any, _Job, float]] = {}
-
-        def settle(job: _Job, result: list[Score] | Failure) -> None:
-            if not isinstance(result, Failure):
-                for row, score in zip(job.rows, result, strict=True):
-                    scores[row] = score
-                return
-            halves = parts(job.batch, self._verifier)
-            if halves:
-                queue.extend(_Job(job.batch.take(half), [job.rows[row] for row in half]) for half in halves)
-                return
-            for row in job.rows:
-                scores[row] = Score(None, result.status, reason=result.reason)
-
-        while queue or running:
-            while queue and self._idle:
-                actor, job = self._idle.pop(), queue.popleft()
-                running[actor.score.remote(job.batch)] = (actor, job, time.monotonic())
-            ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=self._patience(running))
-            for ref in ready:
-                if ref in self._starting:
-                    self._started(ref)
-                else:
-                    actor, job, _ = running.pop(ref)
-                    try:
-                        settle(job, ray.get(ref))
-                        self._idle.append(actor)
-                    except ray.exceptions.RayError as error:
-                        self._start()
-                        self._died(job, error, queue, settle)
-            self._check_starts()
-            for ref in self._overdue(running):
-                actor, job, _ = running.pop(ref)
-                ray.kill(actor, no_restart=True)
-                self._start()
-                settle(job, Failure(f"no answer within {self._component.timeout_s} s", Status.TIMEOUT))
+        self._lost_in_a_row = 0
+        try:
+            while queue or running:
+                self._give_work(queue, running)
+                self._collect(queue, running, scores)
+                self._check_starts()
+                self._kill_overdue(queue, running, scores)
+                if self._lost_in_a_row >= PATIENCE:
+                    self._give_up(queue, scores)
+        except BaseException:  # nobody waits for these any more
+            for actor, _, _ in running.values():
+                self._replace(actor)
+            raise
         return [score for score in scores if score is not None]
 
+    @staticmethod
+    def _settle(job: _Job, result: list[Score], scores: list[Score | None]) -> None:
+        for row, score in zip(job.rows, result, strict=True):
+            scores[row] = score
+
+    def _fail(self, job: _Job, failure: Failure, queue: deque[_Job], scores: list[Score | None]) -> None:
+        """Divide a job whose call failed; where that cannot be done, its outputs take the failure."""
+        halves = parts(job.batch, self._verifier)
+        # In front: halving goes on until the output at fault is found, before the next part is risked.
+        queue.extendleft(_Job(job.batch.take(half), [job.rows[row] for row in half]) for half in reversed(halves))
+        if not halves:
+            self._settle(job, [Score(None, failure.status, reason=failure.reason)] * len(job.rows), scores)
+
+    def _give_work(self, queue: deque[_Job], running: dict[Any, tuple[Any, _Job, float]]) -> None:
+        while queue and self._idle:
+            actor, job = self._idle.pop(), queue.popleft()
+            ref = actor.score.remote(job.batch)
+            running[ref] = (actor, job, time.monotonic())
+
+    def _collect(
+        self, queue: deque[_Job], running: dict[Any, tuple[Any, _Job, float]], scores: list[Score | None]
+    ) -> None:
+        import ray
+
+        ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=self._patience(running))
+        for ref in ready:
+            if ref in self._starting:
+                self._started(ref)
+                continue
+            actor, job, since = running.pop(ref)
+            try:
+                result = ray.get(ref)
+            except ray.exceptions.RayTaskError as error:  # what it gave cannot be sent back
+                result = Failure(f"{type(error.cause).__name__}: {str(error.cause).strip().splitlines()[0]}")
+            except ray.exceptions.RayError as error:
+                self._start()
+                self._lost_in_a_row += 1
+                job.deaths += 1
+                if job.deaths < DEATHS:
+                    queue.appendleft(job)
+                else:
+                    reason = f"its process died {job.deaths} times ({type(error).__name__})"
+                    self._fail(job, Failure(reason), queue, scores)
+                continue
+            self._idle.append(actor)
+            if isinstance(result, Failure):
+                self._fail(job, result, queue, scores)
+            else:
+                self._lost_in_a_row = 0
+                self._settle(job, result, scores)
+                self._pace = (time.monotonic() - since) / len(job.rows)
+
+    def _kill_overdue(
+        self, queue: deque[_Job], running: dict[Any, tuple[Any, _Job, float]], scores: list[Score | None]
+    ) -> None:
+        for ref in self._overdue(running):
+            actor, job, _ = running.pop(ref)
+            self._replace(actor)
+            self._lost_in_a_row += 1
+            failure = Failure(f"no answer within {self._component.timeout_s} s", Status.TIMEOUT)
+            self._fail(job, failure, queue, scores)
+
+    def _give_up(self, queue: deque[_Job], scores: list[Score | None]) -> None:
+        status = Status.ERROR if self._component.timeout_s is None else Status.TIMEOUT
+        reason = f"not tried: {self._lost_in_a_row} calls before it hung or died, one after another"
+        for job in queue:
+            self._settle(job, [Score(None, status, reason=reason)] * len(job.rows), scores)
+        queue.clear()
+
+    def _replace(self, actor: Any) -> None:
+        import ray
+
+        ray.kill(actor, no_restart=True)
+        self._start()
+
     def _split(self, batch: Batch) -> list[_Job]:
-        """Whole groups in equal shares, one share per actor."""
-        if self._verifier.scope == "population" or self._count == 1:
+        """Whole groups in equal shares, one share per actor; more of them where one would use up half of the time limit."""
+        wanted = self._count
+        if self._component.timeout_s is not None:
+            wanted = max(wanted, math.ceil(len(batch) * self._pace / (self._component.timeout_s / 2)))
+        if self._verifier.scope == "population" or wanted == 1:
             return [_Job(batch, list(range(len(batch))))]
         groups: dict[str, list[int]] = {}
         for row, group in enumerate(batch.groups):
             groups.setdefault(group, []).append(row)
-        shares: list[list[int]] = [[] for _ in range(min(self._count, len(groups)))]
+        shares: list[list[int]] = [[] for _ in range(min(wanted, len(groups)))]
         for number, rows in enumerate(groups.values()):
             shares[number * len(shares) // len(groups)].extend(rows)
         return [_Job(batch.take(rows), rows) for rows in shares]
@@ -128,23 +207,36 @@ class ScoringActors:
         import ray
 
         actor, _ = self._starting.pop(ref)
-        ray.get(ref)  # a verifier that cannot be set up stops the run with its own error
+        try:
+            ray.get(ref)
+        except (
+            ray.exceptions.RayTaskError
+        ) as error:  # a verifier that cannot be set up stops the run with its own error
+            self._start()  # so that a later call says the same
+            if isinstance(error.cause, RswError):
+                raise error.cause from None
+            raise ConfigError(
+                f"{self._component.label!r} cannot be set up: {type(error.cause).__name__}: {error.cause}"
+            ) from None
+        except ray.exceptions.RayError as error:
+            self._start()
+            self._dead_starts += 1
+            if self._dead_starts >= STARTS:
+                raise RunStopped(
+                    f"{self._dead_starts} processes in a row died while {self._component.label!r} was being set up "
+                    f"({type(error).__name__}); is there memory enough for it?"
+                ) from error
+            return
+        self._dead_starts = 0
         self._idle.append(actor)
 
     def _check_starts(self) -> None:
-        for actor, since in self._starting.values():
+        for _, since in self._starting.values():
             if time.monotonic() - since > START_TIMEOUT_S:
-                raise TimeoutError(
-                    f"no actor for {self._component.label!r} within {START_TIMEOUT_S:.0f} s; does the cluster have what it asks for? {actor}"
+                raise RunStopped(
+                    f"no process for {self._component.label!r} was ready within {START_TIMEOUT_S:.0f} s; "
+                    f"does the cluster have the processors and GPUs it asks for?"
                 )
-
-    @staticmethod
-    def _died(job: _Job, error: Exception, queue: deque[_Job], settle: Any) -> None:
-        job.deaths += 1
-        if job.deaths < DEATHS:
-            queue.append(job)
-        else:
-            settle(job, Failure(f"its process died {job.deaths} times ({type(error).__name__})"))
 
     def _patience(self, running: dict[Any, tuple[Any, _Job, float]]) -> float:
         limit = self._component.timeout_s
@@ -154,11 +246,16 @@ class ScoringActors:
         return max(0.01, min(5.0, soonest))
 
     def _overdue(self, running: dict[Any, tuple[Any, _Job, float]]) -> list[Any]:
+        """Calls past their time; one that has answered meanwhile is not among them."""
         limit = self._component.timeout_s
         if limit is None:
             return []
+        import ray
+
         now = time.monotonic()
-        return [ref for ref, (_, _, since) in running.items() if now - since > limit]
+        late = [ref for ref, (_, _, since) in running.items() if now - since > limit]
+        answered = set(ray.wait(late, num_returns=len(late), timeout=0)[0]) if late else set()
+        return [ref for ref in late if ref not in answered]
 
     def close(self) -> None:
         """Stop the actors."""

@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
+
+# How long an example takes says nothing about the code where cores are shared.
+settings.register_profile("busy", deadline=None, max_examples=50)
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 import time
 
-from rsw_rewards.contracts import Batch, Card, Verifier, verifier
+from rsw_rewards.contracts import Batch, Card, Context, Verifier, verifier
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.images import read_mask
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
 
@@ -40,6 +44,10 @@ class Faulty(Verifier):
                     pass
                 case "sleep":
                     time.sleep(3600)
+                case "stuck":
+                    scores.append(Score(0.5, raw={"x": threading.Lock()}))  # type: ignore[dict-item]
+                case "exit":
+                    sys.exit(3)
                 case "die":
                     os.kill(os.getpid(), signal.SIGKILL)
                 case _:
@@ -57,3 +65,55 @@ class GroupSize(Verifier):
 
     def score(self, batch: Batch) -> list[Score]:
         return [Score(min(1.0, list(batch.groups).count(group) / 4)) for group in batch.groups]
+
+
+class NoWeights(Faulty):
+    """Cannot be set up."""
+
+    def setup(self, context: Context) -> None:
+        raise ConfigError("the weights are not there")
+
+
+class DiesInSetup(Faulty):
+    """Takes its process with it before it can score."""
+
+    def setup(self, context: Context) -> None:
+        os._exit(1)
+
+
+class Remembers(Faulty):
+    """Scores by how many batches it has observed."""
+
+    def __init__(self, config: object = None) -> None:
+        super().__init__(config)
+        self.seen = 0
+
+    def score(self, batch: Batch) -> list[Score]:
+        return [Score(min(1.0, self.seen / 10))] * len(batch)
+
+    def observe(self, batch: Batch) -> None:
+        self.seen += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"seen": self.seen} if self.seen else {}
+
+
+class BadInvalid(Faulty):
+    """Fails on the outputs that nothing looks at."""
+
+    def invalid(self, sample: Sample, reason: str) -> Score:
+        raise RuntimeError("no such statistic")
+
+
+@verifier(tasks={"change_mask"})
+def changed_share(sample: Sample, output: Output) -> float:
+    """The share of changed pixels."""
+    assert output.mask is not None
+    return float(read_mask(output.mask).mean())
+
+
+@verifier(tasks={"change_qa"})
+def slow(sample: Sample, output: Output) -> float:
+    """A tenth of a second for each output."""
+    time.sleep(0.1)
+    return 0.5

@@ -178,3 +178,41 @@ def test_a_rubric_stands_alone_or_inside_a_run_configuration(tmp_path: Path) -> 
     (tmp_path / "a.yaml").write_text("components: [{use: a, weight: 2}]")
     (tmp_path / "b.yaml").write_text("method: grpo\nrubric: {components: [{use: a, weight: 2}]}")
     assert load_rubric(tmp_path / "a.yaml") == load_rubric(tmp_path / "b.yaml")
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+optional_groups = st.lists(
+    st.lists(
+        st.one_of(st.tuples(st.floats(0, 1), st.just(OK)), st.tuples(st.none(), st.sampled_from([ERROR, TIMEOUT]))),
+        min_size=4,
+        max_size=4,
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(optional_groups, st.sampled_from(["weighted_sum", "normalize_each"]))
+def test_an_optional_failure_ranks_a_group_as_if_the_component_were_not_there(groups: list, combine: str) -> None:
+    others = [ok(0.1, 0.9, 0.4, 0.4)] * len(groups)
+    scores = table(a=groups, b=others)
+    with_it = rewards(scores, rubric(Component(use="a", required=False), B, combine=combine))["reward"].to_numpy()
+    without = rewards(scores, rubric(B, combine=combine))["reward"].to_numpy()
+    assert not np.isnan(with_it).any()
+    for number, group in enumerate(groups):
+        if any(status in (ERROR, TIMEOUT) for _, status in group):
+            rows = slice(4 * number, 4 * number + 4)
+            assert with_it[rows].tolist() == without[rows].tolist()
+
+
+@given(optional_groups)
+def test_a_failed_score_never_becomes_a_zero(groups: list) -> None:
+    scores = table(a=groups)
+    for required in (True, False):
+        reward_of = rewards(scores, rubric(Component(use="a", required=required)))["reward"].to_numpy()
+        failed = np.array([value is None for group in groups for value, _ in group])
+        assert np.isnan(reward_of[failed]).all()
+    stats = component_stats(scores, rubric(A))
+    known = [value for group in groups for value, _ in group if value is not None]
+    assert np.isnan(stats["reward/a/mean"]) if not known else stats["reward/a/mean"] == pytest.approx(np.mean(known))
