@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import rsw_rewards
-from rsw_rewards.config import read_yaml
+from rsw_rewards.config import read_yaml, validated
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.training import encoders, supervised, tokenizer
 
@@ -31,7 +31,7 @@ def run(path: Path) -> None:
     if method not in TRAINERS:
         raise ConfigError(f"{path}: 'method' is {method!r}; it must be one of {', '.join(TRAINERS)}")
     config, train = TRAINERS[method]
-    train(config(**content))
+    train(validated(config, content, str(path)))
 
 
 def main(names: Sequence[str]) -> int:
