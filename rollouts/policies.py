@@ -85,10 +85,12 @@ class TokenWorldModelPolicy(Policy):
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         import torch
+        from transformers.utils import logging
 
         from rsw_rewards.rollouts.token_world_model import load_world_model
 
         torch.set_num_threads(threads)
+        logging.disable_progress_bar()  # a bar for half a second of loading
         try:
             self._world = load_world_model(self.path, device)
         except FileNotFoundError as error:

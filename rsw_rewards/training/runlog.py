@@ -78,11 +78,9 @@ class RunLog(TrainerCallback):
             self._line(state.global_step)
 
     def _line(self, step: int) -> None:
+        names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
         if not self._header:
-            names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
-            self.console.print(
-                " ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold", highlight=False
-            )
+            self.say(" ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold")
             self._header = True
         cells = [
             f"{step:d}/{self.steps}",
@@ -94,7 +92,6 @@ class RunLog(TrainerCallback):
             _number(self._mean("time/exposed_share"), 3),
             _number(self._mean("failed"), 0),
         ]
-        names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
         self.say(" ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)))
 
     def say(self, line: str, style: str | None = None) -> None:
