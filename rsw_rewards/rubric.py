@@ -6,7 +6,7 @@ Everything here is a pure function of the table, so rewards can be computed agai
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rsw_rewards.contracts import Verifier, build
-from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.errors import ConfigError, InputError, RunStopped
 from rsw_rewards.samples import OUTPUT_FIELDS, Sample, Task
 from rsw_rewards.scores import ScoreTable, Status
 
@@ -25,7 +25,10 @@ FAILED = (Status.ERROR, Status.TIMEOUT)
 
 
 class Gate(BaseModel):
-    """A condition on another component's value: until it is met, the gated component counts as 0."""
+    """A condition on another component's value: until it is met, the gated component counts as 0.
+
+    It is open for samples that the other component does not score, since no answer to them could open it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +48,7 @@ class Component(BaseModel):
     name: str = ""
     """What its rows and logs are called; the verifier's name where left out."""
     config: dict[str, Any] = {}
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Share in the weighted mean. A penalty is a verifier that gives 1 when clean; there are no negative weights."""
     tasks: frozenset[Task] | None = None
     """Tasks it is asked about; all that the verifier knows where left out."""
@@ -75,7 +78,7 @@ class Rubric(BaseModel):
 
     components: tuple[Component, ...] = Field(min_length=1)
     combine: Literal["weighted_sum", "normalize_each"] = "weighted_sum"
-    max_error_rate: float = Field(default=0.05, gt=0, le=1)
+    max_error_rate: float = Field(default=0.05, ge=0, le=1)
     """Share of the last :data:`ERROR_WINDOW` required scores that may fail before a run stops."""
 
     @model_validator(mode="after")
@@ -143,13 +146,18 @@ def check_rubric(rubric: Rubric, verifiers: Sequence[Verifier], samples: Iterabl
     """Check before a run that the rubric can score the samples.
 
     Raises:
-        ConfigError: a verifier that only measures has a weight; a task has no component with a weight; a sample lacks what a
-            verifier reads.
+        ConfigError: a verifier that only measures has a weight or is to open a gate; a task has no component with a weight; a
+            sample lacks what a verifier reads.
     """
     rewarded: set[Task] = set()
     for component, verifier in zip(rubric.components, verifiers, strict=True):
         if not verifier.rewarding and component.weight > 0:
             raise ConfigError(f"{component.label!r} only measures and gives no reward; set its weight to 0")
+        shut = [other.label for other in rubric.components if other.gate and other.gate.component == component.label]
+        if not verifier.rewarding and shut:
+            raise ConfigError(
+                f"{component.label!r} only measures and has no value, so it can never open the gate of {shut[0]!r}"
+            )
         if component.weight > 0:
             rewarded |= component_tasks(component, verifier)
     for sample in samples:
@@ -163,7 +171,7 @@ def check_rubric(rubric: Rubric, verifiers: Sequence[Verifier], samples: Iterabl
 def _check_needs(label: str, verifier: Verifier, sample: Sample) -> None:
     for need in verifier.needs:
         kind, _, key = need.partition(".")
-        if kind == "reference" and key not in sample.reference:
+        if kind == "reference" and sample.reference.get(key) is None:
             raise ConfigError(f"{label!r} reads reference.{key}, which the sample {sample.id!r} does not have")
         if kind == "output" and not any(key in OUTPUT_FIELDS[task] for task in verifier.tasks):
             raise ConfigError(f"{label!r} reads output.{key}, which no output of its tasks has")
@@ -174,15 +182,21 @@ KEYS = ["group", "candidate"]
 
 
 def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
-    """One reward per output.
+    """One reward per output; the order of the table's rows has no say in them.
+
+    An output is left out, with NaN for its reward, where a required component of weight above 0 failed or where nothing but
+    failures is known of it (a lost rollout). Outputs that are left out have no say in the rewards of their group.
 
     ``weighted_sum``: ``sum(w v) / sum(w)`` over the components that have a value for every output of the group.
     ``normalize_each`` (GDPO, arXiv 2601.05242): each component is brought to zero mean and unit standard deviation (ddof 0)
     within its group, then ``sum(w z) / sum(w)``; such rewards are not in [0, 1].
 
     Returns:
-        Columns ``sample``, ``group``, ``candidate``, ``reward`` (NaN where a required component failed) and ``reason``, one row
-        per output in the order in which outputs first stand in the table.
+        Columns ``sample``, ``group``, ``candidate``, ``reward`` and ``reason``, one row per output in the order in which outputs
+        first stand in the table.
+
+    Raises:
+        InputError: a component scored an output twice, so that it is not known which score counts.
     """
     frame = table.frame
     columns = ["sample", "group", "candidate", "reward", "reason"]
@@ -192,27 +206,26 @@ def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
     outputs = frame.iloc[first][["sample", "group", "candidate"]].reset_index(drop=True)
     groups = pd.factorize(outputs["group"])[0]
     n, n_groups = len(outputs), int(groups.max()) + 1
-    total, mass = np.zeros(n), np.zeros(n)
-    lost = np.zeros(n, dtype=bool)
-    reason = np.full(n, "", dtype=object)
     columns_of = {component.label: _column(frame, component.label, index, n) for component in rubric.components}
-    for component in rubric.components:
-        value, failed, why = columns_of[component.label]
-        if component.weight == 0:
-            continue
-        if component.gate is not None:
-            opener, gate_failed, gate_why = columns_of[component.gate.component]
-            value = np.where(opener >= component.gate.at_least, value, np.where(np.isnan(value), np.nan, 0.0))
-            value = np.where(gate_failed, np.nan, value)
-            failed, why = (
-                failed | (gate_failed & ~np.isnan(columns_of[component.label][0])),
-                np.where(failed, why, gate_why),
-            )
+    weighty = [component for component in rubric.components if component.weight > 0]
+    gated = [_gated(component, columns_of) for component in weighty]
+
+    lost, any_failed, any_value = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    reason, optional_reason = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
+    for component, (value, failed, why) in zip(weighty, gated, strict=True):
         if component.required:
             reason = np.where(failed & (reason == ""), why, reason)
             lost |= failed
-        absent = np.bincount(groups, np.isnan(value) & ~(failed & component.required), n_groups) > 0
-        here = ~absent[groups] & ~np.isnan(value)
+        optional_reason = np.where(failed & (optional_reason == ""), why, optional_reason)
+        any_failed |= failed
+        any_value |= ~np.isnan(value)
+    reason = np.where(any_failed & ~any_value & (reason == ""), optional_reason, reason)
+    lost |= any_failed & ~any_value
+
+    total, mass = np.zeros(n), np.zeros(n)
+    for component, (value, _, _) in zip(weighty, gated, strict=True):
+        absent = np.bincount(groups, np.isnan(value) & ~lost, n_groups) > 0
+        here = ~absent[groups] & ~lost
         if rubric.combine == "normalize_each":
             value = _normalised(value, here, groups, n_groups, component.min_std)
         total[here] += component.weight * value[here]
@@ -221,6 +234,23 @@ def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
         outputs["reward"] = np.where(lost | (mass == 0), np.nan, total / mass)
     outputs["reason"] = np.where(~lost & (mass == 0), "no component has a value for this output's whole group", reason)
     return outputs
+
+
+_Column = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _gated(component: Component, columns_of: Mapping[str, _Column]) -> _Column:
+    """The column of a component after its gate."""
+    value, failed, why = columns_of[component.label]
+    if component.gate is None:
+        return value, failed, why
+    opener, gate_failed, gate_why = columns_of[component.gate.component]
+    asked = ~np.isnan(value)
+    value = np.where(
+        asked & (opener < component.gate.at_least), 0.0, value
+    )  # no value of the gate's compares as smaller
+    value = np.where(gate_failed, np.nan, value)
+    return value, failed | (gate_failed & asked), np.where(failed, why, gate_why)
 
 
 def _output_index(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -233,11 +263,17 @@ def _output_index(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return index, first
 
 
-def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> _Column:
     """One component over all outputs: values (NaN where there is none), whether they failed, and why."""
     value, failed, why = np.full(n, np.nan), np.zeros(n, dtype=bool), np.full(n, "", dtype=object)
-    rows = frame[(frame["verifier"] == label).to_numpy()]
-    at = index[(frame["verifier"] == label).to_numpy()]
+    own = (frame["verifier"] == label).to_numpy()
+    rows, at = frame[own], index[own]
+    if (times := np.bincount(at, minlength=n)).max(initial=0) > 1:
+        twice = rows.iloc[int(np.flatnonzero(times[at] > 1)[0])]
+        raise InputError(
+            f"{label!r} scored candidate {twice['candidate']} of group {twice['group']!r} more than once; number the "
+            f"candidates of a group, and give the steps of a run groups of their own"
+        )
     value[at] = rows["value"].to_numpy().astype(np.float64)
     failed[at] = rows["status"].isin(FAILED).to_numpy()
     why[at] = [f"{label}: {text}" for text in rows["reason"]]
@@ -245,11 +281,13 @@ def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> tuple
 
 
 def _normalised(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
-    known = np.where(here, value, 0.0)
-    count = np.maximum(np.bincount(groups, here, n_groups), 1)
-    mean = (np.bincount(groups, known, n_groups) / count)[groups]
-    centred = np.where(here, value - mean, 0.0)
-    std = np.sqrt(np.bincount(groups, centred**2, n_groups) / count)[groups]
+    order = np.lexsort((value, groups))  # sums in order of value do not depend on the order of rows, to the last bit
+    order = order[here[order]]
+    member, known = groups[order], value[order]
+    count = np.maximum(np.bincount(member, minlength=n_groups), 1)
+    mean = np.bincount(member, known, n_groups) / count
+    std = np.sqrt(np.bincount(member, (known - mean[member]) ** 2, n_groups) / count)[groups]
+    centred = np.where(here, value - mean[groups], 0.0)
     enough = std > max(min_std, 1e-12)  # equal values leave a rounding error that must not be blown up
     return np.where(enough, centred / np.where(enough, std, 1.0), 0.0)
 
@@ -302,18 +340,26 @@ class CircuitBreaker:
             component.label for component in self.rubric.components if component.required and component.weight > 0
         }
         frame = table.frame
-        rows = frame[frame["verifier"].isin(required) & (frame["status"] != Status.NOT_APPLICABLE)]
+        rows = frame[(frame["verifier"].isin(required) & (frame["status"] != Status.NOT_APPLICABLE)).to_numpy()]
+        if rows.empty:
+            return
+        # Output by output: a table holds component after component, and the last of them must not fill the window alone.
+        rows = rows.iloc[np.argsort(_output_index(rows)[0], kind="stable")]
         failed = rows["status"].isin(FAILED).to_numpy()
+        history = np.concatenate([np.array(self._failed, dtype=bool), failed])
         self._failed.extend(failed.tolist())
-        share = (
-            sum(self._failed) / ERROR_WINDOW
-        )  # of a full window, so that one failure at the start does not stop a run
-        if share > self.rubric.max_error_rate:
-            last = rows[failed].iloc[-1] if failed.any() else None
-            why = f"; the last: {last['verifier']} on {last['sample']}: {last['reason']}" if last is not None else ""
+        total = np.concatenate([[0], np.cumsum(history)])
+        ends = np.arange(len(history) - len(failed) + 1, len(history) + 1)
+        in_window = total[ends] - total[np.maximum(ends - ERROR_WINDOW, 0)]
+        # Of a full window, so that one failure at the start does not stop a run.
+        over = np.flatnonzero(failed & (in_window > self.rubric.max_error_rate * ERROR_WINDOW))
+        if len(over):
+            stop = int(over[0])
+            last = rows.iloc[stop]  # the failure that was one too many
             raise RunStopped(
-                f"{sum(self._failed)} of the last {len(self._failed)} required scores failed, more than max_error_rate "
-                f"{self.rubric.max_error_rate:.0%} allows{why}"
+                f"{int(in_window[stop])} of the last {min(int(ends[stop]), ERROR_WINDOW)} required scores failed, more than "
+                f"the {self.rubric.max_error_rate:.0%} of {ERROR_WINDOW} that max_error_rate allows; the last: "
+                f"{last['verifier']} on {last['sample']}: {last['reason']}"
             )
 
     def state_dict(self) -> list[bool]:

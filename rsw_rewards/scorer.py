@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.contracts import Batch, Context, Verifier
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.features import FeatureBank
+from rsw_rewards.images import ImageError
 from rsw_rewards.rubric import Component, Rubric, check_rubric, component_tasks
-from rsw_rewards.samples import Sample
+from rsw_rewards.samples import Output, Sample
 from rsw_rewards.scores import Score, ScoreTable, Status
 
 Rows = list[int]
@@ -36,7 +37,13 @@ def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     """Call a verifier and check what it gives back; nothing it does gets past this but a kill of the process."""
     try:
         scores = verifier.score(batch)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library that gives up must not end the run
+        if (
+            len(batch) == 1
+            and isinstance(error, ImageError)
+            and blames_output(error, batch.samples[0], batch.outputs[0])
+        ):
+            return [verifier.invalid(batch.samples[0], str(error))]
         return Failure(f"{type(error).__name__}: {error}")
     if not isinstance(scores, Sequence):
         return Failure(f"it gave {type(scores).__name__} instead of a list of scores")
@@ -50,6 +57,24 @@ def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
             score = Score.error("it gave a score without a value")
         checked.append(score)
     return checked
+
+
+def blames_output(error: ImageError, sample: Sample, output: Output) -> bool:
+    """Whether an image that cannot be used is a file of the output's, and not one that the sample names too."""
+    drawn = [
+        output.image,
+        *(output.images or ()),
+        output.mask,
+        output.map_before,
+        output.map_after,
+        output.buildings,
+        output.damage,
+    ]
+    paths = {image.path for image in drawn if image is not None and image.path is not None}
+    given = {image.path for image in sample.images} | {
+        getattr(item, "path", None) for item in sample.reference.values()
+    }
+    return any(str(path) in str(error) for path in paths - given)
 
 
 def parts(batch: Batch, verifier: Verifier) -> list[Rows]:
@@ -152,15 +177,20 @@ class Scorer:
             if output.lost is not None:
                 scores[row] = Score.error(f"the rollout was lost: {output.lost}")
             elif output.invalid is not None:
-                scores[row] = self.verifiers[number].invalid(batch.samples[row], output.invalid)
+                scores[row] = self._invalid(number, batch.samples[row], output.invalid)
             else:
                 scorable.append(row)
         if scorable:
-            run = self._runner(number)
             part = batch if len(scorable) == len(batch) else batch.take(scorable)
-            scores.update(zip(scorable, run(part), strict=True))
+            scores.update(zip(scorable, self._run(number, part), strict=True))
         seconds = (time.perf_counter() - start) / len(rows)
         return self._table(number, batch, rows, [scores[row] for row in rows], seconds, step, policy_version)
+
+    def _invalid(self, number: int, sample: Sample, reason: str) -> Score:
+        try:
+            return self.verifiers[number].invalid(sample, reason)
+        except Exception as error:  # a verifier's own code, guarded like the rest of it
+            return Score.error(f"{type(error).__name__}: {error} (on an invalid output: {reason})")
 
     def _table(
         self,
@@ -196,23 +226,40 @@ class Scorer:
             }
         )
 
+    def _run(self, number: int, batch: Batch) -> list[Score]:
+        try:
+            return self._runner(number)(batch)
+        except ConfigError as error:  # it cannot be set up, here or in an actor; what it scores is guarded
+            if self.strict:
+                raise
+            if (failed := self._runners.get(number)) is not None and hasattr(failed, "close"):
+                failed.close()
+            failure = Score.error(str(error))
+            self._runners[number] = lambda batch: [failure] * len(batch)
+            return self._runners[number](batch)
+
     def _runner(self, number: int) -> Callable[[Batch], list[Score]]:
         """How a component is run; made, and its verifier set up, at first use."""
         if number not in self._runners:
             component, verifier = self.rubric.components[number], self.verifiers[number]
-            # State lives in this process, so a verifier with state is scored where it observes.
-            remote = component.timeout_s is not None or (self._workers > 0 and not verifier.state_dict())
-            self._runners[number] = self._remote(component, verifier) if remote else self._local(verifier)
+            # State lives in this process, so a verifier with state is scored where it observes, also before it has any.
+            stateful = type(verifier).observe is not Verifier.observe or bool(verifier.state_dict())
+            if stateful and component.timeout_s is not None:
+                raise ConfigError(
+                    f"{component.label!r} keeps state from step to step, so it cannot run in a process that may be killed; "
+                    f"leave its 'timeout_s' out"
+                )
+            remote = component.timeout_s is not None or (self._workers > 0 and not stateful)
+            self._runners[number] = self._remote(component, verifier) if remote else self._local(component, verifier)
         return self._runners[number]
 
-    def _local(self, verifier: Verifier) -> Callable[[Batch], list[Score]]:
+    def _local(self, component: Component, verifier: Verifier) -> Callable[[Batch], list[Score]]:
         try:
             verifier.setup(self._context)
-        except ConfigError as error:
-            if self.strict:
-                raise
-            failure = Score.error(str(error))
-            return lambda batch: [failure] * len(batch)
+        except RswError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{component.label!r} cannot be set up: {type(error).__name__}: {error}") from error
         return lambda batch: bisect(lambda part: guarded(verifier, part), batch, verifier)
 
     def _remote(self, component: Component, verifier: Verifier) -> Callable[[Batch], list[Score]]:

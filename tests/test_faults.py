@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rsw_rewards import scoring_actors
 from rsw_rewards.contracts import Batch
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.images import ImageRef
 from rsw_rewards.rubric import Rubric
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scorer import Scorer
@@ -90,3 +92,56 @@ def test_a_slow_verifier_is_not_a_hung_one(ray_cluster: None) -> None:
         start = time.monotonic()
         assert statuses(scorer.score(batch(*["fine"] * 30))) == ["ok"] * 30  # 3 s in all, in calls of about 1 s
         assert time.monotonic() - start < 4.5  # without the time that killing and starting anew would take
+
+
+# --- faults the scorer itself guards against --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_library_that_exits_does_not_end_the_run(workers: int, ray_cluster: None) -> None:
+    with Scorer(rubric(), workers=workers) as scorer:
+        table = scorer.score(batch("fine", "exit", "fine"))
+    assert statuses(table) == ["ok", "error", "ok"]
+    assert table.frame["reason"].iloc[1] == "SystemExit: 3"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_nothing_is_strict_a_missing_weight_is_a_status(workers: int, ray_cluster: None) -> None:
+    with Scorer(rubric("NoWeights"), workers=workers, strict=False) as scorer:
+        for _ in range(2):
+            table = scorer.score(batch("fine", "fine"))
+            assert statuses(table) == ["error", "error"]
+            assert set(table.frame["reason"]) == {"the weights are not there"}
+
+
+def test_state_is_seen_by_every_later_score_with_actors_too(ray_cluster: None) -> None:
+    with Scorer(rubric("Remembers"), workers=2) as scorer:
+        for seen in range(3):
+            assert set(scorer.score(batch("a", "b")).frame["value"]) == {seen / 10}
+            scorer.observe(batch("a", "b"))
+    with Scorer(rubric("Remembers", timeout_s=1.0)) as scorer, pytest.raises(ConfigError, match="keeps state"):
+        scorer.score(batch("a"))
+
+
+def test_a_fault_on_an_invalid_output_is_a_status() -> None:
+    with Scorer(rubric("BadInvalid")) as scorer:
+        table = scorer.score(
+            Batch.of([Sample("s", Task.CHANGE_QA, ())], [Output("s", invalid="cut short")]),
+        )
+    assert statuses(table) == ["error"] and "no such statistic" in table.frame["reason"].iloc[0]
+
+
+def test_a_broken_picture_is_the_outputs_fault_and_a_broken_sample_is_not(tmp_path: Path) -> None:
+    broken, shared = tmp_path / "broken.png", tmp_path / "shared.png"
+    broken.write_bytes(b"no picture")
+    samples = [Sample(name, Task.CHANGE_MASK, (ImageRef(path=shared),)) for name in ("a", "b", "c")]
+    mask = ImageRef(array=np.full((2, 2), 255, np.uint8))
+    outputs = [
+        Output("a", mask=mask),
+        Output("b", mask=ImageRef(path=broken)),
+        Output("c", mask=ImageRef(path=shared)),  # an answer that names the file it was shown
+    ]
+    with Scorer(rubric("changed_share")) as scorer:
+        table = scorer.score(Batch.of(samples, outputs))
+    assert statuses(table) == ["ok", "invalid_output", "error"]
+    assert "broken.png" in table.frame["reason"].iloc[1]

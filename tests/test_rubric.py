@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.errors import ConfigError, InputError, RunStopped
 from rsw_rewards.rubric import CircuitBreaker, Component, Gate, Rubric, component_stats, load_rubric, rewards
 from rsw_rewards.scores import ScoreTable, Status
 
@@ -216,3 +216,61 @@ def test_a_failed_score_never_becomes_a_zero(groups: list) -> None:
     stats = component_stats(scores, rubric(A))
     known = [value for group in groups for value, _ in group if value is not None]
     assert np.isnan(stats["reward/a/mean"]) if not known else stats["reward/a/mean"] == pytest.approx(np.mean(known))
+
+
+@given(values_of_groups, st.randoms(use_true_random=False))
+def test_normalised_rewards_do_not_depend_on_the_order_of_rows_to_the_last_bit(groups: list, random: object) -> None:
+    scores = table(a=groups, b=[ok(0.1, 0.2, 0.7)] * len(groups))
+    of = rubric(A, B, combine="normalize_each")
+    order = list(range(len(scores)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    straight = rewards(scores, of).set_index(["group", "candidate"])["reward"]
+    shuffled = rewards(ScoreTable(scores.frame.iloc[order]), of).set_index(["group", "candidate"])["reward"]
+    assert shuffled.reindex(straight.index).equals(straight)
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_lost_output_changes_nothing_for_its_siblings(required: bool) -> None:
+    lost = (None, ERROR)
+    scores = table(a=[[(0.2, OK), (0.8, OK), lost]], b=[[(1.0, OK), (0.0, OK), lost]])
+    both = [Component(use="a", required=required), Component(use="b", required=False)]
+    alone = table(a=[ok(0.2, 0.8)], b=[ok(1.0, 0.0)])
+    for combine in ("weighted_sum", "normalize_each"):
+        of = rubric(*both, combine=combine)
+        result = rewards(scores, of)
+        assert result["reward"].tolist()[:2] == reward(alone, of)
+        assert np.isnan(result["reward"].iloc[2]) and result["reason"].iloc[2] == "a: it broke"
+
+
+def test_an_output_without_a_reward_has_no_say_in_the_spread_of_its_group() -> None:
+    scores = table(a=[[(0.5, OK), (0.5, OK), (None, ERROR)]], b=[ok(0, 1, 1)])
+    values = reward(scores, rubric(A, Component(use="b"), combine="normalize_each"))
+    assert values[:2] == pytest.approx([-0.5, 0.5]) and np.isnan(values[2])
+
+
+def test_a_gate_is_open_where_it_does_not_apply() -> None:
+    gated = Component(use="b", gate=Gate(component="a"))
+    scores = table(a=[ok(0, 1), [], [(None, NA), (None, NA)]], b=[ok(1, 1), ok(0.5, 1), ok(0.5, 1)])
+    assert reward(scores, rubric(Component(use="a", weight=0), gated)) == [0, 1, 0.5, 1, 0.5, 1]
+
+
+def test_a_score_that_stands_there_twice_is_refused() -> None:
+    scores = table(a=[ok(0.5, 1.0)])
+    with pytest.raises(InputError, match="candidate 0 of group 'g0' more than once"):
+        rewards(ScoreTable.concat([scores, scores]), rubric(A))
+
+
+def test_the_circuit_breaker_sees_every_component_of_a_large_batch() -> None:
+    scores = table(
+        a=[[(None, ERROR)] * 300], b=[ok(*[1.0] * 300)]
+    )  # component after component, as the scorer gives them
+    with pytest.raises(RunStopped, match="a on g0: it broke"):
+        CircuitBreaker(rubric(A, B)).check(scores)
+
+
+def test_the_circuit_breaker_sees_failures_in_the_middle_of_a_large_batch() -> None:
+    scores = table(a=[ok(*[1.0] * 50), [(None, TIMEOUT)] * 11, ok(*[1.0] * 400)])
+    with pytest.raises(RunStopped, match="11 of the last 61 required scores failed"):
+        CircuitBreaker(rubric(A)).check(scores)
+    allowed = table(a=[ok(*[1.0] * 50), [(None, TIMEOUT)] * 10, ok(*[1.0] * 400)])
+    CircuitBreaker(rubric(A)).check(allowed)
