@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.evaluation.run import CHUNK, Progress, batch_of, load_pair, silent
+from rsw_rewards.evaluation.progress import Progress, silent
+from rsw_rewards.evaluation.run import CHUNK, batch_of, group_chunks, load_pair, needs_whole
 from rsw_rewards.rubric import Rubric, rewards
-from rsw_rewards.samples import Output, Problem, write_jsonl
+from rsw_rewards.samples import Problem, write_jsonl
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
 
@@ -33,14 +34,12 @@ def score_file(
     Returns:
         The score table, the records of ``rewards.jsonl``, and the problems of the predictions file.
     """
-    asked, outputs, problems = load_pair(samples, predictions, roots, limit, on_missing)
+    asked, outputs, problems = load_pair(samples, predictions, roots, limit, on_missing, own=True)
     with Scorer(rubric, workers=workers) as scorer:
         scorer.check(asked)
         tables = []
-        # A population verifier sees the whole step at once in training, and so it does here.
-        whole = any(verifier.scope == "population" for verifier in scorer.verifiers)
         by_id = {sample.id: sample for sample in asked}
-        pieces = [outputs] if whole else list(_group_chunks(outputs, CHUNK))
+        pieces = list(group_chunks(outputs, CHUNK, whole=needs_whole(scorer)))
         for number, piece in enumerate(pieces):
             progress("scoring", number, len(pieces))
             tables.append(scorer.score(batch_of(by_id, piece)))
@@ -56,15 +55,3 @@ def _reward_record(row: Mapping[Any, Any]) -> dict[str, Any]:
     reward = float(row["reward"])
     record = {"id": row["sample"], "candidate": int(row["candidate"]), "reward": None if math.isnan(reward) else reward}
     return {**record, "reason": row["reason"]} if row["reason"] else record
-
-
-def _group_chunks(outputs: Sequence[Output], size: int) -> Iterator[list[Output]]:
-    """Parts of about ``size`` outputs that keep the candidates of a sample together."""
-    part: list[Output] = []
-    for output in outputs:
-        if len(part) >= size and output.sample_id != part[-1].sample_id:
-            yield part
-            part = []
-        part.append(output)
-    if part:
-        yield part

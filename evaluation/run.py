@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rsw_rewards.contracts import Batch
 from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.evaluation.generate import generate_file
+from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
 from rsw_rewards.features import FeatureBank
-from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples, output_to_json, write_jsonl
+from rsw_rewards.rollouts.policy import Request
+from rsw_rewards.samples import Output, Problem, Sample, Task, load_outputs, load_samples
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
 from rsw_rewards.verifiers.answers import chance_corrected
@@ -26,13 +28,6 @@ CHUNK = 512
 """Outputs that are scored, and written, at once: what a kill can cost, and what memory holds."""
 BASELINE_SAMPLES = 1000
 """Samples that baselines which draw pictures are run on; the first of each evaluation, and said beside the numbers."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    return None
 
 
 @dataclass
@@ -151,18 +146,40 @@ def _score(
 ) -> ScoreTable:
     """Rows of all outputs; every chunk is on disk before the next is begun."""
     done = run.done() if resume else ScoreTable()
-    complete = _complete(done, scorer)
-    todo = [output for output in outputs if (output.sample_id, output.candidate) not in complete]
-    kept = done.frame[[key in complete for key in zip(done.frame["sample"], done.frame["candidate"], strict=True)]]
-    tables = [ScoreTable(kept)]
+    complete = _complete(done, scorer, outputs)
+    todo = [output for output in outputs if output.sample_id not in complete]
+    tables = [ScoreTable(done.frame[done.frame["sample"].isin(complete)])]
     by_id = {sample.id: sample for sample in samples}
-    for start in range(0, len(todo), CHUNK):
-        progress("scoring", start, len(todo))
-        part = scorer.score(batch_of(by_id, todo[start : start + CHUNK]))
+    scored = 0
+    for piece in group_chunks(todo, CHUNK, whole=needs_whole(scorer)):
+        progress("scoring", scored, len(todo))
+        part = scorer.score(batch_of(by_id, piece))
         run.append(part)
         tables.append(part)
+        scored += len(piece)
     progress("scoring", len(todo), len(todo))
     return ScoreTable.concat(tables)
+
+
+def needs_whole(scorer: Scorer) -> bool:
+    """Whether a verifier that gives values must see all outputs at once; set-level numbers that only measure need not."""
+    return any(verifier.scope == "population" and verifier.rewarding for verifier in scorer.verifiers)
+
+
+def group_chunks(outputs: Sequence[Output], size: int, whole: bool = False) -> Iterator[list[Output]]:
+    """Parts of about ``size`` outputs that keep the candidates of a sample together; one part where ``whole``.
+
+    Args:
+        outputs: those of a sample stand together.
+    """
+    part: list[Output] = []
+    for output in outputs:
+        if not whole and len(part) >= size and output.sample_id != part[-1].sample_id:
+            yield part
+            part = []
+        part.append(output)
+    if part:
+        yield part
 
 
 def batch_of(by_id: Mapping[str, Sample], outputs: Sequence[Output]) -> Batch:
@@ -170,12 +187,13 @@ def batch_of(by_id: Mapping[str, Sample], outputs: Sequence[Output]) -> Batch:
     return Batch([by_id[output.sample_id] for output in outputs], outputs, [output.sample_id for output in outputs])
 
 
-def _complete(done: ScoreTable, scorer: Scorer) -> set[tuple[str, int]]:
-    """Outputs that every component has scored."""
+def _complete(done: ScoreTable, scorer: Scorer, outputs: Sequence[Output]) -> set[str]:
+    """Samples all of whose outputs every component has scored: a verifier of groups must see a group whole."""
     if not len(done):
         return set()
-    counts = done.frame.groupby(["sample", "candidate"])["verifier"].nunique()
-    return {key for key, count in counts.items() if count >= len(scorer.verifiers)}  # type: ignore[misc]
+    wanted = Counter(output.sample_id for output in outputs)
+    rows = done.frame.groupby("sample").size().to_dict()
+    return {name for name, count in wanted.items() if rows.get(name, 0) >= count * len(scorer.verifiers)}
 
 
 def summarise(
@@ -233,7 +251,8 @@ def _baselines(
     from rsw_rewards.rollouts.baselines import make_baseline
 
     rows: dict[str, Any] = {}
-    part = list(samples[:BASELINE_SAMPLES])
+    draws = protocol.task in (Task.FORECAST, Task.CHANGE_MASK)
+    part = list(samples[:BASELINE_SAMPLES]) if draws else list(samples)
     for number, name in enumerate(protocol.baselines):
         progress("baselines", number, len(protocol.baselines))
         try:
@@ -245,7 +264,7 @@ def _baselines(
         outputs = [output for chunk in chunks(part, CHUNK) for output in policy.generate([Request(s) for s in chunk])]
         lost = sum(output.lost is not None for output in outputs)
         by_id = {sample.id: sample for sample in part}
-        table = ScoreTable.concat(scorer.score(batch_of(by_id, piece)) for piece in chunks(outputs, CHUNK))
+        table = ScoreTable.concat(scorer.score(batch_of(by_id, piece)) for piece in group_chunks(outputs, CHUNK))
         rows[name] = {"metrics": metrics_of(protocol, verifiers, table, bank), "n": len(part) - lost}
         if lost:
             rows[name]["reason"] = f"{lost} samples do not fit it: {next(o.lost for o in outputs if o.lost)}"
@@ -290,14 +309,19 @@ def evaluate_file(
 
 
 def load_pair(
-    samples: Path, predictions: Path, roots: Sequence[Path] = (), limit: int | None = None, on_missing: str = "invalid"
+    samples: Path,
+    predictions: Path,
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    on_missing: str = "invalid",
+    own: bool = False,
 ) -> tuple[list[Sample], list[Output], list[Problem]]:
     """The first ``limit`` samples of a file, the outputs for them, and the problems of the predictions file.
 
     Predictions for the samples after the limit are no problem, so all samples are read.
     """
     every = load_samples(samples, roots)
-    outputs, problems = load_outputs(predictions, every, roots, on_missing)
+    outputs, problems = load_outputs(predictions, every, roots, on_missing, own)
     asked = every[:limit]
     known = {sample.id for sample in asked}
     later = {sample.id for sample in every} - known
@@ -345,29 +369,31 @@ def evaluate_policy(
 ) -> list[Evaluation]:
     """Run a policy on the samples and score what it makes; its outputs are kept in ``out/outputs`` as a predictions file.
 
-    With ``resume``, outputs that are there are not made again.
+    With ``resume``, only outputs that are missing or were lost are made.
     """
     from rsw_rewards.rollouts.policies import build_policy
 
     asked = load_samples(samples, roots, limit)
     tasks = {protocol.task for protocol in protocols}
     chosen = [sample for sample in asked if sample.task in tasks]
-    made = Path(out) / "outputs" / "predictions.jsonl"
-    if not (resume and made.exists()):
-        built = build_policy(policy)
-        if unknown := tasks - built.tasks:
-            raise ConfigError(f"the policy {policy!r} does not do the task {', '.join(sorted(unknown))}")
-        generate_file(
-            built, chosen, made, candidates, temperature, actors, seed, str(options.get("device", "cpu")), progress
-        )
-    outputs, problems = load_outputs(made, chosen)
-    about = {
-        "samples": str(samples),
-        "policy": policy,
-        "candidates": candidates,
-        "temperature": temperature,
-        "seed": seed,
-    }
+    if not resume and (Path(out) / "config.yaml").exists():
+        raise InputError(f"{out} holds a run already; add --resume, or give another --out")
+    built = build_policy(policy)
+    if unknown := tasks - built.tasks:
+        raise ConfigError(f"the policy {policy!r} does not do the task {', '.join(sorted(unknown))}")
+    about = {"policy": policy, "candidates": candidates, "temperature": temperature, "seed": seed}
+    made = generate_file(
+        built,
+        chosen,
+        Path(out) / "outputs",
+        about,
+        actors=actors,
+        device=str(options.get("device", "cpu")),
+        resume=resume,
+        progress=progress,
+    )
+    outputs, problems = load_outputs(made, chosen, own=True)
+    about = {"samples": str(samples), **about}
     return [
         evaluate(
             protocol,
@@ -382,31 +408,3 @@ def evaluate_policy(
         )
         for protocol in protocols
     ]
-
-
-def generate_file(
-    policy: Policy,
-    samples: Sequence[Sample],
-    path: Path,
-    candidates: int,
-    temperature: float,
-    actors: int,
-    seed: int,
-    device: str,
-    progress: Progress,
-) -> None:
-    """Run a policy and write its outputs as a predictions file, pictures in ``images`` beside it. It appears whole or not at all."""
-    from rsw_rewards.rollouts.dumps import ImageStore
-    from rsw_rewards.rollouts.pool import RolloutPool
-
-    (path.parent / "images").mkdir(parents=True, exist_ok=True)
-    store = ImageStore(path.parent / "images")
-    place = {sample.id: number for number, sample in enumerate(samples)}
-    records: list[tuple[int, dict[str, Any]]] = []
-    with RolloutPool(policy, actors=actors, device=device, chunk=32) as pool:
-        for group in pool.generate(samples, candidates, temperature, seed):
-            number = place[group[0].sample_id]
-            records += [(number, output_to_json(store.output(output), path.parent)) for output in group]
-            progress("generating", len(records), len(samples) * candidates)
-    records.sort(key=lambda entry: entry[0])  # groups come as they finish
-    write_jsonl(path, [record for _, record in records])

@@ -100,23 +100,32 @@ def estimates(metric: Metric, table: ScoreTable, features: FeatureLookup | None 
 def paired_difference(
     metric: Metric, before: ScoreTable, after: ScoreTable, features: FeatureLookup | None = None
 ) -> dict[str, Estimate]:
-    """``after - before`` of every number of a metric, over the scenes that both tables have, resampled together."""
-    common = sorted(set(before.frame["scene"]) & set(after.frame["scene"]))
+    """``after - before`` of every number of a metric, over the outputs that count in both tables; scenes are resampled together.
+
+    An output whose score failed on one side is left out on both, or the difference would be one of samples, not of runs.
+    """
+    frames = [_keyed(table) for table in (before, after)]
+    both = set(frames[0].index) & set(frames[1].index)
+    if not both:
+        return {key: Estimate(None, None, 0, "the two runs have no scored output in common") for key in metric.keys}
+    frames = [frame[frame.index.isin(both)].reset_index(drop=True) for frame in frames]
+    common = sorted(set(frames[0]["scene"]))
     sides = []
-    for table in (before, after):
-        frame = table.frame[table.frame["scene"].isin(common) & table.frame["status"].isin(COUNTED)]
+    for frame in frames:
         codes = pd.Categorical(frame["scene"], categories=common).codes.astype(np.int64)
-        frame = frame.reset_index(drop=True)
-        rows = Rows(frame, ScoreTable(frame).stats(), codes, np.asarray(common))
-        if not len(frame):
-            return {key: Estimate(None, None, 0, "the two runs have no scored scene in common") for key in metric.keys}
-        sides.append(statistic(metric, rows, features))
+        sides.append(statistic(metric, Rows(frame, ScoreTable(frame).stats(), codes, np.asarray(common)), features))
 
     def difference(weight: np.ndarray) -> Numbers:
         low, high = sides[0](weight), sides[1](weight)
         return {key: _minus(high.get(key), low.get(key)) for key in metric.keys}
 
     return _estimates(difference, metric, len(common), bounded=False)
+
+
+def _keyed(table: ScoreTable) -> pd.DataFrame:
+    """The counted rows under their scene, sample and candidate."""
+    frame = table.frame[table.frame["status"].isin(COUNTED)]
+    return frame.set_index(pd.MultiIndex.from_frame(frame[["scene", "sample", "candidate"]]))
 
 
 def _minus(high: float | None, low: float | None) -> float | None:

@@ -179,6 +179,10 @@ class SumMetric:
         return compute_additive(self, rows, stats, weight)
 
 
+_USER_PREFIX = "rsw_user_"
+"""How modules are named that a user gave as a file."""
+
+
 class NoConfig(BaseModel):
     """The configuration of a verifier that has nothing to configure."""
 
@@ -247,8 +251,11 @@ class Verifier(ABC):
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change when the verifier or its configuration does."""
-        payload = {"name": self.name, "config": self.config.model_dump(mode="json")}
+        """Twelve hexadecimal digits that change with the name, the configuration, and the text of a file that a user named."""
+        module = sys.modules.get(type(self).__module__)
+        file = getattr(module, "__file__", None) if type(self).__module__.startswith(_USER_PREFIX) else None
+        source = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
+        payload = {"name": self.name, "config": self.config.model_dump(mode="json"), "source": source}
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -363,7 +370,7 @@ def load_file(path: Path) -> ModuleType:
     path = Path(path).resolve()
     if not path.is_file():
         raise ConfigError(f"the file {path} does not exist")
-    name = f"rsw_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    name = f"{_USER_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

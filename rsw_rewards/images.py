@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded (67 million pixels, 8192 x 8192). A file that declares more is refused unread."""
+
+MAX_BYTES = 1 << 30
+"""Largest decoded size of a file with any number of bands and any type (1 GiB)."""
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff"})
 
@@ -51,8 +57,11 @@ class ImageRef:
     """Zero-based bands shown as red, green, blue; for rasters with other than three bands."""
     nodata: float | None = None
 
-    def pixels(self) -> np.ndarray:
-        """The stored array: (H, W) or (H, W, C), in the file's own dtype. Raises :class:`ImageError`."""
+    def pixels(self, colours: bool = False) -> np.ndarray:
+        """The stored array: (H, W) or (H, W, C), in the file's own dtype. Raises :class:`ImageError`.
+
+        ``colours`` turns the indices of a palette image into the colours that they stand for.
+        """
         if self.array is not None:
             return self.array
         if self.ref is not None:
@@ -61,7 +70,7 @@ class ImageRef:
             return ray.get(self.ref)[self.index]
         if self.path is None:
             raise ImageError("an image reference holds neither a path nor pixels")
-        return read_pixels(self.path)
+        return read_pixels(self.path, colours)
 
     def __str__(self) -> str:
         return str(self.path) if self.path is not None else f"image {(self.sha256 or 'in memory')[:12]}"
@@ -81,15 +90,24 @@ def _check_size(height: int, width: int, where: Path) -> None:
         )
 
 
+def _check_bytes(shape: tuple[int, ...], itemsize: int, where: Path) -> None:
+    """Refuse arrays that are no image, or that are too large in pixels or in bytes."""
+    if len(shape) not in (2, 3):
+        raise ImageError(f"{where} has shape {shape}; an image is (H, W) or (H, W, C)")
+    _check_size(shape[0], shape[1], where)
+    if math.prod(shape) * itemsize > MAX_BYTES:
+        raise ImageError(
+            f"{where} declares an array of {shape}, more than the {MAX_BYTES:,} bytes that are read; tile it first"
+        )
+
+
 def _read_npz(path: Path) -> np.ndarray:
     """The array of an ``.npy`` file or the only array of an ``.npz`` file, bands last. Object arrays (pickles) are refused."""
     try:
         # Members are memory-limited by their declared shape, which is read before the data.
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         if isinstance(loaded, np.ndarray):
-            if loaded.ndim not in (2, 3):
-                raise ImageError(f"{path} has shape {loaded.shape}; an image is (H, W) or (H, W, C)")
-            _check_size(loaded.shape[0], loaded.shape[1], path)
+            _check_bytes(loaded.shape, loaded.dtype.itemsize, path)
             return np.asarray(loaded)
         with loaded:
             names = loaded.files
@@ -100,12 +118,10 @@ def _read_npz(path: Path) -> np.ndarray:
                 read_header = (
                     np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 )
-                shape, _, _ = read_header(member)
-            if len(shape) not in (2, 3):
-                raise ImageError(f"{path} has shape {shape}; an image is (H, W) or (H, W, C)")
-            _check_size(shape[0], shape[1], path)
+                shape, _, dtype = read_header(member)
+            _check_bytes(shape, dtype.itemsize, path)
             return loaded[names[0]]
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ImageError(f"{path} cannot be read as a NumPy image: {error}") from error
 
 
@@ -117,18 +133,19 @@ def _read_raster(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as raster:
-                _check_size(raster.height, raster.width, path)
+                itemsize = max(np.dtype(kind).itemsize for kind in raster.dtypes)
+                _check_bytes((raster.height, raster.width, raster.count), itemsize, path)
                 bands = raster.read()
     except RasterioError as error:
         raise ImageError(f"{path} cannot be read as a raster: {error}") from error
     return bands[0] if bands.shape[0] == 1 else np.moveaxis(bands, 0, -1)
 
 
-def read_pixels(path: Path) -> np.ndarray:
+def read_pixels(path: Path, colours: bool = False) -> np.ndarray:
     """Decode an image file: PNG, JPEG and the like, GeoTIFF, ``.npy`` or ``.npz``.
 
     Returns:
-        (H, W) or (H, W, C) array in the file's own dtype. Palette images give their indices.
+        (H, W) or (H, W, C) array in the file's own dtype. Palette images give their indices, or their ``colours``.
 
     Raises:
         ImageError: the file is missing, not an image, broken, or declares more than ``MAX_PIXELS`` pixels.
@@ -147,7 +164,7 @@ def read_pixels(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked just below
             with Image.open(path) as image:
                 _check_size(image.height, image.width, path)
-                if image.mode in {"RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA"}:
+                if (colours and image.mode == "P") or image.mode in {"RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA"}:
                     return np.asarray(image.convert("RGB"))
                 return np.asarray(image)
     except Image.DecompressionBombError as error:
@@ -165,7 +182,7 @@ def read_rgb(image: ImageRef) -> np.ndarray:
     Raises:
         ImageError: unreadable, not uint8, or more than three bands and no band mapping.
     """
-    pixels = image.pixels()
+    pixels = image.pixels(colours=True)
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     if pixels.dtype != np.uint8:

@@ -258,11 +258,23 @@ def _boxes(value: Any) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(number) for number in box) for box in value)
 
 
+_PLAIN_FIELDS: Mapping[str, type] = {
+    "seed": int, "policy_version": int, "finish_reason": str, "invalid": str, "lost": str,
+}  # fmt: skip
+"""Fields of any output beside its answer, and their types."""
+_LARGEST = (1 << 63) - 1
+
+
 def output_from_json(record: Mapping[str, Any], task: Task, roots: Roots) -> Output:
     """An Output from its JSON object, keeping the fields of ``task``.
 
     A field of the wrong kind, or a missing one, makes the output invalid with its reason; it does not raise.
     """
+    for key, kind in _PLAIN_FIELDS.items():
+        value = record.get(key)
+        large = isinstance(value, int) and (isinstance(value, bool) or abs(value) > _LARGEST)
+        if value is not None and (large or not isinstance(value, kind)):
+            return Output(record["id"], record.get("candidate", 0), invalid=f"{key!r} must be a {kind.__name__}")
     candidate = record.get("candidate", 0)
     known = {
         "sample_id": record["id"],
@@ -304,7 +316,7 @@ def output_from_json(record: Mapping[str, Any], task: Task, roots: Roots) -> Out
 
 
 def load_outputs(
-    path: Path, samples: Sequence[Sample], roots: Sequence[Path] = (), on_missing: str = "invalid"
+    path: Path, samples: Sequence[Sample], roots: Sequence[Path] = (), on_missing: str = "invalid", own: bool = False
 ) -> tuple[list[Output], list[Problem]]:
     """Read a predictions file against the samples it answers.
 
@@ -313,6 +325,8 @@ def load_outputs(
         samples: what was asked; the outputs come back in their order, candidates of a sample together and in order.
         roots: further folders that its paths may point into.
         on_missing: ``"invalid"`` gives a sample without a prediction an invalid output, ``"drop"`` leaves it out.
+        own: the file was written by this project, which may say of an output that it was ``lost`` through our fault. In anybody
+            else's file such an output is invalid, or it could leave the benchmark by saying so.
 
     Returns:
         The outputs, and every problem met with file and line. Records with a problem never cost the others.
@@ -339,7 +353,7 @@ def load_outputs(
             problems.append(Problem("unknown_id", place, f"the id {record['id']!r} is not among the samples"))
             continue
         candidate = record.get("candidate", 0)
-        if not isinstance(candidate, int) or isinstance(candidate, bool) or candidate < 0:
+        if not isinstance(candidate, int) or isinstance(candidate, bool) or not 0 <= candidate < 1 << 31:
             problems.append(
                 Problem("malformed", place, f"'candidate' must be a whole number from 0, not {candidate!r}")
             )
@@ -355,6 +369,13 @@ def load_outputs(
             )
             continue
         output = output_from_json(record, tasks[record["id"]], where)
+        if output.lost is not None and not own:
+            output = Output(
+                output.sample_id,
+                candidate,
+                invalid="'lost' is not for predictions: an output that is missing is invalid",
+            )
+            record = {**record, "invalid": None}
         if output.invalid and not record.get("invalid"):
             problems.append(Problem("wrong_field", place, output.invalid))
         candidates[candidate] = output

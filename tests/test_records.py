@@ -212,3 +212,60 @@ def test_every_task_knows_its_output_fields() -> None:
     from rsw_rewards.samples import OUTPUT_FIELDS
 
     assert set(OUTPUT_FIELDS) == set(Task)
+
+
+def test_nobody_elses_file_can_leave_the_benchmark_by_calling_an_output_lost(tmp_path: Path) -> None:
+    samples = load_samples(write_samples(tmp_path, question("a"), question("b")))
+    lines = [{"id": "a", "lost": "x"}, {"id": "b", "text": "yes"}]
+    write_jsonl(tmp_path / "p.jsonl", lines)
+    (first, _), problems = load_outputs(tmp_path / "p.jsonl", samples)
+    assert first.lost is None and first.invalid and [problem.kind for problem in problems] == ["wrong_field"]
+    (first, _), problems = load_outputs(tmp_path / "p.jsonl", samples, own=True)
+    assert first.lost == "x" and not problems
+
+
+@pytest.mark.parametrize(
+    "field", [{"seed": "x"}, {"seed": 1 << 80}, {"policy_version": "v1"}, {"invalid": 3}, {"lost": []}]
+)
+def test_a_field_of_another_kind_is_an_invalid_output(tmp_path: Path, field: dict[str, object]) -> None:
+    samples = load_samples(write_samples(tmp_path, question("a")))
+    write_jsonl(tmp_path / "p.jsonl", [{"id": "a", "text": "yes", **field}])
+    (output,), _ = load_outputs(tmp_path / "p.jsonl", samples)
+    assert output.invalid and next(iter(field)) in output.invalid
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04broken"])
+def test_arrays_that_are_broken_say_so(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ImageError, match=name):
+        read_pixels(tmp_path / name)
+
+
+def test_an_array_of_too_many_bands_is_refused_unread(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "deep.npz", "w") as archive, archive.open("a.npy", "w") as member:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (8000, 8000, 4096)}
+        member.write(b"\x93NUMPY\x01\x00")
+        member.write(_npy_header(header))
+    with pytest.raises(ImageError, match="bytes that are read"):
+        read_pixels(tmp_path / "deep.npz")
+
+
+def _npy_header(header: dict[str, object]) -> bytes:
+    text = repr(header).encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return struct.pack("<H", len(text)) + text
+
+
+def test_a_palette_is_looked_at_in_colour_and_read_as_indices(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from rsw_rewards.images import read_index
+
+    image = Image.fromarray(np.array([[1, 0]], np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.save(tmp_path / "p.png")
+    assert read_rgb(ImageRef(path=tmp_path / "p.png")).tolist() == [[[255, 0, 0], [0, 0, 0]]]
+    assert read_index(ImageRef(path=tmp_path / "p.png")).tolist() == [[1, 0]]

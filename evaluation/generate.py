@@ -1,0 +1,91 @@
+"""Running a policy for an evaluation: its outputs as a predictions file that a kill does not lose and another policy cannot inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rsw_rewards.errors import InputError
+from rsw_rewards.evaluation.progress import Progress
+from rsw_rewards.evaluation.results import write_text
+from rsw_rewards.rollouts.policy import Policy
+from rsw_rewards.samples import Sample, output_to_json, read_jsonl, write_jsonl
+
+SAVE_EVERY = 256
+"""Samples between two writings of the predictions file: what a kill can cost."""
+GROUPS_PER_CALL = 32
+"""Samples that a policy is given at once."""
+
+
+def generate_file(
+    policy: Policy,
+    samples: Sequence[Sample],
+    folder: Path,
+    about: Mapping[str, Any],
+    *,
+    actors: int,
+    device: str,
+    resume: bool,
+    progress: Progress,
+) -> Path:
+    """Run a policy and keep its outputs in ``folder``: ``predictions.jsonl``, pictures in ``images``, ``policy.yaml``.
+
+    Args:
+        policy: what to run.
+        samples: what to run it on.
+        folder: made where it does not exist.
+        about: what the outputs follow from: the policy, ``candidates``, ``temperature``, ``seed``. Kept in ``policy.yaml``.
+        actors: Ray actors that run the policy; 0 runs it here.
+        device: where it runs.
+        resume: make only outputs that are missing, or that were lost through our fault.
+        progress: told how far the work is.
+
+    Returns:
+        The predictions file.
+
+    Raises:
+        InputError: there are outputs in ``folder`` and ``resume`` is off, or they were made by something else.
+    """
+    from rsw_rewards.rollouts.dumps import ImageStore
+    from rsw_rewards.rollouts.pool import RolloutPool
+
+    path = folder / "predictions.jsonl"
+    groups = _made_before(folder, path, about, resume)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    write_text(folder / "policy.yaml", yaml.safe_dump(dict(about), sort_keys=False))
+    todo = [sample for sample in samples if len(groups.get(sample.id, ())) < about["candidates"]]
+    store = ImageStore(folder / "images")
+
+    def save() -> None:
+        write_jsonl(path, [record for sample in samples for record in groups.get(sample.id, ())])
+
+    if not todo:
+        return path
+    with RolloutPool(policy, actors=actors, device=device, chunk=GROUPS_PER_CALL) as pool:
+        for number, group in enumerate(pool.generate(todo, about["candidates"], about["temperature"], about["seed"])):
+            groups[group[0].sample_id] = [output_to_json(store.output(output), folder) for output in group]
+            progress("generating", number + 1, len(todo))
+            if (number + 1) % SAVE_EVERY == 0:
+                save()
+    save()
+    return path
+
+
+def _made_before(folder: Path, path: Path, about: Mapping[str, Any], resume: bool) -> dict[str, list[dict[str, Any]]]:
+    """Whole groups of an earlier attempt, by sample."""
+    if not path.exists():
+        return {}
+    if not resume:
+        raise InputError(f"{folder} holds outputs already; add --resume, or give another --out")
+    described = folder / "policy.yaml"
+    known = yaml.safe_load(described.read_text(encoding="utf-8")) if described.exists() else None
+    if known != dict(about):
+        raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; give another --out")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for _, record in read_jsonl(path):
+        if isinstance(record, dict):
+            groups.setdefault(record["id"], []).append(record)
+    return {name: group for name, group in groups.items() if all("lost" not in record for record in group)}
