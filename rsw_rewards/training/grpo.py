@@ -44,6 +44,10 @@ def train_grpo(config: RunConfig, resume: bool = False) -> Path:
     if config.grpo.threads is not None:
         torch.set_num_threads(config.grpo.threads)
     heldout = _heldout(config, rubric)
+    if heldout is not None and (seen := {sample.scene for sample in samples} & {s.scene for s in heldout.samples}):
+        raise ConfigError(
+            f"{len(seen)} scenes, {min(seen)!r} among them, are in both 'train' and 'heldout': hold out other places"
+        )
     _say(f"{config.out}: {counted(samples)} to train on, {config.grpo.steps} steps of {config.grpo.rows} rollouts")
     with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
         before = _measured(heldout, pool, "before", config)

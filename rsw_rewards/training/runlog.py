@@ -34,6 +34,8 @@ class RunLog(TrainerCallback):
         self.steps = steps
         self.every = every
         self.console = Console()
+        if not self.console.is_terminal:  # a log file has room
+            self.console.width = max(self.console.width, 110)
         self._pending: dict[str, float | None] = {}
         self._recent: deque[dict[str, float | None]] = deque(maxlen=every)
         self._writer: Any = None
