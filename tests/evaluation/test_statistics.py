@@ -17,10 +17,11 @@ ACCURACY = SumMetric(("accuracy",), lambda sums: {"accuracy": float(sums["correc
 def table(values: np.ndarray, scenes: np.ndarray) -> ScoreTable:
     """Rows of one verifier with the statistic ``correct``."""
     n = len(values)
+    names = [f"s{s}/q{int((scenes[:i] == s).sum())}" for i, s in enumerate(scenes)]
     return ScoreTable.from_columns(
         {
-            "sample": [f"q{i}" for i in range(n)], "scene": [f"s{s}" for s in scenes], "verifier": ["x"] * n,
-            "status": [Status.OK] * n, "value": values.astype(float), "candidate": [0] * n, "group": [f"q{i}" for i in range(n)],
+            "sample": names, "scene": [f"s{s}" for s in scenes], "verifier": ["x"] * n,
+            "status": [Status.OK] * n, "value": values.astype(float), "candidate": [0] * n, "group": names,
             "raw": [{"value": float(value)} for value in values],
             "stats": [{"correct": np.float64(value)} for value in values],
         }
