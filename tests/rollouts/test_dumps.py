@@ -55,7 +55,7 @@ def test_samples_come_back_with_their_pictures(dump: Path) -> None:
 
 def test_outputs_come_back_with_the_same_content(dump: Path) -> None:
     samples = load_samples(dump / "samples.jsonl")
-    outputs, problems = load_outputs(dump / "predictions.jsonl", samples)
+    outputs, problems = load_outputs(dump / "predictions.jsonl", samples, own=True)
     assert not problems
     good, lost, invalid = outputs
     made = pictures()[2]
