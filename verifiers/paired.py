@@ -7,6 +7,7 @@ shrink the error with the region's area.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -246,8 +247,9 @@ class Paired(Verifier):
     def _restrict(self, weights: np.ndarray) -> np.ndarray:
         return weights
 
+    @abstractmethod
     def _compare(self, pair: Pair, weights: np.ndarray) -> Score:
-        raise NotImplementedError
+        """The score of a forecast over the pixels of ``weights``, (H, W) bool with at least one True."""
 
     @property
     def key(self) -> str:
