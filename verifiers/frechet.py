@@ -1,7 +1,7 @@
 """Frechet distance between sets of features: streaming moments, three exact routes, and what each sample contributes to it.
 
 Routes by the number of samples n and dimensions d: the Gram route needs an (n, n) eigenvalue problem and is for n <= d; above it
-the symmetric (d, d) one is solved with the reference's root, which is computed once. Between two small sets the root's trace is a
+the symmetric (d, d) one is solved with a factor of the reference, which is computed once. Between two small sets the root's trace is a
 nuclear norm. All sums are float64.
 """
 
@@ -91,11 +91,14 @@ class Moments:
         """(d, d) float64 sample covariance (n - 1). Raises ``ValueError`` below two samples."""
         if self.count < 2:
             raise ValueError(f"a covariance needs 2 samples, not {self.count}")
-        return (self.products - np.outer(self.total, self.total) / self.count) / (self.count - 1)
+        covariance = np.outer(self.total, self.total / -self.count)
+        covariance += self.products
+        covariance /= self.count - 1
+        return covariance
 
 
 class Reference:
-    """A fixed set, or a normal distribution, that others are held against; its root is computed once, when first needed.
+    """A fixed set, or a normal distribution, that others are held against; its root and factor are computed once, when first needed.
 
     Args:
         mean: (d,).
@@ -108,6 +111,7 @@ class Reference:
         if self.covariance.shape != (len(self.mean), len(self.mean)):
             raise ValueError(f"a mean of {len(self.mean)} and a covariance of shape {self.covariance.shape} do not fit")
         self._root: np.ndarray | None = None
+        self._factor: np.ndarray | None = None
 
     @classmethod
     def of(cls, features: np.ndarray) -> Reference:
@@ -127,6 +131,15 @@ class Reference:
             self._root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
         return self._root
 
+    @property
+    def factor(self) -> np.ndarray:
+        """(d, d) lower triangular ``L`` with ``L L'`` the covariance, which may be singular; column-major, as LAPACK takes it."""
+        if self._factor is None:
+            values, vectors = _eigh(self.covariance)
+            # Not by Cholesky's way, which stops at a singular matrix.
+            self._factor = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r").T
+        return self._factor
+
 
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import torch
@@ -136,10 +149,13 @@ def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _root_sum(matrices: np.ndarray) -> np.ndarray:
-    """Sum of the roots of the eigenvalues of symmetric (..., k, k) matrices; rounding below zero counts as zero."""
+    """Sum of the roots of the eigenvalues of symmetric (..., k, k) matrices, of which the upper triangle is read.
+
+    Rounding below zero counts as zero.
+    """
     import torch
 
-    values = torch.linalg.eigvalsh(torch.from_numpy(np.ascontiguousarray(matrices)))
+    values = torch.linalg.eigvalsh(torch.from_numpy(np.ascontiguousarray(matrices)), UPLO="U")
     return values.clamp(min=0.0).sqrt().sum(-1).numpy()
 
 
@@ -164,7 +180,7 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
     """Squared Frechet (2-Wasserstein) distance of two normal distributions, never negative.
 
     ``|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2))`` (Dowson and Landau 1982). The trace of the root comes from
-    the eigenvalues of ``R cov_a R`` with ``R = cov_b^(1/2)``, which is symmetric where ``cov_a cov_b`` is not.
+    the eigenvalues of ``L' cov_a L`` with ``L L' = cov_b``, which is symmetric where ``cov_a cov_b`` is not.
 
     Args:
         mean_a, mean_b: (d,).
@@ -174,9 +190,12 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
 
 
 def frechet_to_reference(mean: np.ndarray, covariance: np.ndarray, reference: Reference) -> float:
-    """:func:`frechet_distance` to a reference whose root is kept: two products and one symmetric eigenvalue problem."""
-    product = reference.root @ np.asarray(covariance, np.float64) @ reference.root
-    cross = float(_root_sum((product + product.T) / 2.0))
+    """:func:`frechet_distance` to a reference whose factor is kept: one triangular reduction, one symmetric eigenvalue problem."""
+    from scipy.linalg.lapack import dsygst
+
+    # A transpose is the same symmetric matrix, in the order that the next step takes without a copy.
+    product, _ = dsygst(np.asarray(covariance, np.float64).T, reference.factor, itype=2, lower=1)
+    cross = float(_root_sum(product.T))
     traces = float(np.trace(covariance) + np.trace(reference.covariance))
     return _distance(np.asarray(mean) - reference.mean, traces, cross)
 
