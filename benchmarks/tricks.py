@@ -40,7 +40,11 @@ TRICKS = {
     "other future": "other_future",
 }  # fmt: skip
 JPEG = "truth as JPEG"
-COMPOSITE = {"gain_over_copy": 1.0, "change_consistency": 0.5, "caption_contrast": 0.25, "mmd_credit": 0.25}
+COMPOSITE = {
+    "gain_over_copy": 1.0, "encoder_similarity, gain": 1.0, "directional_similarity": 0.5, "detector_consistency": 0.25,
+}  # fmt: skip
+"""Weights chosen on the scenes of seeds 11 and 12; the table's scenes are of another seed."""
+SEED = 13
 SINGLE: tuple[dict[str, Any], ...] = (
     {"use": "gain_over_copy"}, {"use": "psnr"}, {"use": "l1"}, {"use": "ssim"}, {"use": "ms_ssim", "config": {"scales": 3}},
     {"use": "ssim", "name": "ssim, gain", "config": {"gain": True}}, {"use": "lpips"}, {"use": "encoder_similarity"},
@@ -67,7 +71,7 @@ def scene_world(n: int, folder: Path) -> list[Sample]:
     """Scenes in which something changes."""
     from rsw_rewards.data.scene_world import write_scene_world
 
-    write_scene_world(folder, 2 * n, 11, tasks=("forecast",))
+    write_scene_world(folder, 2 * n, SEED, tasks=("forecast",))
     samples = load_samples(folder / "samples.jsonl")
     return [sample for sample in samples if read_mask(sample.reference["mask"]).any()][:n]  # type: ignore[arg-type]
 
