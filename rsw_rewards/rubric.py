@@ -56,8 +56,9 @@ class Component(BaseModel):
     """Whether a failure leaves the output without a reward; otherwise the component is left out for its whole group."""
     gate: Gate | None = None
     """Counts as 0 until another component reaches a value, so that an easy reward is not earned without the hard one."""
-    min_std: float = Field(default=0.0, ge=0)
-    """Under ``normalize_each``: a spread within the group below this counts as none."""
+    min_std: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """A spread of its values within the group below this counts as none: nearly equal candidates then are equal, instead of being
+    told apart by what is left of noise once advantages are divided by it."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which one batch counts as hung; such a component runs in a process that can be killed."""
 
@@ -78,6 +79,8 @@ class Rubric(BaseModel):
 
     components: tuple[Component, ...] = Field(min_length=1)
     combine: Literal["weighted_sum", "normalize_each"] = "weighted_sum"
+    min_std: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """The same of the reward itself: a group whose rewards spread less than this gets one reward, so no advantage."""
     max_error_rate: float = Field(default=0.05, ge=0, le=1)
     """Share of the last :data:`ERROR_WINDOW` required scores that may fail before a run stops."""
 
@@ -179,6 +182,8 @@ def _check_needs(label: str, verifier: Verifier, sample: Sample) -> None:
 
 KEYS = ["group", "candidate"]
 """What tells the outputs of a table apart."""
+TIED_STD = 1e-12
+"""Spread within a group up to which values are equal: what rounding leaves must not be blown up."""
 
 
 def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
@@ -190,6 +195,8 @@ def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
     ``weighted_sum``: ``sum(w v) / sum(w)`` over the components that have a value for every output of the group.
     ``normalize_each`` (GDPO, arXiv 2601.05242): each component is brought to zero mean and unit standard deviation (ddof 0)
     within its group, then ``sum(w z) / sum(w)``; such rewards are not in [0, 1].
+    Under both, a group in which a component spreads less than its ``min_std`` has no spread in it, and one in which the reward
+    spreads less than the rubric's has its mean for every output.
 
     Returns:
         Columns ``sample``, ``group``, ``candidate``, ``reward`` and ``reason``, one row per output in the order in which outputs
@@ -226,12 +233,13 @@ def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
     for component, (value, _, _) in zip(weighty, gated, strict=True):
         absent = np.bincount(groups, np.isnan(value) & ~lost, n_groups) > 0
         here = ~absent[groups] & ~lost
-        if rubric.combine == "normalize_each":
-            value = _normalised(value, here, groups, n_groups, component.min_std)
+        spread = _normalised if rubric.combine == "normalize_each" else _levelled
+        value = spread(value, here, groups, n_groups, component.min_std)
         total[here] += component.weight * value[here]
         mass[here] += component.weight
     with np.errstate(invalid="ignore", divide="ignore"):
-        outputs["reward"] = np.where(lost | (mass == 0), np.nan, total / mass)
+        reward = np.where(lost | (mass == 0), np.nan, total / mass)
+    outputs["reward"] = _levelled(reward, ~np.isnan(reward), groups, n_groups, rubric.min_std)
     outputs["reason"] = np.where(~lost & (mass == 0), "no component has a value for this output's whole group", reason)
     return outputs
 
@@ -280,23 +288,36 @@ def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> _Colu
     return value, failed, why
 
 
-def _normalised(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
+def _moments(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 0) of every row's group, over the rows that are ``here``."""
     order = np.lexsort((value, groups))  # sums in order of value do not depend on the order of rows, to the last bit
     order = order[here[order]]
     member, known = groups[order], value[order]
     count = np.maximum(np.bincount(member, minlength=n_groups), 1)
     mean = np.bincount(member, known, n_groups) / count
-    std = np.sqrt(np.bincount(member, (known - mean[member]) ** 2, n_groups) / count)[groups]
-    centred = np.where(here, value - mean[groups], 0.0)
-    enough = std > max(min_std, 1e-12)  # equal values leave a rounding error that must not be blown up
+    std = np.sqrt(np.bincount(member, (known - mean[member]) ** 2, n_groups) / count)
+    return mean[groups], std[groups]
+
+
+def _normalised(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
+    mean, std = _moments(value, here, groups, n_groups)
+    centred = np.where(here, value - mean, 0.0)
+    enough = (std > TIED_STD) & (std >= min_std)
     return np.where(enough, centred / np.where(enough, std, 1.0), 0.0)
+
+
+def _levelled(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
+    if not min_std > 0:
+        return value
+    mean, std = _moments(value, here, groups, n_groups)
+    return np.where(here & (std < min_std), mean, value)
 
 
 def component_stats(table: ScoreTable, rubric: Rubric) -> dict[str, float]:
     """What is logged of each component: ``reward/<name>/{mean,std,frac_zero_std,error_rate,invalid_rate}``.
 
-    ``std`` is the mean over groups of the spread within the group, and ``frac_zero_std`` the share of groups without any: they
-    give no gradient. Every key is always there; NaN where there is nothing to take the mean of.
+    ``std`` is the mean over groups of the spread within the group, and ``frac_zero_std`` the share of groups without any, or with
+    less than ``min_std``: in them the component says nothing of which candidate is better. Every key is always there; NaN where there is nothing to take the mean of.
     """
     out: dict[str, float] = {}
     frame = table.frame
@@ -311,7 +332,7 @@ def component_stats(table: ScoreTable, rubric: Rubric) -> dict[str, float]:
         numbers = {
             "mean": value[known].mean() if known.any() else np.nan,
             "std": spread.mean() if len(spread) else np.nan,
-            "frac_zero_std": (spread < 1e-12).mean() if len(spread) else np.nan,
+            "frac_zero_std": (spread < max(component.min_std, TIED_STD)).mean() if len(spread) else np.nan,
             "error_rate": np.isin(status, FAILED).sum() / n if n else np.nan,
             "invalid_rate": (status == Status.INVALID_OUTPUT).sum() / n if n else np.nan,
         }

@@ -33,8 +33,8 @@ def table(**columns: list[list[tuple[float | None, Status]]]) -> ScoreTable:
     )  # fmt: skip
 
 
-def rubric(*components: Component, combine: str = "weighted_sum") -> Rubric:
-    return Rubric.model_validate({"components": list(components), "combine": combine})
+def rubric(*components: Component, combine: str = "weighted_sum", min_std: float = 0.0) -> Rubric:
+    return Rubric.model_validate({"components": list(components), "combine": combine, "min_std": min_std})
 
 
 def ok(*values: float) -> list[tuple[float | None, Status]]:
@@ -104,6 +104,21 @@ def test_normalising_each_gives_components_of_other_scales_equal_say() -> None:
     assert reward(scores, equal) == pytest.approx([-1, 0, 0, 1])
     floored = rubric(A, Component(use="b", min_std=0.1), combine="normalize_each")
     assert reward(scores, floored) == pytest.approx([-0.5, 0.5, -0.5, 0.5])
+
+
+def test_near_ties_of_a_component_or_of_the_reward_are_ties() -> None:
+    scores = table(a=[ok(0, 1), ok(1, 1)], b=[ok(0.50, 0.52), ok(0.50, 0.52)])
+    assert reward(scores, rubric(A, B)) == pytest.approx([0.375, 0.64, 0.625, 0.64])
+    floored = rubric(A, Component(use="b", min_std=0.02))
+    assert reward(scores, floored) == pytest.approx([0.3825, 0.6325, 0.6325, 0.6325])
+    assert reward(scores, rubric(A, B, min_std=0.02)) == pytest.approx([0.375, 0.64, 0.6325, 0.6325])
+    assert component_stats(scores, floored)["reward/b/frac_zero_std"] == 1.0
+
+
+def test_outputs_without_a_reward_have_no_say_in_near_ties() -> None:
+    scores = table(a=[[(0.5, OK), (0.52, OK), (None, ERROR)]])
+    values = reward(scores, rubric(A, min_std=0.1))
+    assert values[:2] == [pytest.approx(0.51)] * 2 and values[0] == values[1] and np.isnan(values[2])
 
 
 values_of_groups = st.lists(
