@@ -110,7 +110,7 @@ def test_near_ties_of_a_component_or_of_the_reward_are_ties() -> None:
     scores = table(a=[ok(0, 1), ok(1, 1)], b=[ok(0.50, 0.52), ok(0.50, 0.52)])
     assert reward(scores, rubric(A, B)) == pytest.approx([0.375, 0.64, 0.625, 0.64])
     floored = rubric(A, Component(use="b", min_std=0.02))
-    assert reward(scores, floored) == pytest.approx([0.3825, 0.6325, 0.6325, 0.6325])
+    assert reward(scores, floored) == pytest.approx([0.255, 0.755, 0.755, 0.755])
     assert reward(scores, rubric(A, B, min_std=0.02)) == pytest.approx([0.375, 0.64, 0.6325, 0.6325])
     assert component_stats(scores, floored)["reward/b/frac_zero_std"] == 1.0
 
