@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig, Flo
 from rsw_rewards.training.diffusion_supervised import DiffusionSupervisedConfig, fit
 from rsw_rewards.training.diffusion_supervised import train as train_supervised
 from rsw_rewards.training.run import train as train_file
+from tests.training.run_files import changed, log, same, without_times
 
 HERE = Path(__file__).parent
 MADE = f"{HERE / 'brightness.py'}:brightness"
@@ -68,9 +68,7 @@ def configuration(out: Path, **changes: Any) -> dict[str, Any]:
         "checkpoints": {"every": 1},
         "tensorboard": False,
     }
-    for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
-    return config
+    return changed(config, changes)
 
 
 def run(out: Path, resume: bool = False, **changes: Any) -> dict[str, torch.Tensor]:
@@ -78,15 +76,6 @@ def run(out: Path, resume: bool = False, **changes: Any) -> dict[str, torch.Tens
     train(FlowGrpoRunConfig.model_validate(configuration(out, **changes)), resume)
     (weights,) = (out / "final").glob("unet/*.safetensors")
     return load_weights(weights)
-
-
-def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if "time" not in key} for row in rows]
 
 
 def learner_and_outputs(
@@ -232,12 +221,12 @@ def test_a_run_taken_up_again_ends_where_the_whole_one_ends(
     changes: dict[str, Any], whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     if not changes:
-        expected, rows = whole[1], log(whole[0])
+        expected, rows = whole[1], without_times(log(whole[0]))
     else:
-        expected, rows = run(tmp_path / "whole", flow_grpo=changes), log(tmp_path / "whole")
+        expected, rows = run(tmp_path / "whole", flow_grpo=changes), without_times(log(tmp_path / "whole"))
     run(tmp_path / "part", flow_grpo={**changes, "steps": 1})
     assert same(run(tmp_path / "part", resume=True, flow_grpo=changes), expected)
-    assert log(tmp_path / "part") == rows
+    assert without_times(log(tmp_path / "part")) == rows
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -23,6 +23,7 @@ from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable, Status
 from rsw_rewards.training.checkpoints import MARK, last_complete
 from rsw_rewards.training.grpo import train_grpo
+from tests.training.run_files import changed, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")
 load_file(Path(TOY))
@@ -41,27 +42,13 @@ def configuration(out: Path, policy: dict[str, Any] | None = None, **changes: An
         "checkpoints": {"every": 2},
         "tensorboard": False,
     }
-    for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
-    return config
+    return changed(config, changes)
 
 
 def run(out: Path, resume: bool = False, **changes: Any) -> dict[str, torch.Tensor]:
     out.mkdir(parents=True, exist_ok=True)
     train_grpo(RunConfig.model_validate(configuration(out, **changes)), resume)
     return load_weights(out / "final" / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if "time" not in key} for row in rows]
 
 
 @pytest.fixture(scope="module")

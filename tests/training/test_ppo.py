@@ -29,6 +29,7 @@ from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.checkpoints import LEARNER, MARK, last_complete
 from rsw_rewards.training.critic import Rows, score_rows
 from rsw_rewards.training.ppo import PpoLearner, train_ppo
+from tests.training.run_files import changed, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")
 toy = load_file(Path(TOY))
@@ -47,27 +48,13 @@ def configuration(out: Path, policy: dict[str, Any] | None = None, **changes: An
         "rollouts": {"actors": 0, "chunk": 1},
         "tensorboard": False,
     }
-    for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
-    return config
+    return changed(config, changes)
 
 
 def run(out: Path, resume: bool = False, **changes: Any) -> dict[str, torch.Tensor]:
     out.mkdir(parents=True, exist_ok=True)
     train_ppo(PpoRunConfig.model_validate(configuration(out, **changes)), resume)
     return load_weights(out / "final" / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if "time" not in key} for row in rows]
 
 
 @pytest.fixture(scope="module")
