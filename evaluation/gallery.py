@@ -14,6 +14,7 @@ from rsw_rewards.images import ImageError, ImageRef, read_mask, read_rgb
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Status
 from rsw_rewards.verifiers.maps import index_map
+from rsw_rewards.verifiers.shown import as_future
 
 if TYPE_CHECKING:
     from rsw_rewards.evaluation.run import Evaluation
@@ -151,7 +152,7 @@ def pictures(sample: Sample, output: Output) -> list[dict[str, str]]:
         for place, image in enumerate(sample.images, start=1)
     ]
     if output.forecast is not None:
-        shown.append(("forecast", _drawn(output.forecast), True))
+        shown.append(("forecast", _forecast(output.forecast, (reference.get("images") or (None,))[-1]), True))
     shown += [("true future", _drawn(image), True) for image in (reference.get("images") or ())[-1:]]
     indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
     for key in ("mask", "map_before", "map_after", "buildings", "damage"):
@@ -176,6 +177,10 @@ def pictures(sample: Sample, output: Output) -> list[dict[str, str]]:
 
 def _drawn(image: ImageRef) -> Callable[[], np.ndarray]:
     return lambda: read_rgb(image)
+
+
+def _forecast(image: ImageRef, future: ImageRef | None) -> Callable[[], np.ndarray]:
+    return lambda: read_rgb(as_future(image, future))
 
 
 def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from rsw_rewards.errors import InputError
@@ -85,9 +86,13 @@ class ImageStore:
                 shutil.copyfile(image.path, self.folder / name)
             return replace(image, path=self.folder / name)
         pixels = image.pixels()
-        target = self.folder / f"{content_hash(pixels)}.png"
+        picture = pixels.dtype == np.uint8 and (pixels.ndim == 2 or pixels.shape[-1] == 3)
+        target = self.folder / f"{content_hash(pixels)}.{'png' if picture else 'npy'}"
         if not target.exists():
-            write_png(target, pixels)
+            if picture:
+                write_png(target, pixels)
+            else:
+                np.save(target, pixels, allow_pickle=False)
         return replace(image, path=target, array=None, ref=None, index=0)
 
     def sample(self, sample: Sample) -> Sample:

@@ -140,8 +140,10 @@ class FeatureBank:
         """Encoders used so far: id -> SHA-256 of their weights."""
         return {model.id: model.weights_sha256 for model in self._encoders.values()}
 
-    def image_features(self, encoder: str, images: Sequence[ImageRef]) -> np.ndarray:
+    def image_features(self, encoder: str, images: Sequence[ImageRef], as_is: bool = False) -> np.ndarray:
         """(n, d) float32 image features; only images without stored features are encoded.
+
+        ``as_is`` says that the three bands shown are already those that the encoder's name maps.
 
         Raises:
             ImageError: an image cannot be read.
@@ -151,7 +153,7 @@ class FeatureBank:
         with self._lock:
             hashes: list[str] = []
             waiting: dict[bytes, np.ndarray] = {}
-            for image in _as_read_by(encoder, images):
+            for image in images if as_is else _as_read_by(encoder, images):
                 digest = self.hash(image)
                 key = bytes.fromhex(digest)
                 hashes.append(digest)
@@ -317,9 +319,9 @@ def _identity(image: ImageRef) -> Hashable | None:
             status = image.path.stat()
         except OSError:
             return None
-        return (str(image.path), image.bands, status.st_mtime_ns, status.st_size)
+        return (str(image.path), image.bands, image.stretch, status.st_mtime_ns, status.st_size)
     if image.sha256 is not None:
-        return (image.sha256, image.bands)
+        return (image.sha256, image.bands, image.stretch)
     if image.ref is not None:
-        return (image.ref.hex(), image.index, image.bands)
+        return (image.ref.hex(), image.index, image.bands, image.stretch)
     return None

@@ -30,6 +30,9 @@ MAX_PIXELS = 1 << 26
 MAX_BYTES = 1 << 30
 """Largest decoded size of a file with any number of bands and any type (1 GiB)."""
 
+MAX_BANDS = 4096
+"""Most bands that a stretch is read for."""
+
 RASTER_SUFFIXES = frozenset({".tif", ".tiff"})
 
 RASTER_DRIVER = "GTiff"
@@ -40,6 +43,9 @@ PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "BMP", "GIF", "TIFF", "PPM
 
 Palette = tuple[tuple[int, int, int], ...]
 """Colours of a map that is stored as a picture: the place of a colour is the index that it stands for."""
+
+Stretch = tuple[tuple[float, float], ...]
+"""Per band, the stored numbers that are shown as 0 and 255."""
 
 
 class ImageError(InputError):
@@ -63,6 +69,8 @@ class ImageRef:
     role: str | None = None
     bands: tuple[int, ...] | None = None
     """Zero-based bands shown as red, green, blue; for rasters with other than three bands."""
+    stretch: Stretch | None = None
+    """Stored numbers that are shown as 0 and 255, ``(low, high)`` for every stored band; for rasters of other types than uint8."""
     nodata: float | None = None
     palette: Palette | None = None
     """For maps of classes that are stored in colours; :func:`read_index` turns them into indices."""
@@ -81,6 +89,11 @@ class ImageRef:
         if self.path is None:
             raise ImageError("an image reference holds neither a path nor pixels")
         return read_pixels(self.path, colours)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is said how a raster is shown: by ``bands``, a ``stretch``, or both."""
+        return self.bands is not None or self.stretch is not None
 
     def __str__(self) -> str:
         return str(self.path) if self.path is not None else f"image {(self.sha256 or 'in memory')[:12]}"
@@ -205,31 +218,53 @@ def read_size(image: ImageRef) -> tuple[int, int]:
         raise ImageError(f"{image.path} cannot be read as an image: {error}") from error
 
 
+def stretched(pixels: np.ndarray, limits: Stretch) -> np.ndarray:
+    """(H, W, C) numbers as (H, W, C) uint8: ``limits`` of each band become 0 and 255, what is not a number 0."""
+    low, high = (np.array(side, np.float64) for side in zip(*limits, strict=True))
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = (pixels.astype(np.float64) - low) / np.maximum(high - low, 1e-12)
+    grey: np.ndarray = (np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+    return grey
+
+
 def read_rgb(image: ImageRef) -> np.ndarray:
     """An image as (H, W, 3) uint8 in [0, 255].
 
     Grey images are repeated; rasters with more bands show those named by ``image.bands``. Only uint8 (and boolean) pixels
-    have a defined brightness; other types must be stretched when the samples are made.
+    have a defined brightness; numbers of other types are shown where ``image.stretch`` says between which of them.
 
     Raises:
-        ImageError: unreadable, not uint8, or more than three bands and no band mapping.
+        ImageError: unreadable, more than three bands and no band mapping, not uint8 and no stretch, or either does not fit.
     """
     pixels = image.pixels(colours=True)
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
-    if pixels.dtype != np.uint8:
-        raise ImageError(f"{image} holds {pixels.dtype} values; an image to look at must be uint8 in 0..255")
+    if pixels.dtype != np.uint8 and image.stretch is None:
+        raise ImageError(
+            f"{image} holds {pixels.dtype} values; an image to look at is uint8 in 0..255, or says by 'stretch' which numbers are dark"
+            " and bright"
+        )
     if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+        pixels = pixels[..., None]
+    if pixels.ndim != 3:
+        raise ImageError(f"{image} has shape {pixels.shape}; an image is (H, W) or (H, W, bands)")
+    count, limits = pixels.shape[-1], image.stretch
+    if limits is not None and len(limits) != count:
+        raise ImageError(f"{image} has {count} bands, but its stretch gives the limits of {len(limits)}")
+    if count == 1:
+        pixels, limits = np.repeat(pixels, 3, axis=-1), None if limits is None else limits * 3
     if image.bands is not None:
         if len(image.bands) != 3 or max(image.bands) >= pixels.shape[-1] or min(image.bands) < 0:
-            raise ImageError(
-                f"{image} has {pixels.shape[-1]} bands; the band mapping {list(image.bands)} does not fit it"
-            )
+            raise ImageError(f"{image} has {count} bands; the band mapping {list(image.bands)} does not fit it")
         pixels = pixels[..., list(image.bands)]
-    if pixels.ndim != 3 or pixels.shape[-1] != 3:
+        limits = None if limits is None else tuple(limits[band] for band in image.bands)
+    if pixels.shape[-1] != 3:
         raise ImageError(f"{image} has shape {pixels.shape}; give its 'bands' [red, green, blue] to look at it")
-    return pixels
+    if limits is None:
+        return pixels
+    if pixels.dtype.kind not in "uif":
+        raise ImageError(f"{image} holds {pixels.dtype} values; a raster holds real numbers")
+    return stretched(pixels, limits)
 
 
 def _indices_of(pixels: np.ndarray, palette: Palette, name: str) -> np.ndarray:
@@ -331,8 +366,24 @@ def _bands(value: Any) -> tuple[int, ...] | None:
     return tuple(value)
 
 
+def _stretch(value: Any) -> Stretch | None:
+    if value is None:
+        return None
+    pairs = value if isinstance(value, list) and 0 < len(value) <= MAX_BANDS else []
+    limits = [
+        (float(pair[0]), float(pair[1]))
+        for pair in pairs
+        if isinstance(pair, list) and len(pair) == 2 and all(type(side) in (int, float) for side in pair)
+    ]
+    if len(limits) != len(pairs) or not limits or not all(math.isfinite(a + b) and a < b for a, b in limits):
+        raise InputError(
+            f"'stretch' must hold [low, high] for every band, the numbers shown as 0 and 255, not {str(value)[:80]}"
+        )
+    return tuple(limits)
+
+
 def image_from_json(entry: Any, resolve: Any) -> ImageRef:
-    """An image entry of a record, a path or ``{path, date?, role?, bands?, nodata?, palette?}``; ``resolve`` makes its path safe.
+    """An image entry of a record, a path or ``{path, date?, role?, bands?, stretch?, nodata?, palette?}``; ``resolve`` makes its path safe.
 
     Raises:
         InputError: the entry is of another form, or its path leaves the roots.
@@ -345,6 +396,7 @@ def image_from_json(entry: Any, resolve: Any) -> ImageRef:
             date=entry.get("date"),
             role=entry.get("role"),
             bands=_bands(entry.get("bands")),
+            stretch=_stretch(entry.get("stretch")),
             nodata=entry.get("nodata"),
             palette=_palette(entry.get("palette")),
         )

@@ -448,6 +448,7 @@ def _image_to_json(image: ImageRef, base: Path) -> Any:
         "date": image.date,
         "role": image.role,
         "bands": list(image.bands) if image.bands else None,
+        "stretch": [list(limits) for limits in image.stretch] if image.stretch else None,
         "nodata": image.nodata,
         "palette": [list(colour) for colour in image.palette] if image.palette else None,
     }

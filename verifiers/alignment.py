@@ -12,10 +12,11 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from rsw_rewards.contracts import Batch, Context, MeanValue, NoConfig, Verifier
-from rsw_rewards.encoders import SCENE_CLIP, encoder_label
+from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
+from rsw_rewards.verifiers.shown import in_bands, read_showing
 
 MOST_CHARACTERS = 2048
 """Characters of a text that reach the tokenizer, whose time grows with the square of the longest word."""
@@ -133,30 +134,38 @@ class AlignmentVerifier(Verifier):
         return (self.config.encoder,)
 
     def score(self, batch: Batch) -> list[Score]:
-        found = [self._readable(self.query(*pair)) for pair in zip(batch.samples, batch.outputs, strict=True)]
+        found = [self._shown(pair[0], self.query(*pair)) for pair in zip(batch.samples, batch.outputs, strict=True)]
         queries = [query for query in found if isinstance(query, Query)]
         judged = self._judged(queries) if queries else iter(())
         return [next(judged) if isinstance(query, Query) else query for query in found]
 
-    def _readable(self, query: Query | Score) -> Query | Score:
-        """The query, or the score that says which of its images cannot be read."""
-        if isinstance(query, Query):
-            try:
-                if query.given is not None:
-                    self.context.bank.hash(query.given, self.config.encoder)
-            except ImageError as error:
-                return Score.error(f"an image of the sample cannot be used: {error}")
-            try:
-                if query.drawn is not None:
-                    self.context.bank.hash(query.drawn, self.config.encoder)
-            except ImageError as error:
-                return Score.invalid(str(error))
-        return query
+    def _shown(self, sample: Sample, query: Query | Score) -> Query | Score:
+        """The query with its images as the encoder sees them, or the score that says which of them cannot be read."""
+        if isinstance(query, Score):
+            return query
+        bank, bands = self.context.bank, bands_of(self.config.encoder)
+        drawn, given = query.drawn, query.given
+        showing = None if drawn is None else read_showing(bank, sample, bands)
+        if isinstance(showing, Score):
+            return showing
+        try:
+            if given is not None:
+                given = in_bands(given, bands) if showing is None else showing.given(bank, given)
+                bank.hash(given)
+        except ImageError as error:
+            return Score.error(f"an image of the sample cannot be used: {error}")
+        try:
+            if drawn is not None and showing is not None:
+                drawn = showing.drawn(bank, drawn)
+                bank.hash(drawn)
+        except ImageError as error:
+            return Score.invalid(str(error))
+        return replace(query, drawn=drawn, given=given)
 
     def _judged(self, queries: Sequence[Query]) -> Iterator[Score]:
         bank, name = self.context.bank, self.config.encoder
         shown = [image for query in queries for image in (query.drawn, query.given) if image is not None]
-        images = iter(bank.image_features(name, shown)) if shown else iter(())
+        images = iter(bank.image_features(name, shown, as_is=True)) if shown else iter(())
         worded = dict.fromkeys(text for query in queries for one in query.texts for text in _worded(one, query))
         texts = dict(zip(worded, bank.text_features(name, list(worded)), strict=True))
         cut = self._cut(dict.fromkeys(text for query in queries for text in _worded(query.texts[0], query)))

@@ -174,6 +174,7 @@ def read_band_forecast(output: Output, truth: BandTruth) -> np.ndarray:
     forecast = stored_bands(output.forecast)
     if forecast.shape != truth.future.shape:
         raise ImageError(f"the forecast is {_size(forecast)}, the true future {_size(truth.future)}")
+    _check_numbers(forecast, truth)
     grid = None if truth.grid is None else _grid(output.forecast)
     if grid is not None and truth.grid is not None:
         if grid.crs != truth.grid.crs:
@@ -182,6 +183,25 @@ def read_band_forecast(output: Output, truth: BandTruth) -> np.ndarray:
         if offset > GRID_TOLERANCE_PX:
             raise ImageError(f"a corner of the forecast lies {offset:.3g} pixels from that of the sample")
     return forecast
+
+
+FRACTION = 2.0
+"""Numbers up to this are taken for reflectance itself, larger ones for reflectance times a scale."""
+
+
+def _check_numbers(forecast: np.ndarray, truth: BandTruth) -> None:
+    """Raise :class:`ImageError` for a forecast on another scale of values than the true future, as its type or its numbers tell."""
+    kinds = forecast.dtype.kind, truth.future.dtype.kind
+    other = "f" not in kinds and forecast.dtype.itemsize != truth.future.dtype.itemsize
+    if not other and ("f" in kinds) and kinds != ("f", "f"):
+        with np.errstate(invalid="ignore"):
+            large = [(np.abs(pixels[truth.valid]) > FRACTION).any() for pixels in (forecast, truth.future)]
+        other = bool(large[0] != large[1])
+    if other:
+        raise ImageError(
+            f"the forecast holds {forecast.dtype} values, the true future {truth.future.dtype} ones on another scale; write the forecast"
+            " in the numbers of the sample"
+        )
 
 
 def _grid(image: ImageRef) -> Georeference | None:

@@ -22,7 +22,7 @@ from rsw_rewards.features import FeatureBank
 from rsw_rewards.images import ImageError
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
-from rsw_rewards.verifiers.bands import read_band_forecast, read_band_truth, without_clouds
+from rsw_rewards.verifiers.bands import read_band_forecast, read_band_truth
 from rsw_rewards.verifiers.confusion import binary_change_metrics, confusion_matrix, ratio
 from rsw_rewards.verifiers.regions import dilate, read_forecast, read_future
 
@@ -127,11 +127,7 @@ def _read_pictures(bank: FeatureBank, sample: Sample) -> Seen | Score:
     if isinstance(truth, Score):
         return truth
     assert truth.before is not None
-    try:
-        valid = without_clouds(bank, sample, truth.valid)
-    except ImageError as error:
-        return Score.error(str(error))
-    return Seen(Views(truth.before, truth.future, valid), valid, truth.mask, truth.future)
+    return Seen(Views(truth.before, truth.future, truth.valid), truth.valid, truth.mask, truth)
 
 
 def _read_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) -> Seen | Score:

@@ -17,13 +17,14 @@ import pandas as pd
 from pydantic import Field
 
 from rsw_rewards.contracts import Batch, Card, Context, FeatureLookup, Metric, NoConfig, Scope, Verifier, register
-from rsw_rewards.encoders import CMMD_ENCODER, SCENE_CLIP, encoder_label, is_standard_inception
+from rsw_rewards.encoders import CMMD_ENCODER, SCENE_CLIP, bands_of, encoder_label, is_standard_inception
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.frechet import Moments, Reference, frechet_from_features, frechet_to_reference
 from rsw_rewards.verifiers.kernel_distances import kernel_sums, polynomial_kernel, unit_rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
+from rsw_rewards.verifiers.shown import read_showing
 
 BLOCK = 4096
 """Features that are held at once where sums over them will do."""
@@ -281,26 +282,31 @@ class SetVerifier(Verifier):
         found = [self._hashes(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
         images = [image for one in found if isinstance(one, tuple) for image in one[1:]]
         if images:
-            self.context.bank.image_features(self.config.encoder, images)
+            self.context.bank.image_features(self.config.encoder, images, as_is=True)
         return [one[0] if isinstance(one, tuple) else one for one in found]
 
     def _hashes(self, sample: Sample, output: Output) -> Score | tuple[Score, ImageRef, ImageRef]:
         """The row's score and the two images to encode, or the score of a row that has none."""
-        bank, encoder = self.context.bank, self.config.encoder
+        bank = self.context.bank
         images: Sequence[ImageRef] = sample.reference.get("images") or ()
         if not images:
             return Score.not_applicable("the sample has no true future image (reference.images)")
+        showing = read_showing(bank, sample, bands_of(self.config.encoder))
+        if isinstance(showing, Score):
+            return showing
         try:
-            reference = bank.hash(images[-1], encoder)
+            future = showing.given(bank, images[-1])
+            reference = bank.hash(future)
         except ImageError as error:
             return Score.error(str(error))
         if output.forecast is None:
             return Score.invalid("the output holds no image")
         try:
-            content = {"output": bank.hash(output.forecast, encoder), "reference": reference}
+            forecast = showing.drawn(bank, output.forecast)
+            content = {"output": bank.hash(forecast), "reference": reference}
         except ImageError as error:
             return Score.invalid(str(error))
-        return Score(None, content=content), output.forecast, images[-1]
+        return Score(None, content=content), forecast, future
 
 
 _GAMING = (

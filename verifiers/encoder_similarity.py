@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from rsw_rewards.contracts import Context, register
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
@@ -22,13 +22,6 @@ class EncoderSimilarityConfig(PairedConfig):
         SCENE_CLIP, description="an encoder by name, such as dinov2:<folder> or open_clip:<model>:<weights>"
     )
     region: Literal["all"] = Field("all", description="a feature is of the whole image")
-
-    @field_validator("encoder")
-    @classmethod
-    def _as_shown(cls, name: str) -> str:
-        if bands_of(name) is not None:
-            raise ValueError(f"{name!r} maps bands, but pictures are compared as they are shown; leave #bands out")
-        return name
 
 
 @register
@@ -68,12 +61,17 @@ class EncoderSimilarity(Paired):
     def stem(self) -> str:
         return f"cos_{encoder_label(self.config.encoder)}"
 
+    @property
+    def bands(self) -> tuple[int, ...] | None:
+        return bands_of(self.config.encoder)
+
     def numbers(self, views: Sequence[View]) -> list[float]:
         futures = {id(view.stage): view.stage.future for view in views}
         pictures = [*futures.values(), *(view.filled() for view in views)]
         if not pictures:
             return []
-        features = self.context.bank.image_features(self.config.encoder, [ImageRef(array=image) for image in pictures])
+        images = [ImageRef(array=image) for image in pictures]
+        features = self.context.bank.image_features(self.config.encoder, images, as_is=True)
         true = dict(zip(futures, features, strict=False))
         seen = features[len(futures) :]
         return [cosine(feature, true[id(view.stage)]) for feature, view in zip(seen, views, strict=True)]

@@ -130,6 +130,11 @@ class IndexSeries(Verifier):
                 if counted.shape != observed.shape[1:]:
                     return Score.error(f"reference.valid of sample {sample.id!r} has another size than its frames")
                 observed[:, ~counted] = np.nan
+            if (clouds := sample.reference.get("clouds")) is not None:
+                hidden = read_mask(clouds)
+                if hidden.shape != observed.shape[1:]:
+                    return Score.error(f"reference.clouds of sample {sample.id!r} has another size than its frames")
+                observed[:, hidden] = np.nan
         except ImageError as error:
             return Score.error(f"the truth of sample {sample.id!r} cannot be read: {error}")
         if not np.isfinite(observed).any():

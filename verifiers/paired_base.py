@@ -179,6 +179,11 @@ class Paired(Verifier):
         return bool(self.config.gain)
 
     @property
+    def bands(self) -> tuple[int, ...] | None:
+        """The bands of a raster that are compared, where they are not those shown as red, green and blue."""
+        return None
+
+    @property
     def key(self) -> str:
         """The metric's key: ``[gain_]<name>[_<region>][_<match>][_shift<n>]``."""
         config = self.config
@@ -225,7 +230,7 @@ class Paired(Verifier):
 
     def _stage(self, bank: FeatureBank, sample: Sample) -> Stage | Score:
         config = self.config
-        truth = read_future(bank, sample, before=self.gains)
+        truth = read_future(bank, sample, before=self.gains, bands=self.bands)
         if isinstance(truth, Score):
             return truth
         if config.region != "all" and truth.mask is None:
@@ -249,7 +254,7 @@ class Paired(Verifier):
 
     def _forecast(self, bank: FeatureBank, stage: Stage, output: Output) -> View | Score:
         try:
-            image = read_forecast(bank, output, stage.truth.future)
+            image = read_forecast(bank, output, stage.truth)
         except ImageError as error:
             return self._worst(stage, str(error))
         coloured = matched(image, stage.truth.future, stage.still, self.config.match)

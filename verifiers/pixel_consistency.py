@@ -19,11 +19,11 @@ from rsw_rewards.features import FeatureBank
 from rsw_rewards.images import ImageError
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
-from rsw_rewards.verifiers.bands import without_clouds
 from rsw_rewards.verifiers.paired import MIN_CHANGE, Distance, error_map, gain_over_copy
 from rsw_rewards.verifiers.regions import (
     MAX_SHIFT,
     Region,
+    Truth,
     aligned,
     dilate,
     inset,
@@ -84,8 +84,8 @@ class ConsistencyConfig(NoConfig):
 class Stage:
     """A sample made ready for its forecasts."""
 
-    future: np.ndarray
-    """(H, W, 3) uint8, the true future."""
+    truth: Truth
+    """As read."""
     inside: np.ndarray
     """(h, w) bool, pixels that count inside the change; the size is the future's less the tolerated shift on every side."""
     outside: np.ndarray
@@ -146,11 +146,7 @@ class ChangeConsistency(Verifier):
         truth = read_future(bank, sample, before=True)
         if isinstance(truth, Score):
             return truth
-        try:
-            valid = without_clouds(bank, sample, truth.valid)
-        except ImageError as error:
-            return Score.error(str(error))
-        shift = self.config.shift
+        valid, shift = truth.valid, self.config.shift
         if shift and not valid.all():
             valid = ~dilate(~valid, shift)  # a shift may bring in pixels from where none counts
         inside, outside = (
@@ -159,7 +155,7 @@ class ChangeConsistency(Verifier):
         if not (inside.any() or outside.any()):
             return Score.not_applicable("no pixel counts")
         assert truth.before is not None
-        return Stage(truth.future, inside, outside, self._error(truth.before, truth.future, inside | outside))
+        return Stage(truth, inside, outside, self._error(truth.before, truth.future, inside | outside))
 
     def _error(self, picture: np.ndarray, future: np.ndarray, counted: np.ndarray) -> np.ndarray:
         """(h, w) float64 error of an (H, W, 3) picture at the place where it fits best."""
@@ -169,7 +165,7 @@ class ChangeConsistency(Verifier):
 
     def _one(self, stage: Stage, output: Output) -> Score:
         try:
-            forecast = read_forecast(self.context.bank, output, stage.future)
+            forecast = read_forecast(self.context.bank, output, stage.truth)
         except ImageError as error:
             return self._worst(stage, str(error))
         raw, stats = self._numbers(stage, forecast)
@@ -179,7 +175,7 @@ class ChangeConsistency(Verifier):
     def _numbers(self, stage: Stage, forecast: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
         """``raw`` and ``stats`` of an (H, W, 3) uint8 picture."""
         floor, inside, outside = self.config.floor, stage.inside, stage.outside
-        wanted = self._error(forecast, stage.future, inside | outside)
+        wanted = self._error(forecast, stage.truth.future, inside | outside)
         raw: dict[str, float] = {}
         stats = {"inside_error": np.zeros(()), "inside_copy_error": np.zeros(())}
         if inside.any():
@@ -191,7 +187,7 @@ class ChangeConsistency(Verifier):
         return raw, stats
 
     def _worst(self, stage: Stage, reason: str) -> Score:
-        farthest = np.where(stage.future > 127, 0, 255).astype(np.uint8)
+        farthest = np.where(stage.truth.future > 127, 0, 255).astype(np.uint8)
         return Score.invalid(reason, stats=self._numbers(stage, farthest)[1])
 
     def metrics(self) -> Sequence[Metric]:

@@ -17,6 +17,7 @@ from rsw_rewards.features import FeatureBank
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.scores import Score
+from rsw_rewards.verifiers.shown import as_future, counted, covered, in_bands, lacking_bands, one_colour
 
 Region = Literal["all", "inside", "outside"]
 
@@ -69,13 +70,17 @@ class Truth:
     """What a sample says of the future, decoded. All arrays share height and width."""
 
     future: np.ndarray
-    """(H, W, 3) uint8, the true future."""
+    """(H, W, 3) uint8, the true future; one colour where no pixel counts."""
     before: np.ndarray | None
-    """(H, W, 3) uint8, the newest image the model was shown; None where it was not asked for."""
+    """(H, W, 3) uint8, the newest image the model was shown, likewise; None where it was not asked for."""
     valid: np.ndarray
-    """(H, W) bool, pixels that count: not masked out by ``reference.valid``, no nodata in the future or the input."""
+    """(H, W) bool, pixels that count: see :mod:`rsw_rewards.verifiers.shown`."""
     mask: np.ndarray | None
     """(H, W) bool, the reference change mask, if there is one."""
+    source: ImageRef
+    """The true future, which says how a raster is shown."""
+    bands: tuple[int, ...] | None = None
+    """The bands that an encoder reads in place of those shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,16 @@ class Pair:
     mask: np.ndarray | None
 
 
-def read_future(bank: FeatureBank, sample: Sample, before: bool = False) -> Truth | Score:
+def read_future(
+    bank: FeatureBank, sample: Sample, before: bool = False, bands: tuple[int, ...] | None = None
+) -> Truth | Score:
     """The true future of a sample, or the score of a sample that has none; of a series, its last frame.
 
     Args:
         bank: what decodes.
         sample: a forecast to make.
         before: read the newest input image as well.
+        bands: three bands of a raster to read in place of those shown; a sample without them is not applicable.
     """
     images: Sequence[ImageRef] = sample.reference.get("images") or ()
     if not images:
@@ -104,35 +112,37 @@ def read_future(bank: FeatureBank, sample: Sample, before: bool = False) -> Trut
     if before and not sample.images:
         return Score.not_applicable("the sample has no input image")
     try:
-        future = bank.rgb(images[-1])
-        valid = _present(images[-1], future)
-        shown = bank.rgb(sample.images[-1]) if before else None
+        if (lacks := lacking_bands(images[-1], bands)) is not None:
+            return lacks
+        future = bank.rgb(in_bands(images[-1], bands))
+        shown = bank.rgb(in_bands(sample.images[-1], bands)) if before else None
         if shown is not None:
             _same_size("the input image", shown, future)
-            valid &= _present(sample.images[-1], shown)
-        if (counted := sample.reference.get("valid")) is not None:
-            _same_size("reference.valid", bank.mask(counted), future)
-            valid &= bank.mask(counted)
+        valid = counted(bank, sample, [images[-1], *(sample.images[-1:] if before else ())], future.shape[:2])
         mask = None
         if (changed := sample.reference.get("mask")) is not None:
             mask = bank.mask(changed)
             _same_size("reference.mask", mask, future)
     except ImageError as error:
         return Score.error(str(error))
-    return Truth(future, shown, valid, mask)
+    if valid.any() and not valid.all():
+        # What lies there must move no number, not even through a network that sees farther than a pixel.
+        colour = one_colour(future, valid)
+        future, shown = covered(future, valid, colour), None if shown is None else covered(shown, valid, colour)
+    return Truth(future, shown, valid, mask, images[-1], bands)
 
 
-def read_forecast(bank: FeatureBank, output: Output, future: np.ndarray) -> np.ndarray:
+def read_forecast(bank: FeatureBank, output: Output, truth: Truth) -> np.ndarray:
     """The forecast image of an output, (H, W, 3) uint8 of the future's size; of a series, its last frame.
 
     Raises:
-        ImageError: there is none, it cannot be read, or it has another size.
+        ImageError: there is none, it cannot be read or shown as the future is, or it has another size.
     """
     if output.forecast is None:
         raise ImageError("the output holds no image")
-    forecast = bank.rgb(output.forecast)
-    if forecast.shape != future.shape:
-        raise ImageError(f"the forecast is {_size(forecast)} pixels, the true future {_size(future)}")
+    forecast = bank.rgb(in_bands(as_future(output.forecast, truth.source), truth.bands))
+    if forecast.shape != truth.future.shape:
+        raise ImageError(f"the forecast is {_size(forecast)} pixels, the true future {_size(truth.future)}")
     return forecast
 
 
@@ -145,7 +155,7 @@ def read_pair(bank: FeatureBank, sample: Sample, output: Output, before: bool = 
     if isinstance(truth, Score):
         return truth
     try:
-        forecast = read_forecast(bank, output, truth.future)
+        forecast = read_forecast(bank, output, truth)
     except ImageError as error:
         return Score.invalid(str(error))
     return Pair(forecast, truth.future, truth.before, truth.valid, truth.mask)
@@ -158,13 +168,6 @@ def _size(image: np.ndarray) -> str:
 def _same_size(what: str, image: np.ndarray, future: np.ndarray) -> None:
     if image.shape[:2] != future.shape[:2]:
         raise ImageError(f"{what} is {_size(image)} pixels, the true future {_size(future)}")
-
-
-def _present(image: ImageRef, pixels: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels of which not every channel holds the image's nodata value."""
-    if image.nodata is None:
-        return np.ones(pixels.shape[:2], dtype=bool)
-    return (pixels != image.nodata).any(axis=-1)
 
 
 def inset(values: np.ndarray, shift: int) -> np.ndarray:

@@ -14,13 +14,14 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.contracts import Batch, Card, Context, MeanValue, Metric, NoConfig, Scope, Verifier, register
-from rsw_rewards.encoders import SCENE_CLIP
+from rsw_rewards.encoders import SCENE_CLIP, bands_of
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.scores import Score, Status
 from rsw_rewards.verifiers.frechet import Influence, Reference, leave_one_out
 from rsw_rewards.verifiers.kernel_distances import median_bandwidth, witness
+from rsw_rewards.verifiers.shown import Showing, read_showing
 
 BANDWIDTH = 0.5
 """Bandwidth of the witness's kernel in median distances of the references."""
@@ -67,13 +68,13 @@ class SetCredit(Verifier):
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
-        self._futures: list[ImageRef] = []
+        self._shown: list[Sample] = []
         self._references: np.ndarray | None = None
 
     def prepare(self, samples: Sequence[Sample]) -> None:
-        futures = [sample.reference["images"][-1] for sample in samples if sample.reference.get("images")]
-        step = max(1, -(-len(futures) // self.config.references))
-        self._futures = futures[::step]
+        known = [sample for sample in samples if sample.reference.get("images")]
+        step = max(1, -(-len(known) // self.config.references))
+        self._shown = known[::step]
 
     def setup(self, context: Context) -> None:
         super().setup(context)
@@ -83,13 +84,21 @@ class SetCredit(Verifier):
     def references(self) -> np.ndarray:
         """(m, d) float64 features of the true futures, encoded when first needed."""
         if self._references is None:
-            if len(self._futures) < 3:
-                raise ConfigError(
-                    f"{self.name!r} needs 3 or more true futures among the samples, not {len(self._futures)}"
-                )
-            encoded = self.context.bank.image_features(self.config.encoder, self._futures)
+            bank, futures = self.context.bank, []
+            for sample in self._shown:
+                showing = self._showing(sample)
+                if not isinstance(showing, Score):  # without pixels that count a future says nothing
+                    futures.append(showing.given(bank, sample.reference["images"][-1]))
+                elif showing.status is Status.ERROR:
+                    raise ImageError(showing.reason)
+            if len(futures) < 3:
+                raise ConfigError(f"{self.name!r} needs 3 or more true futures among the samples, not {len(futures)}")
+            encoded = bank.image_features(self.config.encoder, futures, as_is=True)
             self._references = encoded.astype(np.float64)
         return self._references
+
+    def _showing(self, sample: Sample) -> Showing | Score:
+        return read_showing(self.context.bank, sample, bands_of(self.config.encoder))
 
     def encoders(self) -> Sequence[str]:
         return (self.config.encoder,)
@@ -97,22 +106,26 @@ class SetCredit(Verifier):
     def score(self, batch: Batch) -> list[Score]:
         scores: dict[int, Score] = {}
         shown: dict[int, ImageRef] = {}
+        bank = self.context.bank
         for row, (sample, output) in enumerate(zip(batch.samples, batch.outputs, strict=True)):
             if not sample.reference.get("images"):
                 scores[row] = Score.not_applicable("the sample has no true future image (reference.images)")
+            elif isinstance(showing := self._showing(sample), Score):
+                scores[row] = showing
             elif output.forecast is None:
                 scores[row] = Score.invalid("the output holds no image")
             else:
                 try:
-                    self.context.bank.hash(output.forecast)
-                    shown[row] = output.forecast
+                    image = showing.drawn(bank, output.forecast)
+                    bank.hash(image)
+                    shown[row] = image
                 except ImageError as error:
                     scores[row] = Score.invalid(str(error))
         if len(shown) < 3:
             few = f"a batch of {len(shown)} forecasts is too small to say what one of them contributes; 3 are needed"
             scores |= {row: Score.error(few) for row in shown}
         else:
-            features = self.context.bank.image_features(self.config.encoder, list(shown.values())).astype(np.float64)
+            features = bank.image_features(self.config.encoder, list(shown.values()), as_is=True).astype(np.float64)
             credit = self.credit(features)
             values = squash(credit, [batch.groups[row] for row in shown])
             for row, value, one in zip(shown, values, credit, strict=True):
@@ -202,10 +215,13 @@ class FrechetInfluence(FrechetCredit):
         return super().credit(features) if self._influence is None else self._influence(features)
 
     def observe(self, batch: Batch) -> None:
-        shown = [output.forecast for output in batch.outputs if output.forecast is not None]
+        bank, shown = self.context.bank, []
+        for sample, output in zip(batch.samples, batch.outputs, strict=True):
+            if output.forecast is not None and not isinstance(showing := self._showing(sample), Score):
+                shown.append(showing.drawn(bank, output.forecast))
         if len(shown) < 2:
             return
-        features = self.context.bank.image_features(self.config.encoder, shown).astype(np.float64)
+        features = bank.image_features(self.config.encoder, shown, as_is=True).astype(np.float64)
         old, keep = self._history, self.config.decay
         count = len(features) + keep * old.get("count", 0.0)
         total = features.sum(0) + keep * old.get("total", 0.0)

@@ -6,10 +6,11 @@ import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from rsw_rewards.images import ImageError, ImageRef, content_hash
+from rsw_rewards.images import ImageError, ImageRef, content_hash, read_rgb
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.samples import Output, Sample
 
@@ -39,6 +40,32 @@ class Baseline(Policy):
 def in_memory(pixels: np.ndarray) -> ImageRef:
     """Pixels as an image reference that knows its content."""
     return ImageRef(array=pixels, sha256=content_hash(pixels))
+
+
+def stored(sample: Sample, image: ImageRef) -> np.ndarray:
+    """What a forecast like ``image`` of a sample is made of: of a raster all bands in its own numbers, (H, W, C), otherwise RGB in uint8.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    if not is_raster(sample, image):
+        return read_rgb(image)
+    pixels = image.pixels()
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def is_raster(sample: Sample, image: ImageRef) -> bool:
+    """Whether an image of a sample is more than a picture: its bands are named, or it is said how they are shown."""
+    return image.is_mapped or bool(sample.metadata.get("bands"))
+
+
+def drawn_as(image: ImageRef, values: np.ndarray, dtype: np.dtype[Any]) -> ImageRef:
+    """Values in the numbers of ``image``, rounded where its type is whole, and shown as it is."""
+    if dtype.kind in "ui":
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(np.nan_to_num(values)), limits.min, limits.max)
+    pixels = values.astype(dtype)
+    return ImageRef(array=pixels, sha256=content_hash(pixels), bands=image.bands, stretch=image.stretch)
 
 
 def true_text(sample: Sample) -> str | None:

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsw_rewards.images import ImageError, ImageRef, read_rgb
-from rsw_rewards.rollouts.baselines.base import Baseline, in_memory
+from rsw_rewards.images import ImageError, ImageRef
+from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, stored
 from rsw_rewards.rollouts.baselines.pictures import newest
 from rsw_rewards.samples import Output, Sample, Task
 
 MEAN_OF = 256
 """Futures that the mean picture is taken of, evenly spread over the samples."""
+
+_Kind = tuple[tuple[int, ...], str]
+"""Shape and type of pixels."""
 
 
 def _repeated(sample: Sample, image: ImageRef) -> Output:
@@ -30,26 +33,28 @@ class MeanImage(Baseline):
 
     def __init__(self, samples: Sequence[Sample] = ()) -> None:
         self._samples = [sample for sample in samples if sample.reference.get("images")]
-        self._means: dict[tuple[int, ...], ImageRef] | None = None
+        self._means: dict[_Kind, np.ndarray] | None = None
 
     def answer(self, sample: Sample) -> Output:
         if self._means is None:
             self._means = self._mean()
-        shape = read_rgb(newest(sample)).shape
-        if shape not in self._means:
+        shown = newest(sample)
+        pixels = stored(sample, shown)
+        if (key := (pixels.shape, pixels.dtype.str)) not in self._means:
             raise ImageError(f"no true future has the size of sample {sample.id!r}")
-        return _repeated(sample, self._means[shape])
+        return _repeated(sample, drawn_as(shown, self._means[key], pixels.dtype))
 
-    def _mean(self) -> dict[tuple[int, ...], ImageRef]:
-        sums: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
+    def _mean(self) -> dict[_Kind, np.ndarray]:
+        sums: dict[_Kind, tuple[np.ndarray, int]] = {}
         for sample in self._samples[:: max(1, len(self._samples) // MEAN_OF)]:
             try:
-                pixels = read_rgb(sample.reference["images"][-1])
+                pixels = stored(sample, sample.reference["images"][-1])
             except ImageError:
                 continue
-            total, count = sums.get(pixels.shape, (np.zeros(pixels.shape), 0))
-            sums[pixels.shape] = (total + pixels, count + 1)
-        return {shape: in_memory(np.rint(total / count).astype(np.uint8)) for shape, (total, count) in sums.items()}
+            key = pixels.shape, pixels.dtype.str
+            total, count = sums.get(key, (np.zeros(pixels.shape), 0))
+            sums[key] = (total + np.nan_to_num(pixels), count + 1)
+        return {key: total / count for key, (total, count) in sums.items()}
 
 
 class OtherFuture(Baseline):

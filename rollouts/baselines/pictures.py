@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rsw_rewards.images import ImageError, ImageRef, read_rgb, read_size
-from rsw_rewards.rollouts.baselines.base import Baseline, in_memory
+from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, in_memory, is_raster, stored
 from rsw_rewards.samples import Output, Sample, Task
 
 FORECAST = frozenset({Task.FORECAST})
@@ -56,7 +56,9 @@ class CopyBefore(Baseline):
     def answer(self, sample: Sample) -> Output:
         if (steps := len(sample.reference.get("images") or ())) > 1:
             return Output(sample.id, images=(before(sample),) * steps)
-        return Output(sample.id, image=in_memory(read_rgb(before(sample))))
+        shown = before(sample)
+        # A raster goes as it is: its bands and numbers are what is copied, not the picture made of them.
+        return Output(sample.id, image=shown if is_raster(sample, shown) else in_memory(read_rgb(shown)))
 
 
 class BlurredCopy(Baseline):
@@ -68,8 +70,11 @@ class BlurredCopy(Baseline):
     def answer(self, sample: Sample) -> Output:
         from scipy.ndimage import gaussian_filter
 
-        pixels = read_rgb(before(sample)).astype(np.float64)
-        return Output(sample.id, image=in_memory(np.rint(gaussian_filter(pixels, (2, 2, 0))).astype(np.uint8)))
+        shown = before(sample)
+        pixels = stored(sample, shown)
+        return Output(
+            sample.id, image=drawn_as(shown, gaussian_filter(pixels.astype(np.float64), (2, 2, 0)), pixels.dtype)
+        )
 
 
 class Filled(Baseline):

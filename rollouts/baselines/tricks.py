@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsw_rewards.images import read_rgb
-from rsw_rewards.rollouts.baselines.base import Baseline, in_memory
+from rsw_rewards.images import ImageRef, read_rgb
+from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, in_memory, is_raster, stored
 from rsw_rewards.rollouts.baselines.pictures import newest, size_of
 from rsw_rewards.rollouts.baselines.texts import ANSWERS, CAPTIONS, AllLabels
 from rsw_rewards.samples import Output, Sample, Task
+from rsw_rewards.verifiers.bands import read_units
 
 _PICTURES = frozenset({Task.FORECAST, Task.CHANGE_MASK, Task.SEMANTIC_CHANGE, Task.DAMAGE, Task.GROUNDING})
 
@@ -74,13 +75,22 @@ class Noise(Baseline):
     name = "noise"
     tasks = _PICTURES
 
+    @staticmethod
+    def _picture(sample: Sample, chance: np.random.Generator) -> ImageRef:
+        shown = newest(sample)
+        if not is_raster(sample, shown):
+            return in_memory(chance.integers(0, 256, read_rgb(shown).shape, np.uint8))
+        pixels = stored(sample, shown)
+        limits = read_units(sample.metadata, pixels.dtype)
+        low, high = np.array(limits.low), np.array(limits.high)
+        if shown.stretch is not None and sample.metadata.get("valid_range") is None:
+            low, high = (np.array(side) for side in zip(*shown.stretch, strict=True))
+        return drawn_as(shown, low + (high - low) * chance.random(pixels.shape), pixels.dtype)
+
     def answer(self, sample: Sample) -> Output:
         chance = np.random.default_rng(zlib.crc32(sample.id.encode()))
         if sample.task is Task.FORECAST:
-            shape = read_rgb(newest(sample)).shape
-            drawn = [
-                in_memory(chance.integers(0, 256, shape, np.uint8)) for _ in sample.reference.get("images") or (0,)
-            ]
+            drawn = [self._picture(sample, chance) for _ in sample.reference.get("images") or (0,)]
             return Output(sample.id, images=tuple(drawn)) if len(drawn) > 1 else Output(sample.id, image=drawn[0])
         height, width = size_of(sample)
 

@@ -177,16 +177,9 @@ def test_a_feature_that_is_no_number_is_no_score(tmp_path: Path) -> None:
         score_one(ready("encoder_similarity", encoder=f"{file}:Pooled"), sample(before, after), forecast(before))
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"region": "inside"}, "region"),
-        ({"encoder": "scene-clip#bands=3,2,1"}, "leave #bands out"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(config: dict[str, str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        build("encoder_similarity", config)
+def test_a_region_makes_no_sense_and_is_refused() -> None:
+    with pytest.raises(ConfigError, match="region"):
+        build("encoder_similarity", {"region": "inside"})
 
 
 def test_missing_weights_show_when_it_is_set_up(tmp_path: Path) -> None:

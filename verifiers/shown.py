@@ -1,0 +1,143 @@
+"""How the pictures of a sample and of its forecasts are looked at: in which bands, between which numbers, and without which pixels.
+
+A raster is shown as its reference says (``bands``, ``stretch``), and a forecast of it as the true future is. A pixel counts where
+``reference.valid`` (> 127) says so, where ``reference.clouds`` (> 127 = cloud) does not lie over it, and where input and true future
+hold data: numbers that are finite and, in every band, not the raster's ``nodata`` value; of a picture not that value in all channels.
+Networks see more than one pixel at a time; they are shown the others in one colour, the same in all pictures of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rsw_rewards.data.rasters import present
+from rsw_rewards.features import FeatureBank
+from rsw_rewards.images import ImageError, ImageRef, content_hash
+from rsw_rewards.samples import Sample
+from rsw_rewards.scores import Score
+from rsw_rewards.verifiers.bands import without_clouds
+
+
+def in_bands(image: ImageRef, bands: tuple[int, ...] | None) -> ImageRef:
+    """The image with the three bands that an encoder reads in place of those shown; as it is for an encoder that names none."""
+    return image if bands is None else replace(image, bands=bands)
+
+
+def as_future(image: ImageRef, future: ImageRef | None) -> ImageRef:
+    """A forecast with the band mapping and stretch of the true future; a uint8 picture of three bands is shown as it is.
+
+    Where the future itself is stored in three bands of uint8, so is a forecast of it. Raises :class:`ImageError`.
+    """
+    if future is None or not future.is_mapped or (image.bands, image.stretch) == (future.bands, future.stretch):
+        return image
+    drawn = image.pixels()
+    if drawn.dtype == np.uint8 and (drawn.ndim == 2 or drawn.shape[-1] == 3):
+        true = future.pixels()
+        if (true.dtype, true.shape[2:]) != (drawn.dtype, drawn.shape[2:]):
+            return replace(image, bands=None, stretch=None)
+    return replace(image, bands=future.bands, stretch=future.stretch)
+
+
+def lacking_bands(image: ImageRef, bands: tuple[int, ...] | None) -> Score | None:
+    """The score of a sample whose image does not have all ``bands``. Raises :class:`ImageError`."""
+    if bands is None:
+        return None
+    shape = image.pixels().shape
+    count = shape[2] if len(shape) == 3 else 1
+    if max(bands) < count:
+        return None
+    return Score.not_applicable(
+        f"the sample has {count} bands, the encoder reads band {max(bands)} (counted from 0; its #bands)"
+    )
+
+
+def holds_data(bank: FeatureBank, image: ImageRef) -> np.ndarray | None:
+    """(H, W) bool, the pixels of an image that hold data; None where that is all of them. Raises :class:`ImageError`."""
+    if image.is_mapped:
+        stored = image.pixels()
+        if image.nodata is None and stored.dtype.kind != "f":
+            return None
+        return present(np.moveaxis(stored if stored.ndim == 3 else stored[..., None], -1, 0), (image.nodata,))
+    return None if image.nodata is None else (bank.rgb(image) != image.nodata).any(axis=-1)
+
+
+def counted(bank: FeatureBank, sample: Sample, images: Sequence[ImageRef], shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W) bool, the pixels that count in ``images`` of a sample. Raises :class:`ImageError` for a mask of another size."""
+    valid = np.ones(shape, dtype=bool)
+    for what, mask in (("the input or the true future", holds_data(bank, image)) for image in images):
+        if mask is not None:
+            valid &= _fitting(what, mask, shape)
+    if isinstance(named := sample.reference.get("valid"), ImageRef):
+        valid &= _fitting("reference.valid", bank.mask(named), shape)
+    return without_clouds(bank, sample, valid)
+
+
+def one_colour(picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The mean of the valid pixels of an (H, W, 3) uint8 picture, (3,) uint8: what stands where no pixel counts."""
+    return np.rint(picture[valid].mean(axis=0, dtype=np.float64)).astype(np.uint8)
+
+
+def covered(picture: np.ndarray, valid: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """An (H, W, 3) picture with ``colour`` where no pixel counts. Raises :class:`ImageError` for one of another size."""
+    _fitting("the image", picture, valid.shape, "the pixels that count")
+    return picture if valid.all() else np.where(valid[..., None], picture, colour)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Showing:
+    """How an encoder is shown the pictures of one sample."""
+
+    future: ImageRef | None
+    bands: tuple[int, ...] | None
+    """Those that the encoder's name maps."""
+    valid: np.ndarray | None
+    """(H, W) bool; None where every pixel counts."""
+    colour: np.ndarray
+    """(3,) uint8, what stands where no pixel counts."""
+
+    def given(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
+        """An image of the sample as the encoder sees it, its band mapping applied. Raises :class:`ImageError`."""
+        image = in_bands(image, self.bands)
+        if self.valid is None:
+            return image
+        pixels = covered(bank.rgb(image), self.valid, self.colour)
+        return ImageRef(array=pixels, sha256=content_hash(pixels))
+
+    def drawn(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
+        """A forecast as the encoder sees it. Raises :class:`ImageError`."""
+        return self.given(bank, as_future(image, self.future))
+
+
+def read_showing(bank: FeatureBank, sample: Sample, bands: tuple[int, ...] | None = None) -> Showing | Score:
+    """How an encoder that maps ``bands`` is shown a sample, or the score of one whose pictures or masks cannot be used."""
+    futures: Sequence[ImageRef] = sample.reference.get("images") or ()
+    images = [*sample.images[-1:], *futures[-1:]]
+    future = futures[-1] if futures else None
+    grey = np.full(3, 127, np.uint8)
+    try:
+        for image in images:
+            if (score := lacking_bands(image, bands)) is not None:
+                return score
+        masked = any(sample.reference.get(key) is not None for key in ("valid", "clouds"))
+        if not masked and not any(image.is_mapped or image.nodata is not None for image in images):
+            return Showing(future, bands, None, grey)
+        if not images:
+            return Score.error(f"sample {sample.id!r} has masks and no image that they are of")
+        picture = bank.rgb(in_bands(images[-1], bands))
+        valid = counted(bank, sample, images, picture.shape[:2])
+    except ImageError as error:
+        return Score.error(f"an image of the sample cannot be used: {error}")
+    if valid.all():
+        return Showing(future, bands, None, grey)
+    if not valid.any():
+        return Score.not_applicable("no pixel counts")
+    return Showing(future, bands, valid, one_colour(picture, valid))
+
+
+def _fitting(what: str, mask: np.ndarray, shape: tuple[int, ...], other: str = "the true future") -> np.ndarray:
+    if mask.shape[:2] != shape[:2]:
+        raise ImageError(f"{what} is {mask.shape[1]} x {mask.shape[0]} pixels, {other} {shape[1]} x {shape[0]}")
+    return mask
