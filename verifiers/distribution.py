@@ -8,7 +8,7 @@ reward of :mod:`rsw_rewards.verifiers.set_credit`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,13 +21,21 @@ from rsw_rewards.encoders import CMMD_ENCODER, SCENE_CLIP, bands_of, encoder_lab
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
-from rsw_rewards.verifiers.frechet import Moments, Reference, frechet_from_features, frechet_to_reference
+from rsw_rewards.verifiers.frechet import (
+    Moments,
+    Reference,
+    frechet_from_features,
+    frechet_of_features,
+    frechet_of_moments,
+)
 from rsw_rewards.verifiers.kernel_distances import kernel_sums, polynomial_kernel, unit_rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
 from rsw_rewards.verifiers.shown import read_showing
 
-BLOCK = 4096
+BLOCK = 1024
 """Features that are held at once where sums over them will do."""
+WORTH_SUMMING = 8192
+"""Images on each side from which the sums of a part are taken off, rather than the features of the rest gone through again."""
 
 Numbers = dict[str, "float | None"]
 
@@ -55,14 +63,27 @@ class Sets:
             part[usable][first],
         )
 
-    def features(self, encoder: str, lookup: FeatureLookup) -> tuple[np.ndarray, np.ndarray]:
-        """(n, d) and (m, d) float32."""
-        return lookup.features(encoder, list(self.outputs)), lookup.features(encoder, list(self.truths))
+    def features(self, encoder: str, lookup: FeatureLookup) -> tuple[Looked, Looked]:
+        """(n, d) and (m, d), looked up where they are read."""
+        return Looked(encoder, self.outputs, lookup), Looked(encoder, self.truths, lookup)
 
 
-def _blocks(encoder: str, hashes: np.ndarray, lookup: FeatureLookup) -> Iterator[np.ndarray]:
-    for start in range(0, len(hashes), BLOCK):
-        yield lookup.features(encoder, list(hashes[start : start + BLOCK]))
+class Looked:
+    """Features of images as an (n, d) float32 array that is not there: what is asked for by slice or index is looked up."""
+
+    def __init__(self, encoder: str, hashes: np.ndarray, lookup: FeatureLookup) -> None:
+        self._encoder, self._hashes, self._lookup = encoder, hashes, lookup
+        self.shape = len(hashes), int(self[:1].shape[1])
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        return self._lookup.features(self._encoder, list(self._hashes[rows]))
+
+
+def _moments(features: Looked) -> Moments:
+    return Moments.of(features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
 
 
 @dataclass(frozen=True)
@@ -139,34 +160,33 @@ class FrechetMetric(SetMetric):
         return notes
 
     def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
-        dim = features.features(self.encoder, list(sets.outputs[:1])).shape[1]
-        if min(len(sets.outputs), len(sets.truths)) <= dim:
-            return {self.written_key(rows): frechet_from_features(*sets.features(self.encoder, features))}
-        made, real = (Moments.of(_blocks(self.encoder, x, features)) for x in (sets.outputs, sets.truths))
-        reference = Reference.from_moments(real)
-        return {self.written_key(rows): frechet_to_reference(made.mean, made.covariance, reference)}
+        small, large = sorted(sets.features(self.encoder, features), key=len)
+        dim = small.shape[1]
+        if len(large) <= dim:
+            return {self.written_key(rows): frechet_from_features(small[:], large[:])}
+        reference = Reference.from_moments(_moments(large))
+        if len(small) <= dim:
+            return {self.written_key(rows): frechet_of_features(small[:], reference)}
+        reference.factor  # noqa: B018  (what takes most memory, before there are other sums)
+        return {self.written_key(rows): frechet_of_moments(_moments(small), reference)}
 
     def left_out(
         self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
     ) -> list[Numbers] | None:
         """The numbers without each part of the rows: large sets are summed once, and a part's sums taken off."""
         sets = Sets.of(rows, part)
-        count = int(part.max()) + 1
-        if features is None or min(len(sets.outputs), len(sets.truths)) <= 2 * BLOCK:
+        if features is None or min(len(sets.outputs), len(sets.truths)) < WORTH_SUMMING:
             return None
-        whole = [Moments.of(_blocks(self.encoder, x, features)) for x in (sets.outputs, sets.truths)]
+        made, real = sets.features(self.encoder, features)
+        of_made, of_real = _moments(made), _moments(real)
+
+        def rest(whole: Moments, hashes: np.ndarray) -> Moments:
+            return whole.without(_moments(Looked(self.encoder, hashes, features))) if len(hashes) else whole.copy()
+
         found = []
-        for out in range(count):
-            rest = []
-            for total, hashes, parts in (
-                (whole[0], sets.outputs, sets.part_of_output),
-                (whole[1], sets.truths, sets.part_of_truth),
-            ):
-                mine = hashes[parts == out]
-                own = Moments.of(_blocks(self.encoder, mine, features)) if len(mine) else None
-                rest.append(total if own is None else total.without(own))
-            reference = Reference.from_moments(rest[1])
-            value = frechet_to_reference(rest[0].mean, rest[0].covariance, reference)
+        for out in range(int(part.max()) + 1):
+            reference = Reference.from_moments(rest(of_real, sets.truths[sets.part_of_truth == out]))
+            value = frechet_of_moments(rest(of_made, sets.outputs[sets.part_of_output == out]), reference)
             found.append({**dict.fromkeys(self.keys), self.written_key(rows): value})
         return found
 
@@ -185,7 +205,7 @@ class InfinityMetric(SetMetric):
         if len(sets.outputs) < 10:
             return {}
         made, real = sets.features(self.encoder, features)
-        return {self.keys[0]: frechet_at_infinity(made.astype(np.float64), Reference.of(real))}
+        return {self.keys[0]: frechet_at_infinity(made, Reference.from_moments(_moments(real)))}
 
     def left_out(
         self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+BLOCK = 1024
+"""Rows whose offsets are held at once."""
+
 
 def _checked(features: np.ndarray, least: int = 1) -> np.ndarray:
     """Features as (n, d) float64. Raises ``ValueError`` for another shape, fewer rows, or values that are not finite."""
@@ -56,26 +59,34 @@ class Moments:
             # Any point among the data will do: sums about it do not cancel as sums about zero can.
             self.origin = features.mean(axis=0)
             self.total, self.products = np.zeros(self.dim), np.zeros((self.dim, self.dim))
-        offset = features - self.origin
         self.count += len(features)
-        self.total += offset.sum(axis=0)
-        self.products += offset.T @ offset
+        for start in range(0, len(features), BLOCK):
+            offset = features[start : start + BLOCK] - self.origin
+            self.total += offset.sum(axis=0)
+            self.products += offset.T @ offset
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets together."""
+        return self._combined(other, 1)
+
+    def without(self, part: Moments) -> Moments:
+        """Moments of the set after a part of it was taken out."""
+        return self._combined(part, -1)
+
+    def _combined(self, other: Moments, sign: int) -> Moments:
         if not other.count or not self.count:
             return self.copy() if other.count == 0 else other.copy()
         merged = self.copy()
         shift = other.origin - self.origin
-        merged.count += other.count
-        merged.total += other.total + other.count * shift
-        outer = np.outer(other.total, shift)
-        merged.products += other.products + outer + outer.T + other.count * np.outer(shift, shift)
+        merged.count += sign * other.count
+        merged.total += sign * (other.total + other.count * shift)
+        # Written in place: at 2048 dimensions every matrix is 32 MB.
+        (np.add if sign > 0 else np.subtract)(merged.products, other.products, out=merged.products)
+        half = sign * (other.total + 0.5 * other.count * shift)
+        outer = np.outer(half, shift)
+        merged.products += outer
+        merged.products += outer.T
         return merged
-
-    def without(self, part: Moments) -> Moments:
-        """Moments of the set after a part of it was taken out."""
-        return self.merge(Moments(part.dim, -part.count, part.origin, -part.total, -part.products))
 
     def copy(self) -> Moments:
         """Independent sums."""
@@ -137,7 +148,8 @@ class Reference:
         if self._factor is None:
             values, vectors = _eigh(self.covariance)
             # Not by Cholesky's way, which stops at a singular matrix.
-            self._factor = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r").T
+            vectors *= np.sqrt(np.maximum(values, 0.0))
+            self._factor = np.linalg.qr(vectors.T, mode="r").T
         return self._factor
 
 
@@ -189,23 +201,34 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
     return frechet_to_reference(np.atleast_1d(mean_a), np.atleast_2d(cov_a), Reference(mean_b, cov_b))
 
 
-def frechet_to_reference(mean: np.ndarray, covariance: np.ndarray, reference: Reference) -> float:
-    """:func:`frechet_distance` to a reference whose factor is kept: one triangular reduction, one symmetric eigenvalue problem."""
+def frechet_to_reference(
+    mean: np.ndarray, covariance: np.ndarray, reference: Reference, overwrite: bool = False
+) -> float:
+    """:func:`frechet_distance` to a reference whose factor is kept: one triangular reduction, one symmetric eigenvalue problem.
+
+    ``overwrite`` lets the covariance's memory be used.
+    """
     from scipy.linalg.lapack import dsygst
 
-    # A transpose is the same symmetric matrix, in the order that the next step takes without a copy.
-    product, _ = dsygst(np.asarray(covariance, np.float64).T, reference.factor, itype=2, lower=1)
-    cross = float(_root_sum(product.T))
     traces = float(np.trace(covariance) + np.trace(reference.covariance))
-    return _distance(np.asarray(mean) - reference.mean, traces, cross)
+    # A transpose is the same symmetric matrix, in the order that the next step takes without a copy.
+    transposed = np.asarray(covariance, np.float64).T
+    product, _ = dsygst(transposed, reference.factor, itype=2, lower=1, overwrite_a=overwrite)
+    return _distance(np.asarray(mean) - reference.mean, traces, float(_root_sum(product.T)))
+
+
+def frechet_of_moments(moments: Moments, reference: Reference) -> float:
+    """:func:`frechet_to_reference` from streamed moments, which are used up. Raises ``ValueError`` below two samples."""
+    mean, covariance = moments.mean, moments.covariance
+    moments.products = np.zeros((0, 0))
+    return frechet_to_reference(mean, covariance, reference, overwrite=True)
 
 
 def frechet_of_features(features: np.ndarray, reference: Reference) -> float:
     """Frechet distance of a set of (n, d) features to a reference, by the Gram route for n <= d. Raises ``ValueError`` for n < 2."""
     features = _checked(features, 2)
     if len(features) > features.shape[1]:
-        moments = Moments.of([features])
-        return frechet_to_reference(moments.mean, moments.covariance, reference)
+        return frechet_of_moments(Moments.of([features]), reference)
     spread = _contrasts(features) / np.sqrt(len(features) - 1)
     gram = spread @ reference.covariance @ spread.T
     traces = float(np.square(spread).sum() + np.trace(reference.covariance))

@@ -67,15 +67,23 @@ def frechet_at_infinity(made: np.ndarray, reference: object, points: int = 15, s
     twice the number the fit needs, and the intercept of the least-squares line is given. It may be slightly negative.
 
     Args:
-        made: (n, d), n >= 10.
+        made: (n, d), n >= 10; rows are read by index, in blocks, so that they need not be in memory.
         reference: a :class:`rsw_rewards.verifiers.frechet.Reference`.
     """
-    from rsw_rewards.verifiers.frechet import Reference, frechet_of_features
+    from rsw_rewards.verifiers.frechet import Moments, Reference, frechet_of_features, frechet_of_moments
 
     assert isinstance(reference, Reference)
     if len(made) < 10:
         raise ValueError(f"an extrapolation needs 10 samples, not {len(made)}")
     order = np.random.default_rng(seed).permutation(len(made))
     sizes = np.unique(np.linspace(max(5, len(made) // 5), len(made), points).astype(int))
-    distances = [frechet_of_features(made[np.sort(order[:size])], reference) for size in sizes]
+    distances, moments = [], Moments(made.shape[1])
+    for size in sizes.tolist():
+        if size <= made.shape[1]:
+            distances.append(frechet_of_features(made[np.sort(order[:size])], reference))
+            continue
+        # The subsets are nested, so every sample is summed once.
+        while moments.count < size:
+            moments.update(made[np.sort(order[moments.count : min(size, moments.count + BLOCK)])])
+        distances.append(frechet_of_moments(moments.copy(), reference))
     return float(np.polyfit(1.0 / sizes, distances, 1)[1])

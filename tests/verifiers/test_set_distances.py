@@ -144,6 +144,7 @@ def test_what_leaves_parts_out_at_once_equals_computing_anew(
     metric: KernelMetric | FrechetMetric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distribution, "BLOCK", 7)
+    monkeypatch.setattr(distribution, "WORTH_SUMMING", 20)
     table, lookup = scored(40)
     part = np.arange(40) % 8
     found = metric.left_out(table.frame, {}, part, lookup)
