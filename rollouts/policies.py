@@ -28,6 +28,7 @@ BUILT_IN: Mapping[str, str] = {
     "oracle": "rsw_rewards.rollouts.baselines:Oracle",
     "tokenizer_ceiling": "rsw_rewards.rollouts.baselines:TokenizerCeiling",
     "vision_language": "rsw_rewards.rollouts.vision_language:VisionLanguageModel",
+    "backbone_world_model": "rsw_rewards.rollouts.backbone_world_model:BackboneWorldModel",
     "openai_endpoint": "rsw_rewards.rollouts.openai_endpoint:OpenAIEndpoint",
     "diffusion_forecaster": "rsw_rewards.rollouts.diffusion_forecaster:DiffusionForecaster",
 }

@@ -46,7 +46,32 @@ METADATA: tuple[str, ...] = tuple(
 _WORD = re.compile(r"\w+")
 
 
-class Vocabulary:
+class MetadataTokens:
+    """Ids of what is known about a picture beside its pixels. ``ids`` gives the id of every name in :data:`METADATA`."""
+
+    ids: Mapping[str, int]
+
+    def _metadata(self, name: str, value: object) -> int:
+        return self.ids.get(f"<{name}:{value}>", self.ids[f"<{name}:?>"])
+
+    def place(self, metadata: Mapping[str, Any]) -> list[int]:
+        """Three ids: latitude (10 degrees a bin), longitude (30 degrees a bin), ground resolution (powers of two, metres)."""
+        lat, lon, gsd = (number_of(metadata.get(key)) for key in ("lat", "lon", "gsd_m"))
+        nearest = None if gsd is None or gsd <= 0 else min(_GSD_M, key=lambda level: abs(np.log2(level / gsd)))
+        return [
+            self._metadata("lat", "?" if lat is None else min(int(lat // 10) * 10, 80)),
+            self._metadata("lon", "?" if lon is None else min(int(lon // 30) * 30, 150)),
+            self._metadata("gsd", "?" if nearest is None else nearest),
+        ]
+
+    def date(self, date: str | None) -> list[int]:
+        """Two ids, year and month, of an ISO date (``2018``, ``2018-06`` or ``2018-06-15``)."""
+        match = re.match(r"(\d{4})(?:-(\d{2}))?", date or "")
+        year, month = match.groups() if match else (None, None)
+        return [self._metadata("year", year or "?"), self._metadata("month", int(month) if month else "?")]
+
+
+class Vocabulary(MetadataTokens):
     """All tokens in the order of their ids: special ones, metadata, words, visual codes.
 
     Args:
@@ -82,27 +107,6 @@ class Vocabulary:
                 break
             words.append(self.tokens[number])
         return " ".join(words)
-
-    # Metadata
-
-    def _metadata(self, name: str, value: object) -> int:
-        return self.ids.get(f"<{name}:{value}>", self.ids[f"<{name}:?>"])
-
-    def place(self, metadata: Mapping[str, Any]) -> list[int]:
-        """Three ids: latitude (10 degrees a bin), longitude (30 degrees a bin), ground resolution (powers of two, metres)."""
-        lat, lon, gsd = (_number(metadata.get(key)) for key in ("lat", "lon", "gsd_m"))
-        nearest = None if gsd is None or gsd <= 0 else min(_GSD_M, key=lambda level: abs(np.log2(level / gsd)))
-        return [
-            self._metadata("lat", "?" if lat is None else min(int(lat // 10) * 10, 80)),
-            self._metadata("lon", "?" if lon is None else min(int(lon // 30) * 30, 150)),
-            self._metadata("gsd", "?" if nearest is None else nearest),
-        ]
-
-    def date(self, date: str | None) -> list[int]:
-        """Two ids, year and month, of an ISO date (``2018``, ``2018-06`` or ``2018-06-15``)."""
-        match = re.match(r"(\d{4})(?:-(\d{2}))?", date or "")
-        year, month = match.groups() if match else (None, None)
-        return [self._metadata("year", year or "?"), self._metadata("month", int(month) if month else "?")]
 
     # Sequences
 
@@ -165,7 +169,7 @@ class Vocabulary:
         return cls(content["words"], content["codes"])
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and np.isfinite(value) else None
 
 

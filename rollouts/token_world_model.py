@@ -27,15 +27,13 @@ from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import rsw_rewards
+from rsw_rewards.rollouts.picture_segments import IMPOSSIBLE, Segments
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.samples import Sample, Task
 
 ASSETS = Path(rsw_rewards.__file__).parent / "assets"
 """Folder of the shipped weights."""
-
-IMPOSSIBLE = -1e4
-"""Logit of an impossible token: its probability is exactly zero in float32, yet sums and products with it stay finite."""
 
 MAX_ANSWER_TOKENS = 8
 
@@ -95,8 +93,24 @@ class TokenWorldModel(Qwen3ForCausalLM):
 
     def __init__(self, config: TokenWorldModelConfig) -> None:
         super().__init__(config)
+        self._segments: Segments | None = None
         self.cell_embedding = torch.nn.Embedding(config.grid_codes + 1, config.hidden_size)
         self.post_init()
+
+    @property
+    def segments(self) -> Segments:
+        """Which tokens may follow which."""
+        c = self.config
+        if self._segments is None:
+            self._segments = Segments(
+                begin=c.boi_token_id,
+                end=int(c.eos_token_id),  # type: ignore[arg-type]
+                codes=(c.visual_start, c.visual_codes),
+                grid=(1, c.grid_codes),
+                words=(c.text_start, c.visual_start),
+                size=c.vocab_size,
+            )
+        return self._segments
 
     def embed(self, input_ids: Tensor, picture_positions: Tensor) -> Tensor:
         """(n, length, hidden) token embeddings; inside a picture, that of the place in the grid is added.
@@ -116,23 +130,11 @@ class TokenWorldModel(Qwen3ForCausalLM):
         Returns:
             (n, length) int64: 0 at begin-of-image, k at the k-th code after it, -1 outside of pictures.
         """
-        c = self.config
-        position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        visual = (input_ids >= c.visual_start) & (input_ids < c.visual_start + c.visual_codes)
-        last_other = torch.where(visual, -1, position).cummax(1).values
-        opened = input_ids.gather(1, last_other.clamp(min=0)) == c.boi_token_id
-        return torch.where(opened & (last_other >= 0), position - last_other, -1)
+        return self.segments.positions(input_ids)
 
     def next_token_mask(self, picture_positions: Tensor) -> Tensor:
         """Which tokens may follow: (..., vocabulary) bool for positions as given by ``picture_positions``."""
-        c = self.config
-        token = torch.arange(c.vocab_size, device=picture_positions.device)
-        visual = (token >= c.visual_start) & (token < c.visual_start + c.visual_codes)
-        end = token == c.eos_token_id
-        text = ((token >= c.text_start) & (token < c.visual_start)) | end
-        here = picture_positions[..., None]
-        drawing = (here >= 0) & (here < c.grid_codes)
-        return torch.where(drawing, visual, torch.where(here >= c.grid_codes, end, text))
+        return self.segments.mask(picture_positions)
 
     def forward(  # type: ignore[override]
         self,

@@ -104,17 +104,33 @@ class VisionLanguageModel(Policy):
 
         torch.set_num_threads(threads)
         logging.disable_progress_bar()
-        path = str(self.path)
-        if path.startswith(PREFIX):
-            path = str(tiny_folder(path.removeprefix(PREFIX)))
+        path = self.folder()
+        new = self.prepare(path, device)
         try:
             self._processor = _load_processor(path, self.limits)
-            self._model = _load_model(path, self.dtype, self.attn, self.lora)
+            self._model = _load_model(path, self.dtype, self.attn, self.lora, new)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"the policy {self.name!r} cannot be loaded from {path!r}: {reason}") from error
-        suppress(base_model(self._model), _not_text(self._model, self._processor))
+        self.constrain(not_text(self._model, self._processor))
         self._model.to(device).eval()
+
+    def folder(self) -> str:
+        """The folder, or the name on the hub, that ``path`` stands for."""
+        path = str(self.path)
+        return str(tiny_folder(path.removeprefix(PREFIX))) if path.startswith(PREFIX) else path
+
+    def prepare(self, path: str, device: str) -> Sequence[int]:
+        """Load what is needed beside the model; returns the tokens whose embeddings are trained along with adapters."""
+        return ()
+
+    def constrain(self, never: Sequence[int]) -> None:
+        """Lay rules on the model's ``forward``; ``never`` are the tokens that no answer holds."""
+        suppress(base_model(self._model), never)
+
+    def longest(self, sample: Sample) -> int:
+        """Tokens that a completion may have."""
+        return self.max_new_tokens
 
     @property
     def model(self) -> PreTrainedModel:
@@ -204,12 +220,15 @@ class VisionLanguageModel(Policy):
             **({"lora": self.lora.model_dump()} if self.lora else {}),
         }
 
+    def text(self, sample: Sample) -> str:
+        """Words of the request."""
+        words = {"prompt": sample.prompt, "vocabulary": ", ".join(map(str, sample.reference.get("vocabulary") or ()))}
+        return _PLACE.sub(lambda place: words[place[1]], self.template)
+
     def conversation(self, sample: Sample) -> list[dict[str, Any]]:
         """Messages that ask about a sample, with a place for each of its images before the words."""
-        words = {"prompt": sample.prompt, "vocabulary": ", ".join(map(str, sample.reference.get("vocabulary") or ()))}
-        text = _PLACE.sub(lambda place: words[place[1]], self.template)
         places = [{"type": "image"} for _ in sample.images] if self.send_images else []
-        user = {"role": "user", "content": [*places, {"type": "text", "text": text}]}
+        user = {"role": "user", "content": [*places, {"type": "text", "text": self.text(sample)}]}
         system = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
         return [*system, user]
 
@@ -237,6 +256,14 @@ class VisionLanguageModel(Policy):
             names = ", ".join(sample.id for sample in samples[:3])
             raise ImageError(f"the processor does not take the images of {names}: {error}") from error
 
+    def prompt(self, samples: Sequence[Sample], pictures: Sequence[Sequence[Image]]) -> BatchFeature:
+        """What completions follow on, padded on the left."""
+        return self.encode(samples, pictures)
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Tokens of an answer, with its end."""
+        return [*self._processor.tokenizer.encode(text, add_special_tokens=False), self.eos_id]
+
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         """See :class:`Policy`. What a request gives depends on its seed and sample, and on the others by rounding alone."""
         outputs: list[Output | None] = [None] * len(requests)
@@ -251,27 +278,30 @@ class VisionLanguageModel(Policy):
                 pictures.pop(sample.id, None)
                 outputs[place] = Output(sample.id, request.candidate, lost=str(error))
         usable = [place for place, output in enumerate(outputs) if output is None]
-        for (count, temperature), part in even_runs([requests[place] for place in usable]).items():
-            places = [usable[number] for number in part]
-            made = self._made([requests[place] for place in places], pictures, count, temperature)
-            for place, output in zip(places, made, strict=True):
-                outputs[place] = output
+        for longest in sorted({self.longest(requests[place].sample) for place in usable}):
+            some = [place for place in usable if self.longest(requests[place].sample) == longest]
+            for (count, temperature), part in even_runs([requests[place] for place in some]).items():
+                places = [some[number] for number in part]
+                made = self.complete([requests[place] for place in places], pictures, count, temperature)
+                for place, output in zip(places, made, strict=True):
+                    outputs[place] = output
         return [output for output in outputs if output is not None]
 
-    def _made(
+    def complete(
         self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
     ) -> list[Output]:
-        """Outputs of requests that hold ``count`` candidates of each sample, those of a sample together."""
+        """Outputs of requests of one length that hold ``count`` candidates of each sample, those of a sample together."""
         import torch
         from transformers import GenerationConfig, LogitsProcessorList
 
         samples = [request.sample for request in requests[::count]]
-        inputs = self.encode(samples, [pictures[sample.id] for sample in samples]).to(self.model.device)
+        longest = self.longest(samples[0])
+        inputs = self.prompt(samples, [pictures[sample.id] for sample in samples]).to(self.model.device)
         floats = {key: value.to(self.model.dtype) for key, value in inputs.items() if value.is_floating_point()}
         inputs.update(floats)
-        draw = _Draw([request.seed for request in requests], temperature, self.max_new_tokens)
+        draw = _Draw([request.seed for request in requests], temperature, longest)
         plain = GenerationConfig(
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=longest,
             do_sample=True,  # for several candidates of a prompt; what is drawn is decided by _Draw
             num_return_sequences=count,
             eos_token_id=list(self.ends),
@@ -287,11 +317,12 @@ class VisionLanguageModel(Policy):
             ids[seen.bool()].tolist() for ids, seen in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
         ]
         return [
-            self._output(request, prompts[row // count], completions[row], logprobs[row])
+            self.output(request, prompts[row // count], completions[row], logprobs[row])
             for row, request in enumerate(requests)
         ]
 
-    def _output(self, request: Request, prompt: list[int], tokens: list[int], logprobs: list[float]) -> Output:
+    def output(self, request: Request, prompt: list[int], tokens: list[int], logprobs: list[float]) -> Output:
+        """The output that sampled tokens make."""
         end = next((place for place, token in enumerate(tokens) if token in self.ends), None)
         length = len(tokens) if end is None else end + 1
         trace = TokenTrace(tuple(prompt), tuple(tokens[:length]), tuple(logprobs[:length]))
@@ -341,8 +372,8 @@ def suppress(model: PreTrainedModel, tokens: Sequence[int]) -> None:
     """
     import torch
 
-    parent = type(model)
     places = torch.tensor(sorted(tokens))
+    parent = type(model)
 
     @functools.wraps(parent.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -351,11 +382,17 @@ def suppress(model: PreTrainedModel, tokens: Sequence[int]) -> None:
         out.logits = out.logits.index_fill(-1, places.to(out.logits.device), lowest)
         return out
 
-    body = {"forward": forward, "__module__": parent.__module__, "__doc__": parent.__doc__}
+    become(model, forward=forward)
+
+
+def become(model: PreTrainedModel, **methods: Any) -> None:
+    """Replace methods of one model by way of a class of its own that has the same name and is saved alike."""
+    parent = type(model)
+    body = {**methods, "__module__": parent.__module__, "__doc__": parent.__doc__}
     model.__class__ = type(parent.__name__, (parent,), body)
 
 
-def _not_text(model: Any, processor: Any) -> list[int]:
+def not_text(model: Any, processor: Any) -> list[int]:
     """Tokens that an answer cannot hold: those of images, and rows of the output matrix that no token belongs to."""
     config = base_model(model).config
     known = len(processor.tokenizer)
@@ -388,7 +425,7 @@ def _load_processor(path: str, limits: Mapping[str, int | None]) -> Any:
     return processor
 
 
-def _load_model(path: str, dtype: str, attn: str | None, lora: LoraConfig | None) -> Any:
+def _load_model(path: str, dtype: str, attn: str | None, lora: LoraConfig | None, new: Sequence[int]) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
@@ -414,7 +451,12 @@ def _load_model(path: str, dtype: str, attn: str | None, lora: LoraConfig | None
     from peft import LoraConfig as Adapters
     from peft import get_peft_model
 
+    # peft lets a tied output matrix follow the embeddings by itself.
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    rows = {name: list(new) for name in (["embed_tokens"] if tied else ["embed_tokens", "lm_head"])} if new else None
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same start in every process and run
-        return get_peft_model(model, Adapters(r=lora.r, lora_alpha=lora.alpha, target_modules=targets))
+        return get_peft_model(
+            model, Adapters(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, trainable_token_indices=rows)
+        )

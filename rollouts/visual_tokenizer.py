@@ -10,6 +10,7 @@ Inference runs in micro-batches of one fixed, padded size, so that a result does
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,7 +58,37 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255 - 0.5
 
 
-class VisualTokenizer(nn.Module):
+class PictureCodec(ABC):
+    """What turns pictures into a grid of codes and back."""
+
+    @abstractmethod
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of codes of a picture. Raises ValueError for sides that do not divide."""
+
+    @abstractmethod
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """(n, rows * columns) codes, row by row, of (n, h, w, 3) uint8 RGB."""
+
+    @abstractmethod
+    def decode(self, codes: NDArray[np.int64], grid: tuple[int, int] | None = None) -> NDArray[np.float32]:
+        """(n, h, w, 3) pictures, about [0, 1] but not clipped, of (n, rows * columns) codes."""
+
+    def decode_forecast(self, before: NDArray[np.uint8], codes: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Forecast pictures from their codes and the pictures they continue.
+
+        Args:
+            before: (n, h, w, 3) uint8 RGB, what the model was shown last.
+            codes: (n, rows * columns) codes of the forecast.
+
+        Returns:
+            (n, h, w, 3) uint8 RGB. Equal codes give ``before`` back, bit for bit.
+        """
+        grid = self.grid(*before.shape[1:3])
+        change = self.decode(codes, grid) - self.decode(self.encode(before), grid)
+        return np.clip(before.astype(np.float32) + 255 * change + 0.5, 0, 255).astype(np.uint8)
+
+
+class VisualTokenizer(nn.Module, PictureCodec):
     """Encoder, codebook and decoder. One code stands for 8 x 8 pixels, so 64 x 64 pixels are 8 x 8 codes."""
 
     codebook: Tensor
@@ -122,7 +153,7 @@ class VisualTokenizer(nn.Module):
         out = np.empty((len(images), rows * columns), np.int64)
         for start in range(0, len(images), MICRO_BATCH):
             part = images[start : start + MICRO_BATCH]
-            x = to_tensor(_padded(part)).to(self.codebook.device)
+            x = to_tensor(padded(part)).to(self.codebook.device)
             z = self.features(x).permute(0, 2, 3, 1).reshape(-1, self.config.dim)
             out[start : start + len(part)] = self.nearest(z).view(MICRO_BATCH, -1)[: len(part)].cpu().numpy()
         return out
@@ -151,25 +182,11 @@ class VisualTokenizer(nn.Module):
         out = np.empty((len(codes), rows * _STRIDE, columns * _STRIDE, 3), np.float32)
         for start in range(0, len(codes), MICRO_BATCH):
             part = codes[start : start + MICRO_BATCH]
-            index = torch.from_numpy(_padded(part)).to(self.codebook.device)
+            index = torch.from_numpy(padded(part)).to(self.codebook.device)
             q = self.codebook[index].view(MICRO_BATCH, rows, columns, -1).permute(0, 3, 1, 2)
             pictures = self.render(q.contiguous())[0].permute(0, 2, 3, 1) + 0.5
             out[start : start + len(part)] = pictures[: len(part)].cpu().numpy()
         return out
-
-    def decode_forecast(self, before: NDArray[np.uint8], codes: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Forecast pictures from their codes and the pictures they continue.
-
-        Args:
-            before: (n, h, w, 3) uint8 RGB, what the model was shown last.
-            codes: (n, h / 8 * w / 8) codes of the forecast.
-
-        Returns:
-            (n, h, w, 3) uint8 RGB. Equal codes give ``before`` back, bit for bit.
-        """
-        grid = self.grid(*before.shape[1:3])
-        change = self.decode(codes, grid) - self.decode(self.encode(before), grid)
-        return np.clip(before.astype(np.float32) + 255 * change + 0.5, 0, 255).astype(np.uint8)
 
     # Files
 
@@ -199,7 +216,7 @@ class VisualTokenizer(nn.Module):
         return tokenizer.to(device).eval()
 
 
-def _padded(part: NDArray) -> NDArray:
+def padded(part: NDArray) -> NDArray:
     """Repeats the last row until the micro-batch is full."""
     missing = MICRO_BATCH - len(part)
     return part if not missing else np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])

@@ -264,6 +264,7 @@ METHODS: Mapping[str, str] = {
     "flow_grpo": "rsw_rewards.training.diffusion:FlowGrpoRunConfig",
     "supervised": "rsw_rewards.training.supervised:SupervisedConfig",
     "vlm_supervised": "rsw_rewards.training.vision_language:VlmSupervisedConfig",
+    "build_world_model": "rsw_rewards.training.build_world_model:BuildWorldModelConfig",
     "diffusion_supervised": "rsw_rewards.training.diffusion_supervised:DiffusionSupervisedConfig",
     "tokenizer": "rsw_rewards.training.tokenizer:TokenizerConfig",
     "clip": "rsw_rewards.training.encoders:ClipConfig",

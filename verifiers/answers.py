@@ -243,6 +243,11 @@ def judge(
 _judge_cached = lru_cache(maxsize=16384)(judge)
 
 
+def is_closed(sample: Sample) -> bool:
+    """Whether a sample's answer is one of a vocabulary of its own."""
+    return bool(sample.reference.get("vocabulary"))
+
+
 class ExactMatchConfig(BaseModel):
     """Configuration of ``exact_match``."""
 
@@ -258,6 +263,9 @@ class ExactMatchConfig(BaseModel):
     kappa: bool = Field(False, description="keep answers and report Cohen's kappa between them and the true ones")
     merge_kinds: dict[str, str] = Field(default_factory=dict, description="kinds that count as another in oa and aa")
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
+    answers: Literal["all", "closed"] = Field(
+        "all", description="closed: only samples that have a vocabulary, where a judge has the others"
+    )
     aa_divisor: int | None = Field(None, ge=1, description="divide aa by this, not by the number of kinds seen")
     aa_epsilon: float = Field(0.0, ge=0, allow_inf_nan=False, description="added to the count of each kind in aa")
 
@@ -302,6 +310,8 @@ class ExactMatch(Verifier):
 
     def _one(self, sample: Sample, text: str | None) -> Score:
         fixed = self.config.vocabulary
+        if self.config.answers == "closed" and not is_closed(sample):
+            return Score.not_applicable("the sample has no vocabulary, so its answer is open")
         try:
             answers = true_answers(sample)
             vocabulary = fixed if fixed is not None else tuple(sample.reference.get("vocabulary") or ())

@@ -62,6 +62,9 @@ class JudgeConfig(EndpointConfig):
 
     scale: Literal["verdict", "grade"] = Field("verdict", description="verdict: right or wrong; grade: 0 to 10")
     prompt: str = Field("", description="template with {question}, {reference} and {answer}; default: the built-in one")
+    answers: Literal["all", "open"] = Field(
+        "all", description="open: only samples without a vocabulary, where a strict verifier has the others"
+    )
     votes: int = Field(
         1, ge=1, le=25, description="judgements per answer, with seeds 0, 1, ...; their mean is the value"
     )
@@ -153,6 +156,8 @@ class Judge(Verifier):
     def _unasked(self, sample: Sample, output: Output) -> Score | None:
         """A score that needs no judge."""
         text = (output.text or "").strip()
+        if self._closed(sample):
+            return Score.not_applicable("the sample has a vocabulary, so its answer is closed")
         if not _references(sample):
             return Score.error(f"sample {sample.id!r} has no reference to judge by")
         if not text:
@@ -160,6 +165,12 @@ class Judge(Verifier):
         if len(text) > LONGEST_ANSWER:
             return self.invalid(sample, f"the answer has {len(text)} characters, over {LONGEST_ANSWER}")
         return None
+
+    def _closed(self, sample: Sample) -> bool:
+        return self.config.answers == "open" and answers.is_closed(sample)
+
+    def invalid(self, sample: Sample, reason: str) -> Score:
+        return Score.not_applicable("closed answer") if self._closed(sample) else super().invalid(sample, reason)
 
     def _request(self, sample: Sample, output: Output, vote: int) -> dict[str, Any]:
         parts = {

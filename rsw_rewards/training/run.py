@@ -18,6 +18,7 @@ TRAINERS: Mapping[str, str] = {
     "diffusion_supervised": "rsw_rewards.training.diffusion_supervised:train",
     "supervised": "rsw_rewards.training.supervised:train",
     "vlm_supervised": "rsw_rewards.training.vision_language:train",
+    "build_world_model": "rsw_rewards.training.build_world_model:train",
     "tokenizer": "rsw_rewards.training.tokenizer:train",
     "clip": "rsw_rewards.training.encoders:train_clip",
     "detector": "rsw_rewards.training.encoders:train_detector",

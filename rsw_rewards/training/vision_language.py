@@ -18,7 +18,7 @@ from rsw_rewards.config import DataSpec, Strict
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.images import ImageError
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.samples import Output, Sample
+from rsw_rewards.samples import Output, Sample, Task
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import ProcessorMixin
 
+    from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
     from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 
 KEPT = 256
@@ -96,6 +97,26 @@ class ConversationView:
     def _prompt(self, name: str) -> list[int]:
         found = self.policy.encode([self.samples[name]], [self.pictures(name)])
         return list(found["input_ids"][0].tolist())
+
+
+class WorldView(ConversationView):
+    """The same for world models. The trainer is shown the user's turn as prompt; the pictures in codes that a forecast continues go
+    before its completion, masked, so that the trainer need not know of them."""
+
+    policy: BackboneWorldModel
+
+    def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
+        """Prompts and completions."""
+        found = super().tokens(outputs)
+        masks = []
+        for row, output in enumerate(outputs):
+            sample = self.samples[output.sample_id]
+            prompt, completion = found["prompt_ids"][row], found["completion_ids"][row]
+            drawn = sample.task is Task.FORECAST and output.tokens is not None
+            cut = len(prompt) - (self.policy.vocabulary.album_length(len(sample.images)) if drawn else 0)
+            found["prompt_ids"][row], found["completion_ids"][row] = prompt[:cut], prompt[cut:] + completion
+            masks.append([0] * len(prompt[cut:]) + [1] * len(completion))
+        return found | {"env_mask": masks}
 
 
 class VlmSupervisedConfig(Strict):
