@@ -176,7 +176,7 @@ def test_against_the_detector_its_bias_cancels() -> None:
 @pytest.mark.parametrize("against", ["mask", "detector"])
 def test_an_honest_forecast_comes_first(detector: str, against: str) -> None:
     """Against every policy that does not know the future, in 95 % of the changed scenes."""
-    made, verifier = world(), ready(DetectorConsistency, detector=detector, against=against)
+    made, verifier = world(30), ready(DetectorConsistency, detector=detector, against=against)
     share, means = share_first(verifier, made)
     assert share >= 0.95
     assert max(means[name] for name in IGNORANT) < 0.25 < 0.75 < means["honest"]

@@ -118,8 +118,9 @@ def test_the_shipped_detector_tells_the_truth_from_a_copy(against: str, scenes: 
 def test_the_shipped_detector_gives_the_same_bits_in_every_batch(scenes: list[Scene]) -> None:
     verifier = build("detector_consistency")
     verifier.setup(Context(FeatureBank()))
-    samples = samples_of(scenes)
-    outputs = [Output(s.id, image=ImageRef(array=c.after)) for s, c in zip(samples, scenes, strict=True)]
+    few = scenes[:20]  # a full batch and a padded one
+    samples = samples_of(few)
+    outputs = [Output(s.id, image=ImageRef(array=c.after)) for s, c in zip(samples, few, strict=True)]
     whole = [(score.value, score.raw) for score in verifier.score(Batch.of(samples, outputs))]
     back = [(score.value, score.raw) for score in verifier.score(Batch.of(samples, outputs[::-1]))][::-1]
     single = [verifier.score(Batch([s], [o], ["g"]))[0] for s, o in zip(samples, outputs, strict=True)]
