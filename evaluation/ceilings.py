@@ -13,11 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsw_rewards.images import ImageRef, read_mask, read_rgb
+from rsw_rewards.features import FeatureBank
+from rsw_rewards.images import ImageRef, read_mask
 from rsw_rewards.rollouts.baselines.pictures import size_of
 from rsw_rewards.samples import OUTPUT_FIELDS, Output, Sample
+from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.answers import normalise
 from rsw_rewards.verifiers.maps import changed_mask, index_map
+from rsw_rewards.verifiers.paired import error_map
+from rsw_rewards.verifiers.regions import read_future
 
 LITTLE = 0.003
 """Mean squared error, pixels in [0, 1], under which two dates differ by no change; gain_over_copy divides by no less."""
@@ -134,12 +138,15 @@ def _no_building(sample: Sample, output: Output) -> float:
 
 def _copy_gains_nothing(sample: Sample, output: Output) -> float:
     """0.5 for a copy where something changed; up to 1 where before and after differ by less than a change."""
-    before, after = (
-        read_rgb(image).astype(np.float64) / 255 for image in (sample.images[-1], sample.reference["images"][-1])
-    )
-    if before.shape != after.shape:
+    truth = read_future(FeatureBank(), sample, before=True)
+    if isinstance(truth, Score) or truth.before is None or not truth.valid.any():
         return 1.0
-    return 1 / (1 + min(1.0, float(((before - after) ** 2).mean()) / LITTLE))
+    error = error_map(truth.before, truth.future)[truth.valid].mean()
+    return 1 / (1 + min(1.0, float(error) / LITTLE))
+
+
+def _blur_gains_little(sample: Sample, output: Output) -> float:
+    return max(0.6, _copy_gains_nothing(sample, output))
 
 
 def _false_alarms(sample: Sample, output: Output) -> float:
@@ -209,7 +216,7 @@ CEILINGS: Mapping[str, Mapping[str, Ceiling]] = {
     },
     "gain_over_copy": {
         "copy_before": Ceiling(_copy_gains_nothing, "a copy gains nothing, which is worth 0.5"),
-        "blurred_copy": Ceiling(_copy_gains_nothing, "a blurred copy is worse than a copy"),
+        "blurred_copy": Ceiling(_blur_gains_little, "blur takes the sensor's noise away, and nothing else"),
         "noise": Ceiling(0.5, "noise is further from the truth than a copy"),
     },
     "change_consistency": {
@@ -221,6 +228,10 @@ CEILINGS: Mapping[str, Mapping[str, Ceiling]] = {
         name: dict.fromkeys(("copy_before", "blurred_copy", "mean_image", "noise"), _PLEASED)
         for name in ("ssim", "ms_ssim", "psnr", "l1", "mse", "lpips", "encoder_similarity")
     },
+    "physical_range": dict.fromkeys(
+        ("copy_before", "blurred_copy", "mean_image", "other_future", "noise"),
+        Ceiling(1.0, "a guard: whatever the sensor could have measured passes"),
+    ),
     "index_series": {
         "persistence": _FLAT,
         "copy_before": _FLAT,

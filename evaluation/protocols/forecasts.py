@@ -5,6 +5,7 @@ from __future__ import annotations
 from rsw_rewards.encoders import SCENE_CLIP
 from rsw_rewards.evaluation.protocols.protocol import Protocol
 from rsw_rewards.samples import Task
+from rsw_rewards.verifiers.spectral import NAMES
 
 PROTOCOLS = (
     Protocol(
@@ -64,6 +65,35 @@ PROTOCOLS = (
             "Set distances are taken over valid outputs: compare them only at equal n and equal valid_rate. They are low for a copy of"
             " the input, which looks as real as the future; read them beside gain_over_copy and the rows of the baselines.",
             "directional_similarity is about 0 for a change that has nothing to do with the text, noise included.",
+        ),
+    ),
+    Protocol(
+        name="spectral-forecast",
+        title="Forecasts in all bands of a raster",
+        task=Task.FORECAST,
+        source="this project; indices as their authors define them (see rsw_rewards.data.spectral)",
+        components=(
+            {"use": "spectral_direction"},
+            {"use": "physical_range"},
+            {"use": "gain_over_copy"},
+            {"use": "change_consistency"},
+        ),
+        headline=(
+            "spectral_agreement",
+            "spectral_direction",
+            *(f"spectral_direction/{name}" for name in NAMES),
+            "physical_range",
+            "gain_over_copy",
+            "fulfilment",
+            "preservation",
+        ),
+        baselines=("copy_before", "noise", "mean_image", "other_future", "oracle"),
+        notes=(
+            "A forecast holds all bands in the order and the numbers of the sample (GeoTIFF, .npy, .npz); a picture in RGB is invalid here.",
+            "gain_over_copy and change_consistency look at the bands shown as red, green and blue; the indices at all that the sample names.",
+            "spectral_direction looks at means, which noise and a mean picture may move the right way: read spectral_agreement first.",
+            "An index is asked about where the true future moves it and the text, where it speaks of it, agrees: a sample that asks nothing"
+            " is left out.",
         ),
     ),
     Protocol(

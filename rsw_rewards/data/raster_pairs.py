@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.raster_bands import write_raster
 from rsw_rewards.data.raster_questions import candidates, change_text, choose
 from rsw_rewards.data.raster_specs import PairSpec, RasterOptions, expand, read_specs
 from rsw_rewards.data.raster_tiles import Tally, Tile, cut_tiles, open_pair
@@ -69,11 +70,11 @@ def tile_samples(
         )
 
 
-def _image(name: str, spec: PairSpec, **where: Any) -> ImageRef:
+def _image(name: str, spec: PairSpec, tile: Tile, **where: Any) -> ImageRef:
     day = (
         spec.dates[("before", "after").index(name)].isoformat() if spec.dates and name in ("before", "after") else None
     )
-    return ImageRef(date=day, role=name if day else None, **where)
+    return ImageRef(date=day, role=name if day else None, **tile.shown.get(name, {}), **where)
 
 
 def _tiles(
@@ -120,7 +121,8 @@ def load(path: str | Path, *, split: str | None = None, limit: int | None = None
     tally = Tally()
     for spec, tile in _tiles(folder, specs, settings, tally):
         images = {
-            name: _image(name, spec, array=pixels, sha256=content_hash(pixels)) for name, pixels in tile.pixels.items()
+            name: _image(name, spec, tile, array=pixels, sha256=content_hash(pixels))
+            for name, pixels in tile.pixels.items()
         }
         samples.extend(tile_samples(tile, images, spec, settings, tally))
         if limit is not None and len(samples) >= limit:
@@ -159,9 +161,14 @@ def convert(
         for spec, tile in _tiles(folder, specs, settings, tally):
             images = {}
             for name, pixels in tile.pixels.items():
-                file = out / "tiles" / f"{files[spec.scene]}_{tile.name.rpartition('/')[2]}_{name}.png"
-                write_png(file, pixels)
-                images[name] = _image(name, spec, path=file)
+                stem = f"{files[spec.scene]}_{tile.name.rpartition('/')[2]}_{name}"
+                if name in tile.shown:
+                    file = out / "tiles" / f"{stem}.tif"
+                    write_raster(file, pixels, spec.bands, tile.shown[name]["nodata"], tile.place)
+                else:
+                    file = out / "tiles" / f"{stem}.png"
+                    write_png(file, pixels)
+                images[name] = _image(name, spec, tile, path=file)
             for sample in tile_samples(tile, images, spec, settings, tally):
                 yield sample_to_json(sample, out)
                 written += 1

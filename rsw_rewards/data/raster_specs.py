@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rsw_rewards.config import Strict, validated
 from rsw_rewards.data.raster_folders import find_pairs
@@ -60,6 +60,11 @@ class PairSpec(_Measures):
     sensor: str | None = None
     units: str | None = None
     """What the numbers are, such as ``"surface reflectance x 10000"``. Integers of 8 bits are called digital numbers."""
+    valid_range: tuple[float, float] | None = None
+    """Least and greatest number that the sensor can give, as stored (this key and the next two as the CF conventions name them)."""
+    scale_factor: PositiveFloat | None = None
+    """Reflectance = stored number * scale_factor + add_offset, from which indices are computed."""
+    add_offset: FiniteFloat | None = None
     split: str | None = None
 
     @field_validator("bands")
@@ -77,6 +82,8 @@ class PairSpec(_Measures):
 
     @model_validator(mode="after")
     def _whole(self) -> PairSpec:
+        if self.valid_range is not None and not self.valid_range[0] < self.valid_range[1]:
+            raise ValueError("'valid_range' must be [least, greatest]")
         if self.unchanged is not None and self.change is None:
             raise ValueError("'unchanged' without 'change' labels nothing as changed; name both masks")
         return self
@@ -104,6 +111,8 @@ class RasterOptions(_Measures):
     """A tile with fewer labelled pixels is treated as one without labels."""
     forecast_labels: bool = True
     """Give forecasts the change mask. With partial labels only labelled pixels then count in every one of their scores."""
+    keep_bands: bool = False
+    """Write tiles with every band in the raster's own numbers (GeoTIFF) in place of RGB pictures; both dates are shown by one stretch."""
     wording: Wording = "scene-world"
     seed: int = Field(0, ge=0)
     """Chooses among the questions of a tile."""

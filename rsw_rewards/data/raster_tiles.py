@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsw_rewards.data.raster_bands import check_kept, how_shown, kept_bands, meaning, storable, tile_place, whole_haze
 from rsw_rewards.data.raster_questions import TileFacts
 from rsw_rewards.data.raster_specs import PairSpec, RasterOptions, StretchRule
 from rsw_rewards.data.rasters import (
+    Georeference,
     Raster,
     Stretch,
     check_same_grid,
@@ -39,6 +41,7 @@ class Pair:
     change: NDArray[np.bool_] | None
     labelled: NDArray[np.bool_] | None
     """(H, W), None where the change mask labels every pixel."""
+    keep_bands: bool
     rules: tuple[Rule, ...]
     stretches: tuple[Stretch, Stretch]
     haze: tuple[NDArray[np.float64], NDArray[np.float64]] | None
@@ -52,10 +55,14 @@ class Tile:
 
     name: str
     """``scene/r<row>_c<col>``."""
-    pixels: dict[str, NDArray[np.uint8]]
-    """``before``, ``after`` (H, W, 3), and where they apply ``change``, ``labelled``, ``valid`` (H, W), 0 or 255."""
+    pixels: dict[str, NDArray[Any]]
+    """``before``, ``after`` (H, W, 3) uint8, and where they apply ``change``, ``labelled``, ``valid`` (H, W), 0 or 255. Where bands are
+    kept, ``before`` and ``after`` are (H, W, C) numbers of the raster's type."""
     facts: TileFacts
     metadata: dict[str, Any]
+    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of kept bands, by name: what an image reference says of how they are shown."""
+    place: Georeference | None = None
 
 
 @dataclass(slots=True)
@@ -99,14 +106,14 @@ def _usable_values(raster: Raster, nodata: float | None) -> NDArray[Any]:
 
 
 def _choose_stretches(
-    rule: StretchRule, values: Sequence[NDArray[Any]], bands: Sequence[str], percentiles: tuple[float, float]
+    rule: StretchRule, values: Sequence[NDArray[Any]], shown_bands: Sequence[int], percentiles: tuple[float, float]
 ) -> tuple[Stretch, Stretch]:
     if rule == "none":
         if any(value.dtype != np.uint8 for value in values):
             raise InputError(f"'stretch: none' needs uint8 rasters, these hold {values[0].dtype} and {values[1].dtype}")
-        same = Stretch((0, 0, 0), (255, 255, 255))
+        same = Stretch((0,) * len(shown_bands), (255,) * len(shown_bands))
         return same, same
-    shown = [value[_rgb(bands)] for value in values]
+    shown = [value[list(shown_bands)] for value in values]
     if rule == "pair":
         same = fit_stretch(np.concatenate(shown, axis=1), percentiles)
         return same, same
@@ -142,15 +149,24 @@ def open_pair(spec: PairSpec, folder: Path, options: RasterOptions) -> Pair:
 
     values = [_usable_values(raster, value) for raster in opened]
     eight_bit_rgb = len(spec.bands) == 3 and all(raster.dtype == np.uint8 for raster in opened)
-    rule: StretchRule = said("stretch") or ("none" if eight_bit_rgb else "raster")
+    usual: StretchRule = "none" if eight_bit_rgb else "pair" if options.keep_bands else "raster"
+    rule: StretchRule = said("stretch") or usual
     thresholds: dict[str, tuple[float, float]] = {
         str(name): (float(limit), float(limit)) if isinstance(limit, (int, float)) else limit
         for name, limit in {**options.thresholds, **spec.thresholds}.items()
     }
     rules = make_rules(spec.bands, thresholds, said("water_index"))
-    stretches = _choose_stretches(rule, values, spec.bands, said("percentiles"))
     percentile = said("dark_object")
     haze = None if percentile is None else (dark_object(values[0], percentile), dark_object(values[1], percentile))
+    shown_bands = _rgb(spec.bands)
+    if options.keep_bands:
+        check_kept(spec, (before, after), rule, percentile)
+        shown_bands = list(range(len(spec.bands)))
+        if haze is not None:
+            haze = (whole_haze(haze[0], before.dtype), whole_haze(haze[1], after.dtype))
+            if rule != "none":
+                values = [np.maximum(part - dark[:, None], 0.0) for part, dark in zip(values, haze, strict=True)]
+    stretches = _choose_stretches(rule, values, shown_bands, said("percentiles"))
     place = before.georeference or after.georeference
     metadata: dict[str, Any] = {
         "gsd_m": spec.gsd_m or (place.gsd_m if place else None),
@@ -172,16 +188,18 @@ def open_pair(spec: PairSpec, folder: Path, options: RasterOptions) -> Pair:
             "high": [list(stretch.high) for stretch in stretches],
         },
         "dead_band": options.dead_band,
+        **(meaning(spec) if options.keep_bands else {}),
     }
     metadata = {key: item for key, item in metadata.items() if item is not None}
-    return Pair(spec, (before, after), lacking, change, labelled, rules, stretches, haze, metadata)
+    return Pair(spec, (before, after), lacking, change, labelled, options.keep_bands, rules, stretches, haze, metadata)
 
 
 def _floats(pair: Pair, pixels: NDArray[Any], moment: int) -> dict[str, NDArray[np.float64]]:
-    """Bands by name in float64, haze subtracted where that is asked for; not below zero then."""
+    """Reflectance by name in float64, haze subtracted where that is asked for; not below zero then."""
     bands = pixels.astype(np.float64)
     if pair.haze is not None:
         bands = np.maximum(bands - pair.haze[moment][:, None, None], 0.0)
+    bands = bands * (pair.spec.scale_factor or 1.0) + (pair.spec.add_offset or 0.0)
     return {name: bands[k] for k, name in enumerate(pair.spec.bands) if name != "other"}
 
 
@@ -217,7 +235,17 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
             tally.skipped[f"less than {options.min_valid:.0%} of the pixels usable in {spec.scene}"] += 1
             continue
         tally.tiles += 1
-        pixels = {name: pair.stretches[k](windows[k][rgb], usable) for k, name in enumerate(("before", "after"))}
+        pixels: dict[str, NDArray[Any]] = {}
+        shown: dict[str, Mapping[str, Any]] = {}
+        for k, name in enumerate(("before", "after")):
+            if not pair.keep_bands:
+                pixels[name] = pair.stretches[k](windows[k][rgb], usable)
+                continue
+            own = storable(pair.rasters[k].nodata if value is None else value, pair.rasters[k].dtype)
+            nodata, haze = (own, None) if pair.haze is None else (None, pair.haze[k])
+            pixels[name] = kept_bands(windows[k], usable, haze, nodata)
+            as_it_is = pair.metadata["stretch"]["rule"] == "none"
+            shown[name] = how_shown(spec.bands, None if as_it_is else pair.stretches[k], nodata)
         if not usable.all():
             pixels["valid"] = _grey(usable)
         changed, seen_changed = None, False
@@ -247,4 +275,7 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
             metadata["lat"], metadata["lon"] = place.lat_lon(row + size[0] / 2, col + size[1] / 2)
         for name, shares in (("shares_before", facts.before), ("shares_after", facts.after)):
             metadata[name] = {key: round(item, 6) for key, item in zip(facts.classes, shares, strict=True)}
-        yield Tile(f"{spec.scene}/r{row:05d}_c{col:05d}", pixels, facts, {**pair.metadata, **metadata})
+        name = f"{spec.scene}/r{row:05d}_c{col:05d}"
+        yield Tile(
+            name, pixels, facts, {**pair.metadata, **metadata}, shown, tile_place(place, row, col) if shown else None
+        )

@@ -73,7 +73,7 @@ class Raster:
         import rasterio
         from rasterio.windows import Window
 
-        with _quiet(), rasterio.open(self.path, driver=RASTER_DRIVER) as source:
+        with quiet(), rasterio.open(self.path, driver=RASTER_DRIVER) as source:
             pixels: NDArray[Any] = source.read(window=Window(col, row, width, height))
         return pixels
 
@@ -84,13 +84,13 @@ class Raster:
         import rasterio
 
         step = max(1, int(np.ceil(np.sqrt(self.height * self.width / SAMPLED_PIXELS))))
-        with _quiet(), rasterio.open(self.path, driver=RASTER_DRIVER) as source:
+        with quiet(), rasterio.open(self.path, driver=RASTER_DRIVER) as source:
             # Nearest neighbour (the default) keeps real values, nodata among them.
             pixels: NDArray[Any] = source.read(out_shape=(self.bands, self.height // step, self.width // step))
         return pixels
 
 
-class _quiet(warnings.catch_warnings):
+class quiet(warnings.catch_warnings):
     """A raster without georeference is nothing to warn about here."""
 
     def __enter__(self) -> Any:
@@ -106,7 +106,7 @@ def _tiff(path: Path) -> Raster:
     from rasterio.errors import RasterioError
 
     try:
-        with _quiet(), rasterio.open(path, driver=RASTER_DRIVER) as source:
+        with quiet(), rasterio.open(path, driver=RASTER_DRIVER) as source:
             large = source.height * source.width > MAX_PIXELS
             if len(set(source.dtypes)) != 1:
                 raise InputError(f"{path} mixes the types {', '.join(source.dtypes)}; its bands must have one")
@@ -220,7 +220,7 @@ def georeference_of(path: Path) -> Georeference | None:
     from rasterio.errors import RasterioError
 
     try:
-        with _quiet(), rasterio.open(path, driver=RASTER_DRIVER) as source:
+        with quiet(), rasterio.open(path, driver=RASTER_DRIVER) as source:
             return None if source.crs is None else Georeference(source.crs, source.transform)
     except RasterioError as error:
         raise ImageError(f"{path} cannot be read as a raster: {error}") from error
@@ -249,10 +249,10 @@ def tile_origins(height: int, width: int, tile: int, stride: int) -> Iterator[tu
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Limits per shown band (red, green, blue) that become 0 and 255."""
+    """Limits per band (red, green, blue, or all of a raster) that become 0 and 255."""
 
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
     def __call__(self, rgb: NDArray[Any], usable: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(3, H, W) pixels as (H, W, 3) uint8; pixels that are not usable are black."""
