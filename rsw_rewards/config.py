@@ -63,6 +63,17 @@ class RolloutConfig(Strict):
     device: str | None = None
 
 
+class ScoringConfig(Strict):
+    """Where outputs are scored. See :class:`rsw_rewards.scorer.Scorer`."""
+
+    actors: NonNegativeInt = 0
+    """Ray actors per component of the rubric, beside the rollouts' own; 0 scores in a thread of this process. Components with
+    ``timeout_s`` have an actor always, those with state never."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """Share of a GPU per actor; fractions put several verifiers on one card."""
+    num_cpus: float = Field(default=0.1, ge=0)
+
+
 class GenerationConfig(Strict):
     """What every method that learns from rollouts has: how many steps, and which rollouts each generation asks for."""
 
@@ -217,6 +228,7 @@ class ExperimentConfig(Strict):
     print_every: PositiveInt = 10
     tensorboard: bool = True
 
+    scoring: ScoringConfig = ScoringConfig()
     @property
     def generation(self) -> GenerationConfig:
         """The method's own section."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Scope = Literal["sample", "group", "population"]
 """What a score may depend on: its own sample and output; all candidates of its sample; the whole batch of the step."""
 
+SCOPES: frozenset[Scope] = frozenset(("sample", "group", "population"))
+
 ALL_TASKS: frozenset[Task] = frozenset(Task)
 
 

@@ -7,13 +7,14 @@ it and of no others.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rsw_rewards.contracts import Batch, Context, Verifier
+from rsw_rewards.contracts import SCOPES, Batch, Context, Scope, Verifier
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.features import FeatureBank
 from rsw_rewards.images import ImageError
@@ -106,6 +107,24 @@ def bisect(run: Runner, batch: Batch, verifier: Verifier) -> list[Score]:
     return [score for score in scores if score is not None]
 
 
+def actors_for(component: Component, verifier: Verifier, workers: int) -> int:
+    """How many Ray actors score a component where ``workers`` may share the work; 0 scores it in the caller's process.
+
+    Raises:
+        ConfigError: a verifier that keeps state has a time limit.
+    """
+    # State lives in the caller's process, so a verifier with state is scored where it observes, also before it has any.
+    stateful = type(verifier).observe is not Verifier.observe or bool(verifier.state_dict())
+    if stateful and component.timeout_s is not None:
+        raise ConfigError(
+            f"{component.label!r} keeps state from step to step, so it cannot run in a process that may be killed; "
+            f"leave its 'timeout_s' out"
+        )
+    if component.timeout_s is None and (workers == 0 or stateful):
+        return 0
+    return max(1, workers) if verifier.scope != "population" else 1
+
+
 class Scorer:
     """Scores batches by a rubric.
 
@@ -116,6 +135,7 @@ class Scorer:
         workers: Ray actors that share the work; 0 scores in this process. Components with ``timeout_s`` run in an actor always,
             since only a process can be stopped.
         num_gpus: share of a GPU per actor.
+        num_cpus: what an actor asks of Ray's scheduler.
         seed: for verifiers that draw numbers.
         strict: whether a verifier that cannot be set up (weights that are not there) stops everything, as a training must; an
             evaluation goes on, and its scores are errors with the reason.
@@ -129,6 +149,7 @@ class Scorer:
         bank: FeatureBank | None = None,
         workers: int = 0,
         num_gpus: float = 0.0,
+        num_cpus: float = 0.1,
         seed: int = 0,
         strict: bool = True,
     ) -> None:
@@ -139,7 +160,7 @@ class Scorer:
         self._tasks = [component_tasks(*pair) for pair in zip(rubric.components, self.verifiers, strict=True)]
         self._hashes = [verifier.hash for verifier in self.verifiers]
         self._context = Context(self.bank, device, seed=seed)
-        self._workers, self._num_gpus = workers, num_gpus
+        self._workers, self._shares = workers, {"num_gpus": num_gpus, "num_cpus": num_cpus}
         self._runners: dict[int, Any] = {}
         self._failures: dict[int, Score] = {}
         self.seconds = 0.0
@@ -161,16 +182,44 @@ class Scorer:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
-    def score(self, batch: Batch, *, step: int | None = None, policy_version: int | None = None) -> ScoreTable:
-        """Score every output by every component that knows its task.
+    def score(
+        self,
+        batch: Batch,
+        *,
+        step: int | None = None,
+        policy_version: int | None = None,
+        scopes: Collection[Scope] = SCOPES,
+    ) -> ScoreTable:
+        """Score every output by every component that knows its task. Components on actors work at the same time.
+
+        Args:
+            batch: what to score.
+            step, policy_version: stand in the table.
+            scopes: components of other scopes are left out: those that need the whole step wait for it while others go on.
 
         Returns:
             One row per output and component, components in the order of the rubric, outputs in the order of the batch.
         """
         start = time.perf_counter()
-        tables = [self._component(number, batch, step, policy_version) for number in range(len(self.verifiers))]
+        asked = {sample.task for sample in batch.samples}
+        numbers = [
+            number
+            for number, verifier in enumerate(self.verifiers)
+            if verifier.scope in scopes and asked & self._tasks[number]
+        ]
+
+        def run(number: int) -> ScoreTable:
+            return self._component(number, batch, step, policy_version)
+
+        for number in numbers:  # one after another, since they share what they are made from
+            self._set_up(number)
+        apart = [number for number in numbers if hasattr(self._runners.get(number), "close")]
+        with ThreadPoolExecutor(max(1, len(apart)), thread_name_prefix="component") as pool:
+            waited_for = {number: pool.submit(run, number) for number in apart}
+            tables = {number: run(number) for number in numbers if number not in waited_for}
+            tables |= {number: future.result() for number, future in waited_for.items()}
         self.seconds += time.perf_counter() - start
-        return ScoreTable.concat(tables)
+        return ScoreTable.concat([tables[number] for number in numbers])
 
     def _component(self, number: int, batch: Batch, step: int | None, policy_version: int | None) -> ScoreTable:
         start = time.perf_counter()
@@ -270,15 +319,10 @@ class Scorer:
         """How a component is run; made, and its verifier set up, at first use."""
         if number not in self._runners:
             component, verifier = self.rubric.components[number], self.verifiers[number]
-            # State lives in this process, so a verifier with state is scored where it observes, also before it has any.
-            stateful = type(verifier).observe is not Verifier.observe or bool(verifier.state_dict())
-            if stateful and component.timeout_s is not None:
-                raise ConfigError(
-                    f"{component.label!r} keeps state from step to step, so it cannot run in a process that may be killed; "
-                    f"leave its 'timeout_s' out"
-                )
-            remote = component.timeout_s is not None or (self._workers > 0 and not stateful)
-            self._runners[number] = self._remote(component, verifier) if remote else self._local(component, verifier)
+            count = actors_for(component, verifier, self._workers)
+            self._runners[number] = (
+                self._remote(component, verifier, count) if count else self._local(component, verifier)
+            )
         return self._runners[number]
 
     def _local(self, component: Component, verifier: Verifier) -> Callable[[Batch], list[Score]]:
@@ -290,11 +334,10 @@ class Scorer:
             raise ConfigError(f"{component.label!r} cannot be set up: {type(error).__name__}: {error}") from error
         return lambda batch: bisect(lambda part: guarded(verifier, part), batch, verifier)
 
-    def _remote(self, component: Component, verifier: Verifier) -> Callable[[Batch], list[Score]]:
+    def _remote(self, component: Component, verifier: Verifier, count: int) -> Callable[[Batch], list[Score]]:
         from rsw_rewards.scoring_actors import ScoringActors
 
-        count = max(1, self._workers) if verifier.scope != "population" else 1
-        return ScoringActors(component, verifier, self._context, count, self._num_gpus)
+        return ScoringActors(component, verifier, self._context, count, **self._shares)
 
     def observe(self, batch: Batch) -> None:
         """Let verifiers with state see the batch; once per training step, after scoring."""

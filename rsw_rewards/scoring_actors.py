@@ -64,13 +64,21 @@ class ScoringActors:
             cannot be set up there, and :class:`RunStopped` where no actor can be started.
     """
 
-    def __init__(self, component: Component, verifier: Verifier, context: Context, count: int, num_gpus: float) -> None:
+    def __init__(
+        self,
+        component: Component,
+        verifier: Verifier,
+        context: Context,
+        count: int,
+        num_gpus: float = 0.0,
+        num_cpus: float = 0.1,
+    ) -> None:
         ensure_ray()
         import ray
 
         require_gpus(num_gpus)
         self._component, self._verifier = component, verifier
-        remote: Any = ray.remote(max_restarts=0, max_task_retries=0, num_gpus=num_gpus, num_cpus=0.1)
+        remote: Any = ray.remote(max_restarts=0, max_task_retries=0, num_gpus=num_gpus, num_cpus=num_cpus)
         self._actor = remote(_Scorer)
         try:
             self._payload = (ray.put(verifier), ray.put(context))

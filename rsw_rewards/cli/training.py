@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rsw_rewards.cli.display import print_json
-from rsw_rewards.cli.options import Json, Out
+from rsw_rewards.cli.display import print_json, print_rows
+from rsw_rewards.cli.options import Address, Json, Out, join_cluster
 
 
 def train(
@@ -21,11 +21,43 @@ def train(
         Path | None, typer.Option(help="Go on with the run in this directory.", show_default=False)
     ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="A few tiny steps, to see that everything works.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Start nothing: show what the actors ask for and whether there is room.")
+    ] = False,
+    ray_address: Address = None,
 ) -> None:
     """Train a policy with verifiable rewards, and measure it before and after on held-out samples."""
+    join_cluster(ray_address)
+    if dry_run:
+        _plan(config, overrides or [], smoke)
+        return
     from rsw_rewards.training.run import train as run
 
     run(config, overrides or [], resume, smoke)
+
+
+def _plan(config: Path, overrides: list[str], smoke: bool) -> None:
+    from rsw_rewards.config import ExperimentConfig, load_config
+    from rsw_rewards.errors import ConfigError
+    from rsw_rewards.training.placement import planned
+
+    run = load_config(config, overrides, smoke)
+    if not isinstance(run, ExperimentConfig):
+        typer.echo("this method runs in one process; there is nothing to place")
+        return
+    plan = planned(run)
+    rows = [
+        [
+            demand.what, str(demand.actors), f"{demand.num_cpus:g}", f"{demand.num_gpus:g}",
+            ", ".join(f"{count} on {node}" for node, count in where.items()) or "no room",
+        ]
+        for demand, where in zip(plan.demands, plan.places, strict=True)
+    ]  # fmt: skip
+    rows.append(["learner", "-", "-", "-", "this process, outside of what Ray counts"])
+    print_rows(["what", "actors", "CPUs each", "GPUs each", "where"], rows)
+    if plan.problem:
+        raise ConfigError(plan.problem)
+    typer.echo(f"fits into {plan.cluster}")
 
 
 def ablate(

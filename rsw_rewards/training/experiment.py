@@ -29,6 +29,7 @@ from rsw_rewards.training.checkpoints import (
 )
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
 from rsw_rewards.training.learner import Trainable
+from rsw_rewards.training.placement import check_placement
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
@@ -137,6 +138,7 @@ def train_with_rewards(config: ExperimentConfig, learn: Callable[[Setting], Trai
         policy.save(config.out / "final")
         if heldout is not None:
             pool.load_weights(trained_weights(policy.model), asked.steps)
+    check_placement(config, rubric)
             after = _measured(heldout, pool, "after", config)
             _report(config, heldout, before, after)
             heldout.close()
@@ -177,7 +179,15 @@ def _pool(config: ExperimentConfig) -> RolloutPool:
 
 
 def _scorer(rubric: Rubric, samples: list[Sample], config: ExperimentConfig) -> Scorer:
-    scorer = Scorer(rubric, seed=config.seed)
+    where = config.scoring
+    scorer = Scorer(
+        rubric,
+        device="cuda" if where.num_gpus else "cpu",
+        workers=where.actors,
+        num_gpus=where.num_gpus,
+        num_cpus=where.num_cpus,
+        seed=config.seed,
+    )
     scorer.check(samples)
     scorer.prepare(samples)
     return scorer
