@@ -65,11 +65,11 @@ def distance(case: str) -> dict[str, Any]:
     n, dim = DISTANCES[case]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, __file__, "--fill", folder, "--case", case], check=True)
+        import rsw_rewards  # noqa: F401, I001  (first: on a CPU it lets torchvision load)
+        import torch
         from rsw_rewards.features import FeatureBank
         from rsw_rewards.scores import ScoreTable, Status
         from rsw_rewards.verifiers.distribution import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
-
-        import torch
 
         torch.linalg.eigh(torch.eye(8, dtype=torch.float64))  # whatever the library sets up once
         metric = {

@@ -54,6 +54,7 @@ def baseline_rows(
             lost += [output.lost for output in outputs if output.lost is not None]
             pieces = group_chunks(outputs, CHUNK, whole, grow=True)
             tables += [scorer.score(batch_of(by_id, piece)) for piece in pieces]
+            bank.settle()
         metrics = metrics_of(protocol, verifiers, ScoreTable.concat(tables), bank, intervals=False)
         rows[name] = {"metrics": metrics, "n": len(part) - len(lost)}
         if lost:

@@ -175,6 +175,7 @@ def _score(
         part = scorer.score(batch_of(by_id, piece))
         run.append(part)
         tables.append(part)
+        scorer.bank.settle()
         scored += len(piece)
     progress("scoring", len(todo), len(todo))
     return ScoreTable.concat(tables)

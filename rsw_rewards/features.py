@@ -26,6 +26,8 @@ MICRO_BATCH = 16
 Floating-point sums depend on the shape of a batch; with one shape everywhere a feature does not depend on which images
 happened to be scored together.
 """
+KEPT_HASHES = 8192
+"""Hashes of images that outlive :meth:`FeatureBank.settle`; finding one again costs reading the image."""
 SHARED_VARIABLE = "RSW_FEATURES"
 """Environment variable that names a folder of features which several runs share, beside the folder of each."""
 
@@ -122,10 +124,21 @@ class FeatureBank:
             if identity is not None:
                 self._pixels[key] = pixels
                 self._pixel_bytes += pixels.nbytes
-            while self._pixel_bytes > self.pixel_budget and len(self._pixels) > 1:
-                _, dropped = self._pixels.popitem(last=False)
-                self._pixel_bytes -= dropped.nbytes
+            self._drop_pixels(self.pixel_budget)
             return pixels
+
+    def settle(self, keep: int = 32 << 20) -> None:
+        """Hand back decoded pixels beyond ``keep`` bytes, and hashes where they are many: between the parts of a large set,
+        whose pictures are done with, so that memory does not grow with it."""
+        with self._lock:
+            self._drop_pixels(keep)
+            if len(self._hashes) > KEPT_HASHES:
+                self._hashes.clear()
+
+    def _drop_pixels(self, keep: int) -> None:
+        while self._pixel_bytes > keep and len(self._pixels) > 1:
+            _, dropped = self._pixels.popitem(last=False)
+            self._pixel_bytes -= dropped.nbytes
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of that name, loaded once per bank. Raises ``ConfigError`` when its weights cannot be had."""

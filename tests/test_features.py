@@ -14,7 +14,7 @@ from rsw_rewards.contracts import Batch
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError, ImageRef, write_png
+from rsw_rewards.images import ImageError, ImageRef, content_hash, write_png
 from rsw_rewards.rubric import Rubric
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scorer import Scorer
@@ -329,3 +329,12 @@ def test_a_run_says_what_was_encoded_and_a_second_one_with_another_rubric_encode
     assert found[1][encoder]["hit_rate"] == 1.0
     made = (tmp_path / "run1" / "report.html").read_text().partition("How it was made")[2]
     assert "0 encoded" in made and "(100.0 %)" in made and "bands red, green, blue" in made
+
+
+def test_a_large_set_settles_between_its_parts() -> None:
+    bank = mean_bank()
+    pictures = [ImageRef(array=pixels, sha256=content_hash(pixels)) for pixels in np.random.default_rng(0).integers(0, 255, (20, 8, 8, 3), np.uint8)]  # fmt: skip
+    hashes = [bank.hash(picture) for picture in pictures]
+    bank.settle(keep=4 * 8 * 8 * 3)
+    assert bank._pixel_bytes == 4 * 8 * 8 * 3
+    assert [bank.hash(picture) for picture in pictures] == hashes

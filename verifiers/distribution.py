@@ -30,7 +30,7 @@ from rsw_rewards.verifiers.frechet import (
 )
 from rsw_rewards.verifiers.kernel_distances import kernel_sums, polynomial_kernel, unit_rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
-from rsw_rewards.verifiers.shown import read_showing
+from rsw_rewards.verifiers.shown import READS, read_showing
 
 BLOCK = 1024
 """Features that are held at once where sums over them will do."""
@@ -73,12 +73,12 @@ class Looked:
 
     def __init__(self, encoder: str, hashes: np.ndarray, lookup: FeatureLookup) -> None:
         self._encoder, self._hashes, self._lookup = encoder, hashes, lookup
-        self.shape = len(hashes), int(self[:1].shape[1])
+        self.shape: tuple[int, ...] = (len(hashes), self[:1].shape[1])
 
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
         return self._lookup.features(self._encoder, list(self._hashes[rows]))
 
 
@@ -354,7 +354,8 @@ class Frechet(SetVerifier):
     name: ClassVar[str] = "frechet"
     Config: ClassVar[type[SetConfig]] = FrechetConfig
     card: ClassVar[Card] = Card(
-        summary="Frechet distance between all forecasts and all true futures, in the features of a named encoder.",
+        summary="Frechet distance between all forecasts and all true futures, in the features of a named encoder."
+        + READS,
         range="[0, inf), 0 = equal mean and covariance; its unit is the encoder's. The key is 'fid' for clean-fid's Inception "
         "alone ('fid@n' below min_images), fd_<encoder> otherwise",
         transform=_TRANSFORM,
@@ -376,7 +377,7 @@ class Kid(SetVerifier):
 
     name: ClassVar[str] = "kid"
     card: ClassVar[Card] = Card(
-        summary="Unbiased squared MMD under the cubic kernel between all forecasts and all true futures.",
+        summary="Unbiased squared MMD under the cubic kernel between all forecasts and all true futures." + READS,
         range="about [0, inf), slightly negative by chance; 'kid' for clean-fid's Inception alone, kid_<encoder> otherwise",
         transform=_TRANSFORM,
         source="Binkowski et al. 2018; over the whole sets, of which the subset averages of clean-fid and torch-fidelity are estimates",
@@ -401,7 +402,7 @@ class Cmmd(SetVerifier):
     name: ClassVar[str] = "cmmd"
     Config: ClassVar[type[SetConfig]] = CmmdConfig
     card: ClassVar[Card] = Card(
-        summary="1000 times the squared MMD of unit-length features under an RBF kernel of bandwidth 10.",
+        summary="1000 times the squared MMD of unit-length features under an RBF kernel of bandwidth 10." + READS,
         range="[0, inf); 'cmmd' for CLIP ViT-L/14-336 alone, cmmd_<encoder> otherwise",
         transform=_TRANSFORM,
         source="Jayasumana et al. 2024 (arXiv 2401.09603); biased estimator and central square as in google-research/cmmd",
@@ -426,7 +427,8 @@ class Neighbours(SetVerifier):
     name: ClassVar[str] = "neighbours"
     Config: ClassVar[type[SetConfig]] = NeighbourConfig
     card: ClassVar[Card] = Card(
-        summary="How far forecasts lie among true futures, and true futures among forecasts, by nearest neighbours.",
+        summary="How far forecasts lie among true futures, and true futures among forecasts, by nearest neighbours."
+        + READS,
         range="precision, recall, coverage: [0, 1]; density: [0, inf); each with the encoder's name",
         transform=_TRANSFORM,
         source="Kynkaanniemi et al. 2019 (arXiv 1904.06991); Naeem et al. 2020 (arXiv 2002.09797)",

@@ -149,7 +149,7 @@ class Reference:
             values, vectors = _eigh(self.covariance)
             # Not by Cholesky's way, which stops at a singular matrix.
             vectors *= np.sqrt(np.maximum(values, 0.0))
-            self._factor = np.linalg.qr(vectors.T, mode="r").T
+            self._factor = np.asarray(np.linalg.qr(vectors.T, mode="r")).T
         return self._factor
 
 
@@ -260,38 +260,64 @@ def frechet_from_features(a: np.ndarray, b: np.ndarray) -> float:
     return _distance(a.mean(axis=0) - b.mean(axis=0), float(np.square(x).sum() + np.square(y).sum()), cross)
 
 
+STEP, REACH = 0.25, 24.0
+"""Of the trapezoidal rule over log s in :func:`leave_one_out`: its error falls as ``exp(-pi^2 / STEP)``, what lies beyond as ``exp(-REACH)``."""
+
+
 def leave_one_out(features: np.ndarray, reference: Reference) -> np.ndarray:
     """What every sample contributes to the distance of its set: the distance without it minus the distance with it.
 
-    Positive: the set is better for the sample. One product with the reference's covariance serves all n sets, each of which then
-    costs an eigenvalue problem of size n - 1 (the reward of LOO-FID).
+    Positive: the set is better for the sample (the reward of LOO-FID). Leaving one sample out takes a rank-one part off the scatter
+    matrix, so all n distances follow from one eigenvalue problem of size min(n, d): with eigenvalues ``t_j`` and the samples' shares
+    ``u_ij^2`` in them, the sum of the roots falls by ``-1/pi int_0^inf log(1 - n/(n-1) sum_j u_ij^2 t_j / (t_j + s^2)) ds``. (The
+    determinant of a rank-one change, under ``int_0^inf log(1 + t / s^2) ds = pi t^(1/2)``.)
 
     Args:
-        features: (n, d), n >= 3; n up to a few hundred.
+        features: (n, d), n >= 3.
 
     Returns:
-        (n,) float64.
+        (n,) float64, exact up to rounding.
     """
     features = _checked(features, 3)
     n = len(features)
-    shifted = features - reference.mean
-    gram = shifted @ reference.covariance @ shifted.T
-    squares = shifted @ shifted.T
-    kept = np.array([[other for other in range(n) if other != one] for one in range(n)])
-    parts = [
-        (gram[None], squares[None]),
-        (gram[kept[:, :, None], kept[:, None]], squares[kept[:, :, None], kept[:, None]]),
-    ]
-    distances = []
-    for inner, outer in parts:
-        k = inner.shape[-1]
-        spread_gram = _contrasts(_contrasts(inner).swapaxes(-1, -2))
-        cross = _root_sum((spread_gram + spread_gram.swapaxes(-1, -2)) / (2.0 * (k - 1)))
-        gap = outer.mean((-1, -2))
-        spread = (np.trace(outer, axis1=-1, axis2=-2) - k * gap) / (k - 1)
-        distances.append(gap + spread - 2.0 * cross)
-    whole, without = distances
-    return without - whole[0]
+    mean = features.mean(axis=0)
+    offset = features - mean
+    scatter, share = _shares(offset, reference)
+    share *= n / (n - 1.0)
+    # What stays of a sample's directions in the limit s = 0: nothing where n <= d samples are independent.
+    kept = 0.0 if len(scatter) == n - 1 else np.maximum(0.0, 1.0 - share.sum(axis=1, keepdims=True))
+    squares = np.square(offset).sum(axis=1)
+    fallen = np.zeros(n)
+    if len(scatter):
+        top, start = 0.5 * np.log(scatter[-1]), STEP / 2
+        low = np.exp(top - np.arange(start, REACH, STEP))
+        high = np.exp(top + np.arange(start, REACH, STEP))
+        # 1 - sum u^2 t / (t + s^2), written so that nothing cancels where a sample is all that a direction has.
+        left = kept + share @ (low**2 / (scatter[:, None] + low**2))
+        fallen = np.log(np.clip(left, np.finfo(np.float64).tiny, 1.0)) @ low
+        fallen += np.log1p(-np.minimum(share @ (scatter[:, None] / (scatter[:, None] + high**2)), 1.0)) @ high
+        fallen *= STEP / np.pi
+    whole = float(np.sqrt(scatter).sum())
+    gap = mean - reference.mean
+    # Without sample i the mean moves by -offset_i / (n - 1).
+    moved = (squares / (n - 1.0) - 2.0 * (offset @ gap)) / (n - 1.0)
+    spread = (squares.sum() - squares * (n / (n - 1.0))) / (n - 2.0) - squares.sum() / (n - 1.0)
+    cross = (whole + fallen) / np.sqrt(n - 2.0) - whole / np.sqrt(n - 1.0)
+    return moved + spread - 2.0 * cross
+
+
+def _shares(offset: np.ndarray, reference: Reference) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues over rounding, (k,), of the scatter of centred (n, d) samples in the reference's root, and (n, k) squared shares."""
+    n, d = offset.shape
+    if n <= d:
+        values, vectors = _eigh(offset @ reference.covariance @ offset.T)
+        values[0] = 0.0  # the mean's direction
+    else:
+        drawn = offset @ reference.factor
+        values, vectors = _eigh(drawn.T @ drawn)
+    there = values > max(n, d) * np.finfo(np.float64).eps * max(float(values[-1]), 0.0)
+    values, vectors = values[there], vectors[:, there]
+    return values, np.square(vectors) if n <= d else np.square(drawn @ vectors) / values
 
 
 class Influence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -16,6 +16,16 @@ CMMD_BANDWIDTH = 10.0
 Estimator = Literal["unbiased", "biased", "u-statistic"]
 """Whether the diagonals count: not within the sets, everywhere, or (for sets of one size) nowhere."""
 KidStyle = Literal["clean-fid", "torch-fidelity"]
+
+
+class Rows(Protocol):
+    """(n, d) features that are read block by block: an array, a memory-mapped one, or something that looks them up."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
+
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -72,8 +82,8 @@ class KernelSums:
 
 
 def kernel_sums(
-    a: np.ndarray,
-    b: np.ndarray,
+    a: Rows,
+    b: Rows,
     kernel: Kernel,
     part_a: np.ndarray | None = None,
     part_b: np.ndarray | None = None,
@@ -87,7 +97,10 @@ def kernel_sums(
         part_a, part_b: (n,) and (m,) part numbers from 0; all in one part by default.
         count: number of parts.
     """
-    parts = [np.zeros(len(x), np.int64) if part is None else part for x, part in ((a, part_a), (b, part_b))]
+    parts = [
+        np.zeros(len(a), np.int64) if part_a is None else part_a,
+        np.zeros(len(b), np.int64) if part_b is None else part_b,
+    ]
     sums, diagonals = np.zeros((3, count, count)), np.zeros((3, count))
     for place, (first, second) in enumerate(((0, 0), (1, 1), (0, 1))):
         left, right = (a, b)[first], (a, b)[second]
@@ -98,7 +111,7 @@ def kernel_sums(
                 np.add.at(sums[place], parts[first][rows], by_column)
                 if rows == columns and (place < 2 or len(left) == len(right)):
                     np.add.at(diagonals[place], parts[first][rows], np.diagonal(values))
-    counts = np.stack([np.bincount(part, None, count) for part in parts])
+    counts = np.stack([np.bincount(numbers, None, count) for numbers in parts])
     return KernelSums(sums[0], sums[1], sums[2], diagonals, counts)
 
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rsw_rewards.verifiers.kernel_distances import squared_distances
+from rsw_rewards.verifiers.kernel_distances import Rows, squared_distances
 
 BLOCK = 2048
 """Rows and columns of a distance matrix that are held at once."""
 
 
-def _blocks(features: np.ndarray) -> Iterator[slice]:
+def _blocks(features: Rows) -> Iterator[slice]:
     for start in range(0, len(features), BLOCK):
         yield slice(start, min(len(features), start + BLOCK))
 
 
-def radii(features: np.ndarray, k: int) -> np.ndarray:
+def radii(features: Rows, k: int) -> np.ndarray:
     """Squared distance of each of (n, d) features to its k-th nearest other one, (n,) float64. Raises ``ValueError`` for n <= k."""
     if not 1 <= k < len(features):
         raise ValueError(f"the {k}-th neighbour among {len(features)} features does not exist")
@@ -32,7 +32,7 @@ def radii(features: np.ndarray, k: int) -> np.ndarray:
     return found
 
 
-def precision_recall_density_coverage(real: np.ndarray, made: np.ndarray, k: int = 5) -> dict[str, float]:
+def precision_recall_density_coverage(real: Rows, made: Rows, k: int = 5) -> dict[str, float]:
     """How far two sets of features lie in each other's neighbourhoods.
 
     ``precision``: share of made samples within the k-th-neighbour ball of some real one; ``recall``: the reverse (Kynkaanniemi et
@@ -60,7 +60,7 @@ def precision_recall_density_coverage(real: np.ndarray, made: np.ndarray, k: int
     }
 
 
-def frechet_at_infinity(made: np.ndarray, reference: object, points: int = 15, seed: int = 0) -> float:
+def frechet_at_infinity(made: Rows, reference: object, points: int = 15, seed: int = 0) -> float:
     """Frechet distance extrapolated to infinitely many samples: FID-infinity of Chong and Forsyth 2020 (arXiv 1911.07023).
 
     The distance falls about linearly in 1/n; it is taken on ``points`` nested random subsets from a fifth of the set up, at least

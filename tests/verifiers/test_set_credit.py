@@ -93,6 +93,37 @@ def test_leave_one_out_equals_computing_every_distance_again(n: int, d: int) -> 
     np.testing.assert_allclose(leave_one_out(features, reference), again, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["duplicates", "a constant", "a flat reference", "far from zero", "all alike"])
+@pytest.mark.parametrize(("n", "d"), [(30, 12), (12, 12), (13, 12), (12, 30)])
+def test_leaving_out_is_exact_where_matrices_are_singular(kind: str, n: int, d: int) -> None:
+    rng = np.random.default_rng(n * d)
+    features = rng.normal(size=(n, d)) / np.arange(1, d + 1)
+    real = rng.normal(size=(5 if kind == "a flat reference" else 60, d))
+    if kind == "duplicates":
+        features[2:6] = features[2]
+    elif kind == "a constant":
+        features[:, 0] = 3.0
+    elif kind == "far from zero":
+        features, real = features + 1e4, real + 1e4
+    elif kind == "all alike":
+        features[:] = features[0]
+    reference = Reference.of(real)
+    whole = frechet_of_features(features, reference)
+    again = [frechet_of_features(np.delete(features, row, 0), reference) - whole for row in range(n)]
+    np.testing.assert_allclose(leave_one_out(features, reference), again, rtol=1e-6, atol=1e-5)
+
+
+def test_a_batch_of_hundreds_is_shared_out_at_once_and_exactly() -> None:
+    references, history, batch, _ = failing("blur")
+    reference, features = Reference.of(references), np.concatenate([batch, history[:636]])
+    credit = leave_one_out(features, reference)
+    whole = frechet_of_features(features, reference)
+    for row in (0, 50, 699):
+        assert credit[row] == pytest.approx(
+            frechet_of_features(np.delete(features, row, 0), reference) - whole, rel=1e-4
+        )
+
+
 @given(st.integers(0, 10_000), st.integers(1, 4), st.floats(1e-6, 1e6))
 @settings(max_examples=50, deadline=None)
 def test_squashing_keeps_the_order_within_a_group_whatever_the_unit(seed: int, size: int, unit: float) -> None:
