@@ -161,6 +161,9 @@ class DiffusionForecaster(Policy):
 
     def conditions(self, samples: Sequence[Sample]) -> Conditions:
         """What the denoiser is told of samples, a row each. Raises :class:`ImageError`."""
+        for sample in samples:
+            if not sample.images:
+                raise ImageError(f"{sample.id}: a forecast needs at least one picture to start from")
         pictures = np.stack([self.resized(sample.images[-1]) for sample in samples])
         return self.pipeline.conditions(pictures, [text_of(sample) for sample in samples])
 

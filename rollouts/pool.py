@@ -13,19 +13,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.errors import RswError, RunStopped
+import numpy as np
+
+from rsw_rewards.errors import InputError, RswError, RunStopped
 from rsw_rewards.images import ImageRef, content_hash
 from rsw_rewards.rollouts.policy import Policy, Request, request_seed
 from rsw_rewards.rollouts.weights import pack_weights, unpack_weights
 from rsw_rewards.samples import Output, Sample
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from ray import ObjectRef
 
 START_TIMEOUT_S = 300
 """How long the first actors may take to load their weights."""
+
+_Running = dict[Any, tuple[int, "_Chunk", Any, float]]
+"""What was asked of actors: place, chunk, reference of its outputs and when, by the reference of its pixels."""
 
 _IMAGE_FIELDS = tuple(item.name for item in fields(Output) if "ImageRef" in str(item.type))
 
@@ -60,11 +64,7 @@ class _Replica:
         """Outputs whose images are indices into the second list. Raises when the weights are not those asked for."""
         if self.version != version:
             raise RuntimeError(f"this replica holds version {self.version} of the weights, not {version}")
-        outputs = self.policy.generate(requests)
-        if len(outputs) != len(requests):
-            raise RuntimeError(
-                f"the policy {self.policy.name!r} made {len(outputs)} outputs for {len(requests)} requests"
-            )
+        outputs = [_sane(output) for output in self._made(requests)]
         pixels: list[np.ndarray] = []
         stamped = [
             replace(
@@ -77,6 +77,30 @@ class _Replica:
             for request, output in zip(requests, outputs, strict=True)
         ]
         return stamped, pixels
+
+    def _made(self, requests: Sequence[Request]) -> list[Output]:
+        """One output per request. A sample that cannot be used costs its own rollouts and not those that are made along with it."""
+        try:
+            outputs = self.policy.generate(requests)
+        except InputError as error:
+            names = list(dict.fromkeys(request.sample.id for request in requests))
+            if len(names) == 1:
+                return [Output(request.sample.id, request.candidate, lost=str(error)) for request in requests]
+            alone = {name: iter(self._made([r for r in requests if r.sample.id == name])) for name in names}
+            return [next(alone[request.sample.id]) for request in requests]
+        if len(outputs) != len(requests):
+            raise RuntimeError(
+                f"the policy {self.policy.name!r} made {len(outputs)} outputs for {len(requests)} requests"
+            )
+        return outputs
+
+
+def _sane(output: Output) -> Output:
+    """The output, or why it is none: tokens drawn from what is no distribution would be scored like any others."""
+    if output.tokens is None or np.isfinite(output.tokens.logprobs).all():
+        return output
+    why = "the policy's probabilities are not numbers, so its weights or logits are not finite; go back to an earlier checkpoint"
+    return Output(output.sample_id, output.candidate, lost=why)
 
 
 def _without_pixels(output: Output, pixels: list[np.ndarray]) -> Output:
@@ -143,6 +167,8 @@ class RolloutPool:
         self._local: _Replica | None = None
         self._actors: list[Any] = []
         self._starting: list[Any] = []
+        self._coming: dict[ObjectRef, tuple[int, float]] = {}
+        """Places of replacements that are not ready yet, and since when, by what they will answer."""
         if actors == 0:
             self._local = _Replica(policy)
             with _torch_threads(threads):
@@ -151,7 +177,10 @@ class RolloutPool:
         from rsw_rewards.cluster import ensure_ray
 
         ensure_ray()
-        self._actors = [self._start() for _ in range(actors)]
+        for _ in range(actors):
+            actor, ready = self._start()
+            self._actors.append(actor)
+            self._starting.append(ready)
 
     def __enter__(self) -> RolloutPool:
         return self
@@ -159,14 +188,14 @@ class RolloutPool:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
-    def _start(self) -> Any:
+    def _start(self) -> tuple[Any, ObjectRef]:
         import ray
 
         actor: Any = ray.remote(_Replica).options(**self._options).remote(self.policy)
-        self._starting.append(actor.setup.remote(*self._setup))
+        ready = actor.setup.remote(*self._setup)
         if self._packed is not None:
             actor.load.remote(self._packed, self.version)
-        return actor
+        return actor, ready
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Give every replica new weights; rollouts carry ``version`` from now on.
@@ -236,23 +265,29 @@ class RolloutPool:
 
         self._await_start()
         waiting = deque(chunks)
-        idle = deque(range(len(self._actors)))
-        running: dict[ObjectRef, tuple[int, _Chunk, ObjectRef, float]] = {}
+        absent = {place for place, _ in self._coming.values()}
+        idle = deque(place for place in range(len(self._actors)) if place not in absent)
+        running: _Running = {}
         while waiting or running:
             while waiting and idle:
                 place, chunk = idle.popleft(), waiting.popleft()
                 outputs_ref, pixels_ref = (
                     self._actors[place].generate.options(num_returns=2).remote(chunk.requests, self.version)
                 )
-                running[outputs_ref] = (place, chunk, pixels_ref, time.monotonic())
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=self._patience(running))
+                running[pixels_ref] = (place, chunk, outputs_ref, time.monotonic())
+            # Pixels are ready once this node's store has them: what becomes of the node that made them then costs nothing.
+            ready, _ = ray.wait([*running, *self._coming], num_returns=1, timeout=self._patience(running))
             for ref in ready or self._overdue(running):
-                place, chunk, pixels_ref, _ = running.pop(ref)
-                failure = self._failure(ref, place, overdue=not ready)
-                idle.append(place)
+                if ref in self._coming:  # what went wrong with it, if anything, shows in its next chunk
+                    idle.append(self._coming.pop(ref)[0])
+                    continue
+                place, chunk, outputs_ref, _ = running.pop(ref)
+                failure = self._failure((outputs_ref, ref), place, overdue=not ready)
+                if all(place != missing for missing, _ in self._coming.values()):
+                    idle.append(place)
                 if failure is None:
                     outputs = [
-                        _map_images(out, lambda im, held=pixels_ref: _with_ref(im, held)) for out in ray.get(ref)
+                        _map_images(out, lambda im, held=ref: _with_ref(im, held)) for out in ray.get(outputs_ref)
                     ]
                     yield chunk, outputs
                     continue
@@ -261,6 +296,8 @@ class RolloutPool:
                     waiting.appendleft(chunk)
                 else:
                     yield chunk, [_lost(request, self.version, failure) for request in chunk.requests]
+            if waiting and not running and not idle:
+                self._check_replacements()
 
     def _await_start(self) -> None:
         """Wait for the first actors, so that what stops all of them (no weights, no free GPU) is said once and plainly."""
@@ -268,8 +305,6 @@ class RolloutPool:
         from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
         starting, self._starting = self._starting, []
-        if self.replaced:  # what happens to a replacement shows in its chunk
-            return
         try:
             ray.get(starting, timeout=START_TIMEOUT_S)
         except RayTaskError as error:
@@ -284,17 +319,30 @@ class RolloutPool:
         except RayError as error:
             raise RunStopped(f"the rollout actors died while loading the policy: {error}") from error
 
-    def _patience(self, running: Mapping[Any, tuple[int, _Chunk, Any, float]]) -> float | None:
+    def _check_replacements(self) -> None:
+        """Raise :class:`RunStopped` where nobody is left to work and nobody comes."""
+        import ray
+
+        if all(time.monotonic() - since > START_TIMEOUT_S for _, since in self._coming.values()):
+            raise RunStopped(
+                f"all rollout actors were lost, and none could be started again within {START_TIMEOUT_S} s; each asks for "
+                f"{self._options}, Ray has {ray.available_resources()} free"
+            )
+
+    def _patience(self, running: _Running) -> float | None:
+        """Seconds until somebody must be looked after."""
+        if not running:
+            return 5.0  # only replacements are waited for
         if self.timeout_s is None:
             return None
         oldest = min(started for *_, started in running.values())
         return max(0.0, oldest + self.timeout_s - time.monotonic())
 
-    def _overdue(self, running: Mapping[Any, tuple[int, _Chunk, Any, float]]) -> list[Any]:
+    def _overdue(self, running: _Running) -> list[Any]:
         now = time.monotonic()
         return [ref for ref, (*_, began) in running.items() if self.timeout_s and now - began >= self.timeout_s]
 
-    def _failure(self, ref: ObjectRef, place: int, overdue: bool) -> str | None:
+    def _failure(self, refs: tuple[ObjectRef, ObjectRef], place: int, overdue: bool) -> str | None:
         """Why a chunk gave nothing, or None; its actor is replaced unless it is alive and only its task failed."""
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -303,7 +351,7 @@ class RolloutPool:
             self._replace(place)
             return f"a rollout actor did not answer within {self.timeout_s:g} s and was replaced"
         try:
-            ray.get(ref)
+            ray.get(list(refs))  # arrays are looked at where they lie, not copied
             return None
         except RayTaskError as error:
             if isinstance(error.cause, RswError):  # bad input stays bad, whoever reads it
@@ -317,7 +365,8 @@ class RolloutPool:
         import ray
 
         ray.kill(self._actors[place])
-        self._actors[place] = self._start()
+        self._actors[place], ready = self._start()
+        self._coming[ready] = (place, time.monotonic())
         self.replaced += 1
 
     def close(self) -> None:

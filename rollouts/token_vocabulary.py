@@ -197,7 +197,7 @@ def build_prompts(
                 f"{sample.id}: a token world model does {Task.CHANGE_QA} and {Task.FORECAST}, not {sample.task}"
             )
         if not sample.images:
-            raise ValueError(f"{sample.id}: a token world model needs at least one picture")
+            raise ImageError(f"{sample.id}: a token world model needs at least one picture")
         for image in sample.images:
             pixels = read_rgb(image)
             if pixels.shape[:2] != (side, side):

@@ -236,6 +236,8 @@ class VisionLanguageModel(Policy):
         """The images of a sample as RGB pictures, in time order. Raises :class:`ImageError`."""
         from PIL import Image
 
+        if self.send_images and not sample.images:
+            raise ImageError(f"{sample.id}: there is no picture to ask about")
         return [Image.fromarray(read_rgb(image)) for image in sample.images] if self.send_images else []
 
     def encode(self, samples: Sequence[Sample], pictures: Sequence[Sequence[Image]]) -> BatchFeature:
