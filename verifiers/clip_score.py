@@ -12,6 +12,7 @@ from rsw_rewards.encoders import is_pretrained_clip
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.alignment import AlignmentVerifier, Query, cosine, cosines, drawn_or_after
+from rsw_rewards.verifiers.shown import READS
 
 CLIP_SCORE_WEIGHT = 2.5
 """w of CLIPScore, which spreads the usual cosines over [0, 1]."""
@@ -46,7 +47,7 @@ class ClipScore(AlignmentVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "output.text", "encoder"})
     card: ClassVar[Card] = Card(
         summary="CLIPScore: of a forecast and the text that says what should change (reference.text, else the prompt), or of a"
-        " caption and the image after the change.",
+        " caption and the image after the change." + READS,
         range="[0, 2.5], higher fits better; raw.cos in [-1, 1]. The key is 'clip_score' for published open_clip weights and the"
         " default wording alone, clip_score_<encoder>[_<wording>] otherwise; an invalid output counts as 0",
         transform="(cos + 1) / 2",

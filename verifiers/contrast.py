@@ -23,6 +23,7 @@ from rsw_rewards.verifiers.alignment import (
     drawn_or_after,
     forecast_text,
 )
+from rsw_rewards.verifiers.shown import READS
 
 MOST_TEXTS = 4096
 """Different texts kept to draw distractors from: each is encoded once at most."""
@@ -94,7 +95,7 @@ class CaptionContrast(AlignmentVerifier):
     Config: ClassVar[type[AlignmentConfig]] = CaptionContrastConfig
     card: ClassVar[Card] = Card(
         summary="Of a forecast and its text, or of a caption and the image after the change: how many texts of other samples fit the"
-        " image worse than this one.",
+        " image worse than this one." + READS,
         range="[0, 1]; 0.5 is chance, which a forecast that looks the same for every text has in the mean. raw.beaten is the share of"
         " distractors that fit worse, raw.cos the cosine; an invalid output counts as 0",
         transform="none: mean over distractors of sigmoid((cos - cos_distractor) / temperature), temperature 0.05",

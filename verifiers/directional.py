@@ -14,6 +14,7 @@ from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.alignment import AlignmentConfig, AlignmentVerifier, Query, cosine, forecast_text, unit
 from rsw_rewards.verifiers.contrast import plain
+from rsw_rewards.verifiers.shown import READS
 
 
 def directional_similarity(cos: float, change: float, least_change: float) -> float:
@@ -53,7 +54,8 @@ class DirectionalSimilarity(AlignmentVerifier):
     Config: ClassVar[type[AlignmentConfig]] = DirectionalConfig
     card: ClassVar[Card] = Card(
         summary="cos(E(forecast) - E(input), T(after) - T(before)) over unit features; the input is the sample's last image, the text"
-        " after is reference.text, else the prompt. Samples that ask for no change (reference.changed, or an empty mask) are left out.",
+        " after is reference.text, else the prompt. Samples that ask for no change (reference.changed, or an empty mask) are left out."
+        + READS,
         range="raw.directional in [-1, 1]: the cosine, faded to -1 where the image changes by less than least_change (raw.change); -1"
         " for an unchanged or invalid output",
         transform="(directional + 1) / 2: an unchanged output is worth 0, a change that has nothing to do with the text about 0.5",

@@ -90,10 +90,13 @@ class PairedConfig(NoConfig):
     shift: int = Field(0, ge=0, le=MAX_SHIFT, description="pixels of misregistration that are tolerated")
 
 
-def paired_card(summary: str, range: str, transform: str, source: str, gaming: str, cost: str) -> Card:
-    """The card of a paired verifier, with what all of them share."""
+def paired_card(
+    summary: str, range: str, transform: str, source: str, gaming: str, cost: str, seen: str | None = None
+) -> Card:
+    """The card of a paired verifier, with what all of them share; ``seen`` says which other bands it can read."""
     return Card(
-        summary=summary,
+        summary=f"{summary} A raster is compared in the bands and numbers that its record shows (bands, stretch)"
+        f"{'' if seen is None else seen}; pixels outside 'valid', of nodata and under clouds count nowhere",
         range=range,
         transform=f"{transform}; with gain: 1 / (2 - gain), gain = 1 - d / max(d of a copy, min_change): copying 0.5, perfect 1",
         source=source,

@@ -96,7 +96,7 @@ class Lpips(Paired):
         range="[0, inf), 0 = equal, seldom above 1; an invalid output counts as 2. min_change is 0.05",
         transform="1 / (1 + 2 lpips): 0.5 at 0.5",
         source="Zhang et al. 2018, arXiv 1801.03924. Over the whole image it is the published number; over a region it is the mean "
-        "within each layer rather than of an enlarged map. Pixels that do not count are filled from the future",
+        "within each layer rather than of an enlarged map. Pixels that do not count are of the truth's mean colour in both",
         gaming="features see farther than their pixels, so a region's number feels what lies just outside it. A copy is nearly "
         "perfect where little changes: use gain, or the inside of the mask. Adversarial texture lowers it; watch another metric",
         cost="35 ms (alex) or 850 ms (vgg) for 256 x 256 on a CPU",

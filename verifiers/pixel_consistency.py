@@ -110,7 +110,7 @@ class ChangeConsistency(Verifier):
     card: ClassVar[Card] = Card(
         summary="Inside the true change mask: how much closer the forecast comes to the future than the input is (fulfilment). "
         "Outside: how little worse than the input it is (preservation). Pixels outside 'valid', of nodata and under clouds are "
-        "left out",
+        "left out; a raster is compared in the bands and numbers that its record shows (bands, stretch)",
         range="fulfilment in (-inf, 1], 1 = perfect, 0 = copied; preservation in (0, 1], 1 = no worse than copied. An invalid "
         "output counts as preservation 0 and as the picture farthest from the truth inside the mask",
         transform="1 / (1 + 3 (1 - fulfilment)) * preservation; with an empty mask preservation alone, with a full one fulfilment. "

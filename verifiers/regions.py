@@ -118,7 +118,7 @@ def read_future(
         shown = bank.rgb(in_bands(sample.images[-1], bands)) if before else None
         if shown is not None:
             _same_size("the input image", shown, future)
-        valid = counted(bank, sample, [images[-1], *(sample.images[-1:] if before else ())], future.shape[:2])
+        valid = counted(bank, sample, [images[-1], *sample.images[-1:]], future.shape[:2])
         mask = None
         if (changed := sample.reference.get("mask")) is not None:
             mask = bank.mask(changed)

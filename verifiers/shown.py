@@ -20,6 +20,12 @@ from rsw_rewards.samples import Sample
 from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.bands import without_clouds
 
+READS = (
+    " A raster is read in the bands and numbers that its record shows (bands, stretch), or in those that the encoder's name maps"
+    " (#bands=3,2,1); pixels outside 'valid', of nodata and under clouds are shown to it in one colour."
+)
+"""What the cards of verifiers with an encoder say of rasters and masks."""
+
 
 def in_bands(image: ImageRef, bands: tuple[int, ...] | None) -> ImageRef:
     """The image with the three bands that an encoder reads in place of those shown; as it is for an encoder that names none."""
