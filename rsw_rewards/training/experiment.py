@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.features import FeatureBank
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
@@ -178,11 +179,17 @@ def _pool(config: ExperimentConfig) -> RolloutPool:
     return RolloutPool(build_policy(config.policy), **config.rollouts.model_dump())
 
 
+PIXEL_BUDGET = 64 << 20
+"""Bytes of decoded pictures that scoring keeps: a generation's are looked at by several verifiers, and then never again."""
+
+
 def _scorer(rubric: Rubric, samples: list[Sample], config: ExperimentConfig) -> Scorer:
     where = config.scoring
+    device = "cuda" if where.num_gpus else "cpu"
     scorer = Scorer(
         rubric,
-        device="cuda" if where.num_gpus else "cpu",
+        device=device,
+        bank=FeatureBank(device, pixel_budget=PIXEL_BUDGET),
         workers=where.actors,
         num_gpus=where.num_gpus,
         num_cpus=where.num_cpus,
