@@ -338,3 +338,14 @@ def test_a_large_set_settles_between_its_parts() -> None:
     bank.settle(keep=4 * 8 * 8 * 3)
     assert bank._pixel_bytes == 4 * 8 * 8 * 3
     assert [bank.hash(picture) for picture in pictures] == hashes
+
+
+def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> None:
+    from types import SimpleNamespace
+
+    from rsw_rewards.evaluation.run import network_weights
+
+    detector = SimpleNamespace(name="mine", weights_sha256="ab" * 32)
+    network = SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32)
+    verifiers = {"one": SimpleNamespace(detector=detector), "two": SimpleNamespace(network=network), "three": object()}
+    assert network_weights(verifiers) == {f"mine@{'ab' * 6}": "ab" * 32, "lpips-alex@x": "cd" * 32}

@@ -53,6 +53,80 @@ def test_every_route_equals_clean_fid(n: int, m: int, d: int) -> None:
     assert frechet_from_features(b, a) == pytest.approx(frechet_from_features(a, b), rel=1e-9)
 
 
+def hard(case: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    a, b = rng.normal(size=(60, 8)), rng.normal(size=(50, 8)) * 1.4 + 0.3
+    if case == "duplicates":
+        a[10:30] = a[10]
+    elif case == "a constant":
+        a[:, 3] = b[:, 3] = 2.0
+    elif case == "large means":
+        a, b = a + 1e4, b + 1e4
+    elif case == "float32":
+        a, b = a.astype(np.float32), b.astype(np.float32)
+    elif case == "float16":
+        a, b = a.astype(np.float16), b.astype(np.float16)
+    elif case == "one dimension":
+        a, b = a[:, :1], b[:, :1]
+    elif case == "n = d":
+        a, b = a[:8], b[:8]
+    elif case == "n < d":
+        a, b = a[:5], b
+    elif case == "a singular reference":
+        b = np.concatenate([b[:4], b[:4]])
+    return a, b
+
+
+HARD = ("duplicates", "a constant", "large means", "float32", "float16", "one dimension", "n = d", "n < d", "a singular reference")  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_hard_cases_equal_the_definition_in_exact_numbers(case: str) -> None:
+    from mpmath import mp, mpf
+
+    a, b = hard(case, np.random.default_rng(7))
+    x, y = (part.astype(np.float64) for part in (a, b))
+    with mp.workdps(60):
+        # The eigenvalues of the product of two covariances, in sixty digits: no root of a matrix is taken.
+        def moments(part: np.ndarray) -> tuple[object, object]:
+            rows = mp.matrix(part.tolist())
+            n = rows.rows
+            mean = mp.matrix([sum(rows[i, j] for i in range(n)) / mpf(n) for j in range(rows.cols)])
+            centred = mp.matrix(n, rows.cols)
+            for i in range(n):
+                for j in range(rows.cols):
+                    centred[i, j] = rows[i, j] - mean[j]
+            return mean, centred.T * centred / (n - 1)
+
+        (mean_a, cov_a), (mean_b, cov_b) = moments(x), moments(y)
+        values, vectors = mp.eigsy(cov_b)
+        root = vectors * mp.diag([mp.sqrt(max(value, mpf(0))) for value in values]) * vectors.T
+        cross = sum(mp.sqrt(max(value, mpf(0))) for value in mp.eigsy(root * cov_a * root, eigvals_only=True))
+        gap = mean_a - mean_b
+        traces = sum(cov_a[i, i] + cov_b[i, i] for i in range(cov_a.rows))
+        expected = float((gap.T * gap)[0] + traces - 2 * cross)
+    assert frechet_from_features(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_from_features(b, a) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("case", ["duplicates", "float32", "one dimension", "large means", "plain"])
+def test_the_arithmetic_of_torchmetrics_gives_the_same(case: str) -> None:
+    a, b = hard(case, np.random.default_rng(8))
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    moments = x.mean(0), np.atleast_2d(np.cov(x.T)), y.mean(0), np.atleast_2d(np.cov(y.T))
+    import torch
+
+    torchmetrics_fid = pytest.importorskip("torchmetrics.image.fid", reason="torchmetrics is not installed")
+    theirs = float(torchmetrics_fid._compute_fid(*map(torch.from_numpy, moments)))
+    assert frechet_from_features(a, b) == pytest.approx(theirs, rel=1e-6)
+
+
+def test_the_arithmetic_of_pytorch_fid_gives_the_same() -> None:
+    pytorch_fid = pytest.importorskip("pytorch_fid.fid_score", reason="pytorch-fid is not installed")
+    a, b = hard("plain", np.random.default_rng(9))
+    theirs = pytorch_fid.calculate_frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert frechet_from_features(a, b) == pytest.approx(theirs, rel=1e-6)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(2, 30), st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
 def test_distance_properties(seed: int, n: int, m: int, d: int) -> None:
