@@ -61,6 +61,9 @@ class RolloutConfig(Strict):
     retries: NonNegativeInt = 2
     timeout_s: PositiveFloat | None = None
     device: str | None = None
+    stale: Literal[0, 1] = 0
+    """1 makes and scores a generation while the learner is at work on the one before, with the weights from before that update (of
+    ``grpo``). Its ratios are then to the probabilities that the tokens were sampled with. 0 is on-policy."""
 
 
 class ScoringConfig(Strict):
@@ -85,6 +88,8 @@ class GenerationConfig(Strict):
     """Rollouts per prompt."""
     mix: dict[str, NonNegativeInt] | None = None
     """Prompts per generation by task; equal shares where left out."""
+    refill: NonNegativeInt = 0
+    """At most so many prompts more per generation, to replace groups whose rewards are all the same (DAPO's dynamic sampling)."""
     micro_batch: PositiveInt | None = None
     """Rollouts per forward and backward pass; all of an optimizer step where left out."""
     learning_rate: PositiveFloat = 3e-4
@@ -182,6 +187,10 @@ class PpoConfig(GenerationConfig):
     def _enough_rows(self) -> PpoConfig:
         if self.minibatches > self.rows:
             raise ValueError(f"{self.rows} rollouts cannot be divided into {self.minibatches} minibatches")
+        if self.refill:
+            raise ValueError(
+                "'refill' replaces groups without spread, but PPO compares with its critic and learns from them; leave it out"
+            )
         return self
 
 
@@ -195,7 +204,7 @@ class CheckpointConfig(Strict):
 
 
 class HeldoutConfig(Strict):
-    """What is measured before and after training, on samples that training never sees."""
+    """What is measured before, during and after training, on samples that training never sees."""
 
     components: list[dict[str, Any]] | None = None
     """Verifiers to run, as in a rubric; by default those the scene world's table needs."""
@@ -203,6 +212,10 @@ class HeldoutConfig(Strict):
     """Metrics to print; all where left out. ``heldout.json`` holds all of them always."""
     sampled: bool = True
     """Measure at temperature 1 (as the policy is trained) beside greedy decoding."""
+    every: NonNegativeInt = 0
+    """Steps between measurements during training, greedy; 0 for none. One that falls between generations is made at the next."""
+    during: PositiveInt | None = None
+    """Samples of each task, the first ones, that are measured during training; all where left out."""
     chunk: PositiveInt = 32
     seed: int = 0
 
@@ -218,6 +231,7 @@ class ExperimentConfig(Strict):
     rubric: dict[str, Any] | str
     """A rubric, or the path of one."""
     rollouts: RolloutConfig = RolloutConfig()
+    scoring: ScoringConfig = ScoringConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     measure: HeldoutConfig = HeldoutConfig()
     control: Literal["permute_rewards", "supervised"] | None = None
@@ -228,7 +242,6 @@ class ExperimentConfig(Strict):
     print_every: PositiveInt = 10
     tensorboard: bool = True
 
-    scoring: ScoringConfig = ScoringConfig()
     @property
     def generation(self) -> GenerationConfig:
         """The method's own section."""
@@ -240,6 +253,14 @@ class ExperimentConfig(Strict):
             raise ValueError(
                 f"'checkpoints.every' is {self.checkpoints.every}, but a generation lasts {self.generation.boundary} optimizer "
                 f"steps; a run can only be resumed exactly from a multiple of that"
+            )
+        if self.rollouts.stale and not isinstance(self.generation, GrpoConfig):
+            raise ValueError(
+                "'rollouts.stale' is for the method 'grpo': others take their rollouts for those of the present weights"
+            )
+        if self.rollouts.stale and self.generation.refill:
+            raise ValueError(
+                "'refill' asks for prompts once rewards are known, which 'rollouts.stale' is too early for; leave one out"
             )
         return self
 

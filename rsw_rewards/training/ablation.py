@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -210,6 +211,7 @@ def ablate(
     )
 
     def work(job: Job) -> None:
+        _share_start(job, jobs)
         say(f"training {job.variant.name}, seed {job.seed}")
         if why := run_job(job, contents[job]):
             found.failed[f"{job.variant.name}, seed {job.seed}"] = why
@@ -220,6 +222,19 @@ def ablate(
         list(pool.map(work, todo))
     write(found, config, chosen)
     return found
+
+
+def _share_start(job: Job, jobs: Sequence[Job]) -> None:
+    """Give a run the held-out scores of another from before training: all start from the same weights."""
+    known = next((other.out / "heldout" for other in jobs if other.finished), None)
+    if known is None or (job.out / "heldout").exists():
+        return
+    partial = job.out / ".heldout"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in known.glob("before_*.parquet"):
+        shutil.copyfile(file, partial / file.name)
+    partial.rename(job.out / "heldout")
 
 
 def _claim(out: Path, config: RunConfig) -> None:

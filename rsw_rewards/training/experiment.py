@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -35,6 +35,7 @@ from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
 from rsw_rewards.training.sources import load_source
+from rsw_rewards.training.watch import Watch, alarms, logged_alarms, logged_rise
 
 
 class Learner(Protocol):
@@ -66,6 +67,9 @@ class Setting:
     pool: RolloutPool
     checkpoint: Path | None
     """Where to go on; None starts anew."""
+    heldout: Heldout | None = None
+    before: Mapping[str, ScoreTable] = field(default_factory=dict)
+    """Scores of the held-out samples from before training."""
 
     @property
     def done(self) -> int:
@@ -79,7 +83,12 @@ class Setting:
 
     def rollouts(self, config: ExperimentConfig, log: RunLog, eos_id: int) -> Rollouts:
         """What makes and scores a generation."""
-        return Rollouts(config, self.samples, self.scorer.rubric, self.scorer, self.pool, log, eos_id)
+        generations = -(-config.generation.steps // config.generation.boundary)
+        order = prompt_order(self.samples, generations, self.share, config.seed) if config.rollouts.stale else []
+        watch = None
+        if config.measure.every and self.heldout is not None:
+            watch = Watch(config, self.heldout, self.before, log, self.done)
+        return Rollouts(config, self.samples, self.scorer.rubric, self.scorer, self.pool, log, eos_id, watch, order)
 
     def run_cycles(self, config: ExperimentConfig, learner: Learner, policy: Trainable, eos_id: int) -> None:
         """Generation after generation, from the checkpoint on: rollouts and their rewards in, one update, log and checkpoint out."""
@@ -132,14 +141,14 @@ def train_with_rewards(config: ExperimentConfig, learn: Callable[[Setting], Trai
             f"{len(seen)} scenes, {min(seen)!r} among them, are in both 'train' and 'heldout': hold out other places"
         )
     say(f"{config.out}: {counted(samples)} to train on, {asked.steps} steps of {asked.rows} rollouts")
+    check_placement(config, rubric)
     checkpoint = last_complete(config.out / "checkpoints") if resume else None
     with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
         before = _measured(heldout, pool, "before", config)
-        policy = learn(Setting(samples, share, scorer, pool, checkpoint))
+        policy = learn(Setting(samples, share, scorer, pool, checkpoint, heldout, before))
         policy.save(config.out / "final")
         if heldout is not None:
             pool.load_weights(trained_weights(policy.model), asked.steps)
-    check_placement(config, rubric)
             after = _measured(heldout, pool, "after", config)
             _report(config, heldout, before, after)
             heldout.close()
@@ -160,15 +169,20 @@ def _report(
     config: ExperimentConfig, heldout: Heldout, before: Mapping[str, ScoreTable], after: Mapping[str, ScoreTable]
 ) -> None:
     changes = heldout.compare(before, after)
-    shown = config.measure.metrics
+    shown = heldout.shown(changes)
     print_changes(
-        [change for change in changes if shown is None or change.metric in shown],
+        shown,
         f"{counted(heldout.samples)}; paired over scenes",
     )
+    steps = config.generation.steps
+    final = alarms(shown, logged_rise(config.out / "log.jsonl", steps), steps)
+    for alarm in final:
+        Console().print(str(alarm), style="bold red", highlight=False, soft_wrap=True)
     about = {
         "seed": config.seed,
         "control": config.control,
-        "steps": config.generation.steps,
+        "steps": steps,
+        "alarms": [*logged_alarms(config.out), *(alarm.record() for alarm in final)],
         "n": len(heldout.samples),
         "rubric": parse_rubric(config.rubric, "rubric").dump(),
     }
@@ -176,7 +190,7 @@ def _report(
 
 
 def _pool(config: ExperimentConfig) -> RolloutPool:
-    return RolloutPool(build_policy(config.policy), **config.rollouts.model_dump())
+    return RolloutPool(build_policy(config.policy), **config.rollouts.model_dump(exclude={"stale"}))
 
 
 PIXEL_BUDGET = 64 << 20
@@ -211,10 +225,14 @@ def _measured(heldout: Heldout | None, pool: RolloutPool, when: str, config: Exp
     """Scores of the held-out samples under the pool's weights, also kept in ``heldout/``; nothing without held-out samples."""
     if heldout is None:
         return {}
+    folder = config.out / "heldout"
+    if when == "before" and (stored := heldout.stored(folder, when)):
+        say(f"the numbers from before training are in {folder} already")
+        return stored
     say(f"measuring {when} training on held-out samples: {counted(heldout.samples)}")
     tables = heldout.measure(pool)
     for mode, table in tables.items():
-        table.write(config.out / "heldout" / f"{when}_{mode}.parquet")
+        table.write(folder / f"{when}_{mode}.parquet")
     return tables
 
 

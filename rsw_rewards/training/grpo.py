@@ -13,7 +13,7 @@ from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rubric import Rubric, parse_rubric
 from rsw_rewards.training.checkpoints import CompleteCheckpoint, engine_state
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
-from rsw_rewards.training.learner import Trainable, make_trainer, rollout_function, trainer_view
+from rsw_rewards.training.learner import TokenView, Trainable, make_trainer, rollout_function, trainer_view
 from rsw_rewards.training.schedule import prompt_order
 
 
@@ -34,6 +34,11 @@ def _learn(config: RunConfig, setting: Setting) -> Trainable:
     log = setting.log(config)
     rollouts = setting.rollouts(config, log, policy.eos_id)
     view = trainer_view(policy, setting.samples)
+    if grpo.refill and not isinstance(view, TokenView):
+        raise ConfigError(
+            "grpo.refill is for policies whose prompts are tokens alone: TRL takes the pictures of a prompt from its data set, before"
+            " it is known which groups are replaced; leave it out"
+        )
     try:
         trainer = make_trainer(
             policy,
@@ -46,6 +51,7 @@ def _learn(config: RunConfig, setting: Setting) -> Trainable:
             save_every=config.checkpoints.every,
             keep=config.checkpoints.keep,
             callbacks=[log, CompleteCheckpoint(rollouts.state_dict)],
+            stale=bool(config.rollouts.stale),
         )
         if setting.checkpoint is not None:
             rollouts.load_state_dict(engine_state(setting.checkpoint))

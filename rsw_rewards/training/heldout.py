@@ -54,6 +54,16 @@ def measured_rubric(config: HeldoutConfig, rubric: Rubric) -> Rubric:
     return parse_rubric({"components": [{"weight": 0.0, **part} for part in config.components]}, "measure")
 
 
+def rewarded_labels(measured: Rubric, trained: Rubric) -> set[str]:
+    """The measured components that are also rewards, under whatever name: the same verifier with the same configuration."""
+    paid = [part for part in trained.components if part.weight > 0]
+    return {
+        part.label
+        for part in measured.components
+        if any(part.label == other.label or (part.use, part.config) == (other.use, other.config) for other in paid)
+    }
+
+
 class Heldout:
     """Measures a policy on samples that training never sees.
 
@@ -68,32 +78,58 @@ class Heldout:
         self.samples = samples
         self.config = config
         self.temperature = temperature
-        self.trained = {component.label for component in rubric.components if component.weight > 0}
         self.rubric = measured_rubric(config, rubric)
+        self.trained = rewarded_labels(self.rubric, rubric)
         self.scorer = Scorer(self.rubric, seed=config.seed)
         self.scorer.check(samples)
         self.scorer.prepare(samples)
 
-    def measure(self, pool: RolloutPool) -> dict[str, ScoreTable]:
+    def measure(
+        self, pool: RolloutPool, samples: Sequence[Sample] | None = None, modes: Sequence[str] | None = None
+    ) -> dict[str, ScoreTable]:
         """Scores of one output per sample, ``greedy`` and (unless switched off) ``sampled``.
 
         Seeds are the same at every call, so that a difference is the policy's.
+
+        Args:
+            pool: makes the outputs.
+            samples: some of the held-out samples; all where left out.
+            modes: some of the decodings; all where left out.
         """
-        modes = {"greedy": 0.0, **({"sampled": self.temperature} if self.config.sampled else {})}
+        samples = self.samples if samples is None else samples
         tables = {}
-        for mode, temperature in modes.items():
+        for mode in self.modes if modes is None else modes:
             groups = pool.generate(
-                self.samples, 1, temperature, run_seed=self.config.seed, step=-1, chunk=self.config.chunk
+                samples, 1, self.modes[mode], run_seed=self.config.seed, step=-1, chunk=self.config.chunk
             )
             made: dict[str, Output] = {}
             console = Console()
             for group in track(
-                groups, f"held-out, {mode}", len(self.samples), console=console, disable=not console.is_terminal
+                groups, f"held-out, {mode}", len(samples), console=console, disable=not console.is_terminal
             ):
                 made[group[0].sample_id] = group[0]
-            outputs = [made[sample.id] for sample in self.samples]
-            tables[mode] = self.scorer.score(Batch.of(self.samples, outputs))
+            outputs = [made[sample.id] for sample in samples]
+            tables[mode] = self.scorer.score(Batch.of(samples, outputs))
         return tables
+
+    def stored(self, folder: Path, when: str) -> dict[str, ScoreTable] | None:
+        """What :meth:`measure` gave before, where it was written to ``folder`` as ``<when>_<mode>.parquet`` and nothing else is needed.
+
+        Metrics of features need those of the very pictures, which are not kept: then it must be measured again.
+        """
+        if any(verifier.encoders() for verifier in self.scorer.verifiers):
+            return None
+        files = {mode: Path(folder) / f"{when}_{mode}.parquet" for mode in self.modes}
+        if not all(file.is_file() for file in files.values()):
+            return None
+        tables = {mode: ScoreTable.read(file) for mode, file in files.items()}
+        own = {sample.id for sample in self.samples}
+        return tables if all(set(table.frame["sample"]) == own for table in tables.values()) else None
+
+    @property
+    def modes(self) -> dict[str, float]:
+        """Temperature by the name of the decoding."""
+        return {"greedy": 0.0, **({"sampled": self.temperature} if self.config.sampled else {})}
 
     def compare(self, before: Mapping[str, ScoreTable], after: Mapping[str, ScoreTable]) -> list[Change]:
         """Every metric of every verifier, with intervals over scenes; differences are paired."""
@@ -120,6 +156,11 @@ class Heldout:
                         for key in metric.keys
                     ]
         return changes
+
+    def shown(self, changes: Sequence[Change]) -> list[Change]:
+        """Those of the metrics that the configuration wants to see; all where it names none."""
+        wanted = self.config.metrics
+        return [change for change in changes if wanted is None or change.metric in wanted]
 
     def close(self) -> None:
         """Release what the verifiers hold."""
@@ -155,7 +196,12 @@ def print_changes(changes: Sequence[Change], about: str, console: Console | None
 
 def write_changes(path: Path, changes: Sequence[Change], about: Mapping[str, Any]) -> None:
     """``heldout.json``: what was measured and every change, by decoding and metric."""
-    content: dict[str, Any] = dict(about)
+    content = {**about, "changes": changes_record(changes)}
+    Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def changes_record(changes: Sequence[Change]) -> dict[str, Any]:
+    """Changes as plain data, by decoding and metric."""
     modes: dict[str, Any] = {}
     for change in changes:
         modes.setdefault(change.mode, {})[change.metric] = {
@@ -166,8 +212,7 @@ def write_changes(path: Path, changes: Sequence[Change], about: Mapping[str, Any
             "difference": _estimate(change.difference),
             "verdict": change.verdict,
         }
-    content["changes"] = modes
-    Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return modes
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from rsw_rewards.config import GrpoConfig
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.weights import base_model, has_adapters
 from rsw_rewards.samples import Output, Sample
 
@@ -175,9 +176,44 @@ def rollout_function(rollouts: Rollouts, view: TrainerView, group: int) -> Rollo
             raise RuntimeError("the trainer did not hand over whole groups of distinct prompts; is this one process?")
         model = trainer.accelerator.unwrap_model(trainer.model)
         outputs, given = rollouts.collect(ids, int(trainer.state.global_step), model)
-        return {**view.tokens(outputs), "collected": given}
+        found = view.tokens(outputs)
+        if rollouts.config.rollouts.stale:
+            found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
+        return {**found, "collected": given}
 
     return make
+
+
+def sampled_logprobs(completions: Sequence[Sequence[int]], outputs: Sequence[Output]) -> list[list[float]]:
+    """Log-probabilities that the tokens of each completion were sampled with; zeros before them, where a completion starts with
+    what was not sampled, and for rollouts that were lost.
+
+    Raises:
+        ConfigError: the policy does not record them.
+    """
+    found = []
+    for completion, output in zip(completions, outputs, strict=True):
+        known = () if output.tokens is None else output.tokens.logprobs
+        if output.tokens is not None and len(known) != len(output.tokens.completion_ids):
+            raise ConfigError(
+                "rollouts.stale: this policy does not record the probabilities of what it samples, so ratios cannot be to them; "
+                "leave 'rollouts.stale' out"
+            )
+        found.append([0.0] * (len(completion) - len(known)) + list(known))
+    return found
+
+
+def ratios_to_sampler(trainer: GRPOTrainer) -> None:
+    """Let importance ratios be to the probabilities that tokens were sampled with, instead of to those of the weights at the start
+    of an update, which are others where rollouts are stale. Clipping is then around the sampler, as in PPO."""
+    original = trainer._generate_and_score_completions
+
+    def generate(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        output = original(*args, **kwargs)
+        output["old_per_token_logps"] = output["sampling_per_token_logps"]
+        return output
+
+    vars(trainer)["_generate_and_score_completions"] = generate
 
 
 def make_trainer(
@@ -192,10 +228,12 @@ def make_trainer(
     save_every: int,
     keep: int | None,
     callbacks: Sequence[TrainerCallback],
+    stale: bool = False,
 ) -> GRPOTrainer:
     """TRL's trainer over ``prompts`` (sample ids, in the order they are asked for).
 
     The data set holds the whole run in order, so that the trainer's position in it is all that a checkpoint must remember.
+    ``stale`` says that rollouts bring log-probabilities, which ratios are to be to.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers.trainer_callback import PrinterCallback
@@ -254,6 +292,8 @@ def make_trainer(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
+    if stale:
+        ratios_to_sampler(trainer)
     vars(trainer)["create_model_card"] = lambda **unused: None  # the run directory says what this was
     score_through_forward(base_model(policy.model), config.temperature)
     if reference is not None:

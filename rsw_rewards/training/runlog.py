@@ -40,23 +40,11 @@ class RunLog(TrainerCallback):
         self._recent: deque[dict[str, float | None]] = deque(maxlen=every)
         self._writer: Any = None
         self._header = False
-        self._keep_until(resume_at)
+        keep_until(self.path, resume_at)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=resume_at + 1)
-
-    def _keep_until(self, step: int) -> None:
-        if not self.path.exists():
-            return
-        lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
-            except (ValueError, KeyError):  # the line that was being written when the run was killed
-                continue
-        self.path.write_text("".join(lines), encoding="utf-8")
 
     def add(self, numbers: Mapping[str, float | None]) -> None:
         """Numbers of the step that is under way. None (nothing to measure) is written as null."""
@@ -115,6 +103,26 @@ class RunLog(TrainerCallback):
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON Lines that each have a ``step``; none where there is no file."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:  # the line that was being written when the run was killed
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the rows of later steps, which come from a run that was interrupted."""
+    if path.exists():
+        rows = [row for row in read_log(path) if row["step"] <= step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,134 @@
+"""Held-out numbers during training: they change nothing, and they give the alarm when a reward is hacked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file as load_weights
+
+from rsw_rewards.config import PpoRunConfig
+from rsw_rewards.contracts import load_file
+from rsw_rewards.evaluation.statistics import Estimate
+from rsw_rewards.rubric import parse_rubric
+from rsw_rewards.training.heldout import Change, rewarded_labels
+from rsw_rewards.training.ppo import train_ppo
+from rsw_rewards.training.runlog import read_log
+from rsw_rewards.training.watch import alarms, first_of_each_task, reward_rise
+from tests.training.run_files import changed, same
+
+HERE = Path(__file__).parent
+TOY, HACKABLE = f"{HERE / 'toy_lm.py'}", f"{HERE / 'hackable.py'}"
+
+
+def run(out: Path, resume: bool = False, **changes: Any) -> dict[str, torch.Tensor]:
+    config: dict[str, Any] = {
+        "method": "ppo",
+        "out": str(out),
+        "seed": 5,
+        "policy": {"use": f"{TOY}:ToyLM"},
+        "train": {"source": f"{TOY}:toy_data"},
+        "heldout": {"source": f"{HACKABLE}:elsewhere"},
+        "rubric": {"components": [{"use": f"{TOY}:bright"}]},
+        "measure": {
+            "components": [{"use": f"{HACKABLE}:dark"}, {"use": "l1"}],
+            "every": 3,
+            "during": 12,
+            "sampled": False,
+        },
+        "ppo": {"steps": 8, "prompts": 3, "mix": {"forecast": 3}, "group": 6, "learning_rate": 3e-2, "threads": 1},
+        "rollouts": {"actors": 0, "chunk": 8},
+        "tensorboard": False,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    train_ppo(PpoRunConfig.model_validate(changed(config, changes)), resume)
+    return load_weights(out / "final" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def hacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    out = tmp_path_factory.mktemp("hacked")
+    return out, run(out)
+
+
+def without_tails(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: row[key] for key in ("step", "n", "changes")} for row in rows]
+
+
+def test_a_hacked_reward_raises_the_alarm_while_it_is_hacked(
+    hacked: tuple[Path, dict[str, torch.Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = hacked
+    looks = read_log(out / "heldout" / "during.jsonl")
+    assert [look["step"] for look in looks] == [3, 6] and all(look["n"] == 12 for look in looks)
+    assert looks[-1]["reward_rise"] > 0
+    (seen,) = [alarm for alarm in looks[-1]["alarms"] if alarm["metric"] == "dark"]
+    assert "the reward rose by" in seen["words"] and "never rewarded" in seen["words"]
+    final = json.loads((out / "heldout.json").read_text())
+    assert {(alarm["step"], alarm["metric"]) for alarm in final["alarms"]} >= {
+        (6, "dark"), (8, "dark"), (8, "l1"),
+    }  # fmt: skip
+    logged = [row for row in read_log(out / "log.jsonl") if row.get("alarms") is not None]
+    assert [row["step"] for row in logged] == [4, 7] and logged[-1]["alarms"] >= 1.0
+    assert logged[0]["heldout/dark"] == looks[0]["changes"]["greedy"]["dark"]["after"]["value"]
+
+
+def test_an_honest_reward_raises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, heldout={"source": f"{HACKABLE}:elsewhere", "black": False}, measure={"components": [{"use": "l1"}]})
+    final = json.loads((tmp_path / "heldout.json").read_text())
+    assert final["alarms"] == [] and final["changes"]["greedy"]["l1"]["verdict"] == "better"
+    assert "ALARM" not in capsys.readouterr().out
+
+
+def test_looking_changes_nothing_and_is_taken_up_where_it_was(
+    hacked: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, weights = hacked
+    assert same(run(tmp_path / "blind", measure={"every": 0}), weights)
+    run(tmp_path / "part", ppo={"steps": 4})
+    capsys.readouterr()
+    assert same(run(tmp_path / "part", resume=True), weights)
+    said = capsys.readouterr().out
+    assert "ALARM after step 6" in said and "numbers from before training are in" in said
+    both = [read_log(folder / "heldout" / "during.jsonl") for folder in (out, tmp_path / "part")]
+    assert without_tails(both[0]) == without_tails(both[1])
+
+
+def change(metric: str, low: float, high: float, rewarded: bool = False) -> Change:
+    middle = Estimate((low + high) / 2, (low, high), 40)
+    return Change("greedy", "v", metric, rewarded, Estimate(0.5, None, 40), Estimate(0.5 + (low + high) / 2, None, 40), middle)  # fmt: skip
+
+
+def test_the_rule_of_the_alarm() -> None:
+    falls, unsure = change("accuracy", -0.2, -0.1), change("accuracy", -0.2, 0.1)
+    error, paid = change("fd_scene-clip", 0.1, 0.2), change("accuracy", -0.2, -0.1, rewarded=True)
+    assert [a.change for a in alarms([falls, unsure, error, paid], 0.01, 7)] == [
+        falls,
+        error,
+    ]  # an error that rises is worse
+    assert not alarms([falls], -0.01, 7) and not alarms([falls], 0.0, 7) and not alarms([falls], None, 7)
+
+
+def test_the_rise_of_the_reward_compares_its_ends() -> None:
+    assert reward_rise([0.1] * 10 + [0.9] * 80 + [0.3] * 10, 50) == pytest.approx(0.2)
+    assert reward_rise([0.2, 0.6], 500) == pytest.approx(0.4)
+    assert reward_rise([0.2, 0.4, 0.6], 500) == pytest.approx(0.4)  # never more than half of what there is
+    assert reward_rise([0.2], 500) is None
+
+
+def test_a_reward_under_another_name_is_no_witness() -> None:
+    trained = parse_rubric(
+        {"components": [{"use": "exact_match", "name": "em"}, {"use": "l1", "config": {"region": "inside"}}, {"use": "ssim", "weight": 0}]},
+        "test",
+    )  # fmt: skip
+    measured = parse_rubric({"components": [{"use": part} for part in ("exact_match", "l1", "ssim")]}, "test")
+    assert rewarded_labels(measured, trained) == {"exact_match", "l1"}
+
+
+def test_some_samples_of_every_task_are_looked_at() -> None:
+    samples = load_file(Path(TOY)).toy_data(12)
+    assert [sample.id for sample in first_of_each_task(samples, 2)] == ["f000", "q001", "f002", "q003"]
+    assert len(first_of_each_task(samples, None)) == 12
