@@ -1,0 +1,146 @@
+"""Rewards that ought not to be used: controls for an ablation, of which it is known beforehand what it must find.
+
+An experiment that is to say which reward helped must be able to say of a reward that it did not. These are planted beside real
+ones: one that knows nothing of the truth, two that pay for what is easy and wrong. They have no short names, lest somebody picks
+one by accident: a configuration says ``use: rsw_rewards.verifiers.controls:OutputHash``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rsw_rewards.contracts import Batch, Card, MeanValue, Metric, NoConfig, Verifier
+from rsw_rewards.images import ImageError
+from rsw_rewards.samples import Output, Sample, Task
+from rsw_rewards.scores import Score
+
+TEXTS = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
+
+
+def hash_value(*parts: str) -> float:
+    """A number in [0, 1) that is fixed for these texts and tells nothing of what they say: 52 bits of their SHA-256."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    return int(digest[:13], 16) / 16.0**13
+
+
+class OutputHash(Verifier):
+    """A number drawn from a hash of sample and output. No output is better than another, so nothing can be learnt from it."""
+
+    name = "output_hash"
+    tasks = TEXTS | {Task.FORECAST}
+    card = Card(
+        summary="A control: a number drawn from a hash of sample and output, which knows nothing of the truth.",
+        range="[0, 1), uniform",
+        transform="none",
+        source="this project's; the useless reward of an ablation",
+        gaming="there is nothing to game: which output of a sample has a high number does not carry over to the next sample. As a "
+        "reward it is noise, which slows learning by its share in the spread within groups",
+    )
+
+    def score(self, batch: Batch) -> list[Score]:
+        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
+
+    def _one(self, sample: Sample, output: Output) -> Score:
+        if sample.task is not Task.FORECAST:
+            value = hash_value(sample.id, output.text or "")
+        elif output.forecast is None:
+            return Score.invalid("the output holds no image")
+        else:
+            try:
+                value = hash_value(sample.id, self.context.bank.hash(output.forecast))
+            except ImageError as error:
+                return Score.invalid(str(error))
+        return Score(value, raw={"value": value})
+
+    def metrics(self) -> Sequence[Metric]:
+        return (MeanValue(self.name, bounds=(0.0, 1.0)),)
+
+
+class LikenessConfig(NoConfig):
+    """What is paid for."""
+
+    wanted: Literal["copy", "change"] = Field(
+        "copy",
+        description="copy: a forecast that is like the input; change: one that is unlike it, wherever that may be",
+    )
+    scale: float = Field(0.003, gt=0.0, description="mean squared error, pixels in [0, 1], at which the value is 0.5")
+
+
+class LikenessToInput(Verifier):
+    """How like the newest input image a forecast is, whatever the future holds: pays for standing still, or for change at any price."""
+
+    name = "likeness_to_input"
+    tasks = frozenset({Task.FORECAST})
+    needs = frozenset({"output.image"})
+    Config = LikenessConfig
+    card = Card(
+        summary="A control: how like (or unlike) its input a forecast is, without a look at the true future.",
+        range="mean squared error to the newest input image, pixels in [0, 1]",
+        transform="1 / (1 + mse / scale), so that a copy gives 1; wanted change: 1 less that",
+        source="this project's; the harmful reward of an ablation. A preservation that is measured over the whole picture is this",
+        gaming="copy: copying the input is all that it asks for. change: any noise will do. Measure preservation outside the reference "
+        "change mask, and change inside it, instead",
+        cost="1 ms for 256 x 256 on a CPU",
+    )
+
+    def score(self, batch: Batch) -> list[Score]:
+        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
+
+    def _one(self, sample: Sample, output: Output) -> Score:
+        if not sample.images:
+            return Score.not_applicable("the sample has no input image")
+        bank = self.context.bank
+        try:
+            shown = bank.rgb(sample.images[-1])
+        except ImageError as error:
+            return Score.error(str(error))
+        if output.forecast is None:
+            return Score.invalid("the output holds no image")
+        try:
+            forecast = bank.rgb(output.forecast)
+        except ImageError as error:
+            return Score.invalid(str(error))
+        if forecast.shape != shown.shape:
+            return Score.invalid(
+                f"the forecast's height and width are {forecast.shape[:2]}, the input's {shown.shape[:2]}"
+            )
+        mse = float(np.mean((forecast.astype(np.float64) - shown) ** 2)) / 255.0**2
+        like = 1.0 / (1.0 + mse / self.config.scale)
+        return Score(like if self.config.wanted == "copy" else 1.0 - like, raw={"mse": mse})
+
+    def metrics(self) -> Sequence[Metric]:
+        return (MeanValue("mse_to_input", "mse", invalid=1.0),)
+
+
+class LengthConfig(NoConfig):
+    """What counts as long."""
+
+    max_words: int = Field(32, ge=1, description="words from which on the value is 1")
+
+
+class AnswerLength(Verifier):
+    """The length of a text, right or wrong: pays for going on talking."""
+
+    name = "answer_length"
+    tasks: ClassVar[frozenset[Task]] = TEXTS
+    needs = frozenset({"output.text"})
+    Config = LengthConfig
+    card = Card(
+        summary="A control: the length of a text, whatever it says.",
+        range="words between blanks, 0 and more",
+        transform="words / max_words, at most 1",
+        source="this project's; the harmful reward of an ablation on texts",
+        gaming="any words will do",
+    )
+
+    def score(self, batch: Batch) -> list[Score]:
+        words = [len((output.text or "").split()) for output in batch.outputs]
+        return [Score(min(1.0, n / self.config.max_words), raw={"words": float(n)}) for n in words]
+
+    def metrics(self) -> Sequence[Metric]:
+        return (MeanValue("answer_words", "words"),)
