@@ -113,10 +113,10 @@ class BackboneWorldModel(VisionLanguageModel):
 
     def text(self, sample: Sample) -> str:
         """Metadata as tokens, then the words of the request."""
-        if sample.task is not Task.FORECAST:
-            return self.vocabulary.heading(sample) + super().text(sample)
-        words = self.forecast_template.replace("{prompt}", sample.prompt)
-        return self.vocabulary.heading(sample) + self.vocabulary.conditions(sample) + words
+        forecast = sample.task is Task.FORECAST
+        words = self.forecast_template.replace("{prompt}", sample.prompt) if forecast else super().text(sample)
+        told = self.vocabulary.heading(sample) + (self.vocabulary.conditions(sample) if forecast else "")
+        return told + words.replace("<|", "< |")  # words cannot open a picture
 
     def longest(self, sample: Sample) -> int:
         return self.vocabulary.drawing_length + 1 if sample.task is Task.FORECAST else self.max_new_tokens

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rsw_rewards.config import DataSpec, Strict
 from rsw_rewards.errors import ConfigError, InputError
@@ -120,17 +120,29 @@ class WorldView(ConversationView):
 
 
 class VlmSupervisedConfig(Strict):
-    """Configuration of ``method: vlm_supervised``: true answers by cross-entropy, the start of reinforcement learning."""
+    """Configuration of ``method: vlm_supervised``: true answers and true futures by cross-entropy, the start of reinforcement learning.
+
+    RS-WorldModel's first two stages (arXiv 2603.14941) are this with a ``backbone_world_model``: forecasts by metadata alone
+    (``policy.forecast_template`` empty), then forecasts and questions together.
+    """
 
     method: Literal["vlm_supervised"] = "vlm_supervised"
     out: Path
     policy: dict[str, Any]
-    """A ``vision_language`` policy; with ``lora`` only its adapter is trained."""
+    """A ``vision_language`` or ``backbone_world_model`` policy; with ``lora`` only its adapter is trained."""
     train: DataSpec
     seed: NonNegativeInt = 0
     steps: PositiveInt = 200
     batch: PositiveInt = 16
     """Samples per step."""
+    mix: dict[str, NonNegativeInt] | None = None
+    """Samples per step by task, adding up to ``batch``; drawn from all samples alike where left out."""
+    micro_batch: PositiveInt | None = None
+    """Samples per forward and backward pass; all of a task where left out."""
+    autocast: bool = False
+    """Compute in bfloat16 while the weights stay as they are: what training all weights, in float32, is fast with."""
+    gradient_checkpointing: bool = False
+    """Compute activations a second time instead of remembering them."""
     learning_rate: PositiveFloat = 1e-5
     warmup: NonNegativeInt = 10
     """Steps over which the learning rate rises."""
@@ -138,13 +150,19 @@ class VlmSupervisedConfig(Strict):
     device: str = "auto"
     log_every: PositiveInt = 20
 
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> VlmSupervisedConfig:
+        if self.mix is not None and sum(self.mix.values()) != self.batch:
+            raise ValueError(f"the shares in 'mix' add up to {sum(self.mix.values())}, but 'batch' is {self.batch}")
+        return self
+
 
 def train(config: VlmSupervisedConfig) -> None:
     """Trains and writes the policy to ``config.out``. Deterministic for a number of threads.
 
     Raises:
         ConfigError: the policy is no vision-language model, or cannot be loaded.
-        InputError: a sample without an answer, or whose images cannot be used.
+        InputError: a sample without an answer or a future, or whose images cannot be used; or none of a task in ``mix``.
     """
     import torch
 
@@ -157,10 +175,26 @@ def train(config: VlmSupervisedConfig) -> None:
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     samples = [s for s in load_source(config.train, config.seed, "train") if s.task in policy.tasks]
     if not samples:
-        raise InputError("train: there is no question, caption or classification among the samples")
+        raise InputError(f"train: there is nothing among the samples that the policy {policy.name!r} does")
+    for task, count in (config.mix or {}).items():
+        if count and not any(sample.task == task for sample in samples):
+            raise ConfigError(f"'mix' asks for {task}, of which there is none among the samples")
     policy.setup(device, config.threads or torch.get_num_threads())
+    if config.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable()
     losses: list[float] = []
-    for loss in fit(policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed):
+    for loss in fit(
+        policy,
+        samples,
+        config.steps,
+        config.batch,
+        config.learning_rate,
+        config.warmup,
+        config.seed,
+        mix=config.mix,
+        micro_batch=config.micro_batch,
+        autocast=config.autocast,
+    ):
         losses.append(loss)
         if len(losses) % config.log_every == 0:
             print(f"step {len(losses)}: loss {np.mean(losses[-config.log_every :]):.3f} per token", flush=True)
@@ -175,42 +209,66 @@ def fit(
     learning_rate: float,
     warmup: int = 10,
     seed: int = 0,
+    *,
+    mix: Mapping[str, int] | None = None,
+    micro_batch: int | None = None,
+    autocast: bool = False,
 ) -> Iterator[float]:
-    """Teach a policy (after ``setup``) the true answers; yields the loss of each step, in nats per token.
+    """Teach a policy (after ``setup``) what is true; yields the loss of each step, in nats per token.
+
+    Tasks count by their samples, not by their tokens: an answer of two tokens beside a picture of a thousand keeps its share.
 
     Raises:
-        InputError: a sample without an answer, or whose images cannot be used.
+        InputError: a sample without an answer or a future, or whose images cannot be used.
     """
     import torch
 
     model = policy.model
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    by_task = {str(task): [s for s in samples if s.task is task] for task in dict.fromkeys(s.task for s in samples)}
     for step in range(steps):
         rng = np.random.default_rng([seed, step])
-        chosen = [samples[place] for place in rng.integers(0, len(samples), batch)]
+        if mix is None:
+            chosen = [samples[place] for place in rng.integers(0, len(samples), batch)]
+        else:
+            chosen = [by_task[t][place] for t, n in mix.items() if n for place in rng.integers(0, len(by_task[t]), n)]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / max(warmup, 1))
         model.train()
-        loss = answer_loss(policy, chosen, [true_text(sample, rng) for sample in chosen])
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = 0.0
+        for part in _parts(chosen, micro_batch):
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+                loss = completion_loss(policy, part, true_completions(policy, part, rng)) * (len(part) / batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         model.eval()
-        yield float(loss.detach())
+        yield total
 
 
-def answer_loss(policy: VisionLanguageModel, samples: Sequence[Sample], answers: Sequence[str]) -> torch.Tensor:
-    """Mean cross-entropy per token of ``answers`` and their end tokens, under the distribution that is sampled from."""
+def _parts(samples: Sequence[Sample], size: int | None) -> list[list[Sample]]:
+    """Samples task by task, at most ``size`` at a time: those of a task are about equally long."""
+    found = []
+    for task in dict.fromkeys(sample.task for sample in samples):
+        some = [sample for sample in samples if sample.task is task]
+        found += [some[start : start + (size or len(some))] for start in range(0, len(some), size or len(some))]
+    return found
+
+
+def completion_loss(
+    policy: VisionLanguageModel, samples: Sequence[Sample], completions: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Mean cross-entropy per token of ``completions``, their ends included, under the distribution that is sampled from."""
     import torch
     import torch.nn.functional as F
 
-    inputs = dict(policy.encode(samples, [policy.pictures(sample) for sample in samples]))
-    ends = [[*policy.processor.tokenizer.encode(text, add_special_tokens=False), policy.eos_id] for text in answers]
-    width = max(map(len, ends))
-    words = torch.tensor([ids + [policy.pad_id] * (width - len(ids)) for ids in ends])
-    real = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in ends])
+    inputs = dict(policy.prompt(samples, [policy.pictures(sample) for sample in samples]))
+    width = max(map(len, completions))
+    words = torch.tensor([[*ids, *[policy.pad_id] * (width - len(ids))] for ids in completions])
+    real = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in completions])
     prompt = inputs["input_ids"].shape
     for key, value in inputs.items():
         if value.shape == prompt:  # per token: its id, whether it is there, whether it stands for an image
@@ -222,6 +280,22 @@ def answer_loss(policy: VisionLanguageModel, samples: Sequence[Sample], answers:
     logits = cast(Any, policy.model)(**inputs, use_cache=False, logits_to_keep=width + 1).logits[:, :-1]
     target = words.masked_fill(real == 0, -100).to(logits.device)
     return F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+
+
+def true_completions(
+    policy: VisionLanguageModel, samples: Sequence[Sample], rng: np.random.Generator
+) -> list[list[int]]:
+    """Tokens of what is true of samples of one task: words, or for forecasts the true future in codes.
+
+    Raises:
+        InputError: there is none.
+    """
+    if samples[0].task is not Task.FORECAST:
+        return [policy.answer_ids(true_text(sample, rng)) for sample in samples]
+    for sample in samples:
+        if not sample.reference.get("images"):
+            raise InputError(f"sample {sample.id!r} has no true future to learn from")
+    return cast("BackboneWorldModel", policy).drawings([sample.reference["images"][-1] for sample in samples])
 
 
 def true_text(sample: Sample, rng: np.random.Generator) -> str:
