@@ -159,6 +159,7 @@ class RolloutPool:
         self.retries = retries
         self.timeout_s = timeout_s
         self.version = 0
+        self._closed = False
         self.replaced = 0
         """Actors that died or hung and were replaced."""
         self._setup = (device or ("cuda" if num_gpus else "cpu"), threads)
@@ -364,6 +365,8 @@ class RolloutPool:
     def _replace(self, place: int) -> None:
         import ray
 
+        if self._closed:  # under somebody who is still waiting for rollouts in another thread
+            raise RunStopped("the rollout pool was closed")
         ray.kill(self._actors[place])
         self._actors[place], ready = self._start()
         self._coming[ready] = (place, time.monotonic())
@@ -371,6 +374,7 @@ class RolloutPool:
 
     def close(self) -> None:
         """Stop the actors. Pixels of outputs already made stay readable: this process owns them."""
+        self._closed = True
         if self._actors:
             import ray
 

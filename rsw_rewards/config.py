@@ -64,6 +64,14 @@ class RolloutConfig(Strict):
     stale: Literal[0, 1] = 0
     """1 makes and scores a generation while the learner is at work on the one before, with the weights from before that update (of
     ``grpo``). Its ratios are then to the probabilities that the tokens were sampled with. 0 is on-policy."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What samples: ``vllm`` for the policy ``vision_language`` on CUDA machines, with ratios as for ``stale``, since it rounds
+    otherwise than the learner."""
+
+    @property
+    def off_policy(self) -> bool:
+        """Whether tokens come from other probabilities than the learner's, so that ratios must be to those."""
+        return bool(self.stale) or self.engine != "transformers"
 
 
 class ScoringConfig(Strict):
@@ -254,9 +262,10 @@ class ExperimentConfig(Strict):
                 f"'checkpoints.every' is {self.checkpoints.every}, but a generation lasts {self.generation.boundary} optimizer "
                 f"steps; a run can only be resumed exactly from a multiple of that"
             )
-        if self.rollouts.stale and not isinstance(self.generation, GrpoConfig):
+        if self.rollouts.off_policy and not isinstance(self.generation, GrpoConfig):
+            key = "rollouts.stale" if self.rollouts.stale else "rollouts.engine"
             raise ValueError(
-                "'rollouts.stale' is for the method 'grpo': others take their rollouts for those of the present weights"
+                f"'{key}' is for the method 'grpo': others take their rollouts for those of the present weights"
             )
         if self.rollouts.stale and self.generation.refill:
             raise ValueError(

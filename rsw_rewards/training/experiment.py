@@ -190,7 +190,12 @@ def _report(
 
 
 def _pool(config: ExperimentConfig) -> RolloutPool:
-    return RolloutPool(build_policy(config.policy), **config.rollouts.model_dump(exclude={"stale"}))
+    policy = build_policy(config.policy)
+    if config.rollouts.engine == "vllm":
+        from rsw_rewards.rollouts.vllm_engine import vllm_sampler
+
+        policy = vllm_sampler(policy)
+    return RolloutPool(policy, **config.rollouts.model_dump(exclude={"stale", "engine"}))
 
 
 PIXEL_BUDGET = 64 << 20

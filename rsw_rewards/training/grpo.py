@@ -51,7 +51,7 @@ def _learn(config: RunConfig, setting: Setting) -> Trainable:
             save_every=config.checkpoints.every,
             keep=config.checkpoints.keep,
             callbacks=[log, CompleteCheckpoint(rollouts.state_dict)],
-            stale=bool(config.rollouts.stale),
+            off_policy=config.rollouts.off_policy,
         )
         if setting.checkpoint is not None:
             rollouts.load_state_dict(engine_state(setting.checkpoint))

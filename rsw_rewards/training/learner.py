@@ -177,7 +177,7 @@ def rollout_function(rollouts: Rollouts, view: TrainerView, group: int) -> Rollo
         model = trainer.accelerator.unwrap_model(trainer.model)
         outputs, given = rollouts.collect(ids, int(trainer.state.global_step), model)
         found = view.tokens(outputs)
-        if rollouts.config.rollouts.stale:
+        if rollouts.config.rollouts.off_policy:
             found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
         return {**found, "collected": given}
 
@@ -196,8 +196,8 @@ def sampled_logprobs(completions: Sequence[Sequence[int]], outputs: Sequence[Out
         known = () if output.tokens is None else output.tokens.logprobs
         if output.tokens is not None and len(known) != len(output.tokens.completion_ids):
             raise ConfigError(
-                "rollouts.stale: this policy does not record the probabilities of what it samples, so ratios cannot be to them; "
-                "leave 'rollouts.stale' out"
+                "this policy does not record the probabilities of what it samples, so ratios cannot be to them; leave "
+                "'rollouts.stale' and 'rollouts.engine' out"
             )
         found.append([0.0] * (len(completion) - len(known)) + list(known))
     return found
@@ -228,12 +228,12 @@ def make_trainer(
     save_every: int,
     keep: int | None,
     callbacks: Sequence[TrainerCallback],
-    stale: bool = False,
+    off_policy: bool = False,
 ) -> GRPOTrainer:
     """TRL's trainer over ``prompts`` (sample ids, in the order they are asked for).
 
     The data set holds the whole run in order, so that the trainer's position in it is all that a checkpoint must remember.
-    ``stale`` says that rollouts bring log-probabilities, which ratios are to be to.
+    ``off_policy`` says that rollouts bring log-probabilities, which ratios are to be to.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers.trainer_callback import PrinterCallback
@@ -292,7 +292,7 @@ def make_trainer(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
-    if stale:
+    if off_policy:
         ratios_to_sampler(trainer)
     vars(trainer)["create_model_card"] = lambda **unused: None  # the run directory says what this was
     score_through_forward(base_model(policy.model), config.temperature)

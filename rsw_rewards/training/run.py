@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rsw_rewards.config import ExperimentConfig, PpoRunConfig, RunConfig, load_config, read_yaml
 from rsw_rewards.contracts import resolve_object
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.training.placement import check_one_process
 
 TRAINERS: Mapping[str, str] = {
     "flow_grpo": "rsw_rewards.training.diffusion:train",
@@ -47,6 +48,7 @@ def train(config: Path, overrides: Sequence[str] = (), resume: Path | None = Non
     if resume is not None:
         overrides = [*overrides, f"out={resume}"]
     run = load_config(Path(config), overrides, smoke)
+    check_one_process()
     out = Path(getattr(run, "out"))  # noqa: B009  (every method's model has it)
     _prepare(out, run, resume is not None)
     if isinstance(run, RunConfig):

@@ -1,0 +1,161 @@
+"""vLLM as the engine that samples from vision-language models (the extra ``vllm``; CUDA machines only).
+
+vLLM computes with kernels of its own, so its probabilities are not quite the learner's. A training with it therefore takes importance
+ratios to the log-probabilities that came with the tokens, as with stale rollouts. What is used of vLLM is its public interface:
+``LLM.generate`` with a ``SamplingParams`` per prompt (vllm/entrypoints/llm.py, vllm/sampling_params.py), and
+``LLM.collective_rpc`` on a worker extension (examples/offline_inference/rlhf_utils.py of vllm-project/vllm) for new weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.vision_language import VisionLanguageModel, _load_processor, not_text
+from rsw_rewards.samples import Output, Sample
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+NEVER = -100.0
+"""Bias on the logits of tokens that no answer holds, the strongest that vLLM takes."""
+
+
+class WeightLoading:
+    """What vLLM's workers get beside their own methods; vLLM mixes it into its worker class."""
+
+    model_runner: Any
+
+    def take_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Load weights by the names they have in a checkpoint."""
+        self.model_runner.model.load_weights(weights=list(weights))
+
+
+def vllm_sampler(policy: Policy, **options: Any) -> VllmSampler:
+    """A sampler for a vision-language policy that was not set up yet.
+
+    Args:
+        policy: whose answers are wanted.
+        options: arguments of ``vllm.LLM``, such as ``gpu_memory_utilization`` or ``max_model_len``.
+
+    Raises:
+        ConfigError: a policy whose rules or weights vLLM cannot be given.
+    """
+    if type(policy) is not VisionLanguageModel:
+        raise ConfigError(
+            f"rollouts.engine 'vllm' samples for the policy 'vision_language'; {policy.name!r} has rules of its own for what may "
+            f"follow, so leave 'rollouts.engine' out"
+        )
+    if policy.lora is not None:
+        raise ConfigError(
+            "rollouts.engine 'vllm' is sent whole models; leave the policy's 'lora' or 'rollouts.engine' out"
+        )
+    sampler = VllmSampler.__new__(VllmSampler)
+    vars(sampler).update(vars(policy), options=options, _engine=None)
+    return sampler
+
+
+class VllmSampler(VisionLanguageModel):
+    """A vision-language model that answers through vLLM and is trained elsewhere. Made by :func:`vllm_sampler`."""
+
+    options: dict[str, Any]
+    _engine: Any
+    _never: list[int]
+
+    def setup(self, device: str = "cpu", threads: int = 1) -> None:
+        import torch
+
+        os.environ.setdefault(
+            "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
+        )  # weights then go to the worker without being pickled
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise ConfigError(
+                "rollouts.engine 'vllm' needs vLLM, on a machine with CUDA: pip install 'rsw_rewards[vllm]'"
+            ) from error
+        from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+
+        torch.set_num_threads(threads)
+        path = self.folder()
+        try:
+            self._processor = _load_processor(path, self.limits)
+            with torch.device("meta"):  # for its settings and names alone
+                self._model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path))
+            self._model.generation_config = GenerationConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(f"the policy {self.name!r} cannot be loaded from {path!r}: {reason}") from error
+        self._never = not_text(self._model, self._processor)
+        limits = {key: value for key, value in self.limits.items() if value is not None}
+        self._engine = LLM(
+            model=path,
+            dtype=self.dtype,
+            generation_config="vllm",  # nothing but what a request says: no repetition penalty from the model's folder
+            logprobs_mode="processed_logprobs",  # of the distribution that is sampled from: after bias and temperature
+            worker_extension_cls=f"{WeightLoading.__module__}.{WeightLoading.__qualname__}",
+            mm_processor_kwargs=limits or None,
+            **self.options,
+        )
+
+    def complete(
+        self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
+    ) -> list[Output]:
+        """See :class:`VisionLanguageModel`. Every request has its own seed; rounding may differ with what else is in flight."""
+        from vllm import SamplingParams
+
+        prompts: list[dict[str, Any]] = []
+        ids: list[list[int]] = []
+        for sample in (request.sample for request in requests[::count]):
+            shown = pictures[sample.id]
+            asked: dict[str, Any] = {"prompt": self._words(sample)}
+            if shown:
+                asked["multi_modal_data"] = {"image": list(shown)}
+            prompts += [asked] * count
+            ids.append(self.encode([sample], [shown])["input_ids"][0].tolist())
+        limit = self.longest(requests[0].sample)
+        bias = dict.fromkeys(self._never, NEVER)
+        wanted = [
+            SamplingParams(
+                n=1,
+                temperature=temperature,
+                seed=request.seed,
+                max_tokens=limit,
+                stop_token_ids=list(self.ends),
+                logit_bias=bias,
+                logprobs=0,  # the sampled token's own, and no others
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        made = self._engine.generate(prompts, sampling_params=wanted, use_tqdm=False)
+        outputs = []
+        for row, (request, answer) in enumerate(zip(requests, made, strict=True)):
+            prompt, completion = ids[row // count], answer.outputs[0]
+            if list(answer.prompt_token_ids) != prompt:
+                raise RuntimeError(
+                    f"vLLM read the prompt of {request.sample.id} as {len(answer.prompt_token_ids)} tokens, the learner as "
+                    f"{len(prompt)}: they must scale pictures alike"
+                )
+            tokens = list(completion.token_ids)
+            logprobs = [float(step[token].logprob) for token, step in zip(tokens, completion.logprobs, strict=True)]
+            outputs.append(self.output(request, prompt, tokens, logprobs))
+        return outputs
+
+    def _words(self, sample: Sample) -> str:
+        """The conversation in the model's own form, with one placeholder per picture, which vLLM widens itself."""
+        return self._processor.apply_chat_template(
+            self.conversation(sample), add_generation_prompt=True, tokenize=False
+        )
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """Give vLLM's workers new weights, and forget what was computed of prompts with the old ones."""
+        self._engine.collective_rpc("take_weights", args=(list(weights.items()),))
+        self._engine.reset_prefix_cache()
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "engine": "vllm"}
