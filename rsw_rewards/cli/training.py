@@ -61,7 +61,12 @@ def _plan(config: Path, overrides: list[str], smoke: bool) -> None:
 
 
 def ablate(
-    config: Annotated[Path, typer.Argument(help="Configuration of a training by GRPO (YAML).", show_default=False)],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            help="Configuration of a training with rewards: grpo, ppo or flow_grpo (YAML).", show_default=False
+        ),
+    ],
     out: Out,
     seeds: Annotated[
         str, typer.Option("--seeds", help="Seeds, separated by commas; differences are paired by seed.")
@@ -77,7 +82,9 @@ def ablate(
         list[str] | None,
         typer.Option("--set", help="Override a key: --set grpo.steps=50 (repeatable).", show_default=False),
     ] = None,
-    parallel: Annotated[int, typer.Option("--parallel", min=1, help="Runs at a time.")] = 1,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=0, help="Runs at a time; 0 for as many as the cores have room for.")
+    ] = 1,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A few tiny steps each, to see that everything works.")
     ] = False,
@@ -100,7 +107,9 @@ def ablate(
         parallel=parallel, smoke=smoke, say=lambda words: typer.echo(words, err=True),
     )  # fmt: skip
     if as_json:
-        print_json({"failed": found.failed, "effects": [asdict(effect) for effect in found.effects]})
+        print_json(
+            {"failed": found.failed, "alarms": found.alarms, "effects": [asdict(effect) for effect in found.effects]}
+        )
         return
     typer.echo(table(found))
     typer.echo(f"page: {out / 'ablation.html'}")

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rsw_rewards.config import RunConfig, load_config, read_yaml
+from rsw_rewards.config import ExperimentConfig, load_config, read_yaml, validated
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.reweighting import parse_weights
@@ -81,7 +81,9 @@ def variants(rubric: Rubric, kinds: Sequence[str], weightings: Sequence[str] = (
     return list({variant.folder: variant for variant in found}.values())
 
 
-def configured(config: RunConfig, variant: Variant, seed: int, out: Path, tasks: Sequence[str]) -> dict[str, Any]:
+def configured(
+    config: ExperimentConfig, variant: Variant, seed: int, out: Path, tasks: Sequence[str]
+) -> dict[str, Any]:
     """The configuration of one run, as plain data.
 
     A task that the variant has no reward for is not trained on: its prompts go to the other tasks in equal shares.
@@ -99,10 +101,21 @@ def configured(config: RunConfig, variant: Variant, seed: int, out: Path, tasks:
     if not kept:
         raise ConfigError(f"{variant.name!r} rewards none of the tasks {', '.join(tasks)}")
     if len(kept) < len(tasks):
-        prompts = config.grpo.prompts
+        prompts, section = config.generation.prompts, method(config)
         mix = {task: prompts // len(kept) + (place < prompts % len(kept)) for place, task in enumerate(kept)}
-        content["grpo"] = {**content["grpo"], "mix": mix}
+        content[section] = {**content[section], "mix": mix}
     return content
+
+
+def method(config: ExperimentConfig) -> str:
+    """The method's name, which is also that of its section."""
+    return str(getattr(config, "method"))  # noqa: B009  (every method's model has it)
+
+
+def fitting(config: ExperimentConfig) -> int:
+    """Runs that this machine's cores have room for at a time, at least one."""
+    learner = config.generation.threads or os.cpu_count() or 1
+    return max(1, (os.cpu_count() or 1) // max(learner, config.rollouts.actors * config.rollouts.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +166,9 @@ class Effect:
     """Variant less full, mean over seeds."""
     ci95: tuple[float, float] | None
     per_seed: tuple[float | None, ...]
+    change: float | None
+    """What training with this variant did to the number: after less before, mean over seeds."""
+    change_ci95: tuple[float, float] | None
     verdict: str
     """Of the reward left out: ``useful`` (the number is worse without it), ``harmful`` (better without it), ``no effect seen``."""
 
@@ -166,6 +182,8 @@ class Ablation:
     effects: list[Effect] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """Run -> why it has no numbers."""
+    alarms: dict[str, list[str]] = field(default_factory=dict)
+    """Variant -> seeds and words of the alarms at the end of its runs."""
 
 
 def ablate(
@@ -185,9 +203,9 @@ def ablate(
     Writes ``ablation.json``, ``ablation.md``, ``ablation.html`` and one run directory per variant and seed to ``out``.
 
     Args:
-        file: configuration of ``rsw train`` with the method ``grpo`` and held-out samples.
+        file: configuration of ``rsw train`` with the method ``grpo``, ``ppo`` or ``flow_grpo`` and held-out samples.
         seeds: of the runs; differences are paired by seed.
-        parallel: runs at a time.
+        parallel: runs at a time; 0 for as many as the cores have room for.
         smoke: apply the file's ``smoke`` section.
         say: told of every run that begins or ends.
 
@@ -195,12 +213,14 @@ def ablate(
         ConfigError: the configuration cannot be ablated, or ``out`` holds another ablation.
     """
     config = load_config(Path(file), [*overrides, f"out={out}"], smoke)
-    if not isinstance(config, RunConfig) or config.heldout is None:
-        raise ConfigError(f"{file}: an ablation needs the method grpo and held-out samples")
+    if not isinstance(config, ExperimentConfig) or config.heldout is None:
+        raise ConfigError(
+            f"{file}: an ablation needs a method that learns from rewards (grpo, ppo, flow_grpo) and 'heldout' samples"
+        )
     rubric = parse_rubric(config.rubric, "rubric")
     chosen = variants(rubric, kinds, weightings)
     samples = load_source(config.train, config.seed, "train")
-    tasks = sorted(shares(samples, config.grpo.prompts, config.grpo.mix))
+    tasks = sorted(shares(samples, config.generation.prompts, config.generation.mix))
     jobs = [Job(variant, seed, out / variant.folder / f"seed_{seed}") for seed in seeds for variant in chosen]
     contents = {job: configured(config, job.variant, job.seed, job.out, tasks) for job in jobs}
     _claim(out, config)
@@ -218,7 +238,7 @@ def ablate(
             say(f"{job.variant.name}, seed {job.seed} failed: {why}")
         write(found, config, chosen)
 
-    with ThreadPoolExecutor(max(1, parallel)) as pool:
+    with ThreadPoolExecutor(parallel or fitting(config)) as pool:
         list(pool.map(work, todo))
     write(found, config, chosen)
     return found
@@ -237,23 +257,35 @@ def _share_start(job: Job, jobs: Sequence[Job]) -> None:
     partial.rename(job.out / "heldout")
 
 
-def _claim(out: Path, config: RunConfig) -> None:
+def _claim(out: Path, config: ExperimentConfig) -> None:
     """Refuse a folder of another ablation, whose finished runs would be taken for this one's."""
     mark = out / "ablation.yaml"
     content = config.model_dump(mode="json", exclude={"out", "seed"})
-    if mark.is_file() and read_yaml(mark) != content:
-        raise ConfigError(f"{out} holds an ablation of another configuration; give another --out")
+    if mark.is_file():
+        # Through the model, so that keys that are newer than the ablation do not make it another one.
+        known = validated(type(config), {**read_yaml(mark), "out": out}, str(mark))
+        if known.model_dump(mode="json", exclude={"out", "seed"}) != content:
+            raise ConfigError(f"{out} holds an ablation of another configuration; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     mark.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def compare(found: Ablation, config: RunConfig, chosen: Sequence[Variant]) -> list[Effect]:
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One held-out number of one run."""
+
+    after: float | None
+    change: Estimate
+    """After training less before, paired over scenes."""
+
+
+def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]) -> list[Effect]:
     """Every held-out number of every variant against the full rubric, over the seeds that both have finished."""
-    from rsw_rewards.training.heldout import measured_rubric
+    from rsw_rewards.training.heldout import measured_rubric, rewarded_labels
 
     rubric = parse_rubric(config.rubric, "rubric")
-    trained = {part.label for part in rubric.components if part.weight > 0}
     measured = measured_rubric(config.measure, rubric)
+    trained = rewarded_labels(measured, rubric)
     wanted = config.measure.metrics
     full, effects = chosen[0], []
     for variant in chosen:
@@ -282,24 +314,41 @@ def compare(found: Ablation, config: RunConfig, chosen: Sequence[Variant]) -> li
                             one.value is None for one in differences
                         ):  # features of images are not kept: take the numbers
                             differences = [
-                                _plain(bases[seed][mode].get(key), records[seed][mode].get(key)) for seed in done
+                                _plain(bases[seed][mode][key].after, records[seed][mode][key].after) for seed in done
                             ]
                         effects.append(
                             _effect(
                                 variant, mode, key, component.label in trained, differences,
-                                [records[seed][mode].get(key) for seed in done], [bases[seed][mode].get(key) for seed in done],
+                                [records[seed][mode][key] for seed in done], [bases[seed][mode][key] for seed in done],
                             )
                         )  # fmt: skip
+        if said := _alarms(found.out / variant.folder, done):
+            found.alarms[variant.name] = said
     return effects
 
 
-def _heldout(folder: Path, seed: int) -> dict[str, dict[str, float | None]]:
-    """Decoding -> metric -> number after training."""
+def _heldout(folder: Path, seed: int) -> dict[str, dict[str, Trained]]:
+    """Decoding -> metric -> what a run did to it."""
     content = json.loads((folder / f"seed_{seed}" / "heldout.json").read_text(encoding="utf-8"))
     return {
-        mode: {key: entry["after"]["value"] for key, entry in changes.items()}
+        mode: {key: Trained(entry["after"]["value"], _estimate(entry["difference"])) for key, entry in changes.items()}
         for mode, changes in content["changes"].items()
     }
+
+
+def _estimate(record: Mapping[str, Any]) -> Estimate:
+    between = record["ci95"]
+    return Estimate(record["value"], None if between is None else (between[0], between[1]), record["n_scenes"])
+
+
+def _alarms(folder: Path, seeds: Sequence[int]) -> list[str]:
+    """What the runs of a variant were warned of when they ended."""
+    said = []
+    for seed in seeds:
+        content = json.loads((folder / f"seed_{seed}" / "heldout.json").read_text(encoding="utf-8"))
+        last = [alarm for alarm in content.get("alarms", ()) if alarm["step"] == content["steps"]]
+        said += [f"seed {seed}: {alarm['words']}" for alarm in last]
+    return said
 
 
 def _table(folder: Path, seed: int, mode: str, label: str) -> ScoreTable:
@@ -323,8 +372,8 @@ def _effect(
     key: str,
     rewarded: bool,
     differences: Sequence[Estimate],
-    values: Sequence[float | None],
-    bases: Sequence[float | None],
+    runs: Sequence[Trained],
+    bases: Sequence[Trained],
 ) -> Effect:
     known = [one for one in differences if one.value is not None]
     mean = float(np.mean([one.value for one in known])) if known else None  # type: ignore[misc]
@@ -334,13 +383,14 @@ def _effect(
         falls = interval[1] < 0 if sign(key) >= 0 else interval[0] > 0
         rises = interval[0] > 0 if sign(key) >= 0 else interval[1] < 0
         verdict = "useful" if falls else "harmful" if rises else "no effect seen"
+    changes = [run.change for run in runs if run.change.value is not None]
     return Effect(
-        variant.name, variant.component, mode, key, rewarded, _mean(values), _mean(bases), mean, interval,
-        tuple(one.value for one in differences), verdict,
+        variant.name, variant.component, mode, key, rewarded, _mean(run.after for run in runs), _mean(run.after for run in bases),
+        mean, interval, tuple(one.value for one in differences), _mean(one.value for one in changes), over_seeds(changes), verdict,
     )  # fmt: skip
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -371,17 +421,19 @@ def over_seeds(differences: Sequence[Estimate]) -> tuple[float, float] | None:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def write(found: Ablation, config: RunConfig, chosen: Sequence[Variant]) -> None:
+def write(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]) -> None:
     """``ablation.json``, ``.md`` and ``.html`` of the runs that are finished."""
     from rsw_rewards.evaluation.results import write_text
     from rsw_rewards.training.ablation_page import page, table
 
     if not any(Job(chosen[0], seed, found.out / chosen[0].folder / f"seed_{seed}").finished for seed in found.seeds):
         return
+    found.alarms = {}
     found.effects = compare(found, config, chosen)
     record = {
         "seeds": list(found.seeds),
         "failed": found.failed,
+        "alarms": found.alarms,
         "effects": [asdict(effect) for effect in found.effects],
     }
     write_text(found.out / "ablation.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def _interval(effect: Effect) -> str:
-    if effect.difference is None:
+    return _between(effect.difference, effect.ci95)
+
+
+def _between(value: float | None, ci95: tuple[float, float] | None) -> str:
+    if value is None:
         return "-"
-    between = "" if effect.ci95 is None else f" [{effect.ci95[0]:+.3f}, {effect.ci95[1]:+.3f}]"
-    return f"{effect.difference:+.3f}{between}"
+    return f"{value:+.3f}" + ("" if ci95 is None else f" [{ci95[0]:+.3f}, {ci95[1]:+.3f}]")
 
 
 def table(found: Ablation) -> str:
@@ -37,6 +40,15 @@ def table(found: Ablation) -> str:
             cells = [
                 "-" if metric not in row else number(row[metric].value) if first else _interval(row[metric])
                 for metric in metrics
+            ]
+            lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+        lines.append("")
+        lines += [f"**{mode}**, change by training, after less before", ""]
+        lines += ["| variant | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+        for variant in dict.fromkeys(effect.variant for effect in listed):
+            row = {effect.metric: effect for effect in listed if effect.variant == variant}
+            cells = [
+                _between(row[metric].change, row[metric].change_ci95) if metric in row else "-" for metric in metrics
             ]
             lines.append(f"| {variant} | " + " | ".join(cells) + " |")
         lines.append("")
@@ -68,7 +80,31 @@ def sentences(found: Ablation) -> list[str]:
         said.append(
             f"{component} {' and '.join(parts) if parts else 'has no effect that was seen on any held-out number'}."
         )
+    for variant in dict.fromkeys(effect.variant for effect in found.effects):
+        own = [effect for effect in found.effects if effect.variant == variant]
+        if found.alarms.get(variant):
+            said.append(f"With {variant}, {len(found.alarms[variant])} alarms: {found.alarms[variant][0]}.")
+        if not variant.startswith("only "):
+            continue
+        rose, fell = (_changed(effect for effect in own if _direction(effect) == way) for way in (1, -1))
+        parts = [f"{rose} got better" if rose else "", f"{fell} got worse" if fell else ""]
+        said.append(
+            f"With {variant}, {' and '.join(part for part in parts if part) or 'no held-out number changed clearly'}."
+        )
     return said
+
+
+def _direction(effect: Effect) -> int:
+    """1 where training made the number better, -1 where worse, 0 where the interval says neither."""
+    if effect.change_ci95 is None or effect.change_ci95[0] <= 0 <= effect.change_ci95[1]:
+        return 0
+    return 1 if (effect.change_ci95[0] > 0) == (sign(effect.metric) >= 0) else -1
+
+
+def _changed(effects: Iterable[Effect]) -> str:
+    return ", ".join(
+        f"{effect.metric} ({effect.mode}, {_between(effect.change, effect.change_ci95)})" for effect in effects
+    )
 
 
 def _named(effects: Iterable[Effect]) -> str:

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 import yaml
 
-from rsw_rewards.config import RunConfig, load_config
+from rsw_rewards.config import ExperimentConfig, RunConfig, load_config, validated
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.statistics import Estimate
 from rsw_rewards.rubric import parse_rubric
-from rsw_rewards.training.ablation import FULL, Ablation, Effect, ablate, configured, over_seeds, variants
+from rsw_rewards.training.ablation import (
+    FULL,
+    Ablation,
+    Effect,
+    ablate,
+    configured,
+    fitting,
+    method,
+    over_seeds,
+    variants,
+)
 from rsw_rewards.training.ablation_page import page, sentences, table
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -54,6 +64,29 @@ def test_a_task_that_loses_its_reward_is_not_trained_on() -> None:
     assert full["grpo"]["mix"] is None
 
 
+@pytest.mark.parametrize("name", ["ppo_quickstart", "diffusion_forecast"])
+def test_other_methods_are_varied_in_their_own_section(name: str) -> None:
+    config = load_config(QUICKSTART.with_name(f"{name}.yaml"), ["out=x"])
+    assert isinstance(config, ExperimentConfig)
+    rubric = parse_rubric(config.rubric, "test")
+    tasks = sorted({str(task) for part in rubric.components for task in part.build().tasks} & {"change_qa", "forecast"})
+    for variant in variants(rubric, ("leave-one-out", "single")):
+        content = configured(config, variant, 5, Path("y"), tasks)
+        assert method(config) in content and "grpo" not in content
+        again = validated(type(config), content, "test")
+        left = [part for part in parse_rubric(again.rubric, "test").components if part.weight > 0]
+        assert {part.label for part in left} == {label for label, weight in variant.weights.items() if weight}
+        mix = again.generation.mix
+        assert mix is None or sum(mix.values()) == config.generation.prompts
+
+
+def test_runs_at_a_time_leave_every_run_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    for threads, actors, fits in ((1, 0, 16), (4, 2, 4), (1, 8, 2), (64, 0, 1)):
+        config = load_config(QUICKSTART, ["out=x", f"grpo.threads={threads}", f"rollouts.actors={actors}"])
+        assert isinstance(config, ExperimentConfig) and fitting(config) == fits
+
+
 def test_seeds_widen_an_interval_beyond_that_of_the_scenes() -> None:
     scenes_only = Estimate(0.1, (0.06, 0.14), 100)
     alike = over_seeds([scenes_only] * 3)
@@ -67,7 +100,9 @@ def test_seeds_widen_an_interval_beyond_that_of_the_scenes() -> None:
 def effect(
     variant: str, component: str, difference: float, ci95: tuple[float, float] | None, verdict: str = ""
 ) -> Effect:
-    return Effect(variant, component, "greedy", "accuracy", True, 0.5, 0.6, difference, ci95, (difference,), verdict)
+    return Effect(
+        variant, component, "greedy", "accuracy", True, 0.5, 0.6, difference, ci95, (difference,), difference, ci95, verdict
+    )  # fmt: skip
 
 
 def test_the_page_says_which_reward_did_what_and_which_runs_failed() -> None:
@@ -78,8 +113,12 @@ def test_the_page_says_which_reward_did_what_and_which_runs_failed() -> None:
         effect("without c", "c", 0.02, (-0.05, 0.09), "no effect seen"),
         effect("without d", "d", 0.2, (0.1, 0.3), "harmful"),
     ]
+    found.effects.append(effect("only d", "", -0.2, (-0.3, -0.1)))
     found.failed = {"without d, seed 2": "exit code 1"}
+    found.alarms = {FULL: ["seed 1: ALARM after step 9"]}
     said = sentences(found)
+    assert "1 alarms: seed 1: ALARM after step 9" in said[3]
+    assert said[4] == "With only d, accuracy (greedy, -0.200 [-0.300, -0.100]) got worse."
     assert "useful" in said[0] and "no effect" in said[1] and "harmful" in said[2]
     html = page(found)
     assert "<b>a</b>" not in html.replace("<b>without d, seed 2</b>", "") and "exit code 1" in html
@@ -95,7 +134,11 @@ def test_an_ablation_runs_keeps_what_is_finished_and_shows_its_table(tmp_path: P
         "kinds": (),
         "weightings": ["exact_match=1"],
         "smoke": True,
-        "overrides": ["rollouts.actors=0", "measure.sampled=false"],
+        "overrides": [
+            "rollouts.actors=0",
+            "measure.sampled=false",
+            "measure.components=[{use: exact_match}, {use: gain_over_copy}]",
+        ],
         "say": said.append,
     }
     found = ablate(QUICKSTART, **options)  # type: ignore[arg-type]
@@ -109,8 +152,14 @@ def test_an_ablation_runs_keeps_what_is_finished_and_shows_its_table(tmp_path: P
         (tmp_path / "abl" / "exact_match=1-answer_format=0-gain_over_copy=0" / "seed_1" / "config.yaml").read_text()
     )["grpo"]["mix"]
     assert list(mix) == ["change_qa"]
+    assert (tmp_path / "abl" / other.replace(", ", "-") / "seed_1" / "heldout" / "before_greedy.parquet").is_file()
+    assert "before training are in" in (tmp_path / "abl" / other.replace(", ", "-") / "seed_1.log").read_text()
+    mark = tmp_path / "abl" / "ablation.yaml"
+    older = yaml.safe_load(mark.read_text())
+    del older["measure"]["every"]  # an ablation from before that key was there goes on
+    mark.write_text(yaml.safe_dump(older))
     said.clear()
     ablate(QUICKSTART, **options)  # type: ignore[arg-type]
     assert said == ["2 runs (2 variants, 1 seeds), 2 of them finished already"]
     with pytest.raises(ConfigError, match="another configuration"):
-        ablate(QUICKSTART, **{**options, "overrides": ["grpo.steps=3"]})  # type: ignore[arg-type]
+        ablate(QUICKSTART, **{**options, "overrides": [*options["overrides"], "grpo.steps=3"]})  # type: ignore[arg-type]
