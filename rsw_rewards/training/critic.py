@@ -127,7 +127,7 @@ class Critic(nn.Module):
     def __init__(self, policy: PreTrainedModel, own_network: bool, seed: int) -> None:
         super().__init__()
         self.network = copy.deepcopy(policy) if own_network else None
-        width = policy.get_output_embeddings().in_features
+        width = policy.get_output_embeddings().weight.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 
 from rsw_rewards.config import RunConfig, load_config
 from rsw_rewards.data.scene_world import scene_world_samples
@@ -154,3 +157,38 @@ def test_stages_that_cannot_run_say_why(tmp_path: Path) -> None:
     assert futureless.task is Task.FORECAST
     with pytest.raises(InputError, match="has no true future to learn from"):
         next(fit(ready(), [futureless], 1, 1, 1e-3))
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_a_resumed_run_with_adapters_ends_where_it_would_have(method: str, tmp_path: Path) -> None:
+    config = {
+        "method": method,
+        "policy": {"use": "backbone_world_model", "path": "tiny:qwen3_vl", "max_new_tokens": 4, "lora": {"r": 4}},
+        "train": {"source": "scene-world", "questions": 4, "forecasts": 4},
+        "rubric": {"components": [{"use": "gain_over_copy"}, {"use": "exact_match", "config": {"answers": "closed"}}]},
+        method: {
+            "steps": 2,
+            "prompts": 2,
+            "group": 2,
+            "beta": 0.01,
+            "device": "cpu",
+            "threads": 1,
+            "learning_rate": 1e-3,
+        },
+        "rollouts": {"actors": 0},
+        "checkpoints": {"every": 1},
+        "tensorboard": False,
+    }
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    out = train(file, [f"out={tmp_path / 'run'}"])
+    steps = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert all(0 < step["reward_task/forecast"] < 1 and step["failed"] == 0 for step in steps)
+    if method == "ppo":
+        assert max(step["sampler_gap"] for step in steps) < 1e-5
+    ended = load_file(out / "final" / "adapter_model.safetensors")
+    (out / "checkpoints" / "checkpoint-2" / "complete.json").unlink()
+    train(file, [], resume=out)
+    resumed = load_file(out / "final" / "adapter_model.safetensors")
+    assert ended.keys() == resumed.keys() and any("trainable_tokens" in name for name in ended)
+    assert all(torch.equal(ended[name], resumed[name]) for name in ended)
