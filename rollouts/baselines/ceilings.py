@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rsw_rewards.samples import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.verifiers.maps import index_map
 
 if TYPE_CHECKING:
-    from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
+    from rsw_rewards.rollouts.visual_tokenizer import PictureCodec
 
 
 class Oracle(Baseline):
@@ -50,7 +51,7 @@ class TokenizerCeiling(Policy):
     """The true future encoded and decoded by the visual tokenizer: the best that a token world model can draw.
 
     Args:
-        path: of the world model whose tokenizer it is; ``embedded`` is the one shipped.
+        path: of the world model whose tokenizer it is, of either kind; ``embedded`` is the one shipped.
     """
 
     name = "tokenizer_ceiling"
@@ -58,11 +59,21 @@ class TokenizerCeiling(Policy):
 
     def __init__(self, path: str = "embedded") -> None:
         self.path = path
-        self._tokenizer: VisualTokenizer | None = None
+        self._tokenizer: PictureCodec | None = None
+        self._side: int | None = None
+        """Side at which pictures are coded, where that is not their own."""
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
+        from rsw_rewards.rollouts.backbone_vocabulary import FILE
         from rsw_rewards.rollouts.token_world_model import load_world_model
 
+        if self.path.startswith("tiny:") or (Path(self.path) / FILE).is_file():
+            from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
+
+            world = BackboneWorldModel(self.path)
+            world.prepare(world.folder(), device)
+            self._tokenizer, self._side = world.codec, world.vocabulary.side
+            return
         try:
             self._tokenizer = load_world_model(self.path, device).tokenizer
         except FileNotFoundError as error:
@@ -86,8 +97,7 @@ class TokenizerCeiling(Policy):
         for group in by_size.values():  # many at once, because the tokenizer fills every pass up to its micro-batch
             places = [place for place, _, _ in group]
             try:
-                codes = self._tokenizer.encode(np.stack([future for _, _, future in group]))
-                drawn = self._tokenizer.decode_forecast(np.stack([past for _, past, _ in group]), codes)
+                drawn = self._drawn(np.stack([past for _, past, _ in group]), np.stack([one for _, _, one in group]))
                 found: dict[int, dict[str, Any]] = {
                     place: {"image": in_memory(one)} for place, one in zip(places, drawn, strict=True)
                 }
@@ -95,3 +105,15 @@ class TokenizerCeiling(Policy):
                 found = {place: {"lost": str(error)} for place in places}
             made |= {place: Output(requests[place].sample.id, **answer) for place, answer in found.items()}
         return [made[place] for place in range(len(requests))]
+
+    def _drawn(self, past: np.ndarray, future: np.ndarray) -> np.ndarray:
+        """(n, h, w, 3) uint8 pictures of (n, h, w, 3) inputs and futures."""
+        assert self._tokenizer is not None
+        if self._side is None or past.shape[1:3] == (self._side, self._side):
+            return self._tokenizer.decode_forecast(past, self._tokenizer.encode(future))
+        from rsw_rewards.rollouts.backbone_world_model import at_size_of
+        from rsw_rewards.rollouts.diffusion_forecaster import resize
+
+        shown, coming = (np.stack([resize(one, self._side, self._side) for one in part]) for part in (past, future))
+        drawn = self._tokenizer.decode_forecast(shown, self._tokenizer.encode(coming))
+        return np.stack([at_size_of(*one) for one in zip(past, shown, drawn, strict=True)])

@@ -19,6 +19,7 @@ from rsw_rewards.rollouts.backbone_builder import CODEC, build_world_model, star
 from rsw_rewards.rollouts.backbone_vocabulary import FILE, PICTURE, BackboneVocabulary
 from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel, at_size_of
 from rsw_rewards.rollouts.movq import WEIGHTS, load_movq, tiny_movq
+from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.tiny_vlm import MODELS, tiny_tokenizer
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
@@ -202,6 +203,17 @@ def test_copied_codes_keep_every_pixel(policy: BackboneWorldModel) -> None:
     assert np.array_equal(at_size_of(before, shown, policy.codec.decode_forecast(shown[None], codes)[0]), before)
     other = at_size_of(before, shown, np.clip(shown.astype(int) + 40, 0, 255).astype(np.uint8))
     assert 20 < (other.astype(int) - before).mean() <= 40
+
+
+def test_the_ceiling_is_what_drawing_the_true_codes_gives(policy: BackboneWorldModel) -> None:
+    ceiling = build_policy({"use": "tokenizer_ceiling", "path": str(policy.path)})
+    ceiling.setup()
+    sample = FORECASTS[0]
+    [output] = ceiling.generate([Request(sample)])
+    shown, coming = (policy.pixels(image) for image in (sample.images[-1], sample.reference["images"][-1]))
+    drawn = policy.codec.decode_forecast(shown[None], policy.codec.encode(coming[None]))[0]
+    assert output.image is not None
+    assert np.array_equal(output.image.pixels(), at_size_of(read_rgb(sample.images[-1]), shown, drawn))
 
 
 def test_a_visual_tokenizer_gives_a_picture_the_same_codes_in_any_batch() -> None:
