@@ -35,7 +35,7 @@ from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
 from rsw_rewards.training.sources import load_source
-from rsw_rewards.training.watch import Watch, alarms, logged_alarms, logged_rise
+from rsw_rewards.training.watch import Watch, alarms, logged_alarms, logged_rises
 
 
 class Learner(Protocol):
@@ -175,7 +175,7 @@ def _report(
         f"{counted(heldout.samples)}; paired over scenes",
     )
     steps = config.generation.steps
-    final = alarms(shown, logged_rise(config.out / "log.jsonl", steps), steps)
+    final = alarms(shown, logged_rises(config.out / "log.jsonl", steps, heldout), steps)
     for alarm in final:
         Console().print(str(alarm), style="bold red", highlight=False, soft_wrap=True)
     about = {

@@ -18,7 +18,7 @@ from rsw_rewards.contracts import Batch
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rubric import Rubric, parse_rubric
+from rsw_rewards.rubric import Rubric, component_tasks, parse_rubric
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
@@ -125,6 +125,13 @@ class Heldout:
         tables = {mode: ScoreTable.read(file) for mode, file in files.items()}
         own = {sample.id for sample in self.samples}
         return tables if all(set(table.frame["sample"]) == own for table in tables.values()) else None
+
+    @property
+    def tasks(self) -> dict[str, set[str]]:
+        """What each component measures, of the tasks of the held-out samples."""
+        there = {str(sample.task) for sample in self.samples}
+        pairs = zip(self.rubric.components, self.scorer.verifiers, strict=True)
+        return {part.label: there & {str(task) for task in component_tasks(part, verifier)} for part, verifier in pairs}
 
     @property
     def modes(self) -> dict[str, float]:

@@ -277,14 +277,13 @@ class Rollouts:
         given = self._given(outputs, table, self.rubric)
         numbers: dict[str, float | None] = dict(component_stats(table, self.rubric))
         tasks = [str(self.samples[output.sample_id].task) for output in outputs]
-        for task in sorted(set(tasks)):
-            known = [value for value, name in zip(given, tasks, strict=True) if name == task and value is not None]
-            numbers[f"reward_task/{task}"] = float(np.mean(known)) if known else None
         plain = given
         if self.rubric.combine != "weighted_sum":  # normalised rewards have the mean 0, whatever is learnt
             plain = self._given(outputs, table, self.rubric.model_copy(update={"combine": "weighted_sum"}))
-        rewarded = [value for value in plain if value is not None]
-        numbers["reward_mean"] = float(np.mean(rewarded)) if rewarded else None
+        for key, values in (("reward_task/", given), ("reward_mean/", plain)):
+            for task in sorted(set(tasks)):
+                known = [value for value, name in zip(values, tasks, strict=True) if name == task and value is not None]
+                numbers[key + task] = float(np.mean(known)) if known else None
         numbers["groups"] = float(len({output.sample_id for output in outputs}))
         numbers["groups_zero_std"] = float(len(without_spread(rewards(table, self.rubric))))
         numbers["failed"] = float(sum(value is None for value in given))

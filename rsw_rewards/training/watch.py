@@ -21,8 +21,9 @@ from rsw_rewards.scores import ScoreTable
 from rsw_rewards.training.heldout import Change, Heldout, changes_record
 from rsw_rewards.training.runlog import RunLog, keep_until, read_log
 
-REWARD = "reward_mean"
-"""The logged number that rises: the mean weighted sum of what the components gave, before anything is normalised."""
+REWARD = "reward_mean/"
+"""Before a task's name, the logged number that rises: the mean weighted sum of what the components gave, before anything is
+normalised."""
 
 
 def reward_rise(rewards: Sequence[float], steps: int) -> float | None:
@@ -67,17 +68,22 @@ class Alarm:
         }
 
 
-def alarms(changes: Sequence[Change], rise: float | None, step: int) -> list[Alarm]:
+def alarms(changes: Sequence[Change], rises: Mapping[str, float], step: int) -> list[Alarm]:
     """The rule: a metric whose verifier is no reward is worse than at the start, so that the 95 % interval of its paired difference
-    over held-out scenes excludes zero, while the mean training reward rose (:func:`reward_rise` above 0).
+    over held-out scenes excludes zero, while the mean training reward of a task that it is measured on rose (:func:`reward_rise`
+    above 0). Task by task, because in a mixed batch one task's ups and downs hide what happens to another.
 
     Each metric and each measurement is a test of its own at 2.5 % on the bad side: of a policy that only wanders, one metric
     looked at once raises a false alarm in 1 of 40 runs, and ten looks at two metrics do so now and then. An alarm that stays over
     several measurements is none of those.
+
+    Args:
+        changes: since before training.
+        rises: of the reward, by the verifier of a change; see :func:`logged_rises`.
+        step: steps done.
     """
-    if rise is None or not rise > 0:
-        return []
-    return [Alarm(step, change, rise) for change in changes if not change.rewarded and change.verdict == "worse"]
+    fallen = [change for change in changes if not change.rewarded and change.verdict == "worse"]
+    return [Alarm(step, change, rise) for change in fallen if (rise := rises.get(change.verifier, 0.0)) > 0]
 
 
 class Watch:
@@ -117,22 +123,29 @@ class Watch:
         tables = self.heldout.measure(pool, self.samples, ["greedy"])
         changes = self.heldout.compare({"greedy": self.before}, tables)
         shown = self.heldout.shown(changes)
-        rise = logged_rise(self.log.path, self.steps)
-        found = alarms(shown, rise, step)
+        rises = logged_rises(self.log.path, self.steps, self.heldout)
+        found = alarms(shown, rises, step)
         numbers: dict[str, float | None] = {f"heldout/{change.metric}": change.after.value for change in changes}
         self.log.add({**numbers, "alarms": float(len(found))})
         said = ", ".join(f"{change.metric} {_value(change)}" for change in shown)
         self.log.say(f"held-out after step {step} ({len(self.samples)} samples): {said}")
         for alarm in found:
             self.log.say(str(alarm), style="bold red")
-        row = {"step": step, "n": len(self.samples), "reward_rise": rise, "changes": changes_record(changes)}
+        row = {"step": step, "n": len(self.samples), "reward_rise": rises, "changes": changes_record(changes)}
         with self.path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({**row, "alarms": [alarm.record() for alarm in found]}) + "\n")
 
 
-def logged_rise(path: Path, steps: int) -> float | None:
-    """:func:`reward_rise` of a run's ``log.jsonl``."""
-    return reward_rise([row[REWARD] for row in read_log(path) if row.get(REWARD) is not None], steps)
+def logged_rises(path: Path, steps: int, heldout: Heldout) -> dict[str, float]:
+    """:func:`reward_rise` by a run's ``log.jsonl``, for each measured component the greatest among the tasks that it measures."""
+    rows = read_log(path)
+    found: dict[str, float] = {}
+    for label, tasks in heldout.tasks.items():
+        logged = ([row[REWARD + task] for row in rows if row.get(REWARD + task) is not None] for task in sorted(tasks))
+        rises = [rise for rewards in logged if (rise := reward_rise(rewards, steps)) is not None]
+        if rises:
+            found[label] = max(rises)
+    return found
 
 
 def logged_alarms(out: Path) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def test_a_hacked_reward_raises_the_alarm_while_it_is_hacked(
     out, _ = hacked
     looks = read_log(out / "heldout" / "during.jsonl")
     assert [look["step"] for look in looks] == [3, 6] and all(look["n"] == 12 for look in looks)
-    assert looks[-1]["reward_rise"] > 0
+    assert looks[-1]["reward_rise"]["dark"] > 0
     (seen,) = [alarm for alarm in looks[-1]["alarms"] if alarm["metric"] == "dark"]
     assert "the reward rose by" in seen["words"] and "never rewarded" in seen["words"]
     final = json.loads((out / "heldout.json").read_text())
@@ -105,11 +105,11 @@ def change(metric: str, low: float, high: float, rewarded: bool = False) -> Chan
 def test_the_rule_of_the_alarm() -> None:
     falls, unsure = change("accuracy", -0.2, -0.1), change("accuracy", -0.2, 0.1)
     error, paid = change("fd_scene-clip", 0.1, 0.2), change("accuracy", -0.2, -0.1, rewarded=True)
-    assert [a.change for a in alarms([falls, unsure, error, paid], 0.01, 7)] == [
+    assert [a.change for a in alarms([falls, unsure, error, paid], {"v": 0.01}, 7)] == [
         falls,
         error,
     ]  # an error that rises is worse
-    assert not alarms([falls], -0.01, 7) and not alarms([falls], 0.0, 7) and not alarms([falls], None, 7)
+    assert not alarms([falls], {"v": -0.01}, 7) and not alarms([falls], {"v": 0.0}, 7) and not alarms([falls], {}, 7)
 
 
 def test_the_rise_of_the_reward_compares_its_ends() -> None:
