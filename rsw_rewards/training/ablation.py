@@ -170,7 +170,8 @@ class Effect:
     """What training with this variant did to the number: after less before, mean over seeds."""
     change_ci95: tuple[float, float] | None
     verdict: str
-    """Of the reward left out: ``useful`` (the number is worse without it), ``harmful`` (better without it), ``no effect seen``."""
+    """Of the reward left out: ``useful`` (the number is worse without it), ``harmful`` (better without it), ``no effect seen``, or
+    ``one seed``, which says nothing of another training."""
 
 
 @dataclass
@@ -379,7 +380,9 @@ def _effect(
     mean = float(np.mean([one.value for one in known])) if known else None  # type: ignore[misc]
     interval = None if variant.name == FULL else over_seeds(known)
     verdict = ""
-    if variant.component and interval is not None:
+    if variant.component and interval is not None and len(known) < 2:
+        verdict = "one seed"  # another training might say the opposite
+    elif variant.component and interval is not None:
         falls = interval[1] < 0 if sign(key) >= 0 else interval[0] > 0
         rises = interval[0] > 0 if sign(key) >= 0 else interval[1] < 0
         verdict = "useful" if falls else "harmful" if rises else "no effect seen"

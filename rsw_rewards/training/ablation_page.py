@@ -73,6 +73,9 @@ def sentences(found: Ablation) -> list[str]:
         useful = _named(effect for effect in own if effect.verdict == "useful")
         harmful = _named(effect for effect in own if effect.verdict == "harmful")
         parts = []
+        if all(effect.verdict == "one seed" for effect in own if effect.verdict):
+            said.append(f"{component} was left out with one seed only, which says nothing of another training.")
+            continue
         if useful:
             parts.append(f"is useful: without it {useful} would be worse")
         if harmful:

@@ -15,6 +15,9 @@ from rsw_rewards.training.ablation import (
     FULL,
     Ablation,
     Effect,
+    Trained,
+    Variant,
+    _effect,
     ablate,
     configured,
     fitting,
@@ -123,6 +126,16 @@ def test_the_page_says_which_reward_did_what_and_which_runs_failed() -> None:
     html = page(found)
     assert "<b>a</b>" not in html.replace("<b>without d, seed 2</b>", "") and "exit code 1" in html
     assert "| without c | +0.020 [-0.050, +0.090] |" in table(found)
+
+
+def test_one_seed_gives_no_verdict() -> None:
+    variant, run = Variant("without c", {}, "c"), Trained(0.5, Estimate(-0.1, (-0.2, -0.05), 40))
+    clear = Estimate(-0.2, (-0.22, -0.18), 40)
+    once, thrice = (_effect(variant, "greedy", "accuracy", True, [clear] * n, [run] * n, [run] * n) for n in (1, 3))
+    assert once.verdict == "one seed" and once.ci95 is not None and thrice.verdict == "useful"
+    assert thrice.change == pytest.approx(-0.1) and thrice.change_ci95 is not None and thrice.change_ci95[1] < 0
+    found = Ablation(Path("x"), (1,), [once])
+    assert sentences(found) == ["c was left out with one seed only, which says nothing of another training."]
 
 
 @pytest.mark.slow
