@@ -9,11 +9,23 @@ from pathlib import Path
 import pytest
 
 from rsw_rewards.cli import main
-from rsw_rewards.config import read_yaml
+from rsw_rewards.config import load_config, read_yaml
+from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rubric import parse_rubric
 from tests.shared_data import shared
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_whole_at_full_size(recipe: Path) -> None:
+    """Keys, policy and verifiers, without the weights and data that only its user has."""
+    config = load_config(recipe)
+    if (policy := getattr(config, "policy", None)) is not None:
+        build_policy(policy)
+    if (rubric := getattr(config, "rubric", None)) is not None:
+        assert all(component.build() for component in parse_rubric(rubric, str(recipe)).components)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

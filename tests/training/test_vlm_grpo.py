@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from rsw_rewards.config import DataSpec, GrpoConfig, RunConfig, load_config
+from rsw_rewards.config import DataSpec, RunConfig
 from rsw_rewards.contracts import load_file
 from rsw_rewards.images import ImageRef
-from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
@@ -23,10 +22,8 @@ from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.learner import make_trainer, rollout_function
-from rsw_rewards.training.run import train
 from rsw_rewards.training.vision_language import fit
 
-RECIPE = Path(__file__).parents[2] / "configs" / "change_qa_vlm.yaml"
 SQUARES = str(Path(__file__).parent / "squares.py")
 SAMPLES = load_file(Path(SQUARES)).squares(4)
 
@@ -49,13 +46,14 @@ def configuration(out: Path, model: Path, **changes: Any) -> RunConfig:
 class FromPool:
     """Collects what a pool makes, and rewards answers by their place."""
 
-    def __init__(self, pool: RolloutPool, samples: Sequence[Sample], config: GrpoConfig) -> None:
+    def __init__(self, pool: RolloutPool, samples: Sequence[Sample], config: RunConfig) -> None:
         self.pool, self.samples, self.config = pool, {sample.id: sample for sample in samples}, config
         self.outputs: list[Output] = []
 
     def collect(self, ids: Sequence[str], step: int, model: Any) -> tuple[list[Output], list[float | None]]:
         self.pool.load_weights(trained_weights(model), step)
-        groups = self.pool.generate([self.samples[one] for one in ids], self.config.group, self.config.temperature)
+        asked = self.config.grpo
+        groups = self.pool.generate([self.samples[one] for one in ids], asked.group, asked.temperature)
         made = {group[0].sample_id: group for group in groups}
         self.outputs = [output for one in ids for output in made[one]]
         return self.outputs, [None if output.lost else float(n % 2) for n, output in enumerate(self.outputs)]
@@ -92,15 +90,15 @@ def test_the_learner_scores_what_the_sampler_sampled(name: str, lora: dict[str, 
     longer = replace(SAMPLES[2], prompt="did a bright square appear in the second image, or was it there?")
     samples = [*SAMPLES[:2], longer, broken]
     view = policy.trainer_view(samples)
-    config = configuration(tmp_path, Path("unused"), grpo={"prompts": 4, "temperature": 0.7, "steps": 1}).grpo
+    config = configuration(tmp_path, Path("unused"), grpo={"prompts": 4, "temperature": 0.7, "steps": 1})
     rollouts = FromPool(RolloutPool(sampler, actors=0), samples, config)
     trainer = make_trainer(
         policy,
-        config,
+        config.grpo,
         view=view,
         seed=0,
         prompts=[sample.id for sample in samples],
-        rollouts=rollout_function(rollouts, view, config.group),  # type: ignore[arg-type]
+        rollouts=rollout_function(rollouts, view, config.grpo.group),  # type: ignore[arg-type]
         folder=tmp_path,
         save_every=0,
         keep=None,
@@ -183,14 +181,6 @@ def test_adapters_are_trained_alone_and_a_broken_image_costs_only_its_own_rollou
     again = VisionLanguageModel(tmp_path / "run" / "final")
     again.setup()
     assert all(torch.equal(weight, after[name]) for name, weight in trained_weights(again.model).items())
-
-
-def test_the_recipe_runs_small(tmp_path: Path) -> None:
-    out = train(RECIPE, [f"out={tmp_path / 'run'}", "policy.lora=null", "rollouts.actors=0"], smoke=True)
-    assert (out / "heldout.json").exists() and (out / "final" / "model.safetensors").exists()
-    full = load_config(RECIPE)
-    assert isinstance(full, RunConfig) and full.grpo.rows == 128
-    build_policy(full.policy)
 
 
 @pytest.mark.slow
