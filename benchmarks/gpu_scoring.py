@@ -5,7 +5,7 @@
 Without weights the networks are those of the published sizes with random weights, which cost the same: torchvision's Inception-v3 traced
 to 2048 pooled features stands for the 2015 file, ``ViT-B-32`` for CLIP. ``decode included``: from PNG files of 256 x 256 to
 features; ``decode excluded``: from arrays. Ours runs as in a run, in one repeatable micro-batch size; clean-fid's resize and loader and
-torchmetrics' update are theirs, with the same network. Medians of several rounds.
+torchmetrics' update are theirs, with the same network; beside CLIP stands open_clip called by hand (ViT-B-32). Medians of several rounds.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def main() -> None:
         inception = InceptionEncoder.from_file(options.inception, device)
     else:
         inception = InceptionEncoder(random_inception(device), "0" * 64, device, "inception-random")
+    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None, device=device)
     if options.clip:
         clip = load_encoder(options.clip, device)
     else:
-        model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None, device=device)
         clip = OpenClipEncoder(model, preprocess, None, device, "open_clip:ViT-B-32")  # type: ignore[arg-type]
     rng, n = np.random.default_rng(0), options.images
     found: dict[str, Any] = {
@@ -125,9 +125,17 @@ def main() -> None:
                 images = [np.asarray(Image.open(path)) for path in paths[part]] if decode else arrays[part]
                 metric.update(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device), real=True)
 
+        def plain_clip(decode: bool) -> None:
+            for first in range(0, n, MICRO_BATCH):
+                part = slice(first, first + MICRO_BATCH)
+                images = [Image.open(path) if decode else Image.fromarray(array) for path, array in zip(paths[part], arrays[part], strict=True)]  # fmt: skip
+                with torch.no_grad():
+                    model.encode_image(torch.stack([preprocess(image) for image in images]).to(device)).cpu()
+
         runs: dict[str, Callable[[bool], None]] = {
             "inception": lambda decode: ours(inception, decode), "inception_clean_fid": cleanfid,
             "inception_torchmetrics": torchmetrics, "clip": lambda decode: ours(clip, decode),
+            "clip_plain_open_clip": plain_clip,
         }  # fmt: skip
         found["images_per_second"] = {
             name: {
