@@ -94,7 +94,7 @@ class Watch:
         heldout: what measures.
         before: its tables from before training.
         log: is told the numbers.
-        resume_at: steps done already; what was measured later comes from a run that was interrupted.
+        resume_at: steps done already; what was measured from there on comes from a run that was interrupted.
     """
 
     def __init__(
@@ -112,8 +112,10 @@ class Watch:
         frame = before["greedy"].frame
         self.before = ScoreTable(frame[frame["sample"].isin(kept)].reset_index(drop=True))
         self.path = config.out / "heldout" / "during.jsonl"
-        self._last = resume_at
-        keep_until(self.path, resume_at)
+        # What is measured after a step comes when the next generation is asked for, thus after that step's checkpoint: a run that is
+        # taken up from there measures it again.
+        self._last = max(0, resume_at - config.generation.boundary)
+        keep_until(self.path, resume_at - 1)
 
     def look(self, pool: RolloutPool, step: int) -> None:
         """Measure if it is time: ``step`` steps are done, and the pool holds the weights that came of them."""

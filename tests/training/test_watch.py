@@ -83,18 +83,21 @@ def test_an_honest_reward_raises_none(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "ALARM" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("cut", [3, 4])  # with step 3 done and not looked at yet, and later
 def test_looking_changes_nothing_and_is_taken_up_where_it_was(
-    hacked: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cut: int, hacked: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, weights = hacked
     assert same(run(tmp_path / "blind", measure={"every": 0}), weights)
-    run(tmp_path / "part", ppo={"steps": 4})
+    run(tmp_path / "part", ppo={"steps": cut})
     capsys.readouterr()
     assert same(run(tmp_path / "part", resume=True), weights)
     said = capsys.readouterr().out
     assert "ALARM after step 6" in said and "numbers from before training are in" in said
     both = [read_log(folder / "heldout" / "during.jsonl") for folder in (out, tmp_path / "part")]
     assert without_tails(both[0]) == without_tails(both[1])
+    noted = [[(r["step"], r.get("heldout/dark")) for r in read_log(f / "log.jsonl")] for f in (out, tmp_path / "part")]
+    assert noted[0] == noted[1]
 
 
 def change(metric: str, low: float, high: float, rewarded: bool = False) -> Change:
