@@ -185,12 +185,17 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 def median_bandwidth(features: np.ndarray, most: int = 2000, seed: int = 0) -> float:
-    """Median distance between (n, d) features, of at most ``most`` of them: the bandwidth of the median heuristic. Positive."""
+    """Median distance between different (n, d) features, of at most ``most`` of them: the bandwidth of the median heuristic.
+
+    Equal features do not count. Positive; 1 where all are equal.
+    """
     features = np.asarray(features, np.float64)
     if len(features) > most:
         features = features[np.random.default_rng(seed).choice(len(features), most, replace=False)]
     distances = squared_distances(features, features)[np.triu_indices(len(features), 1)]
-    positive = distances[distances > 0]
+    # Distances of equal features are rounding, which may lie above zero.
+    rounding = 4 * np.finfo(np.float64).eps * max(features.shape[1], 64) * np.square(features).sum(1).max(initial=0.0)
+    positive = distances[distances > rounding]
     return float(np.sqrt(np.median(positive))) if len(positive) else 1.0
 
 

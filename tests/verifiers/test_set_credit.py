@@ -193,3 +193,12 @@ def test_an_unreadable_forecast_is_invalid_and_a_tiny_batch_an_error_of_ours() -
         few = scorer.score(Batch.of(samples[:1], outputs[1:2])).frame
     assert statuses == [Status.INVALID_OUTPUT, *[Status.OK] * 5]
     assert few["status"][0] == Status.ERROR and "3 are needed" in few["reason"][0]
+
+
+def test_a_bandwidth_is_no_rounding_where_true_futures_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    for d in (3, 64, 300, 2048):
+        blank = np.tile(3.0 * rng.normal(size=(1, d)), (60, 1))
+        assert median_bandwidth(blank) == 1.0
+        blank[-1] += 1e-3
+        assert median_bandwidth(blank) == pytest.approx(1e-3 * d**0.5, rel=1e-3)
