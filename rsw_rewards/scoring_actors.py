@@ -33,14 +33,17 @@ class _Scorer:
 
     def __init__(self) -> None:
         self.verifier: Verifier | None = None
+        self.context: Context | None = None
 
     def setup(self, verifier: Verifier, context: Context) -> None:
         verifier.setup(context)
-        self.verifier = verifier
+        self.verifier, self.context = verifier, context
 
     def score(self, batch: Batch) -> list[Score] | Failure:
-        assert self.verifier is not None
-        return guarded(self.verifier, batch)
+        assert self.verifier is not None and self.context is not None
+        result = guarded(self.verifier, batch)
+        self.context.bank.settle()  # the batch's pictures are done with, and the process lives as long as the run
+        return result
 
 
 class _Job:

@@ -349,3 +349,24 @@ def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> No
     network = SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32)
     verifiers = {"one": SimpleNamespace(detector=detector), "two": SimpleNamespace(network=network), "three": object()}
     assert network_weights(verifiers) == {f"mine@{'ab' * 6}": "ab" * 32, "lpips-alex@x": "cd" * 32}
+
+
+def test_a_scoring_process_settles_after_every_batch() -> None:
+    from types import SimpleNamespace
+
+    from rsw_rewards.contracts import Batch, Context
+    from rsw_rewards.features import KEPT_HASHES
+    from rsw_rewards.samples import Output, Sample, Task
+    from rsw_rewards.scorer import Failure
+    from rsw_rewards.scores import Score
+    from rsw_rewards.scoring_actors import _Scorer
+
+    bank = mean_bank()
+    verifier = SimpleNamespace(setup=lambda context: None, score=lambda batch: [Score(1.0)])
+    process = _Scorer()
+    process.setup(verifier, Context(bank))  # type: ignore[arg-type]
+    bank._hashes.update(dict.fromkeys(range(KEPT_HASHES + 1), ""))
+    sample = Sample(id="a", task=Task.FORECAST, scene="a", images=(), prompt="")
+    scores = process.score(Batch([sample], [Output("a")], ["a"]))
+    assert not isinstance(scores, Failure) and scores[0].value == 1.0
+    assert not bank._hashes
