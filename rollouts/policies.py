@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.contracts import resolve_object
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.images import ImageRef, content_hash, read_rgb
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.samples import Output, Task, TokenTrace
@@ -58,7 +58,7 @@ def build_policy(spec: Mapping[str, Any] | str | Path) -> Policy:
     if not isinstance(name, str):
         raise ConfigError(f"a policy needs 'use' (a name), not {dict(spec)!r}")
     if ":" not in name and name not in BUILT_IN:
-        raise ConfigError(f"no policy is named {name!r}; known are {', '.join(BUILT_IN)}, or write pkg.mod:object")
+        raise ConfigError(f"no policy is named {name!r}; {did_you_mean(name, [*BUILT_IN, 'pkg.mod:object'])}")
     found = resolve_object(BUILT_IN.get(name, name), "policy")
     if not isinstance(found, Policy):
         try:

@@ -6,7 +6,6 @@ file's own ``smoke`` section holds the overrides of ``--smoke``.
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -432,9 +431,7 @@ def validated(model: type[Model], content: Mapping[str, Any], where: str) -> Mod
         key = ".".join(parts)
         if problem["type"] == "extra_forbidden":
             known = _keys(model, parts[:-1])
-            near = difflib.get_close_matches(parts[-1], known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}") from None
+            raise ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], known)}") from None
         if problem["type"] == "missing":
             raise ConfigError(f"{where}: the key {key!r} is missing") from None
         reason = problem["msg"].removeprefix("Value error, ")

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
 
@@ -443,7 +443,7 @@ def resolve(name: str) -> type[Verifier]:
         if found is None and (entry := _entry_points().get(name)) is not None:
             found = entry.load()
         if found is None:
-            raise ConfigError(f"no verifier is named {name!r}; known are {', '.join(verifier_names())}")
+            raise ConfigError(f"no verifier is named {name!r}; {did_you_mean(name, verifier_names())}")
     if not (isinstance(found, type) and issubclass(found, Verifier)):
         raise ConfigError(
             f"{name!r} is not a verifier; derive it from rsw_rewards.contracts.Verifier or decorate it with @verifier"

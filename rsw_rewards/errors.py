@@ -1,5 +1,8 @@
 """Errors a user can act on: one sentence saying what is wrong, where, and what to do. Commands print them and exit with 2."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class RswError(Exception):
     """Base of every error that is the user's to mend. Its text is shown without a traceback."""
@@ -15,3 +18,10 @@ class ConfigError(RswError):
 
 class RunStopped(RswError):
     """A run was stopped on purpose, because going on would waste or poison it (circuit breaker, no actor left)."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the one known name that is nearly the same, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

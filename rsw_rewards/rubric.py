@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rsw_rewards.contracts import Verifier, build
-from rsw_rewards.errors import ConfigError, InputError, RunStopped
+from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
 from rsw_rewards.samples import OUTPUT_FIELDS, Sample, Task
 from rsw_rewards.scores import ScoreTable, Status
 
@@ -119,7 +119,13 @@ def parse_rubric(data: Any, where: str) -> Rubric:
         return Rubric.model_validate(data)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"]) or "rubric"
+        parts = [str(part) for part in problem["loc"]]
+        key = ".".join(parts) or "rubric"
+        if problem["type"] == "extra_forbidden":
+            section = Gate if "gate" in parts[:-1] else Component if "components" in parts[:-1] else Rubric
+            raise ConfigError(
+                f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], section.model_fields)}"
+            ) from None
         raise ConfigError(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 

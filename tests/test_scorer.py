@@ -112,7 +112,8 @@ def test_a_task_the_verifier_does_not_know_is_refused() -> None:
 
 def test_names_that_resolve_to_nothing_say_so() -> None:
     for use, says in (
-        ("no_such_verifier", "no verifier is named"),
+        ("no_such_verifier", "no verifier is named 'no_such_verifier'; known are"),
+        ("exact_mtach", "no verifier is named 'exact_mtach'; did you mean 'exact_match'"),
         ("absent.py:x", "does not exist"),
         ("json:x", "has no 'x'"),
     ):
