@@ -40,11 +40,13 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``=`` where the interval of the difference touches zero."""
+        """``better``, ``worse``, ``changed`` for a metric of which neither direction is better (a bias, a length), or ``=`` where the
+        interval of the difference touches zero."""
         if self.difference.ci95 is None or self.difference.ci95[0] <= 0 <= self.difference.ci95[1]:
             return "="
+        wanted = sign(self.metric)
         up = self.difference.ci95[0] > 0
-        return "better" if up == (sign(self.metric) >= 0) else "worse"
+        return "changed" if wanted == 0 else "better" if up == (wanted > 0) else "worse"
 
 
 def measured_rubric(config: HeldoutConfig, rubric: Rubric) -> Rubric:

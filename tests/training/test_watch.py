@@ -112,6 +112,8 @@ def test_the_rule_of_the_alarm() -> None:
         falls,
         error,
     ]  # an error that rises is worse
+    longer = change("length_mean", -0.2, -0.1)  # neither direction is better
+    assert longer.verdict == "changed" and not alarms([longer], {"v": 0.01}, 7)
     assert not alarms([falls], {"v": -0.01}, 7) and not alarms([falls], {"v": 0.0}, 7) and not alarms([falls], {}, 7)
 
 
