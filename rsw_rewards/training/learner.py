@@ -7,6 +7,7 @@ import os
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -276,6 +277,8 @@ def make_trainer(
         "dataloader_pin_memory": not on_cpu,
         **config.trl,
     }
+    if unknown := sorted(set(config.trl) - {item.name for item in fields(GRPOConfig)}):
+        raise ConfigError(f"grpo.trl: TRL's GRPOConfig has no argument {unknown[0]!r}; leave it out or mend its name")
     adapters = has_adapters(policy.model)
     if adapters:
         arguments["beta"] = config.beta  # TRL keeps a second adapter, the start, as the reference

@@ -82,7 +82,8 @@ def demands(config: ExperimentConfig, rubric: Rubric) -> list[Demand]:
     """The actors of a run, in the order in which they are started. The learner is no actor: it uses this process's device.
 
     Raises:
-        ConfigError: a share of a GPU above 1 that is not whole, or a component that cannot run in an actor.
+        ConfigError: a share of a GPU above 1 that is not whole or has no actor to go to, or a component that cannot run in an
+            actor.
     """
     made, scored = config.rollouts, config.scoring
     found = [Demand("rollouts", made.actors, made.num_cpus, made.num_gpus, "'rollouts.actors' or 'rollouts.num_gpus'")]
@@ -90,6 +91,10 @@ def demands(config: ExperimentConfig, rubric: Rubric) -> list[Demand]:
         count = actors_for(component, component.build(), scored.actors)
         what = f"scoring {component.label}"
         found.append(Demand(what, count, scored.num_cpus, scored.num_gpus, "'scoring.actors' or 'scoring.num_gpus'"))
+    if scored.num_gpus and not any(demand.actors for demand in found[1:]):
+        raise ConfigError(
+            "'scoring.num_gpus' is the share of a GPU per scoring actor, but no component is scored by one; set 'scoring.actors' too"
+        )
     if config.heldout is not None:
         for component in measured_rubric(config.measure, rubric).components:
             count = actors_for(component, component.build(), 0)

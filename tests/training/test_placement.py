@@ -44,6 +44,12 @@ def test_every_kind_of_actor_is_counted() -> None:
     }
 
 
+def test_a_share_of_a_gpu_that_no_actor_would_have_is_refused() -> None:
+    run = config(scoring={"num_gpus": 0.5})
+    with pytest.raises(ConfigError, match=r"'scoring\.num_gpus'.*set 'scoring\.actors' too"):
+        demands(run, parse_rubric(run.rubric, "rubric"))
+
+
 def test_fractions_share_a_card_but_never_span_two() -> None:
     def problem(share: float, actors: int) -> str | None:
         return place([Demand("rollouts", actors, 0.1, share, "")], [Node("one", 8, 2)]).problem
