@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rsw_rewards.config import HeldoutConfig
 from rsw_rewards.contracts import Batch
+from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
 from rsw_rewards.rollouts.pool import RolloutPool
@@ -74,6 +75,9 @@ class Heldout:
         config: what is measured.
         rubric: what is trained on; its components are measured where the configuration names none.
         temperature: of the sampled measurement.
+
+    Raises:
+        ConfigError: a metric is to be shown that no component has, or the components cannot score the samples.
     """
 
     def __init__(self, samples: Sequence[Sample], config: HeldoutConfig, rubric: Rubric, temperature: float) -> None:
@@ -83,6 +87,11 @@ class Heldout:
         self.rubric = measured_rubric(config, rubric)
         self.trained = rewarded_labels(self.rubric, rubric)
         self.scorer = Scorer(self.rubric, seed=config.seed)
+        there = [key for verifier in self.scorer.verifiers for metric in verifier.metrics() for key in metric.keys]
+        if unknown := [name for name in config.metrics or () if name not in there]:
+            raise ConfigError(
+                f"measure.metrics: no measured component has the metric {unknown[0]!r}; {did_you_mean(unknown[0], there)}"
+            )
         self.scorer.check(samples)
         self.scorer.prepare(samples)
 
