@@ -212,8 +212,14 @@ class FrechetInfluence(FrechetCredit):
     def observe(self, batch: Batch) -> None:
         bank, shown = self.context.bank, []
         for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            if output.forecast is not None and not isinstance(showing := self._showing(sample), Score):
-                shown.append(showing.drawn(bank, output.forecast))
+            if output.forecast is None or isinstance(showing := self._showing(sample), Score):
+                continue
+            try:
+                image = showing.drawn(bank, output.forecast)
+                bank.hash(image)
+            except ImageError:  # its score is invalid already, and a training goes on
+                continue
+            shown.append(image)
         if len(shown) < 2:
             return
         features = bank.image_features(self.config.encoder, shown, as_is=True).astype(np.float64)

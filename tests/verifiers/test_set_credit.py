@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -193,6 +195,22 @@ def test_an_unreadable_forecast_is_invalid_and_a_tiny_batch_an_error_of_ours() -
         few = scorer.score(Batch.of(samples[:1], outputs[1:2])).frame
     assert statuses == [Status.INVALID_OUTPUT, *[Status.OK] * 5]
     assert few["status"][0] == Status.ERROR and "3 are needed" in few["reason"][0]
+
+
+def test_an_unreadable_forecast_does_not_enter_the_history_nor_stop_a_training(tmp_path: Path) -> None:
+    samples, outputs = forecasts(4)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    states = []
+    for broken in (ImageRef(path=tmp_path / "broken.png"), None):
+        with Scorer(Rubric(components=(Component(use="frechet_influence"),))) as scorer:
+            scorer.prepare(samples)
+            batch = Batch.of(samples, [Output("0", 0, image=broken), *outputs[1:]])
+            assert list(scorer.score(batch).frame["status"][:2]) == [Status.INVALID_OUTPUT, Status.OK]
+            scorer.observe(batch)
+            (state,) = scorer.state_dict().values()
+            states.append(state["history"])
+    assert states[0]["count"] == 7
+    np.testing.assert_array_equal(states[0]["total"], states[1]["total"])
 
 
 def test_a_bandwidth_is_no_rounding_where_true_futures_are_equal() -> None:
