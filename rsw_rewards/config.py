@@ -139,7 +139,7 @@ class GrpoConfig(GenerationConfig):
     iterations: PositiveInt = 1
     """How often a generation is used."""
     schedule: str = "constant"
-    loss_type: str = "grpo"
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"] = "grpo"
     """``grpo`` is the mean over sequences: a short answer beside a long image keeps its half of the loss."""
     scale_rewards: Literal["group", "batch", "none"] | None = None
     """What advantages are divided by; left out, ``group``, or ``batch`` under a rubric that normalises each component already."""

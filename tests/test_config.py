@@ -55,6 +55,7 @@ def test_overrides_reach_into_lists_and_new_sections(tmp_path: Path) -> None:
         ("colour=red", r"run\.yaml: unknown key 'colour'; known are seed, out, policy"),
         ("grpo.steps=many", r"run\.yaml: grpo\.steps: .*\(it is 'many'\)"),
         ("grpo.group=1", r"grpo\.group"),
+        ("grpo.loss_type=grop", r"grpo\.loss_type: .*\(it is 'grop'\)"),
         ("method=alchemy", r"'method' is 'alchemy'; it must be one of grpo"),
         ("grpo.mix.forecast=1", r"add up to 1, but 'prompts' is 4"),
         ("checkpoints.keep=1", r"checkpoints\.keep"),

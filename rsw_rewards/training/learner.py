@@ -285,11 +285,15 @@ def make_trainer(
     copied = bool(config.beta) and not adapters
     reference = copy.deepcopy(policy.model) if copied else None  # before TRL lays its hands on forward
     view = view or TokenView(policy)
+    try:
+        made = GRPOConfig(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"grpo: TRL does not take these settings: {' '.join(str(error).split())}") from error
     trainer = GRPOTrainer(
         model=policy.model,
         processing_class=view.processing_class,
         reward_funcs=reward,
-        args=GRPOConfig(**arguments),
+        args=made,
         train_dataset=view.dataset(prompts),
         rollout_func=rollouts,
         callbacks=list(callbacks),
