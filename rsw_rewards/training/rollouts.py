@@ -98,6 +98,7 @@ class Rollouts:
         self.breaker = CircuitBreaker(rubric)
         self.clock = Clock()
         self._sent: int | None = None
+        self._said: set[str] = set()
         # A verifier of the whole step waits for its end; without actors everything does, since the policy runs here too.
         early = {v.scope for v in scorer.verifiers} - {"population"} if config.rollouts.actors > 0 else set()
         self._early: frozenset[Scope] = frozenset(early)
@@ -287,9 +288,19 @@ class Rollouts:
         numbers["groups"] = float(len({output.sample_id for output in outputs}))
         numbers["groups_zero_std"] = float(len(without_spread(rewards(table, self.rubric))))
         numbers["failed"] = float(sum(value is None for value in given))
+        self._say_why(table)
         numbers["lost"] = float(sum(output.lost is not None for output in outputs))
         numbers["tokens"] = float(sampled_tokens(outputs))
         self.log.add(numbers)
+
+    def _say_why(self, table: ScoreTable) -> None:
+        """Print why rollouts have no reward, each component's first reason once a run."""
+        frame = rewards(table, self.rubric)
+        for row in frame[frame["reward"].isna() & (frame["reason"] != "")].itertuples():
+            cause = str(row.reason).partition(":")[0]
+            if cause not in self._said:
+                self._said.add(cause)
+                self.log.say(f"without a reward, and left out: candidate {row.candidate} of {row.sample}: {row.reason}")
 
     def _dump(
         self,

@@ -174,7 +174,9 @@ def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) ->
     assert all(reward is None for (sample, _), reward in read_rewards(dump).items() if sample[0] == "q")
 
 
-def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "shaky.py").write_text(
         "from rsw_rewards.contracts import verifier\n"
         "@verifier(tasks={'change_qa'})\n"
@@ -191,6 +193,10 @@ def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(tmp_path: Pa
         for (sample, candidate), reward in read_rewards(dump).items():
             assert (reward is None) == (sample[0] == "q" and candidate == 1)
     assert {row["failed"] for row in log(tmp_path)} == {2.0}
+    (why,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("without a reward, and left out")
+    ]
+    assert "candidate 1 of q" in why and "shaky: " in why  # once a run, whatever TRL says besides
 
 
 def test_rewards_that_normalise_each_component_refuse_another_normalisation(tmp_path: Path) -> None:
