@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.contracts import Verifier
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
@@ -119,7 +118,7 @@ def evaluate(
         summary["warnings"] = [*leakage_warnings(chosen, outputs), *failure_warnings(summary["status"])]
         summary["config_hash"] = config["config_hash"]
         summary["versions"] = config["versions"]
-        summary["encoders"] = bank.weights() | network_weights(verifiers)
+        summary["encoders"] = scorer.weights()
         summary["features"] = bank.report()
         summary["about"] = config["about"]
     run.write_summary(summary)
@@ -128,17 +127,6 @@ def evaluate(
 
     write_report(Path(out) / "report.html", result)
     return result
-
-
-def network_weights(verifiers: Mapping[str, Verifier]) -> dict[str, str]:
-    """Networks of verifiers that are no encoders, detectors and LPIPS: id -> SHA-256 of their weights, of those that were set up here."""
-    networks = [getattr(verifier, name, None) for verifier in verifiers.values() for name in ("detector", "network")]
-    found = {}
-    for network in networks:
-        if isinstance(digest := getattr(network, "weights_sha256", None), str):
-            name = getattr(network, "id", None) or f"{getattr(network, 'name', 'network')}@{digest[:12]}"
-            found[str(name)] = digest
-    return found
 
 
 def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -> str:

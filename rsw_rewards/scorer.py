@@ -34,6 +34,19 @@ class Failure:
         self.status = status
 
 
+def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
+    """Networks that a verifier works with in this process, once it is set up: id -> SHA-256 of their weights.
+
+    Encoders are the bank's; detectors and LPIPS belong to the verifier itself.
+    """
+    found = dict(bank.weights())
+    for name in ("detector", "network"):
+        network = getattr(verifier, name, None)
+        if isinstance(digest := getattr(network, "weights_sha256", None), str):
+            found[str(getattr(network, "id", None) or f"{getattr(network, 'name', 'network')}@{digest[:12]}")] = digest
+    return found
+
+
 def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     """Call a verifier and check what it gives back; nothing it does gets past this but a kill of the process."""
     try:
@@ -165,6 +178,15 @@ class Scorer:
         self._failures: dict[int, Score] = {}
         self.seconds = 0.0
         """Time spent in :meth:`score` so far."""
+
+    def weights(self) -> dict[str, str]:
+        """Networks that were used so far, here or on actors: id -> SHA-256 of their weights."""
+        found = self.bank.weights()
+        for verifier in self.verifiers:
+            found |= weights_of(verifier, self.bank)
+        for runner in self._runners.values():
+            found |= getattr(runner, "weights", {})
+        return found
 
     def check(self, samples: Sequence[Sample]) -> None:
         """Raise :class:`ConfigError` where the rubric cannot score the samples; see :func:`check_rubric`."""

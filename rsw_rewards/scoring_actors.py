@@ -11,7 +11,7 @@ from rsw_rewards.cluster import ensure_ray, require_gpus
 from rsw_rewards.contracts import Batch, Context, Verifier
 from rsw_rewards.errors import ConfigError, RswError, RunStopped
 from rsw_rewards.rubric import Component
-from rsw_rewards.scorer import Failure, guarded, parts
+from rsw_rewards.scorer import Failure, guarded, parts, weights_of
 from rsw_rewards.scores import Score, Status
 
 DEATHS = 2
@@ -35,9 +35,10 @@ class _Scorer:
         self.verifier: Verifier | None = None
         self.context: Context | None = None
 
-    def setup(self, verifier: Verifier, context: Context) -> None:
+    def setup(self, verifier: Verifier, context: Context) -> dict[str, str]:
         verifier.setup(context)
         self.verifier, self.context = verifier, context
+        return weights_of(verifier, context.bank)
 
     def score(self, batch: Batch) -> list[Score] | Failure:
         assert self.verifier is not None and self.context is not None
@@ -96,6 +97,8 @@ class ScoringActors:
         self._lost_in_a_row = 0
         self._pace = 0.0
         """Seconds per output in the latest call that gave scores: a verifier that is slow, not hung, is given smaller batches."""
+        self.weights: dict[str, str] = {}
+        """Networks that the actors loaded: id -> SHA-256 of their weights."""
         self._count = count
         for _ in range(count):
             self._start()
@@ -219,7 +222,7 @@ class ScoringActors:
 
         actor, _ = self._starting.pop(ref)
         try:
-            ray.get(ref)
+            self.weights |= ray.get(ref)
         except (
             ray.exceptions.RayTaskError
         ) as error:  # a verifier that cannot be set up stops the run with its own error

@@ -343,12 +343,14 @@ def test_a_large_set_settles_between_its_parts() -> None:
 def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> None:
     from types import SimpleNamespace
 
-    from rsw_rewards.evaluation.run import network_weights
+    from rsw_rewards.scorer import weights_of
 
-    detector = SimpleNamespace(name="mine", weights_sha256="ab" * 32)
-    network = SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32)
-    verifiers = {"one": SimpleNamespace(detector=detector), "two": SimpleNamespace(network=network), "three": object()}
-    assert network_weights(verifiers) == {f"mine@{'ab' * 6}": "ab" * 32, "lpips-alex@x": "cd" * 32}
+    one = SimpleNamespace(detector=SimpleNamespace(name="mine", weights_sha256="ab" * 32))
+    two = SimpleNamespace(network=SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32))
+    encoder = mean_bank().weights()
+    assert weights_of(one, mean_bank()) == encoder | {f"mine@{'ab' * 6}": "ab" * 32}  # type: ignore[arg-type]
+    assert weights_of(two, mean_bank()) == encoder | {"lpips-alex@x": "cd" * 32}  # type: ignore[arg-type]
+    assert weights_of(object(), mean_bank()) == encoder  # type: ignore[arg-type]
 
 
 def test_a_scoring_process_settles_after_every_batch() -> None:
