@@ -380,11 +380,12 @@ def _effect(
     mean = float(np.mean([one.value for one in known])) if known else None  # type: ignore[misc]
     interval = None if variant.name == FULL else over_seeds(known)
     verdict = ""
-    if variant.component and interval is not None and len(known) < 2:
+    wanted = sign(key)  # 0 for a bias or a length, of which neither direction is better: no verdict
+    if variant.component and interval is not None and wanted and len(known) < 2:
         verdict = "one seed"  # another training might say the opposite
-    elif variant.component and interval is not None:
-        falls = interval[1] < 0 if sign(key) >= 0 else interval[0] > 0
-        rises = interval[0] > 0 if sign(key) >= 0 else interval[1] < 0
+    elif variant.component and interval is not None and wanted:
+        falls = interval[1] < 0 if wanted > 0 else interval[0] > 0
+        rises = interval[0] > 0 if wanted > 0 else interval[1] < 0
         verdict = "useful" if falls else "harmful" if rises else "no effect seen"
     changes = [run.change for run in runs if run.change.value is not None]
     return Effect(

@@ -98,10 +98,10 @@ def sentences(found: Ablation) -> list[str]:
 
 
 def _direction(effect: Effect) -> int:
-    """1 where training made the number better, -1 where worse, 0 where the interval says neither."""
+    """1 where training made the number better, -1 where worse, 0 where the interval, or the metric's name, says neither."""
     if effect.change_ci95 is None or effect.change_ci95[0] <= 0 <= effect.change_ci95[1]:
         return 0
-    return 1 if (effect.change_ci95[0] > 0) == (sign(effect.metric) >= 0) else -1
+    return sign(effect.metric) if effect.change_ci95[0] > 0 else -sign(effect.metric)
 
 
 def _changed(effects: Iterable[Effect]) -> str:

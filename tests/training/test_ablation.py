@@ -134,6 +134,8 @@ def test_one_seed_gives_no_verdict() -> None:
     once, thrice = (_effect(variant, "greedy", "accuracy", True, [clear] * n, [run] * n, [run] * n) for n in (1, 3))
     assert once.verdict == "one seed" and once.ci95 is not None and thrice.verdict == "useful"
     assert thrice.change == pytest.approx(-0.1) and thrice.change_ci95 is not None and thrice.change_ci95[1] < 0
+    neutral = _effect(variant, "greedy", "length_mean", False, [clear] * 3, [run] * 3, [run] * 3)
+    assert neutral.verdict == ""  # neither direction is better
     found = Ablation(Path("x"), (1,), [once])
     assert sentences(found) == ["c was left out with one seed only, which says nothing of another training."]
 
