@@ -163,6 +163,29 @@ def forecasts() -> list[Sample]:
     return made
 
 
+def rasters() -> list[Sample]:
+    """Fields of grass in six bands, thin and dense, and a building that appears on them."""
+    grass, building = np.array([10, 23, 15, 89, 56, 31.0]), np.array([46, 51, 56, 61, 76, 71.0])
+    names = ["blue", "green", "red", "nir", "swir1", "swir2"]
+
+    def frame(number: int, plane: np.ndarray | None = None) -> ImageRef:
+        fields = np.random.default_rng(number).uniform(0.4, 1.6, (SIZE // 8, SIZE // 8))
+        pixels = np.kron(fields, np.ones((8, 8)))[..., None] * grass
+        if plane is not None:
+            pixels[plane > 0] = building
+        return replace(picture(np.rint(pixels).astype(np.uint8)), bands=(2, 1, 0))
+
+    made = []
+    for number in range(COUNT):
+        plane = patch(number)
+        reference = {"images": [frame(number, plane)], "mask": picture(plane), "text": "a building appears"}
+        past, name = (frame(number),), f"made_{number:03}"
+        made.append(
+            Sample(name, Task.FORECAST, past, "Build.", reference, f"scene_{number}", metadata={"bands": names})
+        )
+    return made
+
+
 def series() -> list[Sample]:
     """A year of a vegetation index that greens and browns, then five dates to come, a little drier; clouds over a corner."""
 
@@ -235,6 +258,7 @@ MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "coco-caption": captions,
     "change-list": changes,
     "tfsf": forecasts,
+    "spectral-forecast": rasters,
     "ndvi-series": series,
 }
 """Protocol -> what makes its samples."""

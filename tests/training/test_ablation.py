@@ -153,6 +153,7 @@ def test_an_ablation_runs_keeps_what_is_finished_and_shows_its_table(tmp_path: P
             "rollouts.actors=0",
             "measure.sampled=false",
             "measure.components=[{use: exact_match}, {use: gain_over_copy}]",
+            "measure.metrics=[accuracy, gain_over_copy]",
         ],
         "say": said.append,
     }
