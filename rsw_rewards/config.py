@@ -118,6 +118,13 @@ class GenerationConfig(Strict):
         return self.prompts * self.group
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the learner is on the CPU."""
+        import torch
+
+        return self.device == "cpu" or not torch.cuda.is_available()
+
+    @property
     def boundary(self) -> int:
         """Steps from one generation to the next."""
         return 1
@@ -150,6 +157,18 @@ class GrpoConfig(GenerationConfig):
     def boundary(self) -> int:
         """Optimizer steps from one generation to the next."""
         return self.updates * self.iterations
+
+    def rows_per_pass(self, processes: int) -> int:
+        """Rollouts of a forward and backward pass of one of ``processes``. Raises :class:`ConfigError` where they cannot be divided."""
+        update = self.rows // self.updates
+        rows = self.micro_batch or max(1, update // processes)
+        if update % (rows * processes):
+            micro = f" in micro-batches of {self.micro_batch}" if self.micro_batch else ""
+            raise ConfigError(
+                f"grpo: an update of {update} rollouts cannot be divided among {processes} processes{micro}; change 'grpo.prompts', "
+                f"'grpo.group' or 'grpo.micro_batch', or start fewer processes"
+            )
+        return rows
 
     @model_validator(mode="after")
     def _fits(self) -> GrpoConfig:

@@ -17,6 +17,7 @@ import torch
 from transformers import TrainerCallback
 
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.training.processes import ALONE, Processes
 
 MARK = "complete.json"
 """Written last: a checkpoint without it was interrupted."""
@@ -29,14 +30,18 @@ class CompleteCheckpoint(TrainerCallback):
     """After the trainer wrote a checkpoint, adds the engine's state and then the mark that it is whole.
 
     Args:
-        state: gives the engine's state: tensors, arrays, numbers, strings and containers of them.
+        state: gives the engine's state: tensors, arrays, numbers, strings and containers of them. Only asked in the first process.
+        processes: the learner processes, each of which writes random states of its own before the mark is set.
     """
 
-    def __init__(self, state: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, state: Callable[[], Mapping[str, Any]], processes: Processes = ALONE) -> None:
         self.state = state
+        self.processes = processes
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        _complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.state())
+        self.processes.wait()
+        if self.processes.first:
+            _complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.state())
 
 
 def write_checkpoint(

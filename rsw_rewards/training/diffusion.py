@@ -30,6 +30,7 @@ from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.diffusion_steps import Step, clipped_loss, group_advantages
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
 from rsw_rewards.training.learner import Trainable
+from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 
 
 class FlowGrpoConfig(GenerationConfig):
@@ -66,20 +67,22 @@ class FlowGrpoRunConfig(ExperimentConfig):
         return self.flow_grpo
 
 
-def train(config: FlowGrpoRunConfig, resume: bool = False) -> Path:
+def train(config: FlowGrpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
-    return train_with_rewards(config, lambda setting: cast(Trainable, _learn(config, setting)), resume)
 
+    def learner() -> DiffusionLearner:
+        policy: Any = trainable(config)
+        if not isinstance(policy, DiffusionForecaster):
+            raise ConfigError(f"method 'flow_grpo' trains a 'diffusion_forecaster', not {policy.name!r}")
+        return DiffusionLearner(policy, config.flow_grpo, config.seed, processes)
 
-def _learn(config: FlowGrpoRunConfig, setting: Setting) -> DiffusionForecaster:
-    """The steps; returns the trained policy."""
-    asked = config.flow_grpo
-    policy: Any = trainable(config)
-    if not isinstance(policy, DiffusionForecaster):
-        raise ConfigError(f"method 'flow_grpo' trains a 'diffusion_forecaster', not {policy.name!r}")
-    learner = DiffusionLearner(policy, asked, config.seed)
-    setting.run_cycles(config, learner, cast(Trainable, policy), eos_id=0)
-    return policy
+    def learn(setting: Setting) -> Trainable:
+        made = learner()
+        policy = cast(Trainable, made.policy)
+        setting.run_cycles(config, made, policy, eos_id=0)
+        return policy
+
+    return train_with_rewards(config, learn, lambda course: course.follow_cycles(config, learner()), resume, processes)
 
 
 class Rows:
@@ -116,11 +119,14 @@ class DiffusionLearner:
         policy: after ``setup``; its present weights are the reference of the KL penalty.
         config: the method's section.
         seed: of the order of rows.
+        processes: among which the rows of a pass are divided. All must be given the same generations.
     """
 
-    def __init__(self, policy: DiffusionForecaster, config: FlowGrpoConfig, seed: int) -> None:
-        self.policy, self.config, self.seed = policy, config, seed
-        policy.pipeline.to("cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu")
+    def __init__(
+        self, policy: DiffusionForecaster, config: FlowGrpoConfig, seed: int, processes: Processes = ALONE
+    ) -> None:
+        self.policy, self.config, self.seed, self.processes = policy, config, seed, processes
+        policy.pipeline.to("cpu" if config.on_cpu else "cuda")
         self.model: Any = policy.model
         # Adapters can be switched off; whole models need a copy.
         copied = bool(config.beta) and not has_adapters(self.model)
@@ -180,8 +186,8 @@ class DiffusionLearner:
         return [places for places in np.array_split(order, self.config.minibatches) if len(places)]
 
     def _micro(self, places: np.ndarray) -> list[np.ndarray]:
-        size = self.config.micro_batch or len(places)
-        return [places[start : start + size] for start in range(0, len(places), size)]
+        """The rows of ``places`` that are this process's, in the portions that one pass takes."""
+        return self.processes.own(micro_batches(places, self.config.micro_batch, self.processes.count))
 
     @torch.no_grad()
     def _look(self, rows: Rows, step: int) -> Tensor:
@@ -198,6 +204,7 @@ class DiffusionLearner:
                 latents, told = rows.part(some)
                 for number in self.choices:
                     old[some, number] = self._step(latents, told, number).log_prob(latents[:, number + 1]).cpu()
+        self.processes.add(old)
         return old
 
     def _step(self, latents: Tensor, told: Conditions, number: int) -> Step:
@@ -245,6 +252,7 @@ class DiffusionLearner:
                 for key, value in {"loss": loss, **parts}.items():
                     totals[key] += share * float(value.detach())
                 totals["ratio_gap"] = max(totals["ratio_gap"], float(gap))
+        totals = self.processes.add_gradients(self.weights, totals, largest=("ratio_gap",))
         totals["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.weights, config.max_grad_norm))
         if not all(np.isfinite(totals[name]) for name in ("loss", "grad_norm")):
             raise RunStopped(

@@ -31,6 +31,7 @@ from rsw_rewards.training.checkpoints import (
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
 from rsw_rewards.training.learner import Trainable
 from rsw_rewards.training.placement import check_placement
+from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
@@ -57,24 +58,40 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What a method learns with."""
+class Course:
+    """What every learner process knows of a training."""
 
     samples: list[Sample]
     share: Mapping[str, int]
     """Prompts per generation by task."""
-    scorer: Scorer
-    pool: RolloutPool
     checkpoint: Path | None
     """Where to go on; None starts anew."""
-    heldout: Heldout | None = None
-    before: Mapping[str, ScoreTable] = field(default_factory=dict)
-    """Scores of the held-out samples from before training."""
+    processes: Processes = ALONE
 
     @property
     def done(self) -> int:
         """Steps done already."""
         return checkpoint_step(self.checkpoint) if self.checkpoint else 0
+
+    def follow_cycles(self, config: ExperimentConfig, learner: Learner) -> None:
+        """The updates of :meth:`Setting.run_cycles` in a process beside the first one, which hands over its rollouts."""
+        if self.checkpoint is not None:
+            learner.load_state_dict(learner_state(self.checkpoint))
+        by_id = {sample.id: sample for sample in self.samples}
+        for step in range(self.done, config.generation.steps):
+            outputs, given = self.processes.share()
+            learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Course):
+    """What the first process, usually the only one, learns with."""
+
+    scorer: Scorer = field(kw_only=True)
+    pool: RolloutPool = field(kw_only=True)
+    heldout: Heldout | None = None
+    before: Mapping[str, ScoreTable] = field(default_factory=dict)
+    """Scores of the held-out samples from before training."""
 
     def log(self, config: ExperimentConfig) -> RunLog:
         """The log of the run, without the steps that are made again."""
@@ -105,6 +122,7 @@ class Setting:
                 start = time.perf_counter()
                 ids = order[step * asked.prompts : (step + 1) * asked.prompts]
                 outputs, given = rollouts.collect(ids, step, policy.model)
+                self.processes.share(([_of_learning(output) for output in outputs], given))
                 samples = [rollouts.samples[output.sample_id] for output in outputs]
                 numbers = learner.update(samples, outputs, given, step)
                 log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
@@ -117,13 +135,26 @@ class Setting:
             log.close()
 
 
-def train_with_rewards(config: ExperimentConfig, learn: Callable[[Setting], Trainable], resume: bool = False) -> Path:
+def _of_learning(output: Output) -> Output:
+    """An output without its pictures and masks, which no learner looks at."""
+    return Output(output.sample_id, output.candidate, tokens=output.tokens, trajectory=output.trajectory)
+
+
+def train_with_rewards(
+    config: ExperimentConfig,
+    learn: Callable[[Setting], Trainable],
+    follow: Callable[[Course], None],
+    resume: bool = False,
+    processes: Processes = ALONE,
+) -> Path:
     """Run a whole training; returns the folder of the final policy.
 
     Args:
         config: the run. Its ``out`` gets ``checkpoints/``, ``dumps/``, ``log.jsonl``, ``heldout.json`` and ``final/``.
         learn: the method: makes the steps and returns the trained policy.
+        follow: the same steps in the other learner processes, with the rollouts of the first.
         resume: go on from the last whole checkpoint under ``out``, or from the start where there is none.
+        processes: the learner processes.
 
     Raises:
         RswError: the configuration and the data do not fit, or the run was stopped on purpose.
@@ -135,6 +166,9 @@ def train_with_rewards(config: ExperimentConfig, learn: Callable[[Setting], Trai
     samples = [sample for sample in samples if str(sample.task) in share]
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
+    if not processes.first:
+        follow(Course(samples, share, processes.share(), processes))
+        return config.out / "final"
     heldout = _heldout(config, rubric)
     if heldout is not None and (seen := {sample.scene for sample in samples} & {s.scene for s in heldout.samples}):
         raise ConfigError(
@@ -145,7 +179,10 @@ def train_with_rewards(config: ExperimentConfig, learn: Callable[[Setting], Trai
     checkpoint = last_complete(config.out / "checkpoints") if resume else None
     with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
         before = _measured(heldout, pool, "before", config)
-        policy = learn(Setting(samples, share, scorer, pool, checkpoint, heldout, before))
+        processes.share(checkpoint)
+        policy = learn(
+            Setting(samples, share, checkpoint, processes, scorer=scorer, pool=pool, heldout=heldout, before=before)
+        )
         policy.save(config.out / "final")
         if heldout is not None:
             pool.load_weights(trained_weights(policy.model), asked.steps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -12,56 +13,92 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rubric import Rubric, parse_rubric
 from rsw_rewards.training.checkpoints import CompleteCheckpoint, engine_state
-from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
-from rsw_rewards.training.learner import TokenView, Trainable, make_trainer, rollout_function, trainer_view
+from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable
+from rsw_rewards.training.learner import (
+    RolloutFunction,
+    TokenView,
+    Trainable,
+    TrainerView,
+    following_rollouts,
+    make_trainer,
+    rollout_function,
+    trainer_view,
+)
+from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.schedule import prompt_order
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
-def train_grpo(config: RunConfig, resume: bool = False) -> Path:
+
+def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
+    if config.control == "supervised" and processes.count > 1:
+        raise ConfigError("control 'supervised' learns in one process; start it once")
     config = config.model_copy(update={"grpo": _with_scale(config.grpo, parse_rubric(config.rubric, "rubric"))})
 
     def learn(setting: Setting) -> Trainable:
         return _supervised_instead(config) if config.control == "supervised" else _learn(config, setting)
 
-    return train_with_rewards(config, learn, resume)
+    return train_with_rewards(config, learn, lambda course: _follow(config, course), resume, processes)
 
 
 def _learn(config: RunConfig, setting: Setting) -> Trainable:
     """The GRPO steps; returns the trained policy."""
-    grpo = config.grpo
     policy = trainable(config)
     log = setting.log(config)
     rollouts = setting.rollouts(config, log, policy.eos_id)
     view = trainer_view(policy, setting.samples)
-    if grpo.refill and not isinstance(view, TokenView):
+    if config.grpo.refill and not isinstance(view, TokenView):
         raise ConfigError(
             "grpo.refill is for policies whose prompts are tokens alone: TRL takes the pictures of a prompt from its data set, before"
             " it is known which groups are replaced; leave it out"
         )
     try:
-        trainer = make_trainer(
-            policy,
-            grpo,
-            seed=config.seed,
-            prompts=prompt_order(setting.samples, -(-grpo.steps // grpo.boundary), setting.share, config.seed),
-            rollouts=rollout_function(rollouts, view, grpo.group),
-            view=view,
-            folder=config.out / "checkpoints",
-            save_every=config.checkpoints.every,
-            keep=config.checkpoints.keep,
-            callbacks=[log, CompleteCheckpoint(rollouts.state_dict)],
-            off_policy=config.rollouts.off_policy,
-        )
         if setting.checkpoint is not None:
             rollouts.load_state_dict(engine_state(setting.checkpoint))
             log.say(f"going on from step {setting.done} ({setting.checkpoint})")
-        trainer.train(resume_from_checkpoint=str(setting.checkpoint) if setting.checkpoint else None)
-        log.say(rollouts.clock.summary(grpo.steps - setting.done))
+        made = rollout_function(rollouts, view, config.grpo.group, setting.processes)
+        _steps(config, setting, policy, view, made, [log, CompleteCheckpoint(rollouts.state_dict, setting.processes)])
+        log.say(rollouts.clock.summary(config.grpo.steps - setting.done))
     finally:
         rollouts.close()
         log.close()
     return policy
+
+
+def _follow(config: RunConfig, course: Course) -> None:
+    """The GRPO steps in a process beside the first one."""
+    policy = trainable(config)
+    view = trainer_view(policy, course.samples)
+    made = following_rollouts(view, course.processes)
+    _steps(config, course, policy, view, made, [CompleteCheckpoint(dict, course.processes)])
+
+
+def _steps(
+    config: RunConfig,
+    course: Course,
+    policy: Trainable,
+    view: TrainerView,
+    rollouts: RolloutFunction,
+    callbacks: Sequence[TrainerCallback],
+) -> None:
+    grpo = config.grpo
+    trainer = make_trainer(
+        policy,
+        grpo,
+        seed=config.seed,
+        prompts=prompt_order(course.samples, -(-grpo.steps // grpo.boundary), course.share, config.seed),
+        rollouts=rollouts,
+        view=view,
+        folder=config.out / "checkpoints",
+        save_every=config.checkpoints.every,
+        keep=config.checkpoints.keep,
+        callbacks=callbacks,
+        off_policy=config.rollouts.off_policy,
+        processes=course.processes.count,
+    )
+    trainer.train(resume_from_checkpoint=str(course.checkpoint) if course.checkpoint else None)
 
 
 def _supervised_instead(config: RunConfig) -> Trainable:

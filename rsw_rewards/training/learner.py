@@ -7,9 +7,9 @@ import os
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from itertools import accumulate
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from rsw_rewards.config import GrpoConfig
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.weights import base_model, has_adapters
 from rsw_rewards.samples import Output, Sample
+from rsw_rewards.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -132,6 +133,15 @@ def token_names(vocabulary: int, eos_id: int, pad_id: int) -> PreTrainedTokenize
     )
 
 
+@dataclass(slots=True)
+class _Scored:
+    """What TRL reads of a forward pass. A data class, in which data-parallel training finds the tensors that gradients come from."""
+
+    log_probs: torch.Tensor
+    entropy: torch.Tensor
+    aux_loss: None = None
+
+
 def score_through_forward(model: PreTrainedModel, temperature: float) -> None:
     """Make the trainer take log-probabilities from the model's own ``forward``.
 
@@ -154,35 +164,56 @@ def score_through_forward(model: PreTrainedModel, temperature: float) -> None:
         chosen = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0].clamp(min=_IMPOSSIBLE)
         with torch.no_grad():
             entropy = -(log_p.exp() * log_p.clamp(min=_IMPOSSIBLE)).sum(-1)
-        return SimpleNamespace(
-            log_probs=chosen.masked_fill(~scored, 0.0), entropy=entropy.masked_fill(~scored, 0.0), aux_loss=None
-        )
+        return _Scored(chosen.masked_fill(~scored, 0.0), entropy.masked_fill(~scored, 0.0))
 
     model.forward = types.MethodType(forward, model)
 
 
-def rollout_function(rollouts: Rollouts, view: TrainerView, group: int) -> RolloutFunction:
+def rollout_function(
+    rollouts: Rollouts, view: TrainerView, group: int, processes: Processes = ALONE
+) -> RolloutFunction:
     """TRL's rollout function: prompts in, tokens and rewards out.
 
     Args:
         rollouts: makes and scores outputs.
         view: reads the prompts and gives the tokens of outputs.
         group: rollouts per prompt; every prompt comes that many times in a row.
+        processes: this is the first of them, which makes and scores for all.
     """
 
     def make(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
-        asked = view.ids(prompts)
+        parts = processes.gather(view.ids(prompts))
+        asked = [one for part in parts for one in part]
         ids = asked[::group]
         if asked != [one for one in ids for _ in range(group)] or len(set(ids)) < len(ids):
-            raise RuntimeError("the trainer did not hand over whole groups of distinct prompts; is this one process?")
+            raise RuntimeError("the trainer did not hand over whole groups of distinct prompts")
         model = trainer.accelerator.unwrap_model(trainer.model)
         outputs, given = rollouts.collect(ids, int(trainer.state.global_step), model)
         found = view.tokens(outputs)
         if rollouts.config.rollouts.off_policy:
             found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
-        return {**found, "collected": given}
+        return processes.scatter(_divided({**found, "collected": given}, [len(part) for part in parts]))
 
     return make
+
+
+def following_rollouts(view: TrainerView, processes: Processes) -> RolloutFunction:
+    """TRL's rollout function of a process that has the first one make and score its rollouts."""
+
+    def make(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        processes.gather(view.ids(prompts))
+        return processes.scatter()
+
+    return make
+
+
+def _divided(columns: Mapping[str, Sequence[Any] | None], lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Consecutive rows of ``columns``, ``lengths`` of them each. A column that is None stays so."""
+    ends = list(accumulate(lengths))
+    return [
+        {key: None if column is None else column[end - length : end] for key, column in columns.items()}
+        for end, length in zip(ends, lengths, strict=True)
+    ]
 
 
 def sampled_logprobs(completions: Sequence[Sequence[int]], outputs: Sequence[Output]) -> list[list[float]]:
@@ -230,11 +261,16 @@ def make_trainer(
     keep: int | None,
     callbacks: Sequence[TrainerCallback],
     off_policy: bool = False,
+    processes: int = 1,
 ) -> GRPOTrainer:
     """TRL's trainer over ``prompts`` (sample ids, in the order they are asked for).
 
     The data set holds the whole run in order, so that the trainer's position in it is all that a checkpoint must remember.
-    ``off_policy`` says that rollouts bring log-probabilities, which ratios are to be to.
+    ``off_policy`` says that rollouts bring log-probabilities, which ratios are to be to. An update's rows are divided equally among
+    ``processes``.
+
+    Raises:
+        ConfigError: TRL does not take the settings, or the rows cannot be divided.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers.trainer_callback import PrinterCallback
@@ -244,14 +280,13 @@ def make_trainer(
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
-    update = config.rows // config.updates
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    rows = config.rows_per_pass(processes)
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "seed": seed,
         "max_steps": config.steps,
-        "per_device_train_batch_size": config.micro_batch or update,
-        "gradient_accumulation_steps": update // (config.micro_batch or update),
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": config.rows // config.updates // (rows * processes),
         "generation_batch_size": config.rows,
         "num_generations": config.group,
         "num_iterations": config.iterations,
@@ -273,8 +308,8 @@ def make_trainer(
         "disable_tqdm": True,
         "bf16": False,
         "gradient_checkpointing": False,
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": config.on_cpu,
+        "dataloader_pin_memory": not config.on_cpu,
         **config.trl,
     }
     if unknown := sorted(set(config.trl) - {item.name for item in fields(GRPOConfig)}):

@@ -158,17 +158,6 @@ def placement(config: ExperimentConfig, rubric: Rubric, nodes: Iterable[Node] | 
     return place(demands(config, rubric), list(cluster_nodes() if nodes is None else nodes))
 
 
-def check_one_process() -> None:
-    """Raise :class:`ConfigError` in a training that a launcher started several times over: each would make all rollouts and write
-    into one run directory."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdecimal() and int(count) > 1:
-        raise ConfigError(
-            f"this training was started as {count} processes (WORLD_SIZE), but its learner is one process; start it once, and give "
-            f"further GPUs to rollouts ('rollouts.actors') and scoring ('scoring.actors')"
-        )
-
-
 def check_placement(config: ExperimentConfig, rubric: Rubric) -> None:
     """Raise :class:`ConfigError` for a run whose actors would wait for ever."""
     if problem := placement(config, rubric).problem:

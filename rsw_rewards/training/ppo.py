@@ -20,7 +20,7 @@ from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.critic import Critic, Rows, score_rows
-from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
+from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable
 from rsw_rewards.training.learner import Trainable
 from rsw_rewards.training.ppo_math import (
     gae,
@@ -31,20 +31,21 @@ from rsw_rewards.training.ppo_math import (
     value_loss,
     whiten,
 )
+from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 
 
-def train_ppo(config: PpoRunConfig, resume: bool = False) -> Path:
+def train_ppo(config: PpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
-    return train_with_rewards(config, lambda setting: _learn(config, setting), resume)
 
+    def learn(setting: Setting) -> Trainable:
+        learner = PpoLearner(trainable(config), config.ppo, config.seed, processes)
+        setting.run_cycles(config, learner, learner.policy, learner.policy.eos_id)
+        return learner.policy
 
-def _learn(config: PpoRunConfig, setting: Setting) -> Trainable:
-    """The PPO steps; returns the trained policy."""
-    ppo = config.ppo
-    policy = trainable(config)
-    learner = PpoLearner(policy, ppo, config.seed)
-    setting.run_cycles(config, learner, policy, policy.eos_id)
-    return policy
+    def follow(course: Course) -> None:
+        course.follow_cycles(config, PpoLearner(trainable(config), config.ppo, config.seed, processes))
+
+    return train_with_rewards(config, learn, follow, resume, processes)
 
 
 class PpoLearner:
@@ -55,11 +56,12 @@ class PpoLearner:
             has a method ``learner_inputs(samples, input_ids)`` that gives the further arguments of ``forward`` for those rows.
         config: the method's section.
         seed: of the critic's first weights and of the order of rows.
+        processes: among which the rows of a pass are divided. All must be given the same generations.
     """
 
-    def __init__(self, policy: Trainable, config: PpoConfig, seed: int) -> None:
-        self.policy, self.config, self.seed = policy, config, seed
-        device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
+    def __init__(self, policy: Trainable, config: PpoConfig, seed: int, processes: Processes = ALONE) -> None:
+        self.policy, self.config, self.seed, self.processes = policy, config, seed, processes
+        device = "cpu" if config.on_cpu else "cuda"
         # Evaluation mode: dropout would make the learner's distribution another one than the sampler's.
         self.model = torch.nn.Module.to(policy.model, device).eval()  # type: ignore[arg-type]
         self.inputs = getattr(policy, "learner_inputs", None)
@@ -123,6 +125,8 @@ class PpoLearner:
             if self.reference is not None:
                 other = score_rows(self.reference, part, config.temperature, self.inputs).log_probs
                 reference[places, :width] = other.cpu()
+        for filled in (log_p, values, entropy, reference):
+            self.processes.add(filled)
         weights = sequence_weights(mask)
         kl = kl_estimate(log_p, reference, config.kl_estimator) * mask if self.reference is not None else None
         advantages, returns = gae(token_rewards(rewards, mask, kl, config.beta), values, mask, config.gamma, config.lam)
@@ -171,6 +175,7 @@ class PpoLearner:
             }
             for key, number in parts.items():
                 totals[key] = totals.get(key, 0.0) + float(number.detach())
+        totals = self.processes.add_gradients([*_trained(self.model), *_trained(self.critic)], totals)
         # Apart, so that a critic that is far off does not shorten the policy's step.
         for name, module in (("grad_norm", self.model), ("critic_grad_norm", self.critic)):
             totals[name] = float(torch.nn.utils.clip_grad_norm_(_trained(module), config.max_grad_norm))
@@ -183,8 +188,8 @@ class PpoLearner:
         return totals
 
     def _micro(self, places: np.ndarray) -> list[np.ndarray]:
-        size = self.config.micro_batch or len(places)
-        return [places[start : start + size] for start in range(0, len(places), size)]
+        """The rows of ``places`` that are this process's, in the portions that one pass takes."""
+        return self.processes.own(micro_batches(places, self.config.micro_batch, self.processes.count))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: network, critic and optimizer. Nothing random has a state beyond the step's number."""

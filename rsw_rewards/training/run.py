@@ -9,12 +9,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from rsw_rewards.config import ExperimentConfig, PpoRunConfig, RunConfig, load_config, read_yaml
+from rsw_rewards.config import ExperimentConfig, load_config, read_yaml
 from rsw_rewards.contracts import resolve_object
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.training.placement import check_one_process
+from rsw_rewards.training.processes import check_one_process, join
 
 TRAINERS: Mapping[str, str] = {
+    "grpo": "rsw_rewards.training.grpo:train_grpo",
+    "ppo": "rsw_rewards.training.ppo:train_ppo",
     "flow_grpo": "rsw_rewards.training.diffusion:train",
     "diffusion_supervised": "rsw_rewards.training.diffusion_supervised:train",
     "supervised": "rsw_rewards.training.supervised:train",
@@ -24,7 +26,7 @@ TRAINERS: Mapping[str, str] = {
     "clip": "rsw_rewards.training.encoders:train_clip",
     "detector": "rsw_rewards.training.encoders:train_detector",
 }
-"""Methods beside ``grpo`` and ``ppo``; each takes its own configuration model."""
+"""Every method takes its own configuration model; those that train with rewards also whether to go on, and the processes."""
 
 MAY_CHANGE = frozenset({"out", "print_every", "tensorboard", "dump_every"})
 """What a resumed run may do differently without becoming another run."""
@@ -48,21 +50,16 @@ def train(config: Path, overrides: Sequence[str] = (), resume: Path | None = Non
     if resume is not None:
         overrides = [*overrides, f"out={resume}"]
     run = load_config(Path(config), overrides, smoke)
-    check_one_process()
-    out = Path(getattr(run, "out"))  # noqa: B009  (every method's model has it)
-    _prepare(out, run, resume is not None)
-    if isinstance(run, RunConfig):
-        from rsw_rewards.training.grpo import train_grpo
-
-        train_grpo(run, resume is not None)
-    elif isinstance(run, PpoRunConfig):
-        from rsw_rewards.training.ppo import train_ppo
-
-        train_ppo(run, resume is not None)
-    elif isinstance(run, ExperimentConfig):
-        resolve_object(TRAINERS[str(getattr(run, "method"))], "trainer")(run, resume is not None)  # noqa: B009
+    out, method = Path(getattr(run, "out")), str(getattr(run, "method"))  # noqa: B009  (every method's model has them)
+    if isinstance(run, ExperimentConfig):
+        processes = join(run.generation.on_cpu)
+        if processes.first:
+            _prepare(out, run, resume is not None)
+        processes.share()
+        resolve_object(TRAINERS[method], "trainer")(run, resume is not None, processes)
     else:
-        method = str(getattr(run, "method"))  # noqa: B009
+        check_one_process(method)
+        _prepare(out, run, resume is not None)
         if resume is not None:
             raise ConfigError(f"--resume: runs of the method {method!r} cannot be taken up again")
         resolve_object(TRAINERS[method], "trainer")(run)

@@ -1,0 +1,157 @@
+"""The learner processes of a training: the first makes rollouts, scores, measures and writes; the others only learn beside it.
+
+``accelerate launch`` and ``torchrun`` start the same command several times. What is said between the processes apart from
+gradients (prompts, tokens, rewards) goes over a group of its own, whose patience outlasts a generation and a measurement.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rsw_rewards.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Part = TypeVar("Part")
+
+PATIENCE = timedelta(days=2)
+"""How long a process waits for another. A process that dies is noticed at once by its launcher, not by this."""
+
+SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+"""What ``accelerate launch`` says in the environment when the weights themselves are to be divided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among the learner processes of a training."""
+
+    rank: int = 0
+    count: int = 1
+    group: Any = None
+    """``torch.distributed`` group (Gloo) for objects."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that makes rollouts and writes."""
+        return self.rank == 0
+
+    def gather(self, part: Any) -> list[Any]:
+        """Every process's ``part`` in the order of ranks, in the first process; an empty list in the others."""
+        if self.count == 1:
+            return [part]
+        import torch.distributed as dist
+
+        parts: list[Any] | None = [None] * self.count if self.first else None
+        dist.gather_object(part, parts, dst=0, group=self.group)
+        return parts or []
+
+    def scatter(self, parts: Sequence[Any] = ()) -> Any:
+        """The part of this process among ``parts``, one per rank, which only the first process gives."""
+        if self.count == 1:
+            return parts[0]
+        import torch.distributed as dist
+
+        mine: list[Any] = [None]
+        dist.scatter_object_list(mine, list(parts) if self.first else None, src=0, group=self.group)
+        return mine[0]
+
+    def share(self, value: Any = None) -> Any:
+        """What the first process gives, in every process; they wait for it."""
+        return self.scatter([value] * self.count)
+
+    def wait(self) -> None:
+        """Return once every process has come here."""
+        self.gather(None)
+        self.share()
+
+    def own(self, parts: Sequence[Part]) -> list[Part]:
+        """Those of ``parts`` that are this process's: one in turn for each."""
+        return list(parts[self.rank :: self.count])
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Replace ``tensor`` (on the CPU) by its sum over the processes."""
+        if self.count > 1:
+            import torch.distributed as dist
+
+            dist.all_reduce(tensor, group=self.group)
+
+    def add_gradients(
+        self, parameters: Sequence[torch.nn.Parameter], numbers: Mapping[str, float], largest: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """Replace every gradient by its sum over the processes; a parameter without one counts as zero.
+
+        Args:
+            parameters: of the same network in every process.
+            numbers: what is to be logged of this process's rows.
+            largest: those of ``numbers`` of which the largest counts, not the sum.
+
+        Returns:
+            ``numbers`` of all processes.
+        """
+        if self.count == 1:
+            return dict(numbers)
+        import torch
+        import torch.distributed as dist
+
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+        everybody = self.share(self.gather(dict(numbers)))
+        names = {name: None for part in everybody for name in part}
+        found = {name: [part[name] for part in everybody if name in part] for name in names}
+        return {name: max(values) if name in largest else sum(values) for name, values in found.items()}
+
+
+ALONE = Processes()
+
+
+def micro_batches(places: np.ndarray, size: int | None, processes: int = 1) -> list[np.ndarray]:
+    """``places`` in portions of ``size``; where left out, one portion for each process."""
+    size = size or -(-len(places) // processes)
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def launched() -> int:
+    """How many processes a launcher started of this training."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    return int(count) if count.isdecimal() else 1
+
+
+def join(on_cpu: bool) -> Processes:
+    """Join the other learner processes, if a launcher started several.
+
+    Args:
+        on_cpu: whether gradients are exchanged on CPUs (Gloo) instead of on this process's card (NCCL).
+
+    Raises:
+        ConfigError: the launcher is to divide the weights, which rollouts need whole.
+    """
+    if launched() == 1:
+        return ALONE
+    for variable, name in SHARDED.items():
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+            raise ConfigError(
+                f"{name} divides the weights among processes, but rollouts need them whole; launch plain data-parallel processes "
+                f"(accelerate launch --multi_gpu, or torchrun), with LoRA where the model is large"
+            )
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    PartialState(cpu=on_cpu)
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return Processes(dist.get_rank(), dist.get_world_size(), group)
+
+
+def check_one_process(method: str) -> None:
+    """Raise :class:`ConfigError` in a training that a launcher started several times over, though its method learns in one process."""
+    if (count := launched()) > 1:
+        raise ConfigError(
+            f"the method {method!r} learns in one process, but was started as {count} (WORLD_SIZE); start it once"
+        )

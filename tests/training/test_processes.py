@@ -1,0 +1,149 @@
+"""Several learner processes: they learn what one learns, write what one writes, and go on where they stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file as load_weights
+
+from rsw_rewards.config import RunConfig
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.training.processes import ALONE, Processes, join, micro_batches
+from rsw_rewards.training.run import train
+from tests.training import test_diffusion, test_grpo, test_ppo
+from tests.training.run_files import log, without_times
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+RUNS = """
+import shutil, sys
+from pathlib import Path
+import torch.distributed as dist
+from rsw_rewards.training.run import train
+
+folder = Path(sys.argv[1])
+for name in ("grpo", "ppo", "flow_grpo"):
+    train(folder / f"{name}.yaml", [f"out={folder / name}"])
+taken_up = folder / "taken_up"
+if dist.get_rank() == 0:
+    shutil.copytree(folder / "grpo", taken_up, ignore=shutil.ignore_patterns("final", "checkpoint-4"))
+dist.barrier()
+train(folder / "grpo.yaml", resume=taken_up)
+"""
+"""What each of the processes does."""
+
+
+def configurations() -> dict[str, dict[str, Any]]:
+    """A run of every method with rewards, some of whose settings divide rows further."""
+    nowhere = Path("set on the command line")
+    grpo = {"steps": 4, "micro_batch": 2, "beta": 0.01}
+    return {
+        "grpo": test_grpo.configuration(nowhere, grpo=grpo, dump_every=2, checkpoints={"every": 2})
+        | {"method": "grpo"},
+        "ppo": test_ppo.configuration(nowhere, ppo={"steps": 2, "micro_batch": 3, "beta": 0.01}),
+        "flow_grpo": test_diffusion.configuration(nowhere, flow_grpo={"steps": 2, "epochs": 2, "beta": 0.1}),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of the runs in one process and of those in two."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    for name, config in configurations().items():
+        for folder in (one, two):
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    script = two / "runs.py"
+    script.write_text(RUNS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with subprocess.Popen(
+        [*command, str(script), str(two)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as started:
+        for name in configurations():
+            train(one / f"{name}.yaml", [f"out={one / name}"])
+        said, _ = started.communicate(timeout=400)
+    assert started.returncode == 0, said[-4000:]
+    assert said.count("the trained policy is in") == 4, "one process says what happens"
+    return one, two
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted((folder / "final").glob("**/*model.safetensors"))
+    assert files
+    return {f"{file.name}/{key}": tensor for file in files for key, tensor in load_weights(file).items()}
+
+
+def distance(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor] | None = None) -> float:
+    """Of all weights from others, or from zero."""
+    return sum(float((weights[key] - (others[key] if others else 0)).square().sum()) for key in weights) ** 0.5
+
+
+@pytest.mark.parametrize("name", configurations())
+def test_two_processes_learn_what_one_learns(runs: tuple[Path, Path], name: str) -> None:
+    one, two = (folder / name for folder in runs)
+    alone, together = final(one), final(two)
+    # As a whole, because Adam blows up what rounding leaves of a gradient that is zero.
+    assert distance(alone, together) < 1e-5 * distance(alone)
+    for first, second in zip(without_times(log(one)), without_times(log(two)), strict=True):
+        shared = (first.keys() & second.keys()) - {"kl"}  # which TRL logs as a mean of means
+        assert {"reward", "loss", "grad_norm", "failed"} <= shared
+        for key in shared:
+            assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-4), key
+
+
+def test_two_processes_go_on_where_they_stopped(runs: tuple[Path, Path]) -> None:
+    _, two = runs
+    whole, taken_up = final(two / "grpo"), final(two / "taken_up")
+    assert all(torch.equal(whole[key], taken_up[key]) for key in whole)
+    assert without_times(log(two / "grpo")) == without_times(log(two / "taken_up"))
+    assert {path.name for path in (two / "taken_up" / "dumps").iterdir()} == {"step_000000", "step_000002"}
+
+
+def test_rows_that_cannot_be_divided_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    config = RunConfig.model_validate(test_grpo.configuration(tmp_path, grpo={"prompts": 3, "group": 3}))
+    with pytest.raises(ConfigError, match="9 rollouts cannot be divided among 2 processes"):
+        config.generation.rows_per_pass(2)
+
+
+def test_micro_batches_of_all_processes_are_all_rows() -> None:
+    places = np.arange(11)
+    for size in (None, 1, 3, 11):
+        for count in (1, 2, 3):
+            parts = micro_batches(places, size, count)
+            owned = [Processes(rank, count).own(parts) for rank in range(count)]
+            assert sorted(int(place) for own in owned for part in own for place in part) == list(places)
+            assert size is not None or all(len(own) == 1 for own in owned)
+
+
+def test_one_process_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert join(on_cpu=True) is ALONE
+    assert ALONE.share(3) == 3 and ALONE.gather(3) == [3] and ALONE.scatter([3]) == 3
+
+
+def test_weights_that_a_launcher_divides_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="FSDP divides the weights"):
+        train(QUICKSTART, [f"out={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_method_that_learns_in_one_process_is_told_to_be_started_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="'supervised' learns in one process, but was started as 2"):
+        train(QUICKSTART.parent / "embedded" / "supervised.yaml", [f"out={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
