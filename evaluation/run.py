@@ -23,6 +23,7 @@ from rsw_rewards.evaluation.published import comparable
 from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
 from rsw_rewards.features import FeatureBank
+from rsw_rewards.images import ImageRef
 from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples
 from rsw_rewards.scorer import Scorer
 from rsw_rewards.scores import ScoreTable
@@ -141,8 +142,8 @@ _NOTHING_DRAWN = (None,) * 6
 
 
 def inputs_hash(samples: Sequence[Sample], outputs: Sequence[Output]) -> str:
-    """Twelve hexadecimal digits that change with a reference or an output (of a picture: with its path), so that the scores of
-    one predictions file are never taken for those of another."""
+    """Twelve hexadecimal digits that change with a reference or an output (of a picture: with its path, size and time of writing),
+    so that the scores of one set of predictions are never taken for those of another."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(
@@ -151,8 +152,21 @@ def inputs_hash(samples: Sequence[Sample], outputs: Sequence[Output]) -> str:
     for output in outputs:
         said = (output.sample_id, output.candidate, output.text, output.boxes, output.invalid, output.lost)
         drawn = (output.forecast, output.mask, output.map_before, output.map_after, output.buildings, output.damage)
-        digest.update(repr(said if drawn == _NOTHING_DRAWN else (*said, drawn)).encode())
+        if drawn == _NOTHING_DRAWN:
+            digest.update(repr(said).encode())
+        else:
+            files = [_written(picture) for picture in (*drawn, *(output.images or ()))]
+            digest.update(repr((*said, drawn, files)).encode())
     return digest.hexdigest()[:12]
+
+
+def _written(picture: ImageRef | None) -> tuple[int, int] | None:
+    """Bytes of a picture's file and when it was written, in nanoseconds; None where there is none."""
+    try:
+        known = picture.path.stat() if picture is not None and picture.path is not None else None
+    except OSError:
+        return None
+    return known and (known.st_size, known.st_mtime_ns)
 
 
 def _score(

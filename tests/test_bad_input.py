@@ -415,3 +415,14 @@ def test_scores_of_other_predictions_are_not_taken_over(rsw: Rsw, folder: Path) 
         "--out", folder / "out", "--resume",
     )  # fmt: skip
     assert_one_sentence(*said, "other answers or predictions")
+
+
+def test_scores_of_pictures_that_were_drawn_anew_are_not_taken_over(rsw: Rsw, folder: Path) -> None:
+    assert evaluate_masks(rsw, folder)[0] == 0
+    again = (
+        "evaluate", "change-mask", "--samples", folder / "masks.jsonl", "--predictions", folder / "masks_p.jsonl",
+        "--out", folder / "out", "--resume",
+    )  # fmt: skip
+    assert rsw(*again)[0] == 0
+    write_png(folder / "mask1.png", np.eye(8, dtype=np.uint8) * 255)
+    assert_one_sentence(*rsw(*again), "other answers or predictions")

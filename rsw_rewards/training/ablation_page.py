@@ -86,13 +86,14 @@ def sentences(found: Ablation) -> list[str]:
     for variant in dict.fromkeys(effect.variant for effect in found.effects):
         own = [effect for effect in found.effects if effect.variant == variant]
         if found.alarms.get(variant):
-            said.append(f"With {variant}, {len(found.alarms[variant])} alarms: {found.alarms[variant][0]}.")
+            rung = found.alarms[variant]
+            said.append(f"'{variant}' rang {len(rung)} alarm{'s' if len(rung) > 1 else ''}, the first {rung[0]}.")
         if not variant.startswith("only "):
             continue
         rose, fell = (_changed(effect for effect in own if _direction(effect) == way) for way in (1, -1))
         parts = [f"{rose} got better" if rose else "", f"{fell} got worse" if fell else ""]
         said.append(
-            f"With {variant}, {' and '.join(part for part in parts if part) or 'no held-out number changed clearly'}."
+            f"Under '{variant}', {' and '.join(part for part in parts if part) or 'no held-out number changed clearly'}."
         )
     return said
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 RolloutFunction = Callable[[list[Any], "GRPOTrainer"], dict[str, Any]]
 
+_DECIDED = frozenset({"beta", "use_vllm", "steps_per_generation", "num_train_epochs", "do_eval", "eval_strategy"})
+"""Arguments of TRL that this module sets apart from its table, or that would undo what it relies on."""
+
 _IMPOSSIBLE = -1e4
 """Log-probability that stands for minus infinity: its differences and gradients are zero instead of not a number."""
 
@@ -306,9 +309,15 @@ def make_trainer(
         "logging_steps": 1,
         "report_to": "none",
         "disable_tqdm": True,
+        "use_cpu": config.on_cpu,
+    }
+    if taken := sorted(set(config.trl) & {*arguments, *_DECIDED}):
+        raise ConfigError(
+            f"grpo.trl: {taken[0]!r} follows from other keys of the run ('grpo', 'rollouts', 'checkpoints', 'seed'); set those instead"
+        )
+    arguments |= {
         "bf16": False,
         "gradient_checkpointing": False,
-        "use_cpu": config.on_cpu,
         "dataloader_pin_memory": not config.on_cpu,
         **config.trl,
     }

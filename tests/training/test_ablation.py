@@ -120,8 +120,8 @@ def test_the_page_says_which_reward_did_what_and_which_runs_failed() -> None:
     found.failed = {"without d, seed 2": "exit code 1"}
     found.alarms = {FULL: ["seed 1: ALARM after step 9"]}
     said = sentences(found)
-    assert "1 alarms: seed 1: ALARM after step 9" in said[3]
-    assert said[4] == "With only d, accuracy (greedy, -0.200 [-0.300, -0.100]) got worse."
+    assert "rang 1 alarm, the first seed 1: ALARM after step 9" in said[3]
+    assert said[4] == "Under 'only d', accuracy (greedy, -0.200 [-0.300, -0.100]) got worse."
     assert "useful" in said[0] and "no effect" in said[1] and "harmful" in said[2]
     html = page(found)
     assert "<b>a</b>" not in html.replace("<b>without d, seed 2</b>", "") and "exit code 1" in html

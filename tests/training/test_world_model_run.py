@@ -133,6 +133,7 @@ def test_the_resolved_configuration_is_one(run_directory: Path) -> None:
         ("measure.metrics=[acuracy]", "the metric 'acuracy'; did you mean 'accuracy'"),
         ("grpo.schedule=sometimes", "grpo: TRL does not take these settings: sometimes is not a valid SchedulerType"),
         ("grpo.trl.los_type=x", "GRPOConfig has no argument 'los_type'"),
+        ("grpo.trl.num_generations=3", "'num_generations' follows from other keys"),
         ("rubric.components.0.use=nothing", "no verifier is named 'nothing'"),
         ("rubric.components=[{use: exact_match}]", "no component of the rubric rewards the task forecast"),
     ],
