@@ -206,8 +206,10 @@ def _boxed(
 
         picture = Image.fromarray(read_rgb(image))
         pen, width = ImageDraw.Draw(picture), max(1, max(picture.size) // 120)
+        reach = 2 * max(picture.size)  # a line of a thousand million pixels is drawn pixel by pixel
         for boxes, colour in ((true, _MISSED), (found, _EXTRA)):
             for box in list(boxes)[:50]:
+                box = [float(np.clip(corner, -reach, reach)) for corner in box]
                 corners = box if len(box) == 8 else (box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3])
                 points = [(corners[place], corners[place + 1]) for place in range(0, 8, 2)]
                 pen.line([*points, points[0]], fill=colour, width=width)

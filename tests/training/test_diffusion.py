@@ -25,7 +25,6 @@ from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig, FlowGrpoRunConfig, train
 from rsw_rewards.training.diffusion_supervised import DiffusionSupervisedConfig, fit
 from rsw_rewards.training.diffusion_supervised import train as train_supervised
-from rsw_rewards.training.run import train as train_file
 from tests.training.run_files import changed, log, same, without_times
 
 HERE = Path(__file__).parent
@@ -285,12 +284,3 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     file.write_text(text + "flow_grpo: {prompts: 1, group: 2, minibatches: 3}\n")
     with pytest.raises(ConfigError, match="2 rollouts cannot be divided into 3 minibatches"):
         load_config(file)
-
-
-def test_the_shipped_recipe_runs_its_smoke(tmp_path: Path) -> None:
-    recipe = Path(__file__).parents[2] / "configs" / "diffusion_forecast.yaml"
-    out = train_file(recipe, [f"out={tmp_path / 'run'}", "rollouts.actors=0"], smoke=True)
-    assert (out / "heldout.json").exists() and (out / "final" / "adapter_config.json").exists()
-    train_file(recipe, ["rollouts.actors=0"], resume=out, smoke=True)
-    full = load_config(recipe)
-    assert isinstance(full, FlowGrpoRunConfig)
