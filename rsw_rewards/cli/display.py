@@ -32,7 +32,10 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         shown.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         shown.add_row(*row)
-    Console().print(shown)
+    console = Console()
+    if not console.is_terminal:  # a log file has room
+        console.width = max(console.width, 110)
+    console.print(shown)
 
 
 def warn(problems: list[Any]) -> None:
