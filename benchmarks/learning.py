@@ -102,7 +102,7 @@ RECIPES = {
             f"heldout={json.dumps({'source': SQUARES, 'count': 200, 'seed': 6})}",
             'rubric={"components": [{"use": "exact_match"}]}',
             "measure.sampled=true",
-            'grpo={"steps": 100, "prompts": 8, "group": 8, "learning_rate": 1.0e-3, "threads": 1}',
+            'grpo={"steps": 150, "prompts": 8, "group": 8, "learning_rate": 1.0e-3, "beta": 0.04, "threads": 1}',
             'rollouts={"actors": 0}',
         ),
         {

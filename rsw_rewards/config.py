@@ -273,6 +273,9 @@ class ExperimentConfig(Strict):
         """The method's own section."""
         raise NotImplementedError
 
+    def check_processes(self, count: int) -> None:
+        """Raise :class:`ConfigError` for what cannot be divided among ``count`` learner processes."""
+
     @model_validator(mode="after")
     def _on_boundaries(self) -> ExperimentConfig:
         if self.checkpoints.every % self.generation.boundary:
@@ -303,6 +306,11 @@ class RunConfig(ExperimentConfig):
     @property
     def generation(self) -> GrpoConfig:
         return self.grpo
+
+    def check_processes(self, count: int) -> None:
+        if self.control == "supervised" and count > 1:
+            raise ConfigError("control 'supervised' learns in one process; start it once")
+        self.grpo.rows_per_pass(count)
 
 
 class PpoRunConfig(ExperimentConfig):

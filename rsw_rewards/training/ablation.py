@@ -29,6 +29,7 @@ from rsw_rewards.evaluation.reweighting import parse_weights
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
 from rsw_rewards.rubric import Rubric, component_tasks, parse_rubric
 from rsw_rewards.scores import ScoreTable
+from rsw_rewards.training.processes import check_one_process
 from rsw_rewards.training.schedule import shares
 from rsw_rewards.training.sources import load_source
 
@@ -213,6 +214,7 @@ def ablate(
     Raises:
         ConfigError: the configuration cannot be ablated, or ``out`` holds another ablation.
     """
+    check_one_process("an ablation")  # which starts its runs itself
     config = load_config(Path(file), [*overrides, f"out={out}"], smoke)
     if not isinstance(config, ExperimentConfig) or config.heldout is None:
         raise ConfigError(

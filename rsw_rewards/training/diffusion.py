@@ -128,10 +128,11 @@ class DiffusionLearner:
         self.policy, self.config, self.seed, self.processes = policy, config, seed, processes
         policy.pipeline.to("cpu" if config.on_cpu else "cuda")
         self.model: Any = policy.model
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        processes.same_start(self.weights)
         # Adapters can be switched off; whole models need a copy.
         copied = bool(config.beta) and not has_adapters(self.model)
         self.reference = copy.deepcopy(self.model).requires_grad_(False) if copied else None
-        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.weights, config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
         )

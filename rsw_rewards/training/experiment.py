@@ -14,6 +14,7 @@ from rich.console import Console
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.features import FeatureBank
+from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
@@ -122,7 +123,9 @@ class Setting(Course):
                 start = time.perf_counter()
                 ids = order[step * asked.prompts : (step + 1) * asked.prompts]
                 outputs, given = rollouts.collect(ids, step, policy.model)
-                self.processes.share(([_of_learning(output) for output in outputs], given))
+                if self.processes.count > 1:
+                    outputs = [_of_learning(output) for output in outputs]
+                    self.processes.share((outputs, given))
                 samples = [rollouts.samples[output.sample_id] for output in outputs]
                 numbers = learner.update(samples, outputs, given, step)
                 log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
@@ -136,8 +139,12 @@ class Setting(Course):
 
 
 def _of_learning(output: Output) -> Output:
-    """An output without its pictures and masks, which no learner looks at."""
-    return Output(output.sample_id, output.candidate, tokens=output.tokens, trajectory=output.trajectory)
+    """What learners look at of an output: no pictures, and latents themselves instead of where they lie in this process's cluster."""
+    try:
+        latents = None if output.trajectory is None else ImageRef(array=output.trajectory.pixels())
+    except ImageError:
+        latents = None
+    return Output(output.sample_id, output.candidate, tokens=output.tokens, trajectory=latents)
 
 
 def train_with_rewards(

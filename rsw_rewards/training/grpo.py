@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
-    if config.control == "supervised" and processes.count > 1:
-        raise ConfigError("control 'supervised' learns in one process; start it once")
     config = config.model_copy(update={"grpo": _with_scale(config.grpo, parse_rubric(config.rubric, "rubric"))})
 
     def learn(setting: Setting) -> Trainable:

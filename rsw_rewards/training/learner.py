@@ -333,6 +333,9 @@ def make_trainer(
         made = GRPOConfig(**arguments)
     except ValueError as error:
         raise ConfigError(f"grpo: TRL does not take these settings: {' '.join(str(error).split())}") from error
+    made._n_gpu = min(made.n_gpu, 1)  # one card per process: the others are for rollouts, scoring and further processes
+    # An accelerate configuration's precision would be the learner's alone, and sampler and learner two distributions.
+    made.mixed_precision = "bf16" if made.bf16 else "fp16" if made.fp16 else "no"
     trainer = GRPOTrainer(
         model=policy.model,
         processing_class=view.processing_class,

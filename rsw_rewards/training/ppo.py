@@ -65,8 +65,9 @@ class PpoLearner:
         # Evaluation mode: dropout would make the learner's distribution another one than the sampler's.
         self.model = torch.nn.Module.to(policy.model, device).eval()  # type: ignore[arg-type]
         self.inputs = getattr(policy, "learner_inputs", None)
-        self.reference = copy.deepcopy(self.model).requires_grad_(False) if config.beta else None
         self.critic = Critic(policy.model, config.critic == "copy", seed)
+        processes.same_start([*_trained(self.model), *_trained(self.critic)])
+        self.reference = copy.deepcopy(self.model).requires_grad_(False) if config.beta else None
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": _trained(self.model), "lr": config.learning_rate},
@@ -125,7 +126,7 @@ class PpoLearner:
             if self.reference is not None:
                 other = score_rows(self.reference, part, config.temperature, self.inputs).log_probs
                 reference[places, :width] = other.cpu()
-        for filled in (log_p, values, entropy, reference):
+        for filled in (log_p, values, entropy, *((reference,) if self.reference is not None else ())):
             self.processes.add(filled)
         weights = sequence_weights(mask)
         kl = kl_estimate(log_p, reference, config.kl_estimator) * mask if self.reference is not None else None

@@ -81,10 +81,18 @@ class Processes:
 
             dist.all_reduce(tensor, group=self.group)
 
+    def same_start(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Give every process the first one's weights."""
+        if self.count > 1:
+            import torch.distributed as dist
+
+            for parameter in parameters:
+                dist.broadcast(parameter.data, src=0)
+
     def add_gradients(
         self, parameters: Sequence[torch.nn.Parameter], numbers: Mapping[str, float], largest: Sequence[str] = ()
     ) -> dict[str, float]:
-        """Replace every gradient by its sum over the processes; a parameter without one counts as zero.
+        """Replace every gradient by its sum over the processes. A parameter without one counts as zero, unless none has one.
 
         Args:
             parameters: of the same network in every process.
@@ -99,7 +107,9 @@ class Processes:
         import torch
         import torch.distributed as dist
 
-        for parameter in parameters:
+        reached = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+        self.add(reached)
+        for parameter in (one for one, known in zip(parameters, reached, strict=True) if known):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
@@ -113,8 +123,9 @@ ALONE = Processes()
 
 
 def micro_batches(places: np.ndarray, size: int | None, processes: int = 1) -> list[np.ndarray]:
-    """``places`` in portions of ``size``; where left out, one portion for each process."""
-    size = size or -(-len(places) // processes)
+    """``places`` in portions of at most ``size``, of which there is one for each process at least."""
+    share = max(1, -(-len(places) // processes))
+    size = min(size or share, share)
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
@@ -146,12 +157,12 @@ def join(on_cpu: bool) -> Processes:
 
     PartialState(cpu=on_cpu)
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    # Ray's actors inherit the environment, and an engine in one of them would look for torchrun's store in its own group.
+    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
     return Processes(dist.get_rank(), dist.get_world_size(), group)
 
 
-def check_one_process(method: str) -> None:
-    """Raise :class:`ConfigError` in a training that a launcher started several times over, though its method learns in one process."""
+def check_one_process(what: str) -> None:
+    """Raise :class:`ConfigError` where a launcher started several times over ``what`` is done in one process."""
     if (count := launched()) > 1:
-        raise ConfigError(
-            f"the method {method!r} learns in one process, but was started as {count} (WORLD_SIZE); start it once"
-        )
+        raise ConfigError(f"{what} takes one process, but was started as {count} (WORLD_SIZE); start it once")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from rsw_rewards.config import ExperimentConfig, load_config, read_yaml
 from rsw_rewards.contracts import resolve_object
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.training.processes import check_one_process, join
+from rsw_rewards.training.processes import check_one_process, join, launched
 
 TRAINERS: Mapping[str, str] = {
     "grpo": "rsw_rewards.training.grpo:train_grpo",
@@ -52,13 +52,14 @@ def train(config: Path, overrides: Sequence[str] = (), resume: Path | None = Non
     run = load_config(Path(config), overrides, smoke)
     out, method = Path(getattr(run, "out")), str(getattr(run, "method"))  # noqa: B009  (every method's model has them)
     if isinstance(run, ExperimentConfig):
+        run.check_processes(launched())
         processes = join(run.generation.on_cpu)
         if processes.first:
             _prepare(out, run, resume is not None)
         processes.share()
         resolve_object(TRAINERS[method], "trainer")(run, resume is not None, processes)
     else:
-        check_one_process(method)
+        check_one_process(f"the method {method!r}")
         _prepare(out, run, resume is not None)
         if resume is not None:
             raise ConfigError(f"--resume: runs of the method {method!r} cannot be taken up again")

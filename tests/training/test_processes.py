@@ -14,8 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file as load_weights
 
-from rsw_rewards.config import RunConfig
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.training.ablation import ablate
 from rsw_rewards.training.processes import ALONE, Processes, join, micro_batches
 from rsw_rewards.training.run import train
 from tests.training import test_diffusion, test_grpo, test_ppo
@@ -30,8 +30,8 @@ import torch.distributed as dist
 from rsw_rewards.training.run import train
 
 folder = Path(sys.argv[1])
-for name in ("grpo", "ppo", "flow_grpo"):
-    train(folder / f"{name}.yaml", [f"out={folder / name}"])
+for name, actors in (("grpo", 0), ("ppo", 0), ("flow_grpo", 1)):  # an actor's latents lie in the first process's cluster
+    train(folder / f"{name}.yaml", [f"out={folder / name}", f"rollouts.actors={actors}"])
 taken_up = folder / "taken_up"
 if dist.get_rank() == 0:
     shutil.copytree(folder / "grpo", taken_up, ignore=shutil.ignore_patterns("final", "checkpoint-4"))
@@ -110,10 +110,22 @@ def test_two_processes_go_on_where_they_stopped(runs: tuple[Path, Path]) -> None
     assert {path.name for path in (two / "taken_up" / "dumps").iterdir()} == {"step_000000", "step_000002"}
 
 
-def test_rows_that_cannot_be_divided_are_refused_before_anything_is_made(tmp_path: Path) -> None:
-    config = RunConfig.model_validate(test_grpo.configuration(tmp_path, grpo={"prompts": 3, "group": 3}))
-    with pytest.raises(ConfigError, match="9 rollouts cannot be divided among 2 processes"):
-        config.generation.rows_per_pass(2)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"grpo": {"prompts": 3, "group": 3}}, "9 rollouts cannot be divided among 2 processes"),
+        ({"control": "supervised"}, "'supervised' learns in one process"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(test_grpo.configuration(tmp_path / "run", **changes) | {"method": "grpo"}))
+    with pytest.raises(ConfigError, match=words):
+        train(file)
+    assert not (tmp_path / "run").exists()
 
 
 def test_micro_batches_of_all_processes_are_all_rows() -> None:
@@ -123,7 +135,8 @@ def test_micro_batches_of_all_processes_are_all_rows() -> None:
             parts = micro_batches(places, size, count)
             owned = [Processes(rank, count).own(parts) for rank in range(count)]
             assert sorted(int(place) for own in owned for part in own for place in part) == list(places)
-            assert size is not None or all(len(own) == 1 for own in owned)
+            assert all(owned) and max(map(len, owned)) <= min(map(len, owned)) + 1
+            assert size is None or all(len(part) <= size for part in parts)
 
 
 def test_one_process_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +157,8 @@ def test_a_method_that_learns_in_one_process_is_told_to_be_started_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="'supervised' learns in one process, but was started as 2"):
+    with pytest.raises(ConfigError, match="'supervised' takes one process, but was started as 2"):
         train(QUICKSTART.parent / "embedded" / "supervised.yaml", [f"out={tmp_path / 'run'}"])
+    with pytest.raises(ConfigError, match="an ablation takes one process"):
+        ablate(QUICKSTART, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
