@@ -7,13 +7,13 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from rsw_rewards.contracts import Context, register
-from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, lpips_from_maps
+from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, Trunk, lpips_from_maps
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
 
@@ -23,6 +23,7 @@ MICRO_BATCH = 8
 HEADS_SHA256 = {
     "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
     "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    "squeeze": "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
 }
 """Of ``v0.1/<net>.pth`` of richzhang/PerceptualSimilarity, which the lpips package and torchmetrics ship unchanged."""
 
@@ -30,7 +31,7 @@ HEADS_SHA256 = {
 class LpipsConfig(PairedConfig):
     """Which network looks, and where its weights are."""
 
-    net: Literal["alex", "vgg"] = Field("alex", description="alex is what tables call LPIPS unless they say otherwise")
+    net: Trunk = Field("alex", description="alex is what tables call LPIPS unless they say otherwise")
     backbone: Path | None = Field(
         None,
         description="torchvision's weights of the network (file or folder); default: where torchvision keeps its downloads",
@@ -56,7 +57,7 @@ def _sha256(file: Path) -> str:
 
 
 def default_backbone(net: str) -> Path:
-    """Where torchvision keeps the weights of ``alex`` or ``vgg`` once it has downloaded them."""
+    """Where torchvision keeps the weights of a network once it has downloaded them."""
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints" / FILES[net]
@@ -90,8 +91,8 @@ class Lpips(Paired):
     worst = 2.0
     floor = 0.05
     card = paired_card(
-        summary="Distance of the forecast and the true future in the layers of AlexNet (key lpips) or VGG-16 (lpips_vgg) with the "
-        "published linear heads 0.1; other weights need a name (lpips_<name>). Each layer's map is averaged over the region, "
+        summary="Distance of the forecast and the true future in the layers of AlexNet (key lpips), VGG-16 (lpips_vgg) or SqueezeNet 1.1 "
+        "(lpips_squeeze) with the published linear heads 0.1; other weights need a name (lpips_<name>). Each layer's map is averaged over the region, "
         "a place of it counting by the share of its pixels that do.",
         range="[0, inf), 0 = equal, seldom above 1; an invalid output counts as 2. min_change is 0.05",
         transform="1 / (1 + 2 lpips): 0.5 at 0.5",
@@ -99,7 +100,7 @@ class Lpips(Paired):
         "within each layer rather than of an enlarged map. Pixels that do not count are of the truth's mean colour in both",
         gaming="features see farther than their pixels, so a region's number feels what lies just outside it. A copy is nearly "
         "perfect where little changes: use gain, or the inside of the mask. Adversarial texture lowers it; watch another metric",
-        cost="35 ms (alex) or 850 ms (vgg) for 256 x 256 on a CPU",
+        cost="35 ms (alex), 60 ms (squeeze) or 850 ms (vgg) for 256 x 256 on a CPU",
     )
 
     def setup(self, context: Context) -> None:

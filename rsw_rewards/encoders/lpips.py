@@ -15,15 +15,25 @@ from rsw_rewards.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-Trunk = Literal["alex", "vgg"]
+Trunk = Literal["alex", "vgg", "squeeze"]
 
-TAPS: dict[str, tuple[int, ...]] = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
+MODELS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
+"""What torchvision calls the networks."""
+TAPS: dict[str, tuple[int, ...]] = {
+    "alex": (1, 4, 7, 9, 11),
+    "vgg": (3, 8, 15, 22, 29),
+    "squeeze": (1, 4, 7, 9, 10, 11, 12),
+}
 """Layers of torchvision's ``features`` whose outputs are compared; richzhang/PerceptualSimilarity@pretrained_networks.py."""
-FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+FILES = {
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
 """What torchvision calls its weights of ImageNet."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """By which pixels in [-1, 1] are brought to the trunk's training distribution."""
-SMALLEST = {"alex": 31, "vgg": 16}
+SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}
 """Pixels on the shorter side below which the last layer has no output."""
 EPSILON = 1e-10
 
@@ -34,7 +44,7 @@ class LpipsNetwork:
     Args:
         trunk: torchvision's ``features``.
         heads: (C,) non-negative weights of the channels of each tapped layer.
-        net: ``alex`` (what published tables mean by LPIPS, unless they say otherwise) or ``vgg``.
+        net: ``alex`` (what published tables mean by LPIPS, unless they say otherwise), ``vgg`` or ``squeeze``.
         device: where it runs.
     """
 
@@ -57,7 +67,7 @@ class LpipsNetwork:
 
     @classmethod
     def from_files(cls, net: Trunk, backbone: Path, heads: Path | None = None, device: str = "cpu") -> LpipsNetwork:
-        """From torchvision's weights of AlexNet or VGG-16 and a file of linear heads.
+        """From torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1 and a file of linear heads.
 
         Args:
             net: which trunk.
@@ -183,14 +193,16 @@ def _trunk(net: str) -> Any:
     import torch
     import torchvision
 
-    made = torchvision.models.alexnet if net == "alex" else torchvision.models.vgg16
+    made = getattr(torchvision.models, MODELS[net])
     with torch.device("meta"):  # the classifier, nine tenths of the network, is never made
         layers = made(weights=None).features
     return layers[: TAPS[net][-1] + 1].to_empty(device="cpu")
 
 
 def _width(trunk: Any, tap: int) -> int:
-    """Channels of the convolution before a tapped activation."""
+    """Channels of a tapped activation: those of the convolution before it, or of the two that a module of SqueezeNet ends with."""
+    if hasattr(trunk[tap], "expand1x1"):
+        return int(trunk[tap].expand1x1.out_channels + trunk[tap].expand3x3.out_channels)
     return int(trunk[tap - 1].out_channels)
 
 

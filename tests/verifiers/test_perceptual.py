@@ -206,7 +206,7 @@ def test_an_evaluation_without_weights_goes_on_and_says_why(tmp_path: Path) -> N
     assert found["lpips"]["value"] is None and "alexnet-owt-7be5be79.pth" in found["lpips"]["reason"]
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg"])
+@pytest.mark.parametrize("net", networks.MODELS)
 def test_the_heads_that_torchmetrics_ships_are_the_published_ones(net: str) -> None:
     heads = perceptual.default_heads(net)
     assert heads is not None and perceptual._sha256(heads) == perceptual.HEADS_SHA256[net]
