@@ -110,6 +110,12 @@ def test_micro_batches_and_reused_generations_resume_exactly(tmp_path: Path) -> 
     assert same(run(tmp_path / "part", resume=True, **changes), whole)
 
 
+def test_micro_batches_add_up_to_the_whole_update(whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    parts = run(tmp_path, grpo={"micro_batch": 4})
+    for name, tensor in whole[1].items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-5, atol=1e-5)
+
+
 def test_the_kl_term_holds_on_to_the_start(whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     held = run(tmp_path, grpo={"beta": 5.0})
     kl = [row["kl"] for row in log(tmp_path)]
