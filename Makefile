@@ -18,7 +18,7 @@ quickstart: install
 	$(BIN)/rsw train configs/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

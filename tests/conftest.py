@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
 
 # How long an example takes says nothing about the code where cores are shared.
