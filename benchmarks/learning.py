@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from rsw_rewards.evaluation.statistics import Estimate
-from rsw_rewards.training.ablation import over_seeds
+from rsw_rewards.training.ablation.effects import over_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 SQUARES = f"{ROOT / 'tests/training/squares.py'}:squares"

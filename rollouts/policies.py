@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.contracts import resolve_object
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.images import ImageRef, content_hash, read_rgb
+from rsw_rewards.plugins import resolve_object
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.samples import Output, Task, TokenTrace
 

@@ -436,7 +436,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), smoke: bool = False) 
     if isinstance(rubric, str):
         beside = Path(path).parent / rubric
         content["rubric"] = read_yaml(beside if beside.exists() else Path(rubric))
-    from rsw_rewards.contracts import resolve_object
+    from rsw_rewards.plugins import resolve_object
 
     return validated(resolve_object(METHODS[method], "configuration"), content, str(path))
 

@@ -1,20 +1,16 @@
-"""The contracts between the engine and everything that is plugged into it: Verifier, Metric, Batch, and how names are resolved."""
+"""The contracts between the engine and everything that is plugged into it: Verifier, Metric, Batch, and how verifiers are found."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import json
 import pkgutil
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +18,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.plugins import resolve_object, user_file
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
 
@@ -182,10 +179,6 @@ class SumMetric:
         return compute_additive(self, rows, stats, weight)
 
 
-_USER_PREFIX = "rsw_user_"
-"""How modules are named that a user gave as a file."""
-
-
 class NoConfig(BaseModel):
     """The configuration of a verifier that has nothing to configure."""
 
@@ -262,9 +255,8 @@ class Verifier(ABC):
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that change with the name, the configuration, and the text of a file that a user named."""
-        module = sys.modules.get(type(self).__module__)
-        file = getattr(module, "__file__", None) if type(self).__module__.startswith(_USER_PREFIX) else None
-        source = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
+        file = user_file(type(self).__module__)
+        source = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
         payload = {"name": self.name, "config": self.config.model_dump(mode="json"), "source": source}
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -365,51 +357,6 @@ def verifier(
         return type(label, (FunctionVerifier,), members)
 
     return wrap
-
-
-def load_file(path: Path) -> ModuleType:
-    """Import a Python file that a user names, so that Ray workers get its contents by value rather than by import.
-
-    Raises:
-        ConfigError: the file does not exist or fails to import.
-    """
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise ConfigError(f"the file {path} does not exist")
-    name = f"{_USER_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(module)
-    return module
-
-
-def resolve_object(name: str, what: str = "object") -> Any:
-    """The object that ``pkg.mod:obj`` or ``file.py:obj`` names. Raises :class:`ConfigError`."""
-    place, _, attribute = name.rpartition(":")
-    if not place:
-        raise ConfigError(f"{name!r} names no {what}; write pkg.mod:name or file.py:name")
-    if place.endswith(".py"):
-        module = load_file(Path(place))
-    else:
-        try:
-            module = importlib.import_module(place)
-        except ImportError as error:
-            raise ConfigError(f"the {what} {name!r} cannot be imported: {error}") from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        raise ConfigError(f"{place} has no {attribute!r} (wanted as a {what})") from None
 
 
 def _load_built_in() -> None:

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from typing import Any
 
+from rsw_rewards.calls import Failure, guarded, parts, weights_of
 from rsw_rewards.cluster import ensure_ray, require_gpus
 from rsw_rewards.contracts import Batch, Context, Verifier
 from rsw_rewards.errors import ConfigError, RswError, RunStopped
 from rsw_rewards.rubric import Component
-from rsw_rewards.scorer import Failure, guarded, parts, weights_of
 from rsw_rewards.scores import Score, Status
 
 DEATHS = 2

@@ -343,7 +343,7 @@ def test_a_large_set_settles_between_its_parts() -> None:
 def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> None:
     from types import SimpleNamespace
 
-    from rsw_rewards.scorer import weights_of
+    from rsw_rewards.calls import weights_of
 
     one = SimpleNamespace(detector=SimpleNamespace(name="mine", weights_sha256="ab" * 32))
     two = SimpleNamespace(network=SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32))
@@ -356,10 +356,10 @@ def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> No
 def test_a_scoring_process_settles_after_every_batch() -> None:
     from types import SimpleNamespace
 
+    from rsw_rewards.calls import Failure
     from rsw_rewards.contracts import Batch, Context
     from rsw_rewards.features import KEPT_HASHES
     from rsw_rewards.samples import Output, Sample, Task
-    from rsw_rewards.scorer import Failure
     from rsw_rewards.scores import Score
     from rsw_rewards.scoring_actors import _Scorer
 

@@ -41,7 +41,7 @@ def data_from(
     ] = None,
 ) -> None:
     """Write samples.jsonl from a data set in its own layout; imagery stays where it is."""
-    from rsw_rewards.data.adapter import resolve_adapter
+    from rsw_rewards.data.registry import resolve_adapter
     from rsw_rewards.errors import ConfigError
 
     try:
@@ -59,7 +59,7 @@ def data_adapters(as_json: Json = False) -> None:
     import importlib
     import inspect
 
-    from rsw_rewards.data.adapter import ADAPTERS
+    from rsw_rewards.data.registry import ADAPTERS
 
     rows = []
     for name, place in sorted(ADAPTERS.items()):

@@ -1,4 +1,4 @@
-"""What every data adapter returns, and how the ``rsw data from NAME`` command finds one. Adapters write records, never imagery."""
+"""What every data adapter is, writes and returns: records, never imagery."""
 
 from __future__ import annotations
 
@@ -8,18 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rsw_rewards.contracts import resolve_object
-from rsw_rewards.errors import ConfigError, InputError
-
-ADAPTERS: Mapping[str, str] = {
-    name: f"rsw_rewards.data.{name.replace('-', '_')}:convert"
-    for name in (
-        "cdvqa", "changechat-105k", "disaster-m3", "era", "levir-cc", "levir-cd", "levir-mci", "qag-360k",
-        "mhn-rsicd", "ndvi-series", "raster-pairs", "refsegrs", "rrsis-d", "rsicd", "rsvqa-hr", "rsvqa-lr", "s2looking", "second", "second-cc",
-        "whu-cd", "xbd",
-    )
-}  # fmt: skip
-"""Adapter name -> ``module:function``, imported only when asked for: the module is the name with underscores."""
+from rsw_rewards.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +40,6 @@ class Adapter(Protocol):
             InputError: the layout does not fit; the sentence says what was expected where.
         """
         ...
-
-
-def resolve_adapter(name: str) -> Adapter:
-    """The ``convert`` function of a named adapter, or the one that ``module:function`` or ``file.py:function`` names.
-
-    ``hf:NAME`` stands for a Hugging Face data set, whose columns its options name.
-
-    Raises:
-        ConfigError: no adapter of that name, or it cannot be imported.
-    """
-    if name.startswith("hf:"):
-        from rsw_rewards.data.huggingface import adapter as named
-
-        return named(name.removeprefix("hf:"))
-    if name not in ADAPTERS and ":" not in name:
-        raise ConfigError(f"no adapter is named {name!r}; known are {', '.join(sorted(ADAPTERS))}, hf:NAME")
-    adapter: Adapter = resolve_object(ADAPTERS.get(name, name), "adapter")
-    return adapter
 
 
 def write_samples(out: Path, records: Iterable[Mapping[str, Any]], what: str) -> tuple[int, Path]:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.contracts import resolve_object
-from rsw_rewards.data.adapter import resolve_adapter
 from rsw_rewards.data.raster_specs import expand
+from rsw_rewards.data.registry import resolve_adapter
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.plugins import resolve_object
 from rsw_rewards.samples import Sample, load_samples
 
 IN_MEMORY: Mapping[str, str] = {"raster-pairs": "rsw_rewards.data.raster_pairs:load"}

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel
 
 from rsw_rewards.config import ExperimentConfig, load_config, read_yaml
-from rsw_rewards.contracts import resolve_object
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.plugins import resolve_object
 from rsw_rewards.training.processes import check_one_process, join, launched
 
 TRAINERS: Mapping[str, str] = {

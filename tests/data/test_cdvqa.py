@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY, convert
+from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.images import write_png
 from rsw_rewards.samples import Task, load_samples

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsw_rewards.data.adapter import Conversion, resolve_adapter
+from rsw_rewards.data.adapter import Conversion
+from rsw_rewards.data.registry import resolve_adapter
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.images import read_mask, write_png
 from rsw_rewards.samples import Sample, Task, load_samples

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from rsw_rewards.config import PpoRunConfig
-from rsw_rewards.contracts import Batch, load_file
+from rsw_rewards.contracts import Batch
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import RunStopped
 from rsw_rewards.images import ImageRef
+from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policies import TokenWorldModelPolicy, build_policy
 from rsw_rewards.rollouts.policy import Policy, Request

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rsw_rewards.contracts import load_file
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.policy import Policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import pack_weights, unpack_weights

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from rsw_rewards.contracts import load_file
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.images import ImageRef
+from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.pool import RolloutPool

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rsw_rewards.contracts import load_file, verifier
+from rsw_rewards.contracts import verifier
 from rsw_rewards.images import ImageRef
+from rsw_rewards.plugins import load_file
 from rsw_rewards.samples import Output, Sample
 
 toy_data = load_file(Path(__file__).parent / "toy_lm.py").toy_data

@@ -11,21 +11,10 @@ from rsw_rewards.config import ExperimentConfig, RunConfig, load_config, validat
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.statistics import Estimate
 from rsw_rewards.rubric import parse_rubric
-from rsw_rewards.training.ablation import (
-    FULL,
-    Ablation,
-    Effect,
-    Trained,
-    Variant,
-    _effect,
-    ablate,
-    configured,
-    fitting,
-    method,
-    over_seeds,
-    variants,
-)
-from rsw_rewards.training.ablation_page import page, sentences, table
+from rsw_rewards.training.ablation.effects import Ablation, Effect, Trained, _effect, over_seeds
+from rsw_rewards.training.ablation.page import page, sentences, table
+from rsw_rewards.training.ablation.run import ablate, fitting
+from rsw_rewards.training.ablation.variants import FULL, Variant, configured, method, variants
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 RUBRIC = parse_rubric(

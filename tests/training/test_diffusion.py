@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import load_config
-from rsw_rewards.contracts import load_file
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.images import ImageRef
+from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policy import Request

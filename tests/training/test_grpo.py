@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import RunConfig
-from rsw_rewards.contracts import Batch, load_file
+from rsw_rewards.contracts import Batch
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rubric import load_rubric, rewards
 from rsw_rewards.samples import load_outputs, load_samples

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import PpoConfig, PpoRunConfig, load_config
-from rsw_rewards.contracts import load_file
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.training.ablation import ablate
+from rsw_rewards.training.ablation.run import ablate
 from rsw_rewards.training.processes import ALONE, Processes, join, micro_batches
 from rsw_rewards.training.run import train
 from tests.training import test_diffusion, test_grpo, test_ppo

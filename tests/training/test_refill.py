@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import PpoRunConfig, RunConfig
-from rsw_rewards.contracts import load_file, resolve
+from rsw_rewards.contracts import resolve
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.samples import Output, Sample, Task, load_samples
 from rsw_rewards.scores import ScoreTable, Status

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsw_rewards.contracts import resolve_object
 from rsw_rewards.data.importers.matching import match
 from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.plugins import resolve_object
 from rsw_rewards.samples import Problem, Sample, output_to_json, write_jsonl
 
 IMPORTERS: Mapping[str, str] = {

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.report import number
-
-if TYPE_CHECKING:
-    from rsw_rewards.training.ablation import Ablation, Effect
+from rsw_rewards.training.ablation.effects import Ablation, Effect
 
 
 def _interval(effect: Effect) -> str:
