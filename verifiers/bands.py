@@ -174,34 +174,75 @@ def read_band_forecast(output: Output, truth: BandTruth) -> np.ndarray:
     forecast = stored_bands(output.forecast)
     if forecast.shape != truth.future.shape:
         raise ImageError(f"the forecast is {_size(forecast)}, the true future {_size(truth.future)}")
-    _check_numbers(forecast, truth)
-    grid = None if truth.grid is None else _grid(output.forecast)
-    if grid is not None and truth.grid is not None:
-        if grid.crs != truth.grid.crs:
-            raise ImageError(f"the forecast is in {grid.crs}, the sample in {truth.grid.crs}")
-        offset = grid_offset(truth.grid, grid, *truth.valid.shape)
-        if offset > GRID_TOLERANCE_PX:
-            raise ImageError(f"a corner of the forecast lies {offset:.3g} pixels from that of the sample")
+    check_numbers(forecast, truth.future, truth.valid)
+    check_place(output.forecast, truth.grid, truth.valid.shape)
     return forecast
 
 
 FRACTION = 2.0
 """Numbers up to this are taken for reflectance itself, larger ones for reflectance times a scale."""
+FEW = 0.01
+"""Share of the numbers that may lie beyond :data:`FRACTION` in a raster of reflectance: glints, and a forecast's own outliers."""
 
 
-def _check_numbers(forecast: np.ndarray, truth: BandTruth) -> None:
-    """Raise :class:`ImageError` for a forecast on another scale of values than the true future, as its type or its numbers tell."""
-    kinds = forecast.dtype.kind, truth.future.dtype.kind
-    other = "f" not in kinds and forecast.dtype.itemsize != truth.future.dtype.itemsize
-    if not other and ("f" in kinds) and kinds != ("f", "f"):
+def check_numbers(forecast: np.ndarray, future: np.ndarray, valid: np.ndarray) -> None:
+    """Raise :class:`ImageError` for a forecast on another scale of values than the true future, as its type or its numbers tell.
+
+    Integers may be stored in a wider type than the future's; in one of 8 bits, where the future has more, they are another scale.
+
+    Args:
+        forecast: (H, W, C) as stored; it may hold NaN.
+        future: (H, W, C) as stored.
+        valid: (H, W) bool, pixels that count.
+    """
+    made, true = forecast[valid], future[valid]
+    if made.dtype.kind == "f" or true.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            large = [(np.abs(pixels[truth.valid]) > FRACTION).any() for pixels in (forecast, truth.future)]
-        other = bool(large[0] != large[1])
+            large = [
+                bool((np.abs(pixels) > FRACTION).mean() > FEW) if pixels.size else False for pixels in (made, true)
+            ]
+        other = large[0] != large[1]
+    else:
+        limits = np.iinfo(true.dtype)
+        other = made.dtype.itemsize == 1 < true.dtype.itemsize
+        other |= bool(made.size) and (int(made.min()) < limits.min or int(made.max()) > limits.max)
     if other:
         raise ImageError(
-            f"the forecast holds {forecast.dtype} values, the true future {truth.future.dtype} ones on another scale; write the forecast"
+            f"the forecast holds {forecast.dtype} values, the true future {future.dtype} ones on another scale; write the forecast"
             " in the numbers of the sample"
         )
+
+
+def check_place(forecast: ImageRef, grid: Georeference | None, shape: tuple[int, ...]) -> None:
+    """Raise :class:`ImageError` for a georeferenced forecast that lies elsewhere than ``grid``; ``shape`` is (H, W)."""
+    own = None if grid is None else _grid(forecast)
+    if own is None or grid is None:
+        return
+    if own.crs != grid.crs:
+        raise ImageError(f"the forecast is in {own.crs}, the sample in {grid.crs}")
+    offset = grid_offset(grid, own, *shape)
+    if offset > GRID_TOLERANCE_PX:
+        raise ImageError(f"a corner of the forecast lies {offset:.3g} pixels from that of the sample")
+
+
+def check_raster(forecast: ImageRef, future: ImageRef, valid: np.ndarray | None) -> None:
+    """Raise :class:`ImageError` for a forecast raster that cannot be shown as the true future is.
+
+    It has holes where pixels count (a stretch would draw them black), another number of bands, numbers on another scale, or lies
+    elsewhere.
+
+    Args:
+        forecast, future: rasters of one height and width.
+        valid: (H, W) bool, pixels that count; None for all.
+    """
+    made, true = stored_bands(forecast), stored_bands(future)
+    if made.shape != true.shape:
+        raise ImageError(f"the forecast is {_size(made)}, the true future {_size(true)}")
+    counted = np.ones(made.shape[:2], dtype=bool) if valid is None else valid
+    if made.dtype.kind == "f" and (holes := int((counted & ~np.isfinite(made).all(axis=-1)).sum())):
+        raise ImageError(f"the forecast has no number at {holes} of {int(counted.sum())} pixels that count")
+    check_numbers(made, true, counted)
+    check_place(forecast, _grid(future), counted.shape)
 
 
 def _grid(image: ImageRef) -> Georeference | None:

@@ -17,7 +17,7 @@ from rsw_rewards.features import FeatureBank
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.scores import Score
-from rsw_rewards.verifiers.shown import as_future, counted, covered, in_bands, lacking_bands, one_colour
+from rsw_rewards.verifiers.shown import counted, covered, forecast_shown, in_bands, lacking_bands, one_colour
 
 Region = Literal["all", "inside", "outside"]
 
@@ -140,10 +140,7 @@ def read_forecast(bank: FeatureBank, output: Output, truth: Truth) -> np.ndarray
     """
     if output.forecast is None:
         raise ImageError("the output holds no image")
-    forecast = bank.rgb(in_bands(as_future(output.forecast, truth.source), truth.bands))
-    if forecast.shape != truth.future.shape:
-        raise ImageError(f"the forecast is {_size(forecast)} pixels, the true future {_size(truth.future)}")
-    return forecast
+    return bank.rgb(forecast_shown(bank, output.forecast, truth.source, truth.valid, truth.bands))
 
 
 def read_pair(bank: FeatureBank, sample: Sample, output: Output, before: bool = False) -> Pair | Score:

@@ -18,7 +18,7 @@ from rsw_rewards.features import FeatureBank
 from rsw_rewards.images import ImageError, ImageRef, content_hash
 from rsw_rewards.samples import Sample
 from rsw_rewards.scores import Score
-from rsw_rewards.verifiers.bands import without_clouds
+from rsw_rewards.verifiers.bands import check_raster, without_clouds
 
 READS = (
     " A raster is read in the bands and numbers that its record shows (bands, stretch), or in those that the encoder's name maps"
@@ -45,6 +45,41 @@ def as_future(image: ImageRef, future: ImageRef | None) -> ImageRef:
         if (true.dtype, true.shape[2:]) != (drawn.dtype, drawn.shape[2:]):
             return replace(image, bands=None, stretch=None)
     return replace(image, bands=future.bands, stretch=future.stretch)
+
+
+def forecast_shown(
+    bank: FeatureBank,
+    image: ImageRef,
+    future: ImageRef | None,
+    valid: np.ndarray | None,
+    bands: tuple[int, ...] | None = None,
+) -> ImageRef:
+    """A forecast with the bands and the stretch that it is looked at with.
+
+    Args:
+        bank: what decodes.
+        image: the forecast as the output names it.
+        future: the true future, as which a raster is shown; None where there is none to hold it against.
+        valid: (H, W) bool, pixels that count; None for all.
+        bands: those that an encoder maps, in place of the ones shown.
+
+    Raises:
+        ImageError: it cannot be read or shown, has another size than the true future, or is a raster that
+            :func:`rsw_rewards.verifiers.bands.check_raster` refuses.
+    """
+    drawn = as_future(image, future)
+    shown = in_bands(drawn, bands)
+    picture = bank.rgb(shown)
+    if future is None:
+        return shown
+    true = bank.rgb(in_bands(future, bands))
+    if picture.shape != true.shape:
+        raise ImageError(
+            f"the forecast is {picture.shape[1]} x {picture.shape[0]} pixels, the true future {true.shape[1]} x {true.shape[0]}"
+        )
+    if drawn.is_mapped and future.is_mapped:
+        check_raster(drawn, future, valid)
+    return shown
 
 
 def lacking_bands(image: ImageRef, bands: tuple[int, ...] | None) -> Score | None:
@@ -106,15 +141,17 @@ class Showing:
 
     def given(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
         """An image of the sample as the encoder sees it, its band mapping applied. Raises :class:`ImageError`."""
-        image = in_bands(image, self.bands)
+        return self._covered(bank, in_bands(image, self.bands))
+
+    def drawn(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
+        """A forecast as the encoder sees it. Raises :class:`ImageError`; see :func:`forecast_shown`."""
+        return self._covered(bank, forecast_shown(bank, image, self.future, self.valid, self.bands))
+
+    def _covered(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
         if self.valid is None:
             return image
         pixels = covered(bank.rgb(image), self.valid, self.colour)
         return ImageRef(array=pixels, sha256=content_hash(pixels))
-
-    def drawn(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
-        """A forecast as the encoder sees it. Raises :class:`ImageError`."""
-        return self.given(bank, as_future(image, self.future))
 
 
 def read_showing(bank: FeatureBank, sample: Sample, bands: tuple[int, ...] | None = None) -> Showing | Score:

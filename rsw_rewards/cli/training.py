@@ -94,8 +94,8 @@ def ablate(
     from dataclasses import asdict
 
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.training.ablation.run import ablate as run
     from rsw_rewards.training.ablation.page import table
+    from rsw_rewards.training.ablation.run import ablate as run
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]

@@ -117,6 +117,7 @@ def test_predictions_are_shown_as_the_future_is(folder: Path, tmp_path: Path) ->
         assert row["spectral_direction"].value is None or row["spectral_direction"].status in ("ok", "not_applicable")
     for row in (reflectance, eight):
         assert row["spectral_direction"].status in ("invalid_output", "not_applicable")
+        assert row["gain_over_copy"].status == "invalid_output" and "another scale" in row["gain_over_copy"].reason
     assert rgb["gain_over_copy"].value == 1.0 and rgb["spectral_direction"].status in (
         "invalid_output",
         "not_applicable",
@@ -131,6 +132,31 @@ def test_a_forecast_on_another_scale_is_refused_in_a_sentence(folder: Path) -> N
             "spectral_direction"
         ]
         assert row.status == "invalid_output" and "another scale" in row.reason and "uint16" in row.reason
+
+
+def test_integers_of_a_wider_type_are_the_same_numbers(folder: Path) -> None:
+    one = load(folder, tile=None)[0]
+    true = one.reference["images"][0].pixels()
+    for kind in (np.int32, np.int64, np.uint32):
+        row = scored(one, Output(one.id, image=type(one.images[0])(array=true.astype(kind))), "gain_over_copy")
+        assert row["gain_over_copy"].value == 1.0
+    beyond = true.astype(np.int64) * 100
+    row = scored(one, Output(one.id, image=type(one.images[0])(array=beyond)), "gain_over_copy")
+    assert row["gain_over_copy"].status == "invalid_output"
+
+
+def test_a_raster_with_holes_is_no_dark_picture(folder: Path) -> None:
+    """Shown between two numbers, NaN would be black, which beats a copy where the future is dark."""
+    one = load(folder, tile=None)[0]
+    true = one.reference["images"][0].pixels().astype(np.float64)
+    for pixels in (
+        np.full_like(true, np.nan),
+        np.full_like(true, -np.inf),
+        np.where(np.arange(true.size).reshape(true.shape) % 97, true, np.nan),
+    ):
+        row = scored(one, Output(one.id, image=type(one.images[0])(array=pixels)), "gain_over_copy", "clip_score")
+        for score in row.values():
+            assert score.status == "invalid_output" and "has no number at" in score.reason
 
 
 def test_haze_is_taken_off_the_stored_numbers(tmp_path: Path) -> None:

@@ -211,6 +211,17 @@ def test_a_picture_stands_beside_a_raster_as_it_is() -> None:
     assert as_future(picture, small).bands == RED_GREEN_BLUE
 
 
+@pytest.mark.parametrize(("name", "config"), CASES, ids=lambda item: item if isinstance(item, str) else "")
+def test_a_forecast_of_another_size_is_invalid_to_all(name: str, config: dict[str, Any]) -> None:
+    pairs = [scene(k, np.zeros((SIDE, SIDE), bool), None, "valid", bands=False) for k in range(4)]
+    one, output = pairs[0]
+    assert output.image is not None
+    pairs[0] = (one, Output(one.id, image=ImageRef(array=output.image.pixels()[1:])))
+    found = scores(name, config, pairs)
+    assert found[0].status is Status.INVALID_OUTPUT and f"{SIDE} x {SIDE - 1}" in found[0].reason
+    assert all(score.status is Status.OK for score in found[1:])
+
+
 def test_masks_that_do_not_fit_are_errors_of_the_data() -> None:
     before, after, _ = built(1, SIDE)
     for key in ("valid", "clouds"):
