@@ -13,7 +13,7 @@ from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.images import ImageRef, content_hash, read_rgb
 from rsw_rewards.plugins import resolve_object
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output, Task, TokenTrace
+from rsw_rewards.samples import Output, Sample, Task, TokenTrace
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +121,12 @@ class TokenWorldModelPolicy(Policy):
     def pad_id(self) -> int:
         """Token that fills rows up."""
         return self.world.vocabulary.pad
+
+    def longest(self, sample: Sample) -> int:
+        """Most tokens that a completion may have, its end among them."""
+        from rsw_rewards.rollouts.token_world_model import MAX_ANSWER_TOKENS
+
+        return self.model.config.grid_codes + 1 if sample.task is Task.FORECAST else MAX_ANSWER_TOKENS
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         self.model.load_state_dict(weights)

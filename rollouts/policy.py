@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.contracts import ALL_TASKS
+from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.samples import Output, Sample, Task
 
 if TYPE_CHECKING:
@@ -57,3 +58,16 @@ class Policy(ABC):
     def describe(self) -> dict[str, Any]:
         """What a report says of the policy: name, source of its weights, settings."""
         return {"name": self.name}
+
+
+def set_up(policy: Policy, device: str = "cpu", threads: int = 1) -> None:
+    """:meth:`Policy.setup`, whose errors become a sentence. Raises :class:`RswError`."""
+    try:
+        policy.setup(device, threads)
+    except RswError:
+        raise
+    except Exception as error:  # a setting of the wrong type, a device that is not there, weights of another model
+        said = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ConfigError(
+            f"the policy {policy.name!r} cannot be set up on {device!r}: {type(error).__name__}: {said}"
+        ) from error

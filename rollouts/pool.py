@@ -17,7 +17,7 @@ import numpy as np
 
 from rsw_rewards.errors import InputError, RswError, RunStopped
 from rsw_rewards.images import ImageRef, content_hash
-from rsw_rewards.rollouts.policy import Policy, Request, request_seed
+from rsw_rewards.rollouts.policy import Policy, Request, request_seed, set_up
 from rsw_rewards.rollouts.weights import pack_weights, unpack_weights
 from rsw_rewards.samples import Output, Sample
 
@@ -53,7 +53,7 @@ class _Replica:
 
     def setup(self, device: str, threads: int) -> None:
         """Load the policy. Apart from ``__init__``, whose errors Ray reports without their cause."""
-        self.policy.setup(device, threads)
+        set_up(self.policy, device, threads)
 
     def load(self, packed: Mapping[str, Any], version: int) -> None:
         """Take weights out of the object store; what is read there is shared and read-only, so it is copied."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rsw_rewards.training.vision_language import ConversationView
 
 _PLACE = re.compile(r"\{(prompt|vocabulary)\}")
+_NAMED = re.compile(r"\{([a-z_]+)\}")
 _NOT_TEXT = re.compile(r"(image|video|vision|audio|boi|eoi).*token_(id|index)$")
 """Names under which configurations and processors keep the tokens that stand for pixels or sound, or enclose them."""
 
@@ -82,6 +83,15 @@ class VisionLanguageModel(Policy):
     ) -> None:
         if max_new_tokens < 1:
             raise ConfigError(f"{self.name}: 'max_new_tokens' must be 1 or more, not {max_new_tokens}")
+        if alien := sorted({place[1] for place in _NAMED.finditer(template)} - {"prompt", "vocabulary"}):
+            raise ConfigError(
+                f"{self.name}: 'template' names {{{alien[0]}}}, which no sample has; it may name {{prompt}} and {{vocabulary}}"
+            )
+        if dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ConfigError(f"{self.name}: 'dtype' is {dtype!r}; it must be auto, float32, bfloat16 or float16")
+        for key, limit in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+            if limit is not None and (not isinstance(limit, int) or limit < 1):
+                raise ConfigError(f"{self.name}: {key!r} must be a whole number of 1 or more, not {limit!r}")
         try:
             self.lora = None if lora is None else LoraConfig.model_validate(dict(lora))
         except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -63,8 +64,19 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a folder that is a file, no permission, a full disk
-        if debug or error.filename is None:
+    except Exception as error:
+        if debug or (said := _of_the_disk(error)) is None:
             raise
-        typer.echo(f"rsw: {error.filename}: {error.strerror}", err=True)
+        typer.echo(f"rsw: {said}", err=True)
         sys.exit(2)
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """What to say of an error of the file system: a folder that is a file, no permission, a full disk; None for other errors."""
+    # torch and safetensors say in errors of their own that they could not write.
+    full = ("No space left on device", "PytorchStreamWriter", "inline_container")
+    if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in full):
+        return "the disk is full; free space, and go on with --resume DIR where a run was cut off"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None

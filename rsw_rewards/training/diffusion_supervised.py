@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from rsw_rewards.config import DataSpec, Strict
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.policy import set_up
 from rsw_rewards.samples import Sample, Task
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def train(config: DiffusionSupervisedConfig) -> None:
     samples = [sample for sample in load_source(config.train, config.seed, "train") if sample.task is Task.FORECAST]
     if not samples:
         raise InputError("train: there is no forecast among the samples")
-    policy.setup(device, config.threads or torch.get_num_threads())
+    set_up(policy, device, config.threads or torch.get_num_threads())
     losses: list[float] = []
     for loss in fit(
         policy,

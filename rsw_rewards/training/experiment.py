@@ -16,6 +16,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.features import FeatureBank
 from rsw_rewards.images import ImageError, ImageRef
 from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.policy import set_up
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.rubric import Rubric, parse_rubric
@@ -34,6 +35,7 @@ from rsw_rewards.training.learner import Trainable
 from rsw_rewards.training.placement import check_placement
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.rollouts import Rollouts
+from rsw_rewards.training.run_folder import check_inputs
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
 from rsw_rewards.training.sources import load_source
@@ -171,6 +173,7 @@ def train_with_rewards(
     samples = load_source(config.train, config.seed, "train")
     share = shares(samples, asked.prompts, asked.mix)
     samples = [sample for sample in samples if str(sample.task) in share]
+    _check_learnable(config, rubric, samples)
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
     if not processes.first:
@@ -185,6 +188,8 @@ def train_with_rewards(
     check_placement(config, rubric)
     checkpoint = last_complete(config.out / "checkpoints") if resume else None
     with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
+        held = heldout.samples if heldout is not None else []
+        check_inputs(config.out, {"train": samples, "heldout": held}, scorer.by_name)
         before = _measured(heldout, pool, "before", config)
         processes.share(checkpoint)
         policy = learn(
@@ -200,13 +205,44 @@ def train_with_rewards(
     return config.out / "final"
 
 
+def _check_learnable(config: ExperimentConfig, rubric: Rubric, samples: Sequence[Sample]) -> None:
+    """Raise :class:`ConfigError` for a run in which nothing, or not what was meant, could be learnt."""
+    if not any(component.weight > 0 for component in rubric.components):
+        raise ConfigError("rubric: no component has a weight above 0, so there is no reward to learn from")
+    if rubric.combine == "normalize_each" and config.generation.group == 1:
+        raise ConfigError(
+            "rubric: 'normalize_each' compares the rollouts of a prompt, and with a group of 1 every reward is 0; set 'group' to 2 or"
+            " more, or 'combine' to weighted_sum"
+        )
+    policy = build_policy(config.policy)
+    if alien := sorted({str(sample.task) for sample in samples if sample.task not in policy.tasks}):
+        raise ConfigError(
+            f"train: there are samples of {alien[0]}, which the policy {policy.name!r} cannot do; leave the task out by the 'mix' of"
+            f" the method's section (it does {', '.join(sorted(map(str, policy.tasks)))})"
+        )
+
+
 def trainable(config: ExperimentConfig) -> Trainable:
     """The policy with its starting weights, on the CPU. Raises :class:`ConfigError` for one that cannot be trained."""
     policy = build_policy(config.policy)
     if not policy.trainable:
         raise ConfigError(f"the policy {policy.name!r} cannot be trained")
-    policy.setup("cpu", torch.get_num_threads())
+    set_up(policy, "cpu", torch.get_num_threads())
     return cast(Trainable, policy)
+
+
+def trainable_by_tokens(config: ExperimentConfig) -> Trainable:
+    """The same for methods that learn from tokens. Raises :class:`ConfigError` for a policy that lacks what they need."""
+    policy = trainable(config)
+    lacks = [name for name in ("model", "eos_id", "pad_id", "save") if not hasattr(policy, name)]
+    if not lacks and not hasattr(policy.model, "get_output_embeddings"):
+        lacks = ["model.get_output_embeddings"]
+    if lacks:
+        raise ConfigError(
+            f"the policy {getattr(policy, 'name', '')!r} cannot be trained by tokens, it has no {lacks[0]!r}; docs/training.md says what a policy needs,"
+            " and method 'flow_grpo' trains diffusion forecasters"
+        )
+    return policy
 
 
 def _report(

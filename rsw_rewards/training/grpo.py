@@ -13,7 +13,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rubric import Rubric, parse_rubric
 from rsw_rewards.training.checkpoints import CompleteCheckpoint, engine_state
-from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable
+from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens
 from rsw_rewards.training.learner import (
     RolloutFunction,
     TokenView,
@@ -43,7 +43,7 @@ def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = A
 
 def _learn(config: RunConfig, setting: Setting) -> Trainable:
     """The GRPO steps; returns the trained policy."""
-    policy = trainable(config)
+    policy = trainable_by_tokens(config)
     log = setting.log(config)
     rollouts = setting.rollouts(config, log, policy.eos_id)
     view = trainer_view(policy, setting.samples)
@@ -67,7 +67,7 @@ def _learn(config: RunConfig, setting: Setting) -> Trainable:
 
 def _follow(config: RunConfig, course: Course) -> None:
     """The GRPO steps in a process beside the first one."""
-    policy = trainable(config)
+    policy = trainable_by_tokens(config)
     view = trainer_view(policy, course.samples)
     made = following_rollouts(view, course.processes)
     _steps(config, course, policy, view, made, [CompleteCheckpoint(dict, course.processes)])
@@ -86,6 +86,7 @@ def _steps(
         policy,
         grpo,
         seed=config.seed,
+        samples=course.samples,
         prompts=prompt_order(course.samples, -(-grpo.steps // grpo.boundary), course.share, config.seed),
         rollouts=rollouts,
         view=view,

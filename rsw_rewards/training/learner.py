@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from rsw_rewards.config import GrpoConfig
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.rollouts.weights import base_model, has_adapters
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.processes import ALONE, Processes
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 
 RolloutFunction = Callable[[list[Any], "GRPOTrainer"], dict[str, Any]]
 
-_DECIDED = frozenset({"beta", "use_vllm", "steps_per_generation", "num_train_epochs", "do_eval", "eval_strategy"})
+_DECIDED = frozenset({
+    "beta", "use_vllm", "steps_per_generation", "num_train_epochs", "do_eval", "eval_strategy", "reward_weights",
+    "load_best_model_at_end", "push_to_hub", "resume_from_checkpoint",
+})  # fmt: skip
 """Arguments of TRL that this module sets apart from its table, or that would undo what it relies on."""
 
 _IMPOSSIBLE = -1e4
@@ -98,6 +103,7 @@ class TokenView:
         padding.
         """
         eos = self.policy.eos_id
+        check_tokens(outputs)
         traces = [
             ([eos], [eos])
             if output.tokens is None or not output.tokens.completion_ids or not output.tokens.prompt_ids
@@ -114,6 +120,16 @@ class TokenView:
             "env_mask": [[0] * len(prompt[cut:]) + [1] * len(completion) for prompt, completion in traces],
             "logprobs": None,  # on-policy: the learner's own are those of the sampler
         }
+
+
+def check_tokens(outputs: Sequence[Output]) -> None:
+    """Raise :class:`ConfigError` for outputs none of which has the tokens it was sampled as, though they are fine otherwise."""
+    fine = [output for output in outputs if output.invalid is None and output.lost is None]
+    if fine and all(output.tokens is None for output in fine):
+        raise ConfigError(
+            "the policy's outputs have no 'tokens' (prompt_ids, completion_ids, logprobs), so nothing can be learnt from them; see"
+            " 'A policy of your own' in docs/training.md"
+        )
 
 
 def trainer_view(policy: Trainable, samples: Sequence[Sample]) -> TrainerView:
@@ -257,6 +273,7 @@ def make_trainer(
     *,
     view: TrainerView | None = None,
     seed: int,
+    samples: Sequence[Sample],
     prompts: Sequence[str],
     rollouts: RolloutFunction,
     folder: Path,
@@ -321,8 +338,10 @@ def make_trainer(
         "dataloader_pin_memory": not config.on_cpu,
         **config.trl,
     }
-    if unknown := sorted(set(config.trl) - {item.name for item in fields(GRPOConfig)}):
-        raise ConfigError(f"grpo.trl: TRL's GRPOConfig has no argument {unknown[0]!r}; leave it out or mend its name")
+    _check_types(config.trl, {item.name: item.type for item in fields(GRPOConfig)})
+    if config.loss_type == "dr_grpo" and "max_completion_length" not in arguments:
+        # Its losses are divided by the length that a completion may have, not by the one it has.
+        arguments["max_completion_length"] = _longest(policy, samples)
     adapters = has_adapters(policy.model)
     if adapters:
         arguments["beta"] = config.beta  # TRL keeps a second adapter, the start, as the reference
@@ -331,7 +350,7 @@ def make_trainer(
     view = view or TokenView(policy)
     try:
         made = GRPOConfig(**arguments)
-    except ValueError as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"grpo: TRL does not take these settings: {' '.join(str(error).split())}") from error
     made._n_gpu = min(made.n_gpu, 1)  # one card per process: the others are for rollouts, scoring and further processes
     # An accelerate configuration's precision would be the learner's alone, and sampler and learner two distributions.
@@ -356,6 +375,31 @@ def make_trainer(
         trainer.ref_model = trainer.accelerator.prepare_model(reference.eval(), evaluation_mode=True)
         trainer.beta = config.beta
     return trainer
+
+
+def _check_types(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` for a key that TRL does not have, or a value that is not of the key's type."""
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"grpo.trl: TRL's GRPOConfig has no argument {key!r}; {did_you_mean(key, sorted(known))}")
+        try:
+            TypeAdapter(known[key]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(f"grpo.trl: {key!r} is {value!r}: {error.errors()[0]['msg']}") from None
+        except PydanticSchemaGenerationError:  # a type that only TRL can judge
+            continue
+    if (level := given.get("importance_sampling_level", "token")) not in ("token", "sequence"):
+        raise ConfigError(f"grpo.trl: 'importance_sampling_level' is {level!r}; it must be token or sequence")
+
+
+def _longest(policy: Trainable, samples: Sequence[Sample]) -> int:
+    """Most tokens that a completion of any of the tasks may have. Raises :class:`ConfigError` where the policy does not say."""
+    if not hasattr(policy, "longest"):
+        raise ConfigError(
+            "grpo: dr_grpo divides by the length that a completion may have, which this policy does not say; give it a method"
+            " longest(sample), or set grpo.trl.max_completion_length"
+        )
+    return max(policy.longest(sample) for sample in {sample.task: sample for sample in samples}.values())
 
 
 def reward(completions: Sequence[Any], collected: Sequence[float | None], **unused: Any) -> list[float | None]:

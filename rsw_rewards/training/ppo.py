@@ -20,8 +20,8 @@ from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.critic import Critic, Rows, score_rows
-from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable
-from rsw_rewards.training.learner import Trainable
+from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens
+from rsw_rewards.training.learner import Trainable, check_tokens
 from rsw_rewards.training.ppo_math import (
     gae,
     kl_estimate,
@@ -38,12 +38,12 @@ def train_ppo(config: PpoRunConfig, resume: bool = False, processes: Processes =
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
 
     def learn(setting: Setting) -> Trainable:
-        learner = PpoLearner(trainable(config), config.ppo, config.seed, processes)
+        learner = PpoLearner(trainable_by_tokens(config), config.ppo, config.seed, processes)
         setting.run_cycles(config, learner, learner.policy, learner.policy.eos_id)
         return learner.policy
 
     def follow(course: Course) -> None:
-        course.follow_cycles(config, PpoLearner(trainable(config), config.ppo, config.seed, processes))
+        course.follow_cycles(config, PpoLearner(trainable_by_tokens(config), config.ppo, config.seed, processes))
 
     return train_with_rewards(config, learn, follow, resume, processes)
 
@@ -88,6 +88,7 @@ class PpoLearner:
         Raises:
             RunStopped: a loss or gradient is not finite.
         """
+        check_tokens(outputs)
         usable = [
             place
             for place, (output, reward) in enumerate(zip(outputs, given, strict=True))

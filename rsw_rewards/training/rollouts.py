@@ -294,13 +294,19 @@ class Rollouts:
         self.log.add(numbers)
 
     def _say_why(self, table: ScoreTable) -> None:
-        """Print why rollouts have no reward, each component's first reason once a run."""
+        """Print why rollouts have no reward, or which optional component is out, each component's first reason once a run."""
         frame = rewards(table, self.rubric)
         for row in frame[frame["reward"].isna() & (frame["reason"] != "")].itertuples():
             cause = str(row.reason).partition(":")[0]
             if cause not in self._said:
                 self._said.add(cause)
                 self.log.say(f"without a reward, and left out: candidate {row.candidate} of {row.sample}: {row.reason}")
+        optional = {component.label for component in self.rubric.components if not component.required}
+        out = table.frame[table.frame["verifier"].isin(optional) & table.frame["status"].isin(["error", "timeout"])]
+        for row in out.drop_duplicates("verifier").itertuples():
+            if (label := str(row.verifier)) not in self._said:
+                self._said.add(label)
+                self.log.say(f"{row.verifier!r}, which is optional, is out where it fails: {row.sample}: {row.reason}")
 
     def _dump(
         self,

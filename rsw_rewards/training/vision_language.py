@@ -18,6 +18,7 @@ from rsw_rewards.config import DataSpec, Strict
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.images import ImageError
 from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.policy import set_up
 from rsw_rewards.samples import Output, Sample, Task
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def train(config: VlmSupervisedConfig) -> None:
     for task, count in (config.mix or {}).items():
         if count and not any(sample.task == task for sample in samples):
             raise ConfigError(f"'mix' asks for {task}, of which there is none among the samples")
-    policy.setup(device, config.threads or torch.get_num_threads())
+    set_up(policy, device, config.threads or torch.get_num_threads())
     if config.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable()
     losses: list[float] = []

@@ -79,6 +79,7 @@ def test_trl_scores_what_was_sampled(lora: dict[str, Any] | None, tmp_path: Path
         config.grpo,
         view=view,
         seed=0,
+        samples=samples,
         prompts=[sample.id for sample in samples],
         rollouts=rollout_function(rollouts, view, config.grpo.group),  # type: ignore[arg-type]
         folder=tmp_path,

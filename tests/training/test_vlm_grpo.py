@@ -97,6 +97,7 @@ def test_the_learner_scores_what_the_sampler_sampled(name: str, lora: dict[str, 
         config.grpo,
         view=view,
         seed=0,
+        samples=samples,
         prompts=[sample.id for sample in samples],
         rollouts=rollout_function(rollouts, view, config.grpo.group),  # type: ignore[arg-type]
         folder=tmp_path,

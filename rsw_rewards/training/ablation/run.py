@@ -122,12 +122,18 @@ def fitting(config: ExperimentConfig) -> int:
     return max(1, (os.cpu_count() or 1) // max(learner, config.rollouts.actors * config.rollouts.threads))
 
 
+_TRAIN = (
+    "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGKILL);"  # PR_SET_PDEATHSIG: it ends when this process is killed
+    "from rsw_rewards.cli import main; main()"
+)
+
+
 def run_job(job: Job, content: Mapping[str, Any]) -> str:
     """Train, in a process of its own; returns why it failed, empty where it did not. Its output is in ``log.txt``."""
     job.out.parent.mkdir(parents=True, exist_ok=True)
     file = job.out.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
-    command = [sys.executable, "-c", "from rsw_rewards.cli import main; main()", "train", str(file)]
+    command = [sys.executable, "-c", _TRAIN, "train", str(file)]
     command += ["--resume", str(job.out)] if (job.out / "config.yaml").is_file() else []
     log = job.out.with_suffix(".log")
     with log.open("ab") as words:

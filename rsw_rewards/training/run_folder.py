@@ -1,0 +1,137 @@
+"""The directory of a run: one training at a time writes in it, with the configuration and from the samples it was started with."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from rsw_rewards.config import read_yaml
+from rsw_rewards.contracts import Verifier
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.images import ImageRef
+from rsw_rewards.samples import Sample
+
+LOCK = ".lock"
+CONFIG = "config.yaml"
+INPUTS = "inputs.json"
+
+MAY_CHANGE = frozenset({"out", "print_every", "tensorboard", "dump_every", "checkpoints", "scoring"}) | {
+    f"rollouts.{key}" for key in ("actors", "num_gpus", "num_cpus", "threads", "chunk", "timeout_s")
+}
+"""What a resumed run may do differently without becoming another run: where work is done does not change what is learnt."""
+
+
+@contextmanager
+def run_folder(out: Path, run: BaseModel, resume: bool) -> Iterator[None]:
+    """Hold the directory of a run: made with the resolved configuration in it, or found to be of the run to go on with.
+
+    Raises:
+        ConfigError: it holds another run, another configuration, or a training that is going on.
+    """
+    if resume and not (out / CONFIG).exists():
+        raise ConfigError(f"--resume: {out} is not the directory of a run (it has no {CONFIG})")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ConfigError(
+                f"a training is going on in {out} (process {lock.read().strip() or 'unknown'}); wait for it, stop it, or give"
+                " another directory"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        _configure(out, run.model_dump(mode="json"), resume)
+        yield
+
+
+def _configure(out: Path, resolved: Mapping[str, Any], resume: bool) -> None:
+    stored = out / CONFIG
+    if resume:
+        if changed := _difference(read_yaml(stored), resolved):
+            raise ConfigError(
+                f"--resume: {changed} differs from {stored}; a run can only go on with the configuration it was started with"
+                f" (but for {', '.join(sorted(MAY_CHANGE))}, and more steps)"
+            )
+    elif stored.exists() and {path.name for path in out.iterdir()} - {LOCK, CONFIG}:
+        # A run that failed at its start leaves nothing to lose.
+        raise ConfigError(
+            f"{out} holds a run already; give another directory (--set out=DIR) or go on with --resume {out}"
+        )
+    stored.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
+
+
+def _difference(old: Any, new: Any, key: str = "") -> str | None:
+    """The first key in which two configurations differ, leaving aside what may change."""
+    if key in MAY_CHANGE or old == new:
+        return None
+    if isinstance(old, dict) and isinstance(new, dict):
+        for part in {**old, **new}:
+            if part == "steps" and _longer(old, new):
+                continue
+            if found := _difference(old.get(part), new.get(part), f"{key}.{part}".lstrip(".")):
+                return found
+        return None
+    return f"{key!r} ({new!r} instead of {old!r})"
+
+
+def _longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a method's section asks for more steps of a run that begins alike, as it does under a constant learning rate."""
+    before, after = old.get("steps"), new.get("steps")
+    if not isinstance(before, int) or not isinstance(after, int):
+        return False
+    return after >= before and old.get("schedule", "constant") == "constant"
+
+
+def check_inputs(out: Path, samples: Mapping[str, Sequence[Sample]], verifiers: Mapping[str, Verifier]) -> None:
+    """Note what a run learns from in ``inputs.json``, or hold it against what is noted there.
+
+    Of samples counts what they ask and what is known to be true of them, of pictures the files' names; of verifiers what
+    :attr:`rsw_rewards.contracts.Verifier.hash` covers, such as the text of a user's file.
+
+    Raises:
+        ConfigError: something is not what the run was started with.
+    """
+    found = {where: samples_hash(some) for where, some in samples.items()}
+    found |= {f"rubric: {label}": verifier.hash for label, verifier in verifiers.items()}
+    file = out / INPUTS
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for what, digest in found.items():
+        if known.get(what, digest) != digest:
+            raise ConfigError(
+                f"--resume: {what!r} is not what {out} was started with (its samples or its code have changed); bring them back, or"
+                " start another run"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def samples_hash(samples: Sequence[Sample]) -> str:
+    """Twelve hexadecimal digits that change with the order, the questions and the truth of samples."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        known = [(key, _plain(value)) for key, value in sorted(sample.reference.items())]
+        digest.update(repr((sample.id, str(sample.task), sample.prompt, _plain(sample.images), known)).encode())
+    return digest.hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """A value with its pictures as the names of their files, wherever these lie, or as the hash of their pixels."""
+    if isinstance(value, ImageRef):
+        return value.path.name if value.path is not None else value.sha256
+    if isinstance(value, Mapping):
+        return [(key, _plain(item)) for key, item in sorted(value.items())]
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
