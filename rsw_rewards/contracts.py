@@ -406,4 +406,8 @@ def build(name: str, config: Mapping[str, Any] | None = None) -> Verifier:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "config"
+        if problem["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"verifier {name!r} has no option {where!r}; {did_you_mean(where, cls.Config.model_fields)}"
+            ) from None
         raise ConfigError(f"the configuration of verifier {name!r} is wrong at {where!r}: {problem['msg']}") from None

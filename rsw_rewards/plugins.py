@@ -58,7 +58,7 @@ def resolve_object(name: str, what: str = "object") -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise ConfigError(f"{place} has no {attribute!r} (wanted as a {what})") from None
+        raise ConfigError(f"{place} has no {attribute!r} (wanted: {what})") from None
 
 
 def user_file(module: str) -> Path | None:

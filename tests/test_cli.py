@@ -144,6 +144,20 @@ def test_rewards_of_a_file_by_a_users_own_verifier(questions: Path, monkeypatch:
     assert [record["reward"] for record in records[:2]] == [0.0625, 0.8125]
 
 
+def test_a_file_without_any_reward_says_why_and_fails(
+    questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (questions / "rewards.py").write_text(
+        "from rsw_rewards.contracts import verifier\n\n@verifier(tasks={'change_qa'})\n"
+        "def boom(sample, output):\n    raise RuntimeError('the raster server is away')\n"
+    )
+    (questions / "r.yaml").write_text(yaml.safe_dump({"components": [{"use": f"{questions / 'rewards.py'}:boom"}]}))
+    files = ("--samples", questions / "s.jsonl", "--predictions", questions / "p.jsonl", "--out", questions / "out")
+    assert rsw("score", questions / "r.yaml", *files, monkeypatch=monkeypatch) == 1
+    said = capsys.readouterr()
+    assert "error, first: RuntimeError: the raster server is away" in said.out and "no output has a reward" in said.err
+
+
 def test_two_runs_are_compared_scene_by_scene(
     questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

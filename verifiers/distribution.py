@@ -122,6 +122,13 @@ class SetMetric:
     def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
         """The numbers of two sets of two members or more."""
 
+    def notes(self, rows: pd.DataFrame) -> dict[str, str]:
+        """Key -> what a reader of the number must know, in words."""
+        n = int((rows["status"] == "ok").sum())
+        return (
+            dict.fromkeys(self.keys, f"a distance needs 2 forecasts or more that can be used, not {n}") if n < 2 else {}
+        )
+
 
 @dataclass(frozen=True)
 class FrechetMetric(SetMetric):
@@ -151,8 +158,8 @@ class FrechetMetric(SetMetric):
     def notes(self, rows: pd.DataFrame) -> dict[str, str]:
         """Key -> what a reader of the number must know, in words: how many images, and which way that biases it."""
         n = int((rows["status"] == "ok").sum())
-        if n >= self.min_images:
-            return {}
+        if n >= self.min_images or n < 2:
+            return super().notes(rows)
         why = f"{n} images, fewer than {self.min_images}: the distance comes out too large, compare it at equal n only"
         notes = {self.written_key(rows): why}
         if self.key == "fid":

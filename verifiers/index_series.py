@@ -17,6 +17,7 @@ from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, regi
 from rsw_rewards.images import ImageError, ImageRef, read_mask
 from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.scores import Score
+from rsw_rewards.verifiers.bands import check_numbers
 
 LEAST_SPREAD = 1e-6
 """Variance of the observations of a pixel below which it says nothing: there is no course to follow."""
@@ -102,7 +103,7 @@ class IndexSeries(Verifier):
         source="Nash and Sutcliffe 1970; normalised and averaged over pixels as in GreenEarthNet (arXiv 2303.16198)",
         gaming=(
             "Persistence and climatology are strong where little changes: read nnse beside both rows. A forecast that leaves"
-            " pixels out that were observed is invalid and has nnse 0 everywhere; clouded pixels neither help nor hurt. mae,"
+            " pixels out that were observed is invalid, as is one on another scale (NDVI times 10,000), and has nnse 0 everywhere; clouded pixels neither help nor hurt. mae,"
             " rmse and bias leave invalid outputs out: read them beside valid_rate."
         ),
         cost="milliseconds for 20 frames of 64 x 64",
@@ -139,6 +140,11 @@ class IndexSeries(Verifier):
             return Score.error(f"the truth of sample {sample.id!r} cannot be read: {error}")
         if not np.isfinite(observed).any():
             return Score.not_applicable("no pixel of the future was observed")
+        if not np.isfinite(nnse(observed, observed, self.config.least)).any():
+            return Score.not_applicable(
+                f"no pixel of the future was observed {self.config.least} times or changed; a horizon of fewer frames needs a smaller"
+                " 'least'"
+            )
         return _Truth(observed)
 
     def _one(self, sample: Sample, output: Output) -> Score:
@@ -160,6 +166,10 @@ class IndexSeries(Verifier):
         seen = np.isfinite(observed)
         if missing := int((seen & ~np.isfinite(predicted)).sum()):
             return self._worst(truth, f"the forecast has no number at {missing} pixels that were observed")
+        try:
+            check_numbers(predicted, observed, seen)
+        except ImageError as error:
+            return self._worst(truth, str(error))
         efficiency = nnse(observed, predicted, self.config.least)
         miss = predicted[seen] - observed[seen]
         pixels = int(np.isfinite(efficiency).sum())
@@ -167,11 +177,7 @@ class IndexSeries(Verifier):
             "nnse": np.nansum(efficiency), "pixels": pixels, "values": miss.size, "valid": 1.0,
             "absolute": np.abs(miss).sum(), "squared": np.square(miss).sum(), "signed": miss.sum(),
         }  # fmt: skip
-        raw = {"mae": float(np.abs(miss).mean()), "bias": float(miss.mean())}
-        if pixels:
-            raw["nnse"] = float(stats["nnse"]) / pixels
-        else:
-            return Score.not_applicable(f"no pixel was observed {self.config.least} times")
+        raw = {"mae": float(np.abs(miss).mean()), "bias": float(miss.mean()), "nnse": float(stats["nnse"]) / pixels}
         return Score(raw["nnse"], raw=raw, stats={key: np.asarray(value, np.float64) for key, value in stats.items()})
 
     def _worst(self, truth: _Truth, reason: str) -> Score:

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rsw_rewards.evaluation.run import Evaluation
     from rsw_rewards.evaluation.validation import Validation
+    from rsw_rewards.scores import ScoreTable
 
 
 def words(value: Any) -> str:
@@ -62,12 +63,16 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     shown.add_column("metric")
     shown.add_column("value", justify="right")
     shown.add_column("95 % interval", justify="right")
+    partly = any("valid_rate" in entry for entry in summary["metrics"].values())
+    if partly:  # baselines stand for all samples, a distance for the valid ones
+        shown.add_column("valid", justify="right")
     for name in summary["baselines"]:
         shown.add_column(name, justify="right", style="dim")
     for key, entry in summary["metrics"].items():
         interval = f"{number(entry['ci95'][0])} .. {number(entry['ci95'][1])}" if entry["ci95"] else "-"
         beside = [number((row["metrics"].get(key) or {}).get("value")) for row in summary["baselines"].values()]
-        shown.add_row(key, number(entry["value"]), interval, *beside)
+        rate = [f"{entry.get('valid_rate', 1.0):.1%}"] if partly else []
+        shown.add_row(key, number(entry["value"]), interval, *rate, *beside)
     console = Console()
     if not console.is_terminal:  # a log file has room
         console.width = max(console.width, 60 + 16 * len(summary["baselines"]))
@@ -85,6 +90,14 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
         if bad:
             typer.echo(f"{label}: " + ", ".join(f"{count} {status}" for status, count in bad.items()))
     typer.echo(f"report: {out / 'report.html'}")
+
+
+def print_reasons(table: ScoreTable) -> None:
+    """Per component and status but ok: how many outputs, and the first reason."""
+    frame = table.frame[table.frame["status"] != "ok"]
+    for (label, status), rows in frame.groupby(["verifier", "status"], sort=False):
+        reason = next((str(reason) for reason in rows["reason"] if reason), "")
+        typer.echo(f"{label}: {len(rows)} {status}" + (f", first: {reason}" if reason else ""))
 
 
 def print_validation(found: Validation) -> None:

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from rsw_rewards.cli.display import print_differences, print_evaluation, print_json, print_rows, print_validation, warn
+from rsw_rewards.cli.display import (
+    print_differences,
+    print_evaluation,
+    print_json,
+    print_reasons,
+    print_rows,
+    print_validation,
+    warn,
+)
 from rsw_rewards.cli.options import (
     Address,
     Device,
@@ -124,7 +132,7 @@ def score(
     stats = component_stats(table, loaded)
     if as_json:
         print_json({**result, "components": {key: None if value != value else value for key, value in stats.items()}})
-        return
+        raise typer.Exit(0 if known else 1)
     warn(problems)
     from rich.console import Console
     from rich.table import Table
@@ -134,9 +142,14 @@ def score(
         shown.add_column(column, justify="left" if column == "component" else "right")
     for component in loaded.components:
         keys = ("mean", "std", "frac_zero_std", "error_rate", "invalid_rate")
-        shown.add_row(component.label, *(f"{stats[f'reward/{component.label}/{key}']:.4f}" for key in keys))
+        numbers = (stats[f"reward/{component.label}/{key}"] for key in keys)
+        shown.add_row(component.label, *("-" if number != number else f"{number:.4f}" for number in numbers))
     Console().print(shown)
+    print_reasons(table)
     typer.echo(f"rewards: {out / 'rewards.jsonl'}   scores: {out / 'scores.parquet'}")
+    if not known:
+        typer.echo("rsw: no output has a reward", err=True)
+        raise typer.Exit(1)
 
 
 def compare(

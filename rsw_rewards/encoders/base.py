@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -147,6 +148,11 @@ def read_state(path: Path, what: str) -> dict[str, torch.Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ConfigError(
+            f"{path}, the weights of {what}, cannot be read: it is damaged, or holds pickled objects, which are never loaded; save the"
+            " network's state_dict()"
+        ) from None
     except Exception as error:  # whatever a foreign file makes a loader raise, the user must mend the file
         first_line = str(error).strip().partition("\n")[0]
         raise ConfigError(

@@ -61,7 +61,7 @@ def test_efficiency_is_that_of_its_definition() -> None:
     np.testing.assert_allclose(nnse(observed.astype(float), predicted.astype(float)), 1 / (1 + ratio), rtol=1e-5)
 
 
-@pytest.mark.parametrize("bad", ["missing", "short", "hole", "size", "colours"])
+@pytest.mark.parametrize("bad", ["missing", "short", "hole", "size", "colours", "scale"])
 def test_what_cannot_be_compared_is_invalid_with_no_efficiency_anywhere(bad: str) -> None:
     observed = course()
     predicted: np.ndarray | None = observed.copy()
@@ -73,11 +73,20 @@ def test_what_cannot_be_compared_is_invalid_with_no_efficiency_anywhere(bad: str
         predicted[0, 0, 0] = np.nan  # type: ignore[index]
     elif bad == "size":
         predicted = observed[:, :-1]
+    elif bad == "scale":
+        predicted = (observed * 10_000).astype(np.int16)
     else:
         predicted = np.repeat(observed[..., None], 3, -1)
     found = score(observed, predicted)
     assert found.status is Status.INVALID_OUTPUT and found.reason
     assert found.stats["nnse"] == 0 and found.stats["pixels"] == 25
+
+
+def test_whether_a_sample_counts_does_not_depend_on_the_forecast() -> None:
+    """A horizon of two frames gives no efficiency, neither to the truth nor to what cannot be read."""
+    observed = course(steps=2)
+    found = [score(observed, observed), score(observed, observed[:1]), score(observed, None)]
+    assert all(one.status is Status.NOT_APPLICABLE and "smaller 'least'" in one.reason for one in found)
 
 
 def test_nodata_and_unchanging_pixels_do_not_count() -> None:
