@@ -7,52 +7,35 @@ and the text of what is to come.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from rsw_rewards.config import DataSpec, Strict
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.rollouts.policy import set_up
 from rsw_rewards.samples import Sample, Task
+from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
 
 if TYPE_CHECKING:
     from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 
 
-class DiffusionSupervisedConfig(Strict):
-    """Configuration of ``method: diffusion_supervised``."""
+class DiffusionSupervisedConfig(TeachingConfig):
+    """Configuration of ``method: diffusion_supervised``; the policy is a ``diffusion_forecaster``."""
 
     method: Literal["diffusion_supervised"] = "diffusion_supervised"
-    out: Path
-    policy: dict[str, Any]
-    """A ``diffusion_forecaster``; with ``lora`` only its adapter is trained."""
-    train: DataSpec
-    seed: NonNegativeInt = 0
-    steps: PositiveInt = 1000
-    batch: PositiveInt = 16
-    """Samples per step."""
-    learning_rate: PositiveFloat = 1e-5
-    warmup: NonNegativeInt = 20
-    """Steps over which the learning rate rises."""
     drop_text: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples shown without their text, and again without their picture: what classifier-free guidance needs."""
-    threads: PositiveInt | None = None
-    device: str = "auto"
-    log_every: PositiveInt = 50
 
 
-def train(config: DiffusionSupervisedConfig) -> None:
+def train(config: DiffusionSupervisedConfig, resume: bool = False) -> None:
     """Trains and writes the policy to ``config.out``. Deterministic on a CPU for a number of threads.
 
     Raises:
         ConfigError: the policy is no diffusion forecaster, or cannot be loaded.
         InputError: there is no forecast among the samples, or one without a true future.
     """
-    import torch
 
     from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
     from rsw_rewards.training.sources import load_source
@@ -60,26 +43,18 @@ def train(config: DiffusionSupervisedConfig) -> None:
     policy = build_policy(config.policy)
     if not isinstance(policy, DiffusionForecaster):
         raise ConfigError(f"method 'diffusion_supervised' trains a 'diffusion_forecaster', not {policy.name!r}")
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     samples = [sample for sample in load_source(config.train, config.seed, "train") if sample.task is Task.FORECAST]
     if not samples:
         raise InputError("train: there is no forecast among the samples")
-    set_up(policy, device, config.threads or torch.get_num_threads())
-    losses: list[float] = []
-    for loss in fit(
-        policy,
-        samples,
-        config.steps,
-        config.batch,
-        config.learning_rate,
-        config.warmup,
-        config.seed,
-        config.drop_text,
-    ):
-        losses.append(loss)
-        if len(losses) % config.log_every == 0:
-            print(f"step {len(losses)}: loss {np.mean(losses[-config.log_every :]):.4f}", flush=True)
-    policy.save(config.out)
+    prepare(config, policy)
+
+    def steps(checkpoints: Checkpoints) -> Iterator[float]:
+        return fit(
+            policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
+            config.drop_text, checkpoints,
+        )  # fmt: skip
+
+    teach(config, policy, samples, steps, resume)
 
 
 def fit(
@@ -91,6 +66,7 @@ def fit(
     warmup: int = 20,
     seed: int = 0,
     drop_text: float = 0.0,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[float]:
     """Teach a policy (after ``setup``) the true futures; yields the loss of each step.
 
@@ -100,10 +76,8 @@ def fit(
     import torch
 
     pipeline = policy.pipeline
-    weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    for step in range(steps):
-        rng = np.random.default_rng([seed, step])
+
+    def backward(rng: np.random.Generator) -> float:
         chosen = [samples[place] for place in rng.integers(0, len(samples), batch)]
         futures = np.stack([policy.resized(_future(sample)) for sample in chosen])
         clean, told = pipeline.encode(futures), policy.conditions(chosen)
@@ -116,14 +90,14 @@ def fit(
         # Levels spread evenly over a batch: the loss then says less of which ones it happened to hold.
         level = (torch.arange(batch) + float(rng.random())) / batch
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / max(warmup, 1))
         loss = pipeline.supervised_loss(clean, told, level.to(clean.device), noise.to(clean.device))
-        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        yield float(loss.detach())
+        return float(loss.detach())
+
+    return optimise(
+        policy, backward, steps=steps, learning_rate=learning_rate, warmup=warmup, betas=(0.9, 0.99), seed=seed,
+        checkpoints=checkpoints,
+    )  # fmt: skip
 
 
 def _future(sample: Sample) -> Any:

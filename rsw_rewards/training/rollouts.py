@@ -294,13 +294,17 @@ class Rollouts:
         self.log.add(numbers)
 
     def _say_why(self, table: ScoreTable) -> None:
-        """Print why rollouts have no reward, or which optional component is out, each component's first reason once a run."""
+        """Print, once a run each: why rollouts have no reward, that none could be used, which optional component is out."""
         frame = rewards(table, self.rubric)
         for row in frame[frame["reward"].isna() & (frame["reason"] != "")].itertuples():
             cause = str(row.reason).partition(":")[0]
             if cause not in self._said:
                 self._said.add(cause)
                 self.log.say(f"without a reward, and left out: candidate {row.candidate} of {row.sample}: {row.reason}")
+        if len(table.frame) and (table.frame["status"] == "invalid_output").all() and "" not in self._said:
+            self._said.add("")
+            first = table.frame.iloc[0]
+            self.log.say(f"no output of this generation could be used: {first['sample']}: {first['reason']}")
         optional = {component.label for component in self.rubric.components if not component.required}
         out = table.frame[table.frame["verifier"].isin(optional) & table.frame["status"].isin(["error", "timeout"])]
         for row in out.drop_duplicates("verifier").itertuples():

@@ -11,6 +11,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.plugins import resolve_object
 from rsw_rewards.training.processes import check_one_process, join, launched
 from rsw_rewards.training.run_folder import run_folder
+from rsw_rewards.training.teaching import TeachingConfig
 
 TRAINERS: Mapping[str, str] = {
     "grpo": "rsw_rewards.training.grpo:train_grpo",
@@ -24,7 +25,8 @@ TRAINERS: Mapping[str, str] = {
     "clip": "rsw_rewards.training.encoders:train_clip",
     "detector": "rsw_rewards.training.encoders:train_detector",
 }
-"""Every method takes its own configuration model; those that train with rewards also whether to go on, and the processes."""
+"""Every method takes its own configuration model; those that keep checkpoints also whether to go on, those that train with rewards
+also the processes."""
 
 
 def train(config: Path, overrides: Sequence[str] = (), resume: Path | None = None, smoke: bool = False) -> Path:
@@ -54,10 +56,11 @@ def train(config: Path, overrides: Sequence[str] = (), resume: Path | None = Non
             resolve_object(TRAINERS[method], "trainer")(run, resume is not None, processes)
     else:
         check_one_process(f"the method {method!r}")
-        if resume is not None:
+        again = isinstance(run, TeachingConfig)
+        if resume is not None and not again:
             raise ConfigError(
                 f"--resume: runs of the method {method!r} cannot be taken up again; start it in another directory"
             )
-        with run_folder(out, run, resume=False):
-            resolve_object(TRAINERS[method], "trainer")(run)
+        with run_folder(out, run, resume is not None):
+            resolve_object(TRAINERS[method], "trainer")(run, *([resume is not None] if again else []))
     return out

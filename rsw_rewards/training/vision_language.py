@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
-from rsw_rewards.config import DataSpec, Strict
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.images import ImageError
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.rollouts.policy import set_up
 from rsw_rewards.samples import Output, Sample, Task
+from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +118,7 @@ class WorldView(ConversationView):
         return found | {"env_mask": masks}
 
 
-class VlmSupervisedConfig(Strict):
+class VlmSupervisedConfig(TeachingConfig):
     """Configuration of ``method: vlm_supervised``: true answers and true futures by cross-entropy, the start of reinforcement learning.
 
     RS-WorldModel's first two stages (arXiv 2603.14941) are this with a ``backbone_world_model``: forecasts by metadata alone
@@ -128,14 +126,7 @@ class VlmSupervisedConfig(Strict):
     """
 
     method: Literal["vlm_supervised"] = "vlm_supervised"
-    out: Path
-    policy: dict[str, Any]
-    """A ``vision_language`` or ``backbone_world_model`` policy; with ``lora`` only its adapter is trained."""
-    train: DataSpec
-    seed: NonNegativeInt = 0
     steps: PositiveInt = 200
-    batch: PositiveInt = 16
-    """Samples per step."""
     mix: dict[str, NonNegativeInt] | None = None
     """Samples per step by task, adding up to ``batch``; drawn from all samples alike where left out."""
     micro_batch: PositiveInt | None = None
@@ -144,11 +135,8 @@ class VlmSupervisedConfig(Strict):
     """Compute in bfloat16 while the weights stay as they are: what training all weights, in float32, is fast with."""
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of remembering them."""
-    learning_rate: PositiveFloat = 1e-5
     warmup: NonNegativeInt = 10
     """Steps over which the learning rate rises."""
-    threads: PositiveInt | None = None
-    device: str = "auto"
     log_every: PositiveInt = 20
 
     @model_validator(mode="after")
@@ -158,14 +146,13 @@ class VlmSupervisedConfig(Strict):
         return self
 
 
-def train(config: VlmSupervisedConfig) -> None:
+def train(config: VlmSupervisedConfig, resume: bool = False) -> None:
     """Trains and writes the policy to ``config.out``. Deterministic for a number of threads.
 
     Raises:
         ConfigError: the policy is no vision-language model, or cannot be loaded.
         InputError: a sample without an answer or a future, or whose images cannot be used; or none of a task in ``mix``.
     """
-    import torch
 
     from rsw_rewards.rollouts.vision_language import VisionLanguageModel
     from rsw_rewards.training.sources import load_source
@@ -173,33 +160,23 @@ def train(config: VlmSupervisedConfig) -> None:
     policy = build_policy(config.policy)
     if not isinstance(policy, VisionLanguageModel):
         raise ConfigError(f"method 'vlm_supervised' trains a 'vision_language' policy, not {policy.name!r}")
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     samples = [s for s in load_source(config.train, config.seed, "train") if s.task in policy.tasks]
     if not samples:
         raise InputError(f"train: there is nothing among the samples that the policy {policy.name!r} does")
     for task, count in (config.mix or {}).items():
         if count and not any(sample.task == task for sample in samples):
             raise ConfigError(f"'mix' asks for {task}, of which there is none among the samples")
-    set_up(policy, device, config.threads or torch.get_num_threads())
+    prepare(config, policy)
     if config.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable()
-    losses: list[float] = []
-    for loss in fit(
-        policy,
-        samples,
-        config.steps,
-        config.batch,
-        config.learning_rate,
-        config.warmup,
-        config.seed,
-        mix=config.mix,
-        micro_batch=config.micro_batch,
-        autocast=config.autocast,
-    ):
-        losses.append(loss)
-        if len(losses) % config.log_every == 0:
-            print(f"step {len(losses)}: loss {np.mean(losses[-config.log_every :]):.3f} per token", flush=True)
-    policy.save(config.out)
+
+    def steps(checkpoints: Checkpoints) -> Iterator[float]:
+        return fit(
+            policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
+            mix=config.mix, micro_batch=config.micro_batch, autocast=config.autocast, checkpoints=checkpoints,
+        )  # fmt: skip
+
+    teach(config, policy, samples, steps, resume, " per token")
 
 
 def fit(
@@ -214,6 +191,7 @@ def fit(
     mix: Mapping[str, int] | None = None,
     micro_batch: int | None = None,
     autocast: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[float]:
     """Teach a policy (after ``setup``) what is true; yields the loss of each step, in nats per token.
 
@@ -225,17 +203,13 @@ def fit(
     import torch
 
     model = policy.model
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     by_task = {str(task): [s for s in samples if s.task is task] for task in dict.fromkeys(s.task for s in samples)}
-    for step in range(steps):
-        rng = np.random.default_rng([seed, step])
+
+    def backward(rng: np.random.Generator) -> float:
         if mix is None:
             chosen = [samples[place] for place in rng.integers(0, len(samples), batch)]
         else:
             chosen = [by_task[t][place] for t, n in mix.items() if n for place in rng.integers(0, len(by_task[t]), n)]
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / max(warmup, 1))
         model.train()
         total = 0.0
         for part in _parts(chosen, micro_batch):
@@ -243,11 +217,13 @@ def fit(
                 loss = completion_loss(policy, part, true_completions(policy, part, rng)) * (len(part) / batch)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
         model.eval()
-        yield total
+        return total
+
+    return optimise(
+        policy, backward, steps=steps, learning_rate=learning_rate, warmup=warmup, betas=(0.9, 0.98), seed=seed,
+        checkpoints=checkpoints,
+    )  # fmt: skip
 
 
 def _parts(samples: Sequence[Sample], size: int | None) -> list[list[Sample]]:

@@ -1,0 +1,71 @@
+"""The supervised stages of large policies: a stage that was cut off goes on and ends where the whole one ends."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file as load_weights
+
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.training.run import train
+
+HERE = Path(__file__).parent
+
+STAGES: dict[str, dict[str, Any]] = {
+    "diffusion": {
+        "method": "diffusion_supervised",
+        "policy": {"use": "diffusion_forecaster", "path": "tiny:flux_kontext", "size": 8},
+        "train": {"source": f"{HERE / 'brightness.py'}:brightness", "count": 8, "side": 8},
+    },
+    "whole": {
+        "method": "vlm_supervised",
+        "policy": {"use": "vision_language", "path": "tiny:qwen2_5_vl"},
+        "train": {"source": f"{HERE / 'squares.py'}:squares", "count": 8},
+        "micro_batch": 1,
+    },
+    "adapters": {
+        "method": "vlm_supervised",
+        "policy": {"use": "vision_language", "path": "tiny:qwen2_5_vl", "lora": {"r": 4}},
+        "train": {"source": f"{HERE / 'squares.py'}:squares", "count": 8},
+    },
+}
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    files = [file for file in out.glob("**/*model.safetensors") if "checkpoints" not in file.parts]
+    assert files
+    return {f"{file.name}/{key}": tensor for file in files for key, tensor in load_weights(file).items()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_cut_off_ends_where_the_whole_one_ends(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "stage.yaml"
+    common = {"steps": 5, "batch": 2, "threads": 1, "device": "cpu", "learning_rate": 1e-3, "log_every": 1}
+    file.write_text(yaml.safe_dump({**STAGES[stage], **common, "checkpoints": {"every": 2}}))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(file, [f"out={whole}"])
+    first = capsys.readouterr().out
+    for name in ("config.yaml", "inputs.json"):
+        cut.mkdir(exist_ok=True)
+        shutil.copyfile(whole / name, cut / name)
+    shutil.copytree(whole / "checkpoints" / "checkpoint-2", cut / "checkpoints" / "checkpoint-2")
+    train(file, resume=cut)
+    again = capsys.readouterr().out
+    assert "going on from step 2" in again and again.splitlines()[-1] == first.splitlines()[-1]
+    ends = weights(whole), weights(cut)
+    assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    with pytest.raises(ConfigError, match="'batch'"):
+        train(file, ["batch=4"], resume=cut)
+
+
+def test_stages_of_the_embedded_models_are_started_anew(tmp_path: Path) -> None:
+    embedded = HERE.parents[1] / "configs" / "embedded" / "supervised.yaml"
+    with pytest.raises(ConfigError, match="cannot be taken up again; start it in another directory"):
+        train(embedded, resume=tmp_path / "run")
