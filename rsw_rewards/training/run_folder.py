@@ -29,6 +29,9 @@ MAY_CHANGE = frozenset({"out", "print_every", "tensorboard", "dump_every", "chec
 }
 """What a resumed run may do differently without becoming another run: where work is done does not change what is learnt."""
 
+LENGTHS = frozenset({"", "grpo", "ppo", "flow_grpo"})
+"""Sections whose ``steps`` are the length of the run; those of a diffusion policy are not."""
+
 
 @contextmanager
 def run_folder(out: Path, run: BaseModel, resume: bool) -> Iterator[None]:
@@ -80,7 +83,7 @@ def _difference(old: Any, new: Any, key: str = "") -> str | None:
         return None
     if isinstance(old, dict) and isinstance(new, dict):
         for part in {**old, **new}:
-            if part == "steps" and _longer(old, new):
+            if part == "steps" and key in LENGTHS and _longer(old, new):
                 continue
             if found := _difference(old.get(part), new.get(part), f"{key}.{part}".lstrip(".")):
                 return found

@@ -18,7 +18,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.run import train
-from rsw_rewards.training.run_folder import LOCK, check_inputs
+from rsw_rewards.training.run_folder import LOCK, _difference, check_inputs
 from tests.training import test_grpo, test_ppo
 from tests.training.run_files import log, same, without_times
 from tests.training.toy_lm import toy_data
@@ -47,6 +47,28 @@ def test_a_run_goes_on_for_longer_and_on_other_actors(tmp_path: Path) -> None:
         started(tmp_path / "b.yaml", "grpo", longer, resume=True, grpo={"steps": 3})
     with pytest.raises(ConfigError, match="'seed'"):
         started(tmp_path / "b.yaml", "grpo", longer, resume=True, grpo={"steps": 4}, seed=6)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "may"),
+    [
+        (("flow_grpo",), {"steps": 20}, True),
+        ((), {"steps": 20}, True),
+        (("policy",), {"steps": 20}, False),
+        (("grpo",), {"steps": 5}, False),
+        (("rollouts",), {"actors": 4}, True),
+        (("rollouts",), {"stale": 1}, False),
+        (("checkpoints",), {"every": 3}, True),
+    ],
+)
+def test_what_a_resumed_run_may_change(path: tuple[str, ...], changes: dict[str, Any], may: bool) -> None:
+    def nested(values: dict[str, Any]) -> dict[str, Any]:
+        for part in reversed(path):
+            values = {part: values}
+        return values
+
+    before = {"steps": 10, "actors": 1, "stale": 0, "every": 1}
+    assert (_difference(nested(before), nested({**before, **changes})) is None) is may
 
 
 def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
