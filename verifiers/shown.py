@@ -53,6 +53,7 @@ def forecast_shown(
     future: ImageRef | None,
     valid: np.ndarray | None,
     bands: tuple[int, ...] | None = None,
+    sized: bool = True,
 ) -> ImageRef:
     """A forecast with the bands and the stretch that it is looked at with.
 
@@ -62,6 +63,7 @@ def forecast_shown(
         future: the true future, as which a raster is shown; None where there is none to hold it against.
         valid: (H, W) bool, pixels that count; None for all.
         bands: those that an encoder maps, in place of the ones shown.
+        sized: whether it shows the place that the true future shows, pixel by pixel; a picture made from a text alone does not.
 
     Raises:
         ImageError: it cannot be read or shown, has another size than the true future, or is a raster that
@@ -70,7 +72,7 @@ def forecast_shown(
     drawn = as_future(image, future)
     shown = in_bands(drawn, bands)
     picture = bank.rgb(shown)
-    if future is None:
+    if future is None or not sized:
         return shown
     true = bank.rgb(in_bands(future, bands))
     if picture.shape != true.shape:
@@ -138,6 +140,8 @@ class Showing:
     """(H, W) bool; None where every pixel counts."""
     colour: np.ndarray
     """(3,) uint8, what stands where no pixel counts."""
+    sized: bool
+    """Whether a forecast must have the future's size: not where there is no input image, and the picture comes from a text alone."""
 
     def given(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
         """An image of the sample as the encoder sees it, its band mapping applied. Raises :class:`ImageError`."""
@@ -145,7 +149,7 @@ class Showing:
 
     def drawn(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
         """A forecast as the encoder sees it. Raises :class:`ImageError`; see :func:`forecast_shown`."""
-        return self._covered(bank, forecast_shown(bank, image, self.future, self.valid, self.bands))
+        return self._covered(bank, forecast_shown(bank, image, self.future, self.valid, self.bands, self.sized))
 
     def _covered(self, bank: FeatureBank, image: ImageRef) -> ImageRef:
         if self.valid is None:
@@ -166,7 +170,7 @@ def read_showing(bank: FeatureBank, sample: Sample, bands: tuple[int, ...] | Non
                 return score
         masked = any(sample.reference.get(key) is not None for key in ("valid", "clouds"))
         if not masked and not any(image.is_mapped or image.nodata is not None for image in images):
-            return Showing(future, bands, None, grey)
+            return Showing(future, bands, None, grey, bool(sample.images))
         if not images:
             return Score.error(f"sample {sample.id!r} has masks and no image that they are of")
         picture = bank.rgb(in_bands(images[-1], bands))
@@ -174,10 +178,10 @@ def read_showing(bank: FeatureBank, sample: Sample, bands: tuple[int, ...] | Non
     except ImageError as error:
         return Score.error(f"an image of the sample cannot be used: {error}")
     if valid.all():
-        return Showing(future, bands, None, grey)
+        return Showing(future, bands, None, grey, bool(sample.images))
     if not valid.any():
         return Score.not_applicable("no pixel counts")
-    return Showing(future, bands, valid, one_colour(picture, valid))
+    return Showing(future, bands, valid, one_colour(picture, valid), bool(sample.images))
 
 
 def _fitting(what: str, mask: np.ndarray, shape: tuple[int, ...], other: str = "the true future") -> np.ndarray:

@@ -222,6 +222,15 @@ def test_a_forecast_of_another_size_is_invalid_to_all(name: str, config: dict[st
     assert all(score.status is Status.OK for score in found[1:])
 
 
+def test_a_picture_made_from_a_text_alone_has_any_size() -> None:
+    _, after, _ = built(1, SIDE)
+    one = Sample("s", Task.FORECAST, (), reference={"images": [ref(after)], "text": "a playground"})
+    showing = read_showing(FeatureBank(), one)
+    assert not isinstance(showing, Score)
+    small = ref(after[: SIDE // 2])
+    assert showing.drawn(FeatureBank(), small) == small
+
+
 def test_masks_that_do_not_fit_are_errors_of_the_data() -> None:
     before, after, _ = built(1, SIDE)
     for key in ("valid", "clouds"):
