@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.feature_store import FeatureFile, FeatureRows, MemoryRows
-from rsw_rewards.images import ImageRef, content_hash, read_mask, read_rgb
+from rsw_rewards.images import ImageError, ImageRef, content_hash, read_mask, read_rgb
 
 if TYPE_CHECKING:
     from rsw_rewards.encoders import Encoder
@@ -64,6 +64,7 @@ class FeatureBank:
         self._pixels: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._pixel_bytes = 0
         self._hashes: dict[Hashable, str] = {}
+        self._refused: dict[Hashable, str] = {}
         self._rows: dict[tuple[str, str], list[FeatureRows]] = {}
         self._encoders: dict[str, Encoder] = {}
         self._before = _rows_in(self.directory)
@@ -127,6 +128,23 @@ class FeatureBank:
             self._drop_pixels(self.pixel_budget)
             return pixels
 
+    def check(self, images: Sequence[ImageRef], about: Hashable, look: Callable[[], None]) -> None:
+        """Run ``look``, which raises :class:`ImageError` where something is wrong with ``images``, once for them and ``about``."""
+        identities = tuple(_identity(image) for image in images)
+        if None in identities:
+            look()
+            return
+        key = (identities, about)
+        with self._lock:
+            if key not in self._refused:
+                try:
+                    look()
+                    self._refused[key] = ""
+                except ImageError as error:
+                    self._refused[key] = str(error)
+            if why := self._refused[key]:
+                raise ImageError(why)
+
     def settle(self, keep: int = 32 << 20) -> None:
         """Hand back decoded pixels beyond ``keep`` bytes, and hashes where they are many: between the parts of a large set,
         whose pictures are done with, so that memory does not grow with it."""
@@ -134,6 +152,8 @@ class FeatureBank:
             self._drop_pixels(keep)
             if len(self._hashes) > KEPT_HASHES:
                 self._hashes.clear()
+            if len(self._refused) > KEPT_HASHES:
+                self._refused.clear()
 
     def _drop_pixels(self, keep: int) -> None:
         while self._pixel_bytes > keep and len(self._pixels) > 1:

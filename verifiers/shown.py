@@ -80,7 +80,8 @@ def forecast_shown(
             f"the forecast is {picture.shape[1]} x {picture.shape[0]} pixels, the true future {true.shape[1]} x {true.shape[0]}"
         )
     if drawn.is_mapped and future.is_mapped:
-        check_raster(drawn, future, valid)
+        about = None if valid is None else hash(valid.tobytes())
+        bank.check((drawn, future), about, lambda: check_raster(drawn, future, valid))
     return shown
 
 

@@ -146,7 +146,9 @@ def _of_learning(output: Output) -> Output:
         latents = None if output.trajectory is None else ImageRef(array=output.trajectory.pixels())
     except ImageError:
         latents = None
-    return Output(output.sample_id, output.candidate, tokens=output.tokens, trajectory=latents)
+    return Output(
+        output.sample_id, output.candidate, tokens=output.tokens, trajectory=latents, invalid=output.invalid, lost=output.lost
+    )  # fmt: skip
 
 
 def train_with_rewards(

@@ -23,6 +23,7 @@ from rsw_rewards.training.learner import (
     make_trainer,
     rollout_function,
     trainer_view,
+    trl_arguments,
 )
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.schedule import prompt_order
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
+    trl_arguments(config.grpo)  # before anything is measured
     config = config.model_copy(update={"grpo": _with_scale(config.grpo, parse_rubric(config.rubric, "rubric"))})
 
     def learn(setting: Setting) -> Trainable:

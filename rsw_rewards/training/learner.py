@@ -336,9 +336,8 @@ def make_trainer(
         "bf16": False,
         "gradient_checkpointing": False,
         "dataloader_pin_memory": not config.on_cpu,
-        **config.trl,
     }
-    _check_types(config.trl, {item.name: item.type for item in fields(GRPOConfig)})
+    arguments |= trl_arguments(config)
     if config.loss_type == "dr_grpo" and "max_completion_length" not in arguments:
         # Its losses are divided by the length that a completion may have, not by the one it has.
         arguments["max_completion_length"] = _longest(policy, samples)
@@ -377,19 +376,24 @@ def make_trainer(
     return trainer
 
 
-def _check_types(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise :class:`ConfigError` for a key that TRL does not have, or a value that is not of the key's type."""
-    for key, value in given.items():
+def trl_arguments(config: GrpoConfig) -> dict[str, Any]:
+    """``grpo.trl`` as TRL's types have it, without what is null. Raises :class:`ConfigError` for a key or a value that TRL does not take."""
+    from trl import GRPOConfig
+
+    known: dict[str, Any] = {item.name: item.type for item in fields(GRPOConfig)}
+    found: dict[str, Any] = {}
+    for key, value in config.trl.items():
         if key not in known:
             raise ConfigError(f"grpo.trl: TRL's GRPOConfig has no argument {key!r}; {did_you_mean(key, sorted(known))}")
         try:
-            TypeAdapter(known[key]).validate_python(value)
+            found[key] = TypeAdapter(known[key]).validate_python(value)  # YAML reads 4e-4 as a text
         except ValidationError as error:
             raise ConfigError(f"grpo.trl: {key!r} is {value!r}: {error.errors()[0]['msg']}") from None
         except PydanticSchemaGenerationError:  # a type that only TRL can judge
-            continue
-    if (level := given.get("importance_sampling_level", "token")) not in ("token", "sequence"):
+            found[key] = value
+    if (level := found.get("importance_sampling_level", "token")) not in ("token", "sequence"):
         raise ConfigError(f"grpo.trl: 'importance_sampling_level' is {level!r}; it must be token or sequence")
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _longest(policy: Trainable, samples: Sequence[Sample]) -> int:

@@ -301,9 +301,10 @@ class Rollouts:
             if cause not in self._said:
                 self._said.add(cause)
                 self.log.say(f"without a reward, and left out: candidate {row.candidate} of {row.sample}: {row.reason}")
-        if len(table.frame) and (table.frame["status"] == "invalid_output").all() and "" not in self._said:
+        asked = table.frame[table.frame["status"] != "not_applicable"]
+        if len(asked) and (asked["status"] == "invalid_output").all() and "" not in self._said:
             self._said.add("")
-            first = table.frame.iloc[0]
+            first = asked.iloc[0]
             self.log.say(f"no output of this generation could be used: {first['sample']}: {first['reason']}")
         optional = {component.label for component in self.rubric.components if not component.required}
         out = table.frame[table.frame["verifier"].isin(optional) & table.frame["status"].isin(["error", "timeout"])]

@@ -6,18 +6,19 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from pydantic import BaseModel
 
 from rsw_rewards.config import read_yaml
 from rsw_rewards.contracts import Verifier
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
+from rsw_rewards.images import ImageRef, content_hash
 from rsw_rewards.samples import Sample
 
 LOCK = ".lock"
@@ -69,23 +70,27 @@ def _configure(out: Path, resolved: Mapping[str, Any], resume: bool) -> None:
                 f"--resume: {changed} differs from {stored}; a run can only go on with the configuration it was started with"
                 f" (but for {', '.join(sorted(MAY_CHANGE))}, and more steps)"
             )
-    elif stored.exists() and {path.name for path in out.iterdir()} - {LOCK, CONFIG}:
+    elif stored.exists() and {path.name for path in out.iterdir()} - {LOCK, CONFIG, INPUTS}:
         # A run that failed at its start leaves nothing to lose.
         raise ConfigError(
             f"{out} holds a run already; give another directory (--set out=DIR) or go on with --resume {out}"
         )
+    else:
+        (out / INPUTS).unlink(missing_ok=True)
     stored.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
 
 
-def _difference(old: Any, new: Any, key: str = "") -> str | None:
+def _difference(old: Any, new: Any, key: str = "", lengths: Collection[str] = LENGTHS) -> str | None:
     """The first key in which two configurations differ, leaving aside what may change."""
+    if not key and isinstance(old, dict) and (old.get("rollouts") or {}).get("stale"):
+        lengths = ()  # the last generation of a run is followed by none that is made ahead
     if key in MAY_CHANGE or old == new:
         return None
     if isinstance(old, dict) and isinstance(new, dict):
         for part in {**old, **new}:
-            if part == "steps" and key in LENGTHS and _longer(old, new):
+            if part == "steps" and key in lengths and _longer(old, new):
                 continue
-            if found := _difference(old.get(part), new.get(part), f"{key}.{part}".lstrip(".")):
+            if found := _difference(old.get(part), new.get(part), f"{key}.{part}".lstrip("."), lengths):
                 return found
         return None
     return f"{key!r} ({new!r} instead of {old!r})"
@@ -126,15 +131,24 @@ def samples_hash(samples: Sequence[Sample]) -> str:
     """Twelve hexadecimal digits that change with the order, the questions and the truth of samples."""
     digest = hashlib.sha256()
     for sample in samples:
-        known = [(key, _plain(value)) for key, value in sorted(sample.reference.items())]
-        digest.update(repr((sample.id, str(sample.task), sample.prompt, _plain(sample.images), known)).encode())
+        known = [_plain(part) for part in (sample.images, sample.reference, sample.metadata)]
+        digest.update(repr((sample.id, str(sample.task), sample.prompt, known)).encode())
     return digest.hexdigest()[:12]
 
 
 def _plain(value: Any) -> Any:
-    """A value with its pictures as the names of their files, wherever these lie, or as the hash of their pixels."""
+    """A value as something whose ``repr`` is the same everywhere; pictures as the names of their files, wherever these lie, or as the
+    hash of their pixels, with how they are shown."""
     if isinstance(value, ImageRef):
-        return value.path.name if value.path is not None else value.sha256
+        pixels = value.sha256 if value.array is None or value.sha256 else content_hash(value.array)
+        shown = (value.date, value.bands, value.stretch, value.nodata)
+        return (value.path.name if value.path is not None else pixels, *shown)
     if isinstance(value, Mapping):
-        return [(key, _plain(item)) for key, item in sorted(value.items())]
+        return sorted((str(key), repr(_plain(item))) for key, item in value.items())
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(_plain(item)) for item in value)
+    if isinstance(value, np.ndarray):
+        return content_hash(value)
+    if isinstance(value, np.generic):
+        return value.item()
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -149,6 +149,10 @@ def teach(
     folder = config.out / "checkpoints"
     every, keep = config.checkpoints.every, config.checkpoints.keep
     checkpoints = Checkpoints(folder, every, keep, last_complete(folder) if resume else None)
+    if resume and checkpoints.last is None:
+        raise ConfigError(
+            f"--resume: there is no whole checkpoint in {folder}; start the stage anew in another directory, with checkpoints: {{every: N}}"
+        )
     if checkpoints.last is not None:
         print(f"going on from step {checkpoints.done} ({checkpoints.last})", flush=True)
     losses: list[float] = []

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rsw_rewards.contracts import Batch
 from rsw_rewards.data.raster_pairs import convert, load
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import read_mask, read_rgb
+from rsw_rewards.images import ImageError, read_mask, read_rgb
 from rsw_rewards.rollouts.baselines import make_baseline
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rubric import Component, Rubric
 from rsw_rewards.samples import Output, Sample, load_outputs, load_samples, write_jsonl
 from rsw_rewards.scorer import score_in_process
+from rsw_rewards.verifiers.bands import check_numbers
 from rsw_rewards.verifiers.spectral import index_map
 from tests.data.test_raster_pairs import BANDS, describe, six_bands, write_tiff
 from tests.shared_data import shared
@@ -140,9 +143,22 @@ def test_integers_of_a_wider_type_are_the_same_numbers(folder: Path) -> None:
     for kind in (np.int32, np.int64, np.uint32):
         row = scored(one, Output(one.id, image=type(one.images[0])(array=true.astype(kind))), "gain_over_copy")
         assert row["gain_over_copy"].value == 1.0
-    beyond = true.astype(np.int64) * 100
-    row = scored(one, Output(one.id, image=type(one.images[0])(array=beyond)), "gain_over_copy")
-    assert row["gain_over_copy"].status == "invalid_output"
+    below = true.astype(np.int16)
+    below[0, 0] = -2  # an undershoot is no other scale
+    row = scored(one, Output(one.id, image=type(one.images[0])(array=below)), "gain_over_copy")
+    assert row["gain_over_copy"].status == "ok"
+
+
+@given(st.floats(0.05, 20.0), st.floats(1e-3, 1e4), st.integers(0, 99))
+def test_a_forecast_is_on_the_scale_of_its_truth_unless_far_from_it(factor: float, unit: float, seed: int) -> None:
+    """Whatever the unit: leaf area, decibels, reflectance, counts."""
+    true = np.random.default_rng(seed).gamma(2.0, 0.5, (8, 8, 2)) * unit
+    valid = np.ones((8, 8), bool)
+    check_numbers(true * factor, true, valid)
+    check_numbers(np.zeros_like(true), true, valid)
+    for other in (1e-4, 1e4):
+        with pytest.raises(ImageError, match="another scale"):
+            check_numbers(true * other, true, valid)
 
 
 def test_a_raster_with_holes_is_no_dark_picture(folder: Path) -> None:

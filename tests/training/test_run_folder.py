@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file as load_weights
@@ -15,10 +16,12 @@ from safetensors.torch import load_file as load_weights
 from rsw_rewards.cli import main
 from rsw_rewards.contracts import build
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.images import ImageRef
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.samples import Sample, Task
 from rsw_rewards.training.run import train
-from rsw_rewards.training.run_folder import LOCK, _difference, check_inputs
+from rsw_rewards.training.run_folder import LOCK, _difference, check_inputs, samples_hash
 from tests.training import test_grpo, test_ppo
 from tests.training.run_files import log, same, without_times
 from tests.training.toy_lm import toy_data
@@ -69,6 +72,11 @@ def test_what_a_resumed_run_may_change(path: tuple[str, ...], changes: dict[str,
 
     before = {"steps": 10, "actors": 1, "stale": 0, "every": 1}
     assert (_difference(nested(before), nested({**before, **changes})) is None) is may
+
+
+def test_a_run_of_stale_rollouts_keeps_its_length() -> None:
+    run = {"rollouts": {"stale": 1}, "grpo": {"steps": 10}}
+    assert _difference(run, {**run, "grpo": {"steps": 20}}) == "'grpo.steps' (20 instead of 10)"
 
 
 def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
@@ -186,6 +194,36 @@ def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: py
         with pytest.raises(SystemExit):
             main()
         assert "the disk is full; free space" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_at_its_start_is_mended_in_its_directory(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for wrong in ({"grpo": {"trl": {"epsilon_high": "abc"}}}, {"grpo": {"loss_type": "dr_grpo"}}):
+        with pytest.raises(ConfigError):
+            started(tmp_path / "run.yaml", "grpo", out, **wrong)
+    # YAML reads 4e-4 as a text, and null stands for TRL's own.
+    settings = {"steps": 1, "trl": {"epsilon_high": "4e-4", "max_completion_length": None}}
+    started(tmp_path / "run.yaml", "grpo", out, grpo=settings, seed=7)
+    assert (out / "final").is_dir()
+
+
+def test_the_hash_of_samples_is_the_same_everywhere_and_sees_what_counts() -> None:
+    one = Sample(
+        "s", Task.FORECAST, (ImageRef(array=np.zeros((2, 2, 3), np.uint8)),), "grow",
+        {"labels": {"b", "a"}, "images": [ImageRef(path=Path("/here/a.png"))]}, metadata={"scale_factor": np.float64(0.5)},
+    )  # fmt: skip
+    elsewhere = replace(
+        one,
+        reference={"images": [ImageRef(path=Path("/there/a.png"))], "labels": {"a", "b"}},
+        metadata={"scale_factor": 0.5},
+    )
+    assert samples_hash([one]) == samples_hash([elsewhere])
+    others = [
+        replace(one, images=(ImageRef(array=np.ones((2, 2, 3), np.uint8)),)),
+        replace(one, metadata={"scale_factor": 0.1}),
+        replace(one, reference={**one.reference, "images": [ImageRef(path=Path("/here/a.png"), bands=(2, 1, 0))]}),
+    ]
+    assert len({samples_hash([other]) for other in [one, *others]}) == 4
 
 
 def test_dr_grpo_divides_by_the_length_that_a_completion_may_have(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def test_a_stage_that_was_cut_off_ends_where_the_whole_one_ends(
         train(file, ["batch=4"], resume=cut)
 
 
+def test_a_stage_without_checkpoints_is_not_started_over_by_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "stage.yaml"
+    file.write_text(yaml.safe_dump({**STAGES["diffusion"], "steps": 1, "batch": 2, "threads": 1, "device": "cpu"}))
+    out = train(file, [f"out={tmp_path / 'run'}"])
+    with pytest.raises(ConfigError, match="there is no whole checkpoint"):
+        train(file, ["steps=2"], resume=out)
+
+
 def test_stages_of_the_embedded_models_are_started_anew(tmp_path: Path) -> None:
     embedded = HERE.parents[1] / "configs" / "embedded" / "supervised.yaml"
     with pytest.raises(ConfigError, match="cannot be taken up again; start it in another directory"):
