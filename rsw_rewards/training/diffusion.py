@@ -29,8 +29,8 @@ from rsw_rewards.rollouts.weights import has_adapters, trained_weights
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.diffusion_steps import Step, clipped_loss, group_advantages
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
-from rsw_rewards.training.learner import Trainable
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
+from rsw_rewards.training.trainer_views import Trainable
 
 
 class FlowGrpoConfig(GenerationConfig):

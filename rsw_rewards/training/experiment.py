@@ -31,7 +31,6 @@ from rsw_rewards.training.checkpoints import (
     write_checkpoint,
 )
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
-from rsw_rewards.training.learner import Trainable
 from rsw_rewards.training.placement import check_placement
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.rollouts import Rollouts
@@ -39,6 +38,7 @@ from rsw_rewards.training.run_folder import check_inputs
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
 from rsw_rewards.training.sources import load_source
+from rsw_rewards.training.trainer_views import Trainable
 from rsw_rewards.training.watch import Watch, alarms, logged_alarms, logged_rises
 
 

@@ -16,17 +16,14 @@ from rsw_rewards.training.checkpoints import CompleteCheckpoint, engine_state
 from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens
 from rsw_rewards.training.learner import (
     RolloutFunction,
-    TokenView,
-    Trainable,
-    TrainerView,
     following_rollouts,
     make_trainer,
     rollout_function,
-    trainer_view,
     trl_arguments,
 )
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.schedule import prompt_order
+from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView, trainer_view
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

@@ -21,7 +21,6 @@ from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.critic import Critic, Rows, score_rows
 from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens
-from rsw_rewards.training.learner import Trainable, check_tokens
 from rsw_rewards.training.ppo_math import (
     gae,
     kl_estimate,
@@ -32,6 +31,7 @@ from rsw_rewards.training.ppo_math import (
     whiten,
 )
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
+from rsw_rewards.training.trainer_views import Trainable, check_tokens
 
 
 def train_ppo(config: PpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
