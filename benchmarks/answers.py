@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import batch_of
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate_file, load_pair, seldom_collecting
 from rsw_rewards.evaluation.summary import metrics_of, slices_of
+from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.rollouts.baselines import make_baseline
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.samples import write_jsonl
-from rsw_rewards.scorer import Scorer
 
 QUESTIONS_PER_SCENE = 41
 SUBJECTS = ("buildings", "trees", "water", "low vegetation", "playgrounds", "ground")

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.rubric import Rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import Scorer
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.verifiers import caption_base
 from rsw_rewards.verifiers.caption_tokens import ptb
 from rsw_rewards.verifiers.meteor import Meteor, MeteorError

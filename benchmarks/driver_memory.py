@@ -21,15 +21,15 @@ import numpy as np
 import torch
 
 from rsw_rewards.config import RunConfig
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef, content_hash
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
+from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.pixels import content_hash
+from rsw_rewards.rollouts.diffusion_steps import group_advantages
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rubric import parse_rubric
-from rsw_rewards.samples import Output, Sample, Task, TokenTrace
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.training.diffusion_steps import group_advantages
 from rsw_rewards.training.experiment import PIXEL_BUDGET
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog

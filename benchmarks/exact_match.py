@@ -10,10 +10,11 @@ import json
 import statistics
 import time
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.rubric import Rubric, rewards
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import Scorer
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
 
 VOCABULARY = ["yes", "no", "buildings", "trees", "water", *(f"{k}0_to_{k + 1}0" for k in range(1, 10))]
 

@@ -59,9 +59,9 @@ def main() -> None:
 
 
 def measure_verifiers(folder: Path, n: int) -> dict[str, Any]:
-    from rsw_rewards.features import FeatureBank
-    from rsw_rewards.images import ImageRef, write_png
-    from rsw_rewards.samples import Output, Sample, Task
+    from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+    from rsw_rewards.features.bank import FeatureBank
+    from rsw_rewards.io.images import write_png
 
     rng = np.random.default_rng(0)
     samples, outputs = [], []
@@ -75,9 +75,9 @@ def measure_verifiers(folder: Path, n: int) -> dict[str, Any]:
 
     def score(names: list[str], bank: FeatureBank) -> dict[str, float]:
         """Seconds of this process and of the clock, and those of each component."""
-        from rsw_rewards.contracts import Batch
-        from rsw_rewards.rubric import Rubric
-        from rsw_rewards.scorer import Scorer
+        from rsw_rewards.core.rubric import Rubric
+        from rsw_rewards.core.verifier import Batch
+        from rsw_rewards.engine.scorer import Scorer
 
         parts = [{"use": name, "config": {"encoder": ENCODER}, "weight": float(name == "clip_score")} for name in names]
         bank.encoder(ENCODER)  # loading the weights is no part of scoring
@@ -119,7 +119,7 @@ def digests(rows: int) -> list[str]:
 
 
 def measure_lookups(folder: Path, rows: int) -> dict[str, Any]:
-    from rsw_rewards.features import FeatureBank
+    from rsw_rewards.features.bank import FeatureBank
 
     bank = FeatureBank(directory=folder / "large")
     some = np.random.default_rng(0).standard_normal((BLOCK, DIM)).astype(np.float32)
@@ -147,7 +147,7 @@ def memory(kind: str) -> int:
 
 
 def read(folder: Path, rows: int) -> dict[str, Any]:
-    from rsw_rewards.features import FeatureBank
+    from rsw_rewards.features.bank import FeatureBank
 
     bank = FeatureBank(directory=folder)
     bank._encoders["stored"] = Stored()  # type: ignore[assignment]

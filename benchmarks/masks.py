@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.images import ImageRef, write_png
-from rsw_rewards.samples import Output, Sample, Task, write_jsonl
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.verifiers.semantic_change import SemanticChange
 
 SIDE = 512

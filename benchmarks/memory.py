@@ -67,8 +67,8 @@ def distance(case: str) -> dict[str, Any]:
         subprocess.run([sys.executable, __file__, "--fill", folder, "--case", case], check=True)
         import rsw_rewards  # noqa: F401, I001  (first: on a CPU it lets torchvision load)
         import torch
-        from rsw_rewards.features import FeatureBank
-        from rsw_rewards.scores import ScoreTable, Status
+        from rsw_rewards.features.bank import FeatureBank
+        from rsw_rewards.core.scores import ScoreTable, Status
         from rsw_rewards.verifiers.distribution import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
 
         torch.linalg.eigh(torch.eye(8, dtype=torch.float64))  # whatever the library sets up once
@@ -93,7 +93,7 @@ def distance(case: str) -> dict[str, Any]:
 
 def fill(case: str, folder: Path) -> None:
     """Write the features of both sides."""
-    from rsw_rewards.features import FeatureBank
+    from rsw_rewards.features.bank import FeatureBank
 
     n, dim = DISTANCES[case]
     bank, rng = FeatureBank(directory=folder), np.random.default_rng(0)

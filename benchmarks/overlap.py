@@ -22,14 +22,14 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from rsw_rewards.config import RunConfig
-from rsw_rewards.contracts import Batch, Verifier
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.data.scene_world import scene_world_samples
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.rollouts.policies import TokenWorldModelPolicy
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rubric import parse_rubric
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import Score
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
 

@@ -24,16 +24,19 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
-from rsw_rewards.contracts import Batch, Context, build
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef, content_hash, read_mask, read_rgb
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Batch, Context
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.images import read_mask, read_rgb
+from rsw_rewards.io.records_io import load_samples
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.baselines import make_baseline
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.samples import Output, Sample, Task, load_samples
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
 
 TRICKS = {
     "copy": "copy_before", "blurred copy": "blurred_copy", "mean image": "mean_image", "noise": "noise",

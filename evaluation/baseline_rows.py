@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, chunks, group_chunks, needs_whole
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.summary import metrics_of
-from rsw_rewards.features import FeatureBank
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.samples import OUTPUT_FIELDS, Sample
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
 from rsw_rewards.verifiers.answers import chance_corrected
 
 BASELINE_SAMPLES = 1000

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef, read_mask
+from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample
+from rsw_rewards.core.scores import Score
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.images import read_mask
 from rsw_rewards.rollouts.baselines.pictures import size_of
-from rsw_rewards.samples import OUTPUT_FIELDS, Output, Sample
-from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.answers import normalise
 from rsw_rewards.verifiers.maps import changed_mask, index_map
 from rsw_rewards.verifiers.paired import error_map

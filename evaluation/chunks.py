@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scorer import Scorer
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
 
 CHUNK = 512
 """Outputs that are scored, and written, at once: what a kill can cost, and what memory holds."""

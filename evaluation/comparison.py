@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rsw_rewards.contracts import Verifier
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, sign
 from rsw_rewards.evaluation.protocols import Protocol, get_protocol
 from rsw_rewards.evaluation.resampling import holm
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.scores import ScoreTable
+from rsw_rewards.features.bank import FeatureBank
 
 
 class Run:

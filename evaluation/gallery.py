@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.images import ImageError, ImageRef, read_mask, read_rgb
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Status
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Status
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_mask, read_rgb
 from rsw_rewards.verifiers.maps import index_map
 from rsw_rewards.verifiers.shown import as_future
 
 if TYPE_CHECKING:
-    from rsw_rewards.evaluation.run import Evaluation
+    from rsw_rewards.evaluation.evaluation import Evaluation
 
 GALLERY = 8
 """Samples of each sort that the gallery shows, beside one best and one worst of every kind."""
@@ -103,7 +104,7 @@ def _spread(by_output: Any, value: pd.Series[float]) -> pd.Series[float]:
 
 def card(sort: str, sample: Sample, output: Output, rows: pd.DataFrame) -> dict[str, Any]:
     """What the template shows of one output."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.format import number
 
     statuses = [str(status) for status in rows["status"]]
     bad = [status for status in map(str, FAILED) if status in statuses]

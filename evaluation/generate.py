@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.results import write_text
+from rsw_rewards.io.records_io import output_to_json, read_jsonl, write_jsonl
 from rsw_rewards.rollouts.policy import Policy
-from rsw_rewards.samples import Sample, output_to_json, read_jsonl, write_jsonl
 
 SAVE_EVERY = 256
 """Samples between two writings of the predictions file: what a kill can cost."""

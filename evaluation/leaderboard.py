@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rsw_rewards.evaluation.report import number
+from rsw_rewards.evaluation.format import number
 
 LOWER_IS_BETTER = ("fid", "fd_", "kid", "cmmd", "lpips", "l1", "mae", "mse", "rmse", "hamming")
 """Beginnings of the keys of metrics that should fall."""

@@ -9,8 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import OUTPUT_FIELDS, Output, Sample, Task
+from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.verifiers.answers import extract_answer, normalise, true_answers
 
 ALPHA = 0.01

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.core.scores import Status
+from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.gallery import gallery
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
 from rsw_rewards.evaluation.results import write_text
-from rsw_rewards.scores import Status
 
 if TYPE_CHECKING:
-    from rsw_rewards.evaluation.run import Evaluation
+    from rsw_rewards.evaluation.evaluation import Evaluation
 
 
 def write_report(path: Path, evaluation: Evaluation) -> None:
@@ -44,14 +45,3 @@ def footnote(row: Mapping[str, Any]) -> str:
     if row.get("confidence") != "read":
         parts.append("at second hand")
     return "; ".join(part for part in parts if part)
-
-
-def number(value: float | None) -> str:
-    """A number for people: three to four digits that say something. Below 1e-12 there is nothing but rounding."""
-    if value is None:
-        return "-"
-    if abs(value) < 1e-12:
-        return "0.000"
-    if abs(value) < 0.001:
-        return f"{value:.2e}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

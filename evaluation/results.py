@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
-from rsw_rewards.scores import ScoreTable, Status
 
 _PACKAGES = ("rsw_rewards", "torch", "transformers", "open_clip_torch", "numpy", "scipy", "pandas", "scikit-image")
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import yaml
 
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.evaluation.run import load_pair
-from rsw_rewards.rubric import Rubric, rewards
-from rsw_rewards.samples import Problem, write_jsonl
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
+from rsw_rewards.io.records_io import Problem, write_jsonl
 
 
 def score_file(

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import Rubric, load_rubric
+from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.rubric import Rubric, load_rubric, rewards
-from rsw_rewards.scores import ScoreTable
 
 COLUMNS_READ = ["sample", "group", "candidate", "verifier", "value", "status", "reason"]
 """What rewards depend on; statistics, which make most of a table, are not read."""

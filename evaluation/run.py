@@ -8,13 +8,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
+from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.generate import generate_file
 from rsw_rewards.evaluation.leakage import leakage_warnings
 from rsw_rewards.evaluation.progress import Progress, silent
@@ -22,23 +25,8 @@ from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
 from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Problem, Sample, load_outputs, load_samples
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
-
-
-@dataclass
-class Evaluation:
-    """What one protocol's evaluation found."""
-
-    protocol: Protocol
-    samples: list[Sample]
-    outputs: list[Output]
-    table: ScoreTable
-    summary: dict[str, Any]
-    problems: list[Problem] = field(default_factory=list)
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.records_io import Problem, load_outputs, load_samples
 
 
 def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.contracts import AdditiveMetric, FeatureLookup, Metric
+from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric
+from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation import resampling
 from rsw_rewards.evaluation.resampling import Bounds
-from rsw_rewards.scores import ScoreTable, Status
 
 PARTS = 1000
 """Most parts that scenes are dealt into; more would cost time and tell nothing new."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.contracts import FeatureLookup, Verifier
+from rsw_rewards.core.metric import FeatureLookup
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.statistics import COUNTED, Estimate, estimates, mean_estimate, paired_difference
-from rsw_rewards.scores import ScoreTable, Status
 
 Verifiers = Mapping[str, Verifier]
 """Component name -> verifier, as built for a protocol."""

@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.baseline_rows import BASELINE_SAMPLES
 from rsw_rewards.evaluation.ceilings import GOLD, ceiling, falls, perfect
@@ -18,14 +22,9 @@ from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.run import select
 from rsw_rewards.evaluation.statistics import Rows
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.baselines import MAKERS, make_baseline
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.samples import OUTPUT_FIELDS, Output, Sample
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable, Status
 
 TOLERANCE = 1e-6
 """What the truth may lack to 1: the epsilon that published F1s carry in their denominators takes 6e-8."""

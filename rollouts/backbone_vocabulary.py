@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.picture_segments import Segments
 from rsw_rewards.rollouts.token_vocabulary import METADATA, MetadataTokens, number_of
-from rsw_rewards.samples import Sample
 
 FILE = "world_model.json"
 PICTURE = ("<|picture_start|>", "<|picture_row|>", "<|picture_end|>")

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef, content_hash, read_rgb
+from rsw_rewards.io.images import read_rgb
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.backbone_vocabulary import BackboneVocabulary
 from rsw_rewards.rollouts.diffusion_forecaster import resize
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.tiny_vlm import PREFIX
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel, become
 from rsw_rewards.rollouts.weights import base_model, has_adapters
-from rsw_rewards.samples import Output, Sample, Task
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from rsw_rewards.rollouts.movq import MovqTokenizer
     from rsw_rewards.rollouts.picture_segments import Segments
-    from rsw_rewards.training.vision_language import ConversationView
 
 
 class BackboneWorldModel(VisionLanguageModel):
@@ -103,11 +103,6 @@ class BackboneWorldModel(VisionLanguageModel):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"forecast_template": self.forecast_template}
-
-    def trainer_view(self, samples: Sequence[Sample]) -> ConversationView:
-        from rsw_rewards.training.vision_language import WorldView
-
-        return WorldView(self, samples)
 
     # Prompts
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageError, ImageRef, content_hash, read_rgb, read_size
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.io.images import read_rgb, read_size
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.weights import base_model, has_adapters
-from rsw_rewards.samples import Output, Sample, Task
 
 if TYPE_CHECKING:
     import torch

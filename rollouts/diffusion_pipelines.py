@@ -21,7 +21,7 @@ from rsw_rewards.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from rsw_rewards.training.diffusion_steps import Step
+    from rsw_rewards.rollouts.diffusion_steps import Step
 
 Conditions = dict[str, "torch.Tensor"]
 """What the denoiser is told besides the latent; every tensor has one row per picture."""
@@ -216,7 +216,7 @@ class Pix2Pix(DiffusionPipeline):
         return times, torch.cat([scheduler.alphas_cumprod[times], scheduler.final_alpha_cumprod.reshape(1)])
 
     def step(self, latents: torch.Tensor, told: Conditions, number: int, steps: int, noise: float) -> Step:
-        from rsw_rewards.training.diffusion_steps import ddim_step
+        from rsw_rewards.rollouts.diffusion_steps import ddim_step
 
         times, alphas = self.levels(steps)
         now, after = alphas[number].to(latents.device), alphas[number + 1].to(latents.device)
@@ -306,7 +306,7 @@ class Kontext(DiffusionPipeline):
         return scheduler.timesteps.clone(), scheduler.sigmas.clone()
 
     def step(self, latents: torch.Tensor, told: Conditions, number: int, steps: int, noise: float) -> Step:
-        from rsw_rewards.training.diffusion_steps import flow_step
+        from rsw_rewards.rollouts.diffusion_steps import flow_step
 
         times, sigmas = self.levels(steps, latents.shape[2] * latents.shape[3] // 4)
         velocity = self._velocity(latents, told, (times[number] / 1000).expand(len(latents)))

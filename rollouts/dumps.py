@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import ImageRef, content_hash, write_png
-from rsw_rewards.samples import Output, Sample, output_to_json, read_jsonl, sample_to_json, write_jsonl
-from rsw_rewards.scores import ScoreTable
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import output_to_json, read_jsonl, sample_to_json, write_jsonl
+from rsw_rewards.pixels import content_hash
 
 _IMAGE_FIELDS = tuple(
     item.name for item in fields(Output) if "ImageRef" in str(item.type) and item.name != "trajectory"

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsw_rewards.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageError, ImageRef, encode_png, read_rgb
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
+from rsw_rewards.io.images import encode_png, read_rgb
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output, Sample, Task
 
 _PLACE = re.compile(r"\{(prompt|vocabulary)\}")
 
@@ -26,7 +26,7 @@ class OpenAIEndpoint(Policy):
         system: system message; none by default.
         longest_side: larger images are scaled down to this many pixels; None sends them as they are.
         send_images: False asks the questions without the pictures, which is what a blind model would answer.
-        **endpoint: further keys of :class:`rsw_rewards.endpoint.EndpointConfig`, such as ``max_tokens`` or ``cache``.
+        **endpoint: further keys of :class:`rsw_rewards.io.endpoint.EndpointConfig`, such as ``max_tokens`` or ``cache``.
 
     A request that fails is lost, not wrong; an answer that is cut off is invalid. Seeds are sent along; whether they make an
     answer repeatable is up to the server.

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
 from rsw_rewards.errors import ConfigError, did_you_mean
-from rsw_rewards.images import ImageRef, content_hash, read_rgb
-from rsw_rewards.plugins import resolve_object
+from rsw_rewards.io.images import read_rgb
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output, Sample, Task, TokenTrace
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.contracts import ALL_TASKS
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.verifier import ALL_TASKS
 from rsw_rewards.errors import ConfigError, RswError
-from rsw_rewards.samples import Output, Sample, Task
 
 if TYPE_CHECKING:
     import torch

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.core.records import ImageRef, Output, Sample
 from rsw_rewards.errors import InputError, RswError, RunStopped
-from rsw_rewards.images import ImageRef, content_hash
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request, request_seed, set_up
 from rsw_rewards.rollouts.weights import pack_weights, unpack_weights
-from rsw_rewards.samples import Output, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +175,7 @@ class RolloutPool:
             with _torch_threads(threads):
                 self._local.setup(*self._setup)
             return
-        from rsw_rewards.cluster import ensure_ray
+        from rsw_rewards.engine.cluster import ensure_ray
 
         ensure_ray()
         for _ in range(actors):

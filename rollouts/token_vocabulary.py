@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.images import ImageError, read_rgb
-from rsw_rewards.samples import Sample, Task
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_rgb
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -27,10 +27,10 @@ from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import rsw_rewards
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.rollouts.picture_segments import IMPOSSIBLE, Segments
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
-from rsw_rewards.samples import Sample, Task
 
 ASSETS = Path(rsw_rewards.__file__).parent / "assets"
 """Folder of the shipped weights."""

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageError, read_rgb
+from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.policies import even_runs
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.tiny_vlm import PREFIX, tiny_folder
 from rsw_rewards.rollouts.weights import base_model, has_adapters
-from rsw_rewards.samples import Output, Sample, Task, TokenTrace
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-    from rsw_rewards.training.vision_language import ConversationView
 
 _PLACE = re.compile(r"\{(prompt|vocabulary)\}")
 _NAMED = re.compile(r"\{([a-z_]+)\}")
@@ -172,12 +171,6 @@ class VisionLanguageModel(Policy):
     def pad_id(self) -> int:
         """Token that fills rows up."""
         return int(self._processor.tokenizer.pad_token_id)
-
-    def trainer_view(self, samples: Sequence[Sample]) -> ConversationView:
-        """How GRPO's trainer is shown samples: as conversations with pictures."""
-        from rsw_rewards.training.vision_language import ConversationView
-
-        return ConversationView(self, samples)
 
     def learner_inputs(self, samples: Sequence[Sample], input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """What ``forward`` needs beside tokens: the pixels, and what the processor says of each token.

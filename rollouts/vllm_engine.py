@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel, _load_processor, not_text
-from rsw_rewards.samples import Output, Sample
 
 if TYPE_CHECKING:
     import torch

@@ -74,7 +74,7 @@ class RolloutConfig(Strict):
 
 
 class ScoringConfig(Strict):
-    """Where outputs are scored. See :class:`rsw_rewards.scorer.Scorer`."""
+    """Where outputs are scored. See :class:`rsw_rewards.engine.scorer.Scorer`."""
 
     actors: NonNegativeInt = 0
     """Ray actors per component of the rubric, beside the rollouts' own; 0 scores in a thread of this process. Components with
@@ -436,7 +436,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), smoke: bool = False) 
     if isinstance(rubric, str):
         beside = Path(path).parent / rubric
         content["rubric"] = read_yaml(beside if beside.exists() else Path(rubric))
-    from rsw_rewards.plugins import resolve_object
+    from rsw_rewards.core.plugins import resolve_object
 
     return validated(resolve_object(METHODS[method], "configuration"), content, str(path))
 

@@ -25,3 +25,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+class ImageError(InputError):
+    """An image cannot be read: missing, not an image, too large, or of the wrong shape."""

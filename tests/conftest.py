@@ -21,7 +21,7 @@ settings.load_profile("busy")
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray for all tests that run actors."""
-    from rsw_rewards.cluster import ensure_ray
+    from rsw_rewards.engine.cluster import ensure_ray
 
     ensure_ray(num_cpus=4)
     yield

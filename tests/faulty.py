@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 
-from rsw_rewards.contracts import Batch, Card, Context, Verifier, verifier
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Context, Verifier, verifier
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import read_mask
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.io.images import read_mask
 
 CARD = Card("For tests.", "[0, 1]", "none", "tests", "none")
 

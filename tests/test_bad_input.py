@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from rsw_rewards import cli
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import write_jsonl
-from rsw_rewards.scores import ScoreTable
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import write_jsonl
 
 Rsw = Callable[..., tuple[int, str]]
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from rsw_rewards.cli import main
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import write_jsonl
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import write_jsonl
 
 
 def rsw(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -106,8 +106,8 @@ def test_a_run_directory_is_not_overwritten_and_can_be_resumed(
 
 
 def test_resuming_does_only_what_is_missing_or_failed(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rsw_rewards.scorer import Scorer
-    from rsw_rewards.scores import ScoreTable, Status
+    from rsw_rewards.core.scores import ScoreTable, Status
+    from rsw_rewards.engine.scorer import Scorer
 
     assert evaluate(questions, monkeypatch=monkeypatch) == 0
     path = questions / "out" / "scores.parquet"
@@ -131,7 +131,7 @@ def test_resuming_does_only_what_is_missing_or_failed(questions: Path, monkeypat
 
 def test_rewards_of_a_file_by_a_users_own_verifier(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (questions / "mine.py").write_text(
-        "from rsw_rewards.contracts import verifier\n\n\n"
+        "from rsw_rewards.core.verifier import verifier\n\n\n"
         "@verifier(tasks={'change_qa'})\n"
         "def brevity(sample, output):\n"
         "    return 1 / (1 + len(output.text))\n"
@@ -148,7 +148,7 @@ def test_a_file_without_any_reward_says_why_and_fails(
     questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (questions / "rewards.py").write_text(
-        "from rsw_rewards.contracts import verifier\n\n@verifier(tasks={'change_qa'})\n"
+        "from rsw_rewards.core.verifier import verifier\n\n@verifier(tasks={'change_qa'})\n"
         "def boom(sample, output):\n    raise RuntimeError('the raster server is away')\n"
     )
     (questions / "r.yaml").write_text(yaml.safe_dump({"components": [{"use": f"{questions / 'rewards.py'}:boom"}]}))
@@ -217,7 +217,7 @@ def test_a_bad_picture_is_an_invalid_output_with_its_reason(
     bomb(inside / "bomb.png")
     forecasts(inside, image)
     assert evaluate(inside, monkeypatch=monkeypatch, protocol="change-mask") == 0
-    from rsw_rewards.scores import ScoreTable
+    from rsw_rewards.core.scores import ScoreTable
 
     row = ScoreTable.read(inside / "out" / "scores.parquet").frame.iloc[0]
     assert row["status"] == "invalid_output" and row["value"] == 0.0

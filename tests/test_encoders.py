@@ -20,7 +20,7 @@ from rsw_rewards.encoders import (
     load_encoder,
 )
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import MICRO_BATCH
+from rsw_rewards.features.bank import MICRO_BATCH
 from tests.tiny_clip import write_tiny_clip
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsw_rewards import scoring_actors
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine import scoring_actors
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.images import ImageRef
-from rsw_rewards.rubric import Rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
 
 FAULTY = f"{Path(__file__).with_name('faulty.py')}"
 

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.errors import ImageError
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError, ImageRef, content_hash, write_png
-from rsw_rewards.rubric import Rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.images import write_png
+from rsw_rewards.pixels import content_hash
 
 
 def pictures(n: int, size: int = 24) -> list[np.ndarray]:
@@ -343,7 +345,7 @@ def test_a_large_set_settles_between_its_parts() -> None:
 def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> None:
     from types import SimpleNamespace
 
-    from rsw_rewards.calls import weights_of
+    from rsw_rewards.engine.calls import weights_of
 
     one = SimpleNamespace(detector=SimpleNamespace(name="mine", weights_sha256="ab" * 32))
     two = SimpleNamespace(network=SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32))
@@ -356,12 +358,12 @@ def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> No
 def test_a_scoring_process_settles_after_every_batch() -> None:
     from types import SimpleNamespace
 
-    from rsw_rewards.calls import Failure
-    from rsw_rewards.contracts import Batch, Context
-    from rsw_rewards.features import KEPT_HASHES
-    from rsw_rewards.samples import Output, Sample, Task
-    from rsw_rewards.scores import Score
-    from rsw_rewards.scoring_actors import _Scorer
+    from rsw_rewards.core.records import Output, Sample, Task
+    from rsw_rewards.core.scores import Score
+    from rsw_rewards.core.verifier import Batch, Context
+    from rsw_rewards.engine.calls import Failure
+    from rsw_rewards.engine.scoring_actors import _Scorer
+    from rsw_rewards.features.bank import KEPT_HASHES
 
     bank = mean_bank()
     verifier = SimpleNamespace(setup=lambda context: None, score=lambda batch: [Score(1.0)])

@@ -12,18 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.errors import InputError
-from rsw_rewards.images import (
-    ImageError,
-    ImageRef,
-    content_hash,
-    encode_png,
-    read_mask,
-    read_pixels,
-    read_rgb,
-    write_png,
-)
-from rsw_rewards.samples import Roots, Task, load_outputs, load_samples, output_to_json, sample_to_json, write_jsonl
+from rsw_rewards.core.records import ImageRef, Task
+from rsw_rewards.errors import ImageError, InputError
+from rsw_rewards.io.images import encode_png, read_mask, read_rgb, write_png
+from rsw_rewards.io.paths import Roots
+from rsw_rewards.io.records_io import load_outputs, load_samples, output_to_json, sample_to_json, write_jsonl
+from rsw_rewards.pixels import content_hash, read_pixels
 
 
 def write_samples(folder: Path, *records: dict[str, object]) -> Path:
@@ -228,7 +222,7 @@ def test_the_content_hash_does_not_depend_on_where_pixels_are(tmp_path: Path) ->
 
 
 def test_every_task_knows_its_output_fields() -> None:
-    from rsw_rewards.samples import OUTPUT_FIELDS
+    from rsw_rewards.core.records import OUTPUT_FIELDS
 
     assert set(OUTPUT_FIELDS) == set(Task)
 
@@ -281,7 +275,7 @@ def _npy_header(header: dict[str, object]) -> bytes:
 def test_a_palette_is_looked_at_in_colour_and_read_as_indices(tmp_path: Path) -> None:
     from PIL import Image
 
-    from rsw_rewards.images import read_index
+    from rsw_rewards.io.images import read_index
 
     image = Image.fromarray(np.array([[1, 0]], np.uint8), mode="P")
     image.putpalette([0, 0, 0, 255, 0, 0])

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import Component, Gate, Rubric, load_rubric
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.engine.monitor import CircuitBreaker, component_stats
 from rsw_rewards.errors import ConfigError, InputError, RunStopped
-from rsw_rewards.rubric import CircuitBreaker, Component, Gate, Rubric, component_stats, load_rubric, rewards
-from rsw_rewards.scores import ScoreTable, Status
 
 OK, INVALID, NA, ERROR, TIMEOUT = Status
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rubric import Rubric, rewards
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable, Status
 
 FAULTY = f"{Path(__file__).with_name('faulty.py')}"
 

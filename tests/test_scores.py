@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.errors import InputError
-from rsw_rewards.scores import Score, ScoreTable, Status
 
 FAILED = (Status.ERROR, Status.TIMEOUT, Status.NOT_APPLICABLE)
 

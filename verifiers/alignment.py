@@ -11,11 +11,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from rsw_rewards.contracts import Batch, Context, MeanValue, NoConfig, Verifier
+from rsw_rewards.core.metric import MeanValue
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Context, NoConfig, Verifier
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
-from rsw_rewards.images import ImageError, ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.shown import in_bands, read_showing
 
 MOST_CHARACTERS = 2048

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.contracts import FeatureLookup, SumMetric, Terms, compute_additive
+from rsw_rewards.core.metric import FeatureLookup, SumMetric, Terms, compute_additive
 
 _ZERO = np.zeros(())
 

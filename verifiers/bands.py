@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.scores import Score
 from rsw_rewards.data.rasters import Georeference, georeference_of, grid_offset, present
 from rsw_rewards.data.spectral import BANDS
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError, ImageRef
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.bank import FeatureBank
 
 GRID_TOLERANCE_PX = 0.5
 """How far the corners of a georeferenced forecast may lie from where they should, in pixels."""

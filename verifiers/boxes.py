@@ -8,9 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which a box counts as found, of ``acc@0.5`` to ``acc@0.9``."""

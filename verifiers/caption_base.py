@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Context, Verifier
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.verifier import Context, Verifier
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.samples import Sample, Task
 from rsw_rewards.verifiers.caption_tokens import Tokens, load_word_map, make_tokeniser, ptb
 from rsw_rewards.verifiers.ngrams import ReferenceSet
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.contracts import FeatureLookup, SumMetric, Terms, compute_additive
+from rsw_rewards.core.metric import FeatureLookup, SumMetric, Terms, compute_additive
 from rsw_rewards.verifiers.meteor import SIZE, meteor
 from rsw_rewards.verifiers.ngrams import ORDERS, CiderD, DocumentFrequency, ReferenceSet, bleu
 

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BaseModel, Field
 
-from rsw_rewards.contracts import Batch, Card, Context, MeanValue, Metric, SumMetric, register
+from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.records import Sample
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Context
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.samples import Sample
-from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.caption_base import EMPTY, CaptionConfig, CaptionVerifier, is_changed, says_no_change
 from rsw_rewards.verifiers.caption_metrics import CHANGE_RECOGNITION, FRACTIONS, CaptionMetric
 from rsw_rewards.verifiers.caption_tokens import MAX_CHARACTERS, MAX_TOKENS, TextTooLong

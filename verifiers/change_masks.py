@@ -12,10 +12,13 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Card, Metric, SumMetric, register
-from rsw_rewards.images import ImageError, ImageRef, read_index, read_mask
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_index, read_mask
 from rsw_rewards.verifiers.confusion import METRIC_KEYS, binary_change_metrics, confusion_matrix, f1_score, mask_iou
 from rsw_rewards.verifiers.maps import Decoded, MapVerifier, Truth, changed_mask, fitted, index_map, read_truth
 

@@ -10,9 +10,11 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, Metric, Verifier, register
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
 from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answers
 

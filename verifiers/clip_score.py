@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from rsw_rewards.contracts import Card, MeanValue, Metric, register
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.encoders import is_pretrained_clip
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.alignment import AlignmentVerifier, Query, cosine, cosines, drawn_or_after
 from rsw_rewards.verifiers.shown import READS
 

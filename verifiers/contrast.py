@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import Card, Context, MeanValue, Metric, register
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.alignment import (
     AlignmentConfig,
     AlignmentVerifier,

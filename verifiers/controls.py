@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import Batch, Card, MeanValue, Metric, NoConfig, Verifier
-from rsw_rewards.images import ImageError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
+from rsw_rewards.errors import ImageError
 
 TEXTS = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
 

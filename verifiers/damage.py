@@ -11,9 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from rsw_rewards.contracts import Card, Metric, register
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.confusion import confusion_matrix, f1_score, mean_of_defined
 from rsw_rewards.verifiers.maps import ExplainedMetric, MapVerifier, Truth, read_class_truth, read_classes
 

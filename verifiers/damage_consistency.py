@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
-from rsw_rewards.contracts import Batch, Card, Context, Metric, NoConfig, SumMetric, Verifier, register
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
 from rsw_rewards.detectors import LEVELS, Views, detector_bands, load_damage_detector, predict_pairs
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.confusion import mean_of_defined
 from rsw_rewards.verifiers.damage import LOCALIZATION_WEIGHT, damage_counts, damage_metrics, localization_counts
 from rsw_rewards.verifiers.detector_consistency import (

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
-from rsw_rewards.contracts import Batch, Card, Context, Metric, NoConfig, SumMetric, Verifier, register
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
 from rsw_rewards.detectors import SCENE_DETECTOR, Views, detector_bands, load_detector, predict_pairs
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.bands import read_band_forecast, read_band_truth
 from rsw_rewards.verifiers.confusion import binary_change_metrics, confusion_matrix, ratio
 from rsw_rewards.verifiers.regions import dilate, read_forecast, read_future

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answers import Extract, normalise
 from rsw_rewards.verifiers.labels import answer_body, read_json, set_f1
 

@@ -8,10 +8,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import Card, MeanValue, Metric, register
-from rsw_rewards.images import ImageError, ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card
+from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.alignment import AlignmentConfig, AlignmentVerifier, Query, cosine, forecast_text, unit
 from rsw_rewards.verifiers.contrast import plain
 from rsw_rewards.verifiers.shown import READS

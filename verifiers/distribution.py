@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rsw_rewards.contracts import Batch, Card, Context, FeatureLookup, Metric, NoConfig, Scope, Verifier, register
+from rsw_rewards.core.metric import FeatureLookup, Metric
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
 from rsw_rewards.encoders import CMMD_ENCODER, SCENE_CLIP, bands_of, encoder_label, is_standard_inception
-from rsw_rewards.images import ImageError, ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.frechet import (
     Moments,
     Reference,
@@ -105,7 +107,7 @@ class SetMetric:
         weight: np.ndarray,
         features: FeatureLookup | None,
     ) -> Numbers:
-        """See :class:`rsw_rewards.contracts.Metric`. None with fewer than 2 forecasts or 2 samples.
+        """See :class:`rsw_rewards.core.metric.Metric`. None with fewer than 2 forecasts or 2 samples.
 
         Raises:
             ValueError: weights other than 0 and 1.

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import Context, register
+from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
-from rsw_rewards.images import ImageRef
 from rsw_rewards.verifiers.alignment import cosine
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
 

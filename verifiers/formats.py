@@ -9,9 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
-from rsw_rewards.samples import Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)

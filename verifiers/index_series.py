@@ -13,10 +13,13 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
-from rsw_rewards.images import ImageError, ImageRef, read_mask
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_mask
 from rsw_rewards.verifiers.bands import check_numbers
 
 LEAST_SPREAD = 1e-6

@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from rsw_rewards.contracts import Batch, Card, Context, MeanValue, Metric, SumMetric, Verifier, register
-from rsw_rewards.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Card, Context, Verifier
+from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.verifiers import answers
 from rsw_rewards.verifiers.confusion import cohen_kappa
 

@@ -11,19 +11,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import (
-    Batch,
-    Card,
-    FeatureLookup,
-    Metric,
-    SumMetric,
-    Terms,
-    Verifier,
-    compute_additive,
-    register,
-)
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import FeatureLookup, Metric, SumMetric, Terms, compute_additive
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answers import Extract, normalise
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
 

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, Metric, Terms, Verifier, register
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.metric import Metric, Terms
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
 from rsw_rewards.verifiers.answers import NORMALISERS, Extract, Rules, judge, normalise
 

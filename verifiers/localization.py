@@ -11,9 +11,11 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answers
 from rsw_rewards.verifiers.counts import CLASSES

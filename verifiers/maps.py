@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.contracts import Batch, SumMetric, Verifier
-from rsw_rewards.images import ImageError, ImageRef, read_index, read_mask
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scores import Score, ScoreTable
+from rsw_rewards.core.metric import SumMetric
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.scores import Score, ScoreTable
+from rsw_rewards.core.verifier import Batch, Verifier
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_index, read_mask
 
 MAX_CLASSES = 255
 

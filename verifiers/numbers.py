@@ -10,10 +10,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score, Status
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
 from rsw_rewards.verifiers.answers import Extract, Rules, extract_answer, judge, normalise, true_answers
 from rsw_rewards.verifiers.quantities import (

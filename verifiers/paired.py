@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import register
+from rsw_rewards.core.registry import register
 from rsw_rewards.verifiers.paired_base import (
     Paired,
     PairedConfig,

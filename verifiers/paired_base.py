@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import Batch, Card, MeanValue, Metric, NoConfig, SumMetric, Verifier
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.illumination import MIN_PIXELS, Match, matched
 from rsw_rewards.verifiers.regions import (
     MAX_SHIFT,

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from rsw_rewards.contracts import Context, register
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, Trunk, lpips_from_maps
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card

@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, Field
 
-from rsw_rewards.contracts import Batch, Card, MeanValue, Metric, NoConfig, SumMetric, Verifier, register
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.paired import MIN_CHANGE, Distance, error_map, gain_over_copy
 from rsw_rewards.verifiers.regions import (
     MAX_SHIFT,

@@ -9,10 +9,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsw_rewards.contracts import Batch, Card, Metric, SumMetric, Verifier, register
-from rsw_rewards.images import ImageError, ImageRef, read_mask
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_mask
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which an expression counts as understood, of ``p@0.5`` to ``p@0.9``."""

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError, ImageRef
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scores import Score
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.scores import Score
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.shown import counted, covered, forecast_shown, in_bands, lacking_bands, one_colour
 
 Region = Literal["all", "inside", "outside"]

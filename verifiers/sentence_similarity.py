@@ -9,11 +9,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import Batch, Card, Context, MeanValue, Metric, NoConfig, Verifier, register
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
 from rsw_rewards.encoders import encoder_label
 from rsw_rewards.encoders.sentences import MINILM
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
 from rsw_rewards.verifiers.alignment import cosines
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answers
 

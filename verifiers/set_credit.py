@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import Batch, Card, Context, MeanValue, Metric, NoConfig, Scope, Verifier, register
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
 from rsw_rewards.encoders import SCENE_CLIP, bands_of
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageError, ImageRef
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.verifiers.frechet import Influence, Reference, leave_one_out
 from rsw_rewards.verifiers.kernel_distances import median_bandwidth, witness
 from rsw_rewards.verifiers.shown import READS, Showing, read_showing

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rsw_rewards.core.records import ImageRef, Sample
+from rsw_rewards.core.scores import Score
 from rsw_rewards.data.rasters import present
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError, ImageRef, content_hash
-from rsw_rewards.samples import Sample
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.verifiers.bands import check_raster, without_clouds
 
 READS = (

@@ -16,13 +16,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from rsw_rewards.contracts import Batch, Card, MeanValue, Metric, NoConfig, SumMetric, Verifier, register
+from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
 from rsw_rewards.data.raster_questions import WORDINGS
 from rsw_rewards.data.spectral import INDICES, index_map
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.bands import BandTruth, Units, read_band_forecast, read_band_truth
 from rsw_rewards.verifiers.confusion import ratio
 

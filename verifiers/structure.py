@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.contracts import register
+from rsw_rewards.core.registry import register
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
 from rsw_rewards.verifiers.regions import region_mean
 

@@ -16,25 +16,15 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rsw_rewards.contracts import (
-    Batch,
-    Card,
-    Context,
-    MeanValue,
-    Metric,
-    NoConfig,
-    Scope,
-    SumMetric,
-    Verifier,
-    register,
-)
+from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.registry import register
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
 from rsw_rewards.encoders import RSICD_INCEPTION
 from rsw_rewards.encoders.base import load_exactly, read_state
 from rsw_rewards.encoders.rsicd_inception import squash
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageError, ImageRef
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.verifiers.alignment import MOST_CHARACTERS, cosine, forecast_text
 from rsw_rewards.verifiers.distribution import FrechetMetric, SetConfig, SetVerifier
 from rsw_rewards.verifiers.frechet import Reference, frechet_of_features

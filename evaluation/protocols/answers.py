@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.cdvqa import KINDS as CDVQA_KINDS
 from rsw_rewards.evaluation.protocols.protocol import Protocol
-from rsw_rewards.samples import Task
 from rsw_rewards.verifiers.counts import ERROR_KEYS
 from rsw_rewards.verifiers.localization import GRID_KEYS
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.evaluation.protocols.protocol import Protocol
-from rsw_rewards.samples import Task
 
 _HEADLINE = (
     "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider", "s_star_m",

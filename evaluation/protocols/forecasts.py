@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.encoders import SCENE_CLIP
 from rsw_rewards.evaluation.protocols.protocol import Protocol
-from rsw_rewards.samples import Task
 from rsw_rewards.verifiers.spectral import NAMES
 
 PROTOCOLS = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.evaluation.protocols.protocol import Protocol
-from rsw_rewards.samples import Task
 
 VALID_NOTE = "Pixels outside reference.valid, where a sample has it, and of the truth's nodata value are not counted."
 SEMANTIC_KEYS = ("sek", "fscd", "miou", "oa", "kappa", "score")

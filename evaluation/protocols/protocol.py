@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rsw_rewards.core.records import Task
+from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.samples import Task
 
 
 @dataclass(frozen=True, slots=True)

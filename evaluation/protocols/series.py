@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.evaluation.protocols.protocol import Protocol
-from rsw_rewards.samples import Task
 
 PROTOCOLS = (
     Protocol(

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from rsw_rewards.samples import Sample
+from rsw_rewards.core.records import Sample
 
 Confidence = Literal["read", "secondary"]
 """``read``: in the authors' own table, figure or abstract; a table also quotes its rivals. ``secondary``: in somebody's copy."""

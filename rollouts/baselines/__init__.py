@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
 from rsw_rewards.rollouts.baselines.base import NO_CHANGE as NO_CHANGE
 from rsw_rewards.rollouts.baselines.base import Baseline as Baseline
 from rsw_rewards.rollouts.baselines.base import true_text as true_text
@@ -42,7 +43,6 @@ from rsw_rewards.rollouts.baselines.texts import AllLabels, Blind, Empty, Majori
 from rsw_rewards.rollouts.baselines.texts import Constant as Constant
 from rsw_rewards.rollouts.baselines.tricks import Echo, EveryTag, Hedge, Letter, Noise, Repeat
 from rsw_rewards.rollouts.policy import Policy
-from rsw_rewards.samples import OUTPUT_FIELDS, Sample
 
 
 def _empty(samples: Sequence[Sample]) -> Policy:

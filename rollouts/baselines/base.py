@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.images import ImageError, ImageRef, content_hash, read_rgb
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_rgb
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output, Sample
 
 NO_CHANGE = "the scene is the same as before"
 """The commonest of the five sentences that LEVIR-CC gives to unchanged pairs."""

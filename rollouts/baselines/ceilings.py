@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.contracts import ALL_TASKS
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageError, read_rgb
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
+from rsw_rewards.core.verifier import ALL_TASKS
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.baselines.base import Baseline, in_memory, true_text
 from rsw_rewards.rollouts.baselines.pictures import FORECAST, before
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.verifiers.maps import index_map
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsw_rewards.images import ImageError, ImageRef
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.errors import ImageError
 from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, stored
 from rsw_rewards.rollouts.baselines.pictures import newest
-from rsw_rewards.samples import Output, Sample, Task
 
 MEAN_OF = 256
 """Futures that the mean picture is taken of, evenly spread over the samples."""

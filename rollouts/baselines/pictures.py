@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsw_rewards.images import ImageError, ImageRef, read_rgb, read_size
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_rgb, read_size
 from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, in_memory, is_raster, stored
-from rsw_rewards.samples import Output, Sample, Task
 
 FORECAST = frozenset({Task.FORECAST})
 CHANGED, NO_DAMAGE = 255, 1

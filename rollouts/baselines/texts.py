@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.rollouts.baselines.base import NO_CHANGE, Baseline, true_text
-from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.verifiers.answers import normalise
 from rsw_rewards.verifiers.counts import CLASSES
 from rsw_rewards.verifiers.localization import CELLS, read_cells

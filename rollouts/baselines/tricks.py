@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsw_rewards.images import ImageRef, read_rgb
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, in_memory, is_raster, stored
 from rsw_rewards.rollouts.baselines.pictures import newest, size_of
 from rsw_rewards.rollouts.baselines.texts import ANSWERS, CAPTIONS, AllLabels
-from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.verifiers.bands import read_units
 
 _PICTURES = frozenset({Task.FORECAST, Task.CHANGE_MASK, Task.SEMANTIC_CHANGE, Task.DAMAGE, Task.GROUNDING})

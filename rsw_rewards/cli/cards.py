@@ -17,7 +17,7 @@ def verifiers(
     """List the verifiers, or show the card of one: what it reads, its range and transform, how it can be gamed."""
     import dataclasses
 
-    from rsw_rewards.contracts import resolve, verifier_names
+    from rsw_rewards.core.registry import resolve, verifier_names
 
     if name is None:
         listed = {known: resolve(known) for known in verifier_names()}

@@ -92,7 +92,7 @@ def predictions_from(
 
     from rsw_rewards.data.importers import import_predictions
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.samples import load_samples
+    from rsw_rewards.io.records_io import load_samples
 
     check_folders(root)
     given = assignments(options or [])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from rsw_rewards.evaluation.run import Evaluation
+    from rsw_rewards.core.scores import ScoreTable
+    from rsw_rewards.evaluation.evaluation import Evaluation
     from rsw_rewards.evaluation.validation import Validation
-    from rsw_rewards.scores import ScoreTable
 
 
 def words(value: Any) -> str:
@@ -51,7 +51,7 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.format import number
 
     warn(result.problems)
     summary = result.summary
@@ -102,7 +102,7 @@ def print_reasons(table: ScoreTable) -> None:
 
 def print_validation(found: Validation) -> None:
     """What a validation found: failures in words, everything else in a table."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.format import number
 
     rows = [
         (row.policy, row.what, number(row.value), f"{row.relation} {number(row.bound)}", "yes" if row.ok else "NO")
@@ -118,7 +118,7 @@ def print_validation(found: Validation) -> None:
 
 def print_differences(rows: Sequence[Mapping[str, Any]]) -> None:
     """Paired differences of two runs, second less first."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.format import number
 
     def signed(value: float | None) -> str:
         return "-" if value is None else f"{value:+.4f}"

@@ -115,8 +115,9 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Rewards for a predictions file or a rollout dump, exactly as training gives them."""
+    from rsw_rewards.core.rubric import load_rubric
+    from rsw_rewards.engine.monitor import component_stats
     from rsw_rewards.evaluation.rewards import score_file
-    from rsw_rewards.rubric import component_stats, load_rubric
 
     check_choice("--on-missing", on_missing, ("invalid", "drop"))
     check_folders(root)
@@ -198,7 +199,7 @@ def validate(
     """Check a samples file before anything is measured on it: the truth scores 1, and tricks stay under their ceilings."""
     from rsw_rewards.evaluation.protocols import get_protocol
     from rsw_rewards.evaluation.validation import validate as check
-    from rsw_rewards.samples import load_samples
+    from rsw_rewards.io.records_io import load_samples
 
     check_folders(root)
     check_device(device)
@@ -233,7 +234,7 @@ def reweight(
     as_json: Json = False,
 ) -> None:
     """Other weights over stored scores: how rewards, rankings inside groups and advantages would change. No GPU."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.format import number
     from rsw_rewards.evaluation.reweighting import reweight_folder
 
     rows = reweight_folder(folder, weights or [], rubric)

@@ -119,6 +119,6 @@ def check_device(name: str) -> None:
 
 def join_cluster(address: str | None) -> None:
     if address is not None:
-        from rsw_rewards.cluster import ensure_ray
+        from rsw_rewards.engine.cluster import ensure_ray
 
         ensure_ray(address)

@@ -10,7 +10,8 @@ import numpy as np
 
 from rsw_rewards.data.layout import inside, plain_name, read_json
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import MAX_BYTES, read_pixels, write_png
+from rsw_rewards.io.images import write_png
+from rsw_rewards.pixels import MAX_BYTES, read_pixels
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.hub_files import ImageWriter, open_local, open_remote
 from rsw_rewards.data.layout import plain_name, take
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.samples import Task
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

@@ -15,7 +15,7 @@ import numpy as np
 
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import MAX_BYTES
+from rsw_rewards.pixels import MAX_BYTES
 
 SCALE = 10_000.0
 TEXT = "Forecast the NDVI of the following dates."

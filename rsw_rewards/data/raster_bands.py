@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rsw_rewards.data.raster_specs import PairSpec
 from rsw_rewards.data.rasters import Georeference, Raster, Stretch
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import RASTER_DRIVER
+from rsw_rewards.pixels import RASTER_DRIVER
 
 
 def check_kept(spec: PairSpec, rasters: tuple[Raster, Raster], stretch: str, dark_object: float | None) -> None:

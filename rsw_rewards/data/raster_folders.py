@@ -9,7 +9,7 @@ from typing import Any
 from rsw_rewards.config import read_yaml
 from rsw_rewards.data.rasters import open_raster
 from rsw_rewards.errors import InputError
-from rsw_rewards.samples import read_jsonl
+from rsw_rewards.io.records_io import read_jsonl
 
 DESCRIPTIONS = ("pairs.yaml", "pairs.yml", "pairs.json")
 BUNDLE = "bands_uint8.npz"

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.records import ImageRef, Sample, Task
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.raster_bands import write_raster
 from rsw_rewards.data.raster_questions import candidates, change_text, choose
 from rsw_rewards.data.raster_specs import PairSpec, RasterOptions, expand, read_specs
 from rsw_rewards.data.raster_tiles import Tally, Tile, cut_tiles, open_pair
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import ImageRef, content_hash, write_png
-from rsw_rewards.samples import Sample, Task, sample_to_json
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import sample_to_json
+from rsw_rewards.pixels import content_hash
 
 
 def tile_samples(

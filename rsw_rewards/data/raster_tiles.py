@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsw_rewards.core.records import ImageRef
 from rsw_rewards.data.raster_bands import check_kept, how_shown, kept_bands, meaning, storable, tile_place, whole_haze
 from rsw_rewards.data.raster_questions import TileFacts
 from rsw_rewards.data.raster_specs import PairSpec, RasterOptions, StretchRule
@@ -26,8 +27,8 @@ from rsw_rewards.data.rasters import (
 )
 from rsw_rewards.data.spectral import INDICES, Rule, class_shares, classify, dark_object, make_rules
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import ImageRef, read_mask
-from rsw_rewards.samples import Roots
+from rsw_rewards.io.images import read_mask
+from rsw_rewards.io.paths import Roots
 
 
 @dataclass(frozen=True, slots=True)

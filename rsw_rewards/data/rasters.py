@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsw_rewards.errors import InputError
-from rsw_rewards.images import MAX_PIXELS, RASTER_DRIVER, RASTER_SUFFIXES, ImageError, read_pixels
+from rsw_rewards.errors import ImageError, InputError
+from rsw_rewards.pixels import MAX_PIXELS, RASTER_DRIVER, RASTER_SUFFIXES, read_pixels
 
 SAMPLED_PIXELS = 1 << 22
 """Percentiles of a larger GeoTIFF are taken from a regular subsample of about this many pixels."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import MAX_PIXELS, write_png
+from rsw_rewards.io.images import write_png
+from rsw_rewards.pixels import MAX_PIXELS
 
 PROMPT = "Mark what this refers to: {}"
 MASKS = "masks"

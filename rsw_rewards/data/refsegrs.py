@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.records import ImageRef
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import (
     SPLITS,
@@ -24,7 +25,7 @@ from rsw_rewards.data.layout import (
 )
 from rsw_rewards.data.referring import expression, write_mask
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import ImageRef, read_index
+from rsw_rewards.io.images import read_index
 
 MAX_PHRASE_BYTES = 1 << 26
 """Largest file of phrases that is read (64 MiB)."""

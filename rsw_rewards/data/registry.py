@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.data.adapter import Adapter
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import resolve_object
 
 ADAPTERS: Mapping[str, str] = {
     name: f"rsw_rewards.data.{name.replace('-', '_')}:convert"

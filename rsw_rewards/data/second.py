@@ -19,7 +19,7 @@ from typing import Any
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import SPLITS, ImageFolder, choose_splits, data_folder, image_folders, plain_name, take
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import read_pixels
+from rsw_rewards.pixels import read_pixels
 
 PALETTE: Mapping[str, tuple[int, int, int]] = {
     "not changed": (255, 255, 255),

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.records import Sample
 from rsw_rewards.data.raster_specs import expand
 from rsw_rewards.data.registry import resolve_adapter
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import resolve_object
-from rsw_rewards.samples import Sample, load_samples
+from rsw_rewards.io.records_io import load_samples
 
 IN_MEMORY: Mapping[str, str] = {"raster-pairs": "rsw_rewards.data.raster_pairs:load"}
 """Sources that make their samples without writing a file, as ``module:function``."""

@@ -26,7 +26,8 @@ from rsw_rewards.data.layout import (
     take,
 )
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import MAX_PIXELS, write_png
+from rsw_rewards.io.images import write_png
+from rsw_rewards.pixels import MAX_PIXELS
 
 SPLITS = ("train", "tier1", "tier3", "test", "hold")
 PROMPT = "Map the buildings before the disaster, and how badly each was damaged by it."

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.detectors.base import (
     LEVELS,
     MICRO_BATCH,
@@ -23,7 +24,6 @@ from rsw_rewards.detectors.cva import ChangeVectors, change_magnitude, otsu_thre
 from rsw_rewards.detectors.networks import NetworkDetector, is_network
 from rsw_rewards.detectors.scene import SCENE_DETECTOR, SCENE_DETECTOR_FOLDER, SceneDetector, build_network
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import resolve_object
 
 __all__ = [
     "LEVELS",

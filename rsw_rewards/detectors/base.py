@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from rsw_rewards.images import content_hash
+from rsw_rewards.pixels import content_hash
 
 MICRO_BATCH = 16
 """Pairs per call of a detector, always filled up to this number, so that an answer does not depend on its neighbours."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.encoders.base import BuiltIn, Encoder, describe, repeatable
 from rsw_rewards.encoders.clip import SCENE_CLIP_FOLDER, OpenClipEncoder
 from rsw_rewards.encoders.dinov2 import DinoV2Encoder
@@ -34,7 +35,6 @@ from rsw_rewards.encoders.rsicd_inception import RSICD_INCEPTION, RsicdInception
 from rsw_rewards.encoders.sentences import SentenceEncoder
 from rsw_rewards.encoders.timm_models import TimmEncoder
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import resolve_object
 
 __all__ = [
     "CMMD_ENCODER",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsw_rewards.samples import Sample, TokenTrace
+from rsw_rewards.core.records import Sample, TokenTrace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,12 +22,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from rsw_rewards.config import CheckpointConfig, ExperimentConfig, GenerationConfig
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_pipelines import Conditions
+from rsw_rewards.rollouts.diffusion_steps import Step, clipped_loss, group_advantages
 from rsw_rewards.rollouts.weights import has_adapters, trained_weights
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.training.diffusion_steps import Step, clipped_loss, group_advantages
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.trainer_views import Trainable

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.samples import Sample, Task
 from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
 
 if TYPE_CHECKING:

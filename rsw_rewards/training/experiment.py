@@ -12,17 +12,16 @@ import torch
 from rich.console import Console
 
 from rsw_rewards.config import ExperimentConfig
-from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError, ImageRef
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.rubric import Rubric, parse_rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import set_up
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.rubric import Rubric, parse_rubric
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
 from rsw_rewards.training.checkpoints import (
     checkpoint_step,
     engine_state,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from rsw_rewards.config import GrpoConfig, RunConfig, validated
+from rsw_rewards.core.rubric import Rubric, parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.rubric import Rubric, parse_rubric
 from rsw_rewards.training.checkpoints import CompleteCheckpoint, engine_state
 from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens
 from rsw_rewards.training.learner import (

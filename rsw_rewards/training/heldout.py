@@ -14,15 +14,15 @@ from rich.progress import track
 from rich.table import Table
 
 from rsw_rewards.config import HeldoutConfig
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.rubric import Rubric, component_tasks, parse_rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rubric import Rubric, component_tasks, parse_rubric
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from rsw_rewards.config import GrpoConfig
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.rollouts.weights import base_model, has_adapters
-from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rsw_rewards.config import ExperimentConfig
+from rsw_rewards.core.rubric import Rubric, parse_rubric
+from rsw_rewards.engine.scorer import actors_for
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rubric import Rubric, parse_rubric
-from rsw_rewards.scorer import actors_for
 from rsw_rewards.training.heldout import measured_rubric
 
 SLACK = 1e-6

@@ -13,8 +13,8 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scores import ScoreTable
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.scores import ScoreTable
 
 TIED = 1e-9
 """Difference of rewards up to which two candidates are equals."""

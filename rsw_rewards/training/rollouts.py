@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
-from rsw_rewards.contracts import SCOPES, Batch, Scope
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import SCOPES, Batch, Scope
+from rsw_rewards.engine.monitor import CircuitBreaker, component_stats
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.dumps import write_dump
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.rubric import CircuitBreaker, Rubric, component_stats, rewards
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable
 from rsw_rewards.training.refill import Refilled, refill, reserve, sampled_tokens, without_spread
 from rsw_rewards.training.runlog import RunLog
 

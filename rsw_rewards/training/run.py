@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from rsw_rewards.config import ExperimentConfig, load_config
+from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import resolve_object
 from rsw_rewards.training.processes import check_one_process, join, launched
 from rsw_rewards.training.run_folder import run_folder
 from rsw_rewards.training.teaching import TeachingConfig

@@ -16,10 +16,10 @@ import yaml
 from pydantic import BaseModel
 
 from rsw_rewards.config import read_yaml
-from rsw_rewards.contracts import Verifier
+from rsw_rewards.core.records import ImageRef, Sample
+from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef, content_hash
-from rsw_rewards.samples import Sample
+from rsw_rewards.pixels import content_hash
 
 LOCK = ".lock"
 CONFIG = "config.yaml"
@@ -108,7 +108,7 @@ def check_inputs(out: Path, samples: Mapping[str, Sequence[Sample]], verifiers: 
     """Note what a run learns from in ``inputs.json``, or hold it against what is noted there.
 
     Of samples counts what they ask and what is known to be true of them, of pictures the files' names; of verifiers what
-    :attr:`rsw_rewards.contracts.Verifier.hash` covers, such as the text of a user's file.
+    :attr:`rsw_rewards.core.verifier.Verifier.hash` covers, such as the text of a user's file.
 
     Raises:
         ConfigError: something is not what the run was started with.

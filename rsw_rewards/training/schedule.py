@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.samples import Sample
 
 
 def shares(samples: Sequence[Sample], prompts: int, mix: Mapping[str, int] | None) -> dict[str, int]:

@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from rsw_rewards.config import DataSpec, Strict, validated
+from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.records import Sample
 from rsw_rewards.data.registry import ADAPTERS
 from rsw_rewards.data.sources import load_from_adapter
 from rsw_rewards.errors import ConfigError, RswError
-from rsw_rewards.plugins import resolve_object
-from rsw_rewards.samples import Sample, load_samples
+from rsw_rewards.io.records_io import load_samples
 
 
 class FileSource(Strict):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
 from rsw_rewards.rollouts.token_world_model import (
@@ -29,7 +30,6 @@ from rsw_rewards.rollouts.token_world_model import (
     tiny_config,
 )
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
-from rsw_rewards.samples import Task
 from rsw_rewards.training.corpus import Pairs, make_pairs
 from rsw_rewards.training.tokenizer import gain_over_copy
 

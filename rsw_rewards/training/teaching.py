@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rsw_rewards.config import CheckpointConfig, DataSpec, Strict
+from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.samples import Sample
 
 if TYPE_CHECKING:
     import torch

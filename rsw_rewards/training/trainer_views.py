@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.samples import Output, Sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,9 +108,14 @@ def check_tokens(outputs: Sequence[Output]) -> None:
 
 
 def trainer_view(policy: Trainable, samples: Sequence[Sample]) -> TrainerView:
-    """The policy's own view (its method ``trainer_view``), or samples by their ids."""
-    own = getattr(policy, "trainer_view", None)
-    return TokenView(policy) if own is None else own(samples)
+    """Samples as conversations with images for a vision-language policy, by their ids for others."""
+    from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
+    from rsw_rewards.rollouts.vision_language import VisionLanguageModel
+    from rsw_rewards.training.vision_language import ConversationView, WorldView
+
+    if isinstance(policy, BackboneWorldModel):
+        return WorldView(policy, samples)
+    return ConversationView(policy, samples) if isinstance(policy, VisionLanguageModel) else TokenView(policy)
 
 
 def token_names(vocabulary: int, eos_id: int, pad_id: int) -> PreTrainedTokenizerBase:

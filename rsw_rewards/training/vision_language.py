@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
-from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import ImageError
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.errors import ConfigError, ImageError, InputError
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
 
 if TYPE_CHECKING:

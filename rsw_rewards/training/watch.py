@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
+from rsw_rewards.core.records import Sample
+from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.samples import Sample
-from rsw_rewards.scores import ScoreTable
 from rsw_rewards.training.heldout import Change, Heldout, changes_record
 from rsw_rewards.training.runlog import RunLog, keep_until, read_log
 

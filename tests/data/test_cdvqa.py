@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY, convert
 from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 
 ASKED = [
     ("change_or_not", "Did it change?", "yes"),

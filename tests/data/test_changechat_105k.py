@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsw_rewards.contracts import Batch, Verifier
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Status
+from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.data.changechat_105k import CAPTION_PROMPT, convert
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import Output, Sample, Task, load_samples
-from rsw_rewards.scores import Status
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.verifiers.answers import ExactMatch
 from rsw_rewards.verifiers.counts import ChangeCounts
 from rsw_rewards.verifiers.localization import GridLocalization

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.disaster_m3 import convert, parse_letters, parse_options
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 
 PAIR = {"pre_image_path": "test_images\\flood_pre_0.png", "post_image_path": "test_images\\flood_post_0.png"}
 COUNT = {
@@ -87,8 +88,8 @@ def test_a_list_of_options_counts_more_than_their_text(tmp_path: Path) -> None:
 
 
 def test_lettered_options_are_read_by_the_verifier(tmp_path: Path) -> None:
-    from rsw_rewards.contracts import Batch
-    from rsw_rewards.samples import Output
+    from rsw_rewards.core.records import Output
+    from rsw_rewards.core.verifier import Batch
     from rsw_rewards.verifiers.choices import MultipleChoice
 
     done = convert(release(tmp_path / "m3", [COUNT, BODIES]), tmp_path / "out")

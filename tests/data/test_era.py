@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.era import convert, evenly
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 
 
 def layout(folder: Path, frames: int = 12) -> Path:

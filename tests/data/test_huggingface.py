@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.adapter import Conversion
 from rsw_rewards.data.registry import resolve_adapter
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import read_mask, write_png
-from rsw_rewards.samples import Sample, Task, load_samples
+from rsw_rewards.io.images import read_mask, write_png
+from rsw_rewards.io.records_io import load_samples
 
 PAIR = [np.full((4, 5, 3), value, np.uint8) for value in (10, 200)]
 MASK = np.arange(20).reshape(4, 5) % 2
@@ -177,7 +178,7 @@ def test_images_are_decoded_within_limits(tmp_path: Path, monkeypatch: pytest.Mo
     folder = in_parquet(tmp_path / "tiff", {"bytes": encoded(PAIR[0], "TIFF"), "path": "x.tif"})
     _, samples = made(folder, tmp_path / "out", **options)
     np.testing.assert_array_equal(samples[0].images[0].pixels(), PAIR[0])
-    monkeypatch.setattr("rsw_rewards.images.MAX_PIXELS", 10)
+    monkeypatch.setattr("rsw_rewards.pixels.MAX_PIXELS", 10)
     with pytest.raises(InputError, match="declares 5 x 4 pixels"):
         made(folder, tmp_path / "out", **options)
 

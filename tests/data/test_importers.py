@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.importers import IMPORTERS, Imported, import_predictions, inspect_logs, plain
 from rsw_rewards.data.importers.matching import Ids, key_of
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.samples import Sample, Task, load_outputs
+from rsw_rewards.io.records_io import load_outputs
 
 SAMPLES = [
     Sample(f"levir_cc/test_{n:06d}", Task.CHANGE_CAPTION, (), reference={"captions": [f"caption {n}"]})

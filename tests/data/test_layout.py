@@ -21,7 +21,7 @@ from rsw_rewards.data.layout import (
     take,
 )
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import write_png
+from rsw_rewards.io.images import write_png
 
 
 def images(folder: Path, *names: str) -> Path:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.levir_cc import convert
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 from tests.shared_data import shared
 
 

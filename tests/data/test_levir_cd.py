@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.levir_cd import convert, scene_of
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 from tests.shared_data import shared
 
 CROPS = ["test_2_0000_0512", "test_10_0000_0000", "train_3_0256_0000"]

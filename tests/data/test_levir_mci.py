@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import ImageRef, Output, Task
+from rsw_rewards.core.scores import Status
 from rsw_rewards.data.levir_mci import CLASSES, convert
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import ImageRef, write_png
-from rsw_rewards.samples import Output, Task, load_samples
-from rsw_rewards.scores import Status
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.verifiers.class_maps import ClassMap, ClassMapConfig
 
 MAP = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data import s2looking, whu_cd
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import read_mask, write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import read_mask, write_png
+from rsw_rewards.io.records_io import load_samples
 
 
 def layout(folder: Path, names: tuple[str, ...], stems: tuple[str, ...]) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from rsw_rewards.core.records import Sample
 from rsw_rewards.data.bins import ratio_bin
 from rsw_rewards.data.raster_pairs import convert, load
 from rsw_rewards.data.raster_questions import (
@@ -24,8 +25,8 @@ from rsw_rewards.data.raster_questions import (
 )
 from rsw_rewards.data.raster_specs import expand
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import read_mask, read_rgb, write_png
-from rsw_rewards.samples import Sample, load_samples
+from rsw_rewards.io.images import read_mask, read_rgb, write_png
+from rsw_rewards.io.records_io import load_samples
 from tests.shared_data import shared
 
 BANDS = ["blue", "green", "red", "nir", "swir1", "swir2"]
@@ -366,8 +367,9 @@ def test_prompts_hold_only_words_the_shipped_model_knows(six: Path) -> None:
 
 
 def test_verifiers_accept_the_true_answers(six: Path) -> None:
-    from rsw_rewards.contracts import Batch, build
-    from rsw_rewards.samples import Output
+    from rsw_rewards.core.records import Output
+    from rsw_rewards.core.registry import build
+    from rsw_rewards.core.verifier import Batch
 
     for name, kinds in (("exact_match", CLOSED_KINDS), ("numeric_match", NUMERIC_KINDS)):
         samples = load(six, kinds=list(kinds), tasks=["change_qa"])

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data import refsegrs, rrsis_d
 from rsw_rewards.data.referring import decode_rle
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import read_mask, write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import read_mask, write_png
+from rsw_rewards.io.records_io import load_samples
 
 MASK = np.zeros((6, 8), bool)
 MASK[1:3, 2:7] = True

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.rsicd import convert
 from rsw_rewards.errors import InputError
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.records_io import load_samples
 
 NAMES = {"airport_1": "train", "park_2": "test", "00001": "test"}
 

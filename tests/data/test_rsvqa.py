@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data import rsvqa_hr, rsvqa_lr
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples
 
 ASKED = [
     ("presence", "Is a road present?", "yes"),

@@ -22,8 +22,8 @@ from rsw_rewards.data.scene_world import (
     write_scene_world,
 )
 from rsw_rewards.data.scene_world.questions import vocabulary
-from rsw_rewards.images import read_index, read_mask, read_rgb
-from rsw_rewards.samples import load_samples
+from rsw_rewards.io.images import read_index, read_mask, read_rgb
+from rsw_rewards.io.records_io import load_samples
 
 SEED = split_seed("dev", 900)
 

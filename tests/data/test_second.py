@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.second import PALETTE, convert, scene_of
 from rsw_rewards.data.second_cc import convert as convert_cc
 from rsw_rewards.data.second_cc import scene_of as crop_scene
-from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import ImageError, read_index, write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.errors import ConfigError, ImageError, InputError
+from rsw_rewards.io.images import read_index, write_png
+from rsw_rewards.io.records_io import load_samples
 
 COLOURS = np.array(list(PALETTE.values()), np.uint8)
 BEFORE, AFTER = np.array([[0, 1, 2, 3]], np.uint8), np.array([[0, 4, 5, 6]], np.uint8)

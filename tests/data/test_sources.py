@@ -10,7 +10,7 @@ import pytest
 from rsw_rewards.config import DataSpec, load_config
 from rsw_rewards.data.sources import load_from_adapter
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import write_png
+from rsw_rewards.io.images import write_png
 from rsw_rewards.training.sources import load_source
 from tests.shared_data import shared
 
@@ -32,7 +32,7 @@ def test_files_that_an_adapter_draws_outlive_the_conversion(tmp_path: Path) -> N
     (tmp_path / "drawing.py").write_text(
         "import numpy as np\n"
         "from rsw_rewards.data.adapter import Conversion, write_samples\n"
-        "from rsw_rewards.images import write_png\n"
+        "from rsw_rewards.io.images import write_png\n"
         "def convert(source, out, *, split=None, limit=None):\n"
         "    write_png(out / 'mask.png', np.zeros((4, 4), np.uint8))\n"
         "    record = {'id': 'a', 'task': 'change_mask', 'reference': {'mask': 'mask.png'}}\n"

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.xbd import DAMAGE, convert, draw, parse_polygon
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import read_index, write_png
-from rsw_rewards.samples import Task, load_samples
+from rsw_rewards.io.images import read_index, write_png
+from rsw_rewards.io.records_io import load_samples
 
 STEMS = ("hurricane-harvey_00000012", "guatemala-volcano_00000003")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.images import ImageRef, content_hash
-from rsw_rewards.samples import Sample, Task
+from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.pixels import content_hash
 
 SIZE = 32
 COUNT = 12

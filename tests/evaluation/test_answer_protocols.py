@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
+from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.protocols.answers import PROTOCOLS
-from rsw_rewards.evaluation.run import Evaluation, evaluate_file
-from rsw_rewards.samples import read_jsonl, write_jsonl
+from rsw_rewards.evaluation.run import evaluate_file
+from rsw_rewards.io.records_io import read_jsonl, write_jsonl
 from tests.shared_data import shared
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import get_protocol
-from rsw_rewards.evaluation.run import Evaluation, evaluate, evaluate_file
-from rsw_rewards.samples import Output, Sample, Task, write_jsonl
+from rsw_rewards.evaluation.run import evaluate, evaluate_file
+from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.verifiers import captions, meteor
 from tests.shared_data import shared
 

@@ -16,7 +16,7 @@ from rsw_rewards.evaluation.comparison import compare_runs, leaderboard, run_nam
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate_file
-from rsw_rewards.samples import write_jsonl
+from rsw_rewards.io.records_io import write_jsonl
 
 SAMPLES = 60
 """Questions, two for each of 30 scenes; the right answer is "yes" to every third and "no" to the others."""

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.encoders import SCENE_CLIP_FOLDER
+from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import get_protocol
-from rsw_rewards.evaluation.run import Evaluation, evaluate
-from rsw_rewards.images import ImageRef, content_hash
-from rsw_rewards.samples import Output, Sample, Task, load_samples
+from rsw_rewards.evaluation.run import evaluate
+from rsw_rewards.io.records_io import load_samples
+from rsw_rewards.pixels import content_hash
 
 needs_clip = pytest.mark.skipif(not any(SCENE_CLIP_FOLDER.glob("*.safetensors")), reason="scene-clip is not made yet")
 

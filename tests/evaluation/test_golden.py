@@ -9,7 +9,7 @@ import pytest
 
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate_file
-from rsw_rewards.samples import read_jsonl, write_jsonl
+from rsw_rewards.io.records_io import read_jsonl, write_jsonl
 from tests.shared_data import shared
 
 MODELS = ("BIT", "ChangeFormerV6", "DTCDSCN", "SiamUnet_conc", "SiamUnet_diff", "Unet")
@@ -45,7 +45,8 @@ def test_change_masks_of_six_models(tmp_path: Path, model: str) -> None:
 def test_partial_labels_leave_the_rest_of_the_scene_out(tmp_path: Path) -> None:
     import numpy as np
 
-    from rsw_rewards.images import ImageRef, read_mask, write_png
+    from rsw_rewards.core.records import ImageRef
+    from rsw_rewards.io.images import read_mask, write_png
 
     golden, data = shared("golden/change_mask_taizhou_partial"), shared("data/landsat_taizhou")
     expected = json.loads((golden / "expected.json").read_text())

@@ -12,9 +12,9 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.protocols.grounding import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate_file
-from rsw_rewards.images import write_png
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import load_samples, write_jsonl
 from rsw_rewards.rollouts.baselines import MAKERS
-from rsw_rewards.samples import load_samples, write_jsonl
 
 SIZE = 32
 

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.evaluation.leakage import NO_CHANGE_SENTENCES, change_flag, leakage_warnings, lower_bound
-from rsw_rewards.images import ImageRef
 from rsw_rewards.rollouts.baselines import NO_CHANGE
-from rsw_rewards.samples import Output, Sample, Task
 from tests.shared_data import shared
 
 

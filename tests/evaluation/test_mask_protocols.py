@@ -14,8 +14,8 @@ import pytest
 
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate_file
-from rsw_rewards.images import write_png
-from rsw_rewards.samples import write_jsonl
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import write_jsonl
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "semantic_change_second"
 Record = dict[str, Any]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.evaluation.protocols import PROTOCOLS, get_protocol
 from rsw_rewards.evaluation.published import NOT_OURS, PublishedRow, all_rows, comparable, published_rows
 from rsw_rewards.evaluation.run import evaluate_file
-from rsw_rewards.samples import Sample, Task, write_jsonl
+from rsw_rewards.io.records_io import write_jsonl
 from tests.shared_data import shared
 
 ROWS = all_rows()

@@ -12,12 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.evaluation.gallery import THUMBNAIL, choose, data_uri, pictures
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
 
 ATTACK = '<script>document.title="taken"</script><img src=x onerror=alert(1)>"\'{{ 7 * 7 }}'
 

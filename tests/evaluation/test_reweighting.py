@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.reweighting import _rankings, advantages, parse_weights, reweight, reweight_folder
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.scores import ScoreTable
 
 RUBRIC = Rubric(
     components=(

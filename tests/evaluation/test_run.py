@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import Output, Task
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.scene_world import write_scene_world
+from rsw_rewards.engine.scorer import score_in_process
+from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import Protocol, get_protocol
 from rsw_rewards.evaluation.rewards import score_file
-from rsw_rewards.evaluation.run import Evaluation, evaluate_file, evaluate_policy, failure_warnings, level
-from rsw_rewards.rubric import parse_rubric, rewards
-from rsw_rewards.samples import Output, Task, load_outputs, load_samples, write_jsonl
-from rsw_rewards.scorer import score_in_process
-from rsw_rewards.scores import ScoreTable
+from rsw_rewards.evaluation.run import evaluate_file, evaluate_policy, failure_warnings, level
+from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
 
 FORECASTS = Protocol(
     name="forecasts",

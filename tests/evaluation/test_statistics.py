@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rsw_rewards.contracts import FeatureLookup, MeanValue, SumMetric
+from rsw_rewards.core.metric import FeatureLookup, MeanValue, SumMetric
+from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation import statistics
 from rsw_rewards.evaluation.statistics import estimates, paired_difference
 from rsw_rewards.evaluation.summary import best_of
-from rsw_rewards.scores import ScoreTable, Status
 
 ACCURACY = SumMetric(("accuracy",), lambda sums: {"accuracy": float(sums["correct"] / sums["n"])}, bounds=(0.0, 1.0))
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from rsw_rewards.contracts import build, verifier
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.verifier import verifier
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from rsw_rewards.evaluation.validation import Check, validate
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task, load_samples
+from rsw_rewards.io.records_io import load_samples
 from tests.evaluation.made_samples import MAKERS, answers, captions, masks, sample
 
 NEEDS_MORE = {"open-qa": "a served judge", "txt2img-mhn-rsicd": "the networks that its authors trained"}

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from rsw_rewards.images import ImageRef, content_hash
+from rsw_rewards.core.records import ImageRef, Output
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output
 
 
 class LargePictures(Policy):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from rsw_rewards.core.records import ImageRef, Sample, Task
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef, read_rgb
+from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.backbone_builder import CODEC, build_world_model, start_rows
 from rsw_rewards.rollouts.backbone_vocabulary import FILE, PICTURE, BackboneVocabulary
 from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel, at_size_of
@@ -24,7 +25,6 @@ from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.tiny_vlm import MODELS, tiny_tokenizer
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.samples import Sample, Task
 from rsw_rewards.training.critic import Rows, score_rows
 
 QUESTIONS = scene_world_samples(3, 0, split="dev", tasks=("change_qa",))

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.images import ImageRef
 from rsw_rewards.rollouts.baselines import MAKERS, NO_CHANGE, make_baseline
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import OUTPUT_FIELDS, Output, Sample, Task
 
 
 def ask(name: str, samples: list[Sample]) -> list[Output]:

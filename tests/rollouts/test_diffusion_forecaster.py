@@ -12,15 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_pipelines import load_pipeline, pack, unpack
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_diffusion import tiny_folder
-from rsw_rewards.samples import Output, Sample, Task
 
 KINDS = ("instruct_pix2pix", "flux_kontext")
 SIDE, STEPS = 16, 4

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsw_rewards.images import ImageRef, content_hash, read_rgb, write_png
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.io.images import read_rgb, write_png
+from rsw_rewards.io.records_io import load_outputs, load_samples
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.dumps import read_rewards, write_dump
-from rsw_rewards.samples import Output, Sample, Task, load_outputs, load_samples
-from rsw_rewards.scores import ScoreTable
 
 
 def pictures() -> list[np.ndarray]:

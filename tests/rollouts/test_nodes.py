@@ -33,7 +33,7 @@ def main() -> None:
     import torch
     from ray.cluster_utils import Cluster
 
-    from rsw_rewards.plugins import load_file
+    from rsw_rewards.core.plugins import load_file
     from rsw_rewards.rollouts.pool import RolloutPool
 
     toy = load_file(Path(__file__).parent / "toy_policy.py")

@@ -12,11 +12,10 @@ import yaml
 from PIL import Image
 
 from rsw_rewards.cli import main
+from rsw_rewards.core.records import ImageRef, Sample, Task
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.samples import Sample, Task
 from tests.chat_server import Reply, chat_server, completion
 
 

@@ -16,20 +16,21 @@ import pytest
 import torch
 
 from rsw_rewards.config import PpoRunConfig
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import load_rubric, parse_rubric
+from rsw_rewards.core.scores import Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.scene_world import scene_world_samples
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import RunStopped
-from rsw_rewards.images import ImageRef
-from rsw_rewards.plugins import load_file
+from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policies import TokenWorldModelPolicy, build_policy
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.rubric import load_rubric, parse_rubric, rewards
-from rsw_rewards.samples import Output, Sample, load_outputs, load_samples
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import Status
 from rsw_rewards.training.diffusion import FlowGrpoRunConfig
 from rsw_rewards.training.diffusion import train as train_diffusion
 from rsw_rewards.training.ppo import train_ppo

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import Output
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.policy import Policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import pack_weights, unpack_weights
-from rsw_rewards.samples import Output
 
 toy = load_file(Path(__file__).parent / "toy_policy.py")
 SAMPLES = toy.toy_samples()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from rsw_rewards.core.records import ImageRef, Task
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
-from rsw_rewards.images import ImageError, ImageRef
+from rsw_rewards.errors import ImageError
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
 from rsw_rewards.rollouts.token_world_model import (
     ASSETS,
@@ -25,7 +26,6 @@ from rsw_rewards.rollouts.token_world_model import (
     tiny_config,
 )
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
-from rsw_rewards.samples import Task
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import ImageRef, Output, Sample
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
-from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_vlm import MODELS, build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.samples import Output, Sample
 
 SAMPLES = load_file(Path(__file__).parents[1] / "training" / "squares.py").squares(4)
 

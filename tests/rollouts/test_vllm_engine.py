@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from rsw_rewards.core.plugins import load_file, resolve_object
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import load_file, resolve_object
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.tiny_vlm import build_tiny

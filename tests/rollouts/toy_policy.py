@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsw_rewards.images import ImageRef, content_hash
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output, Sample, Task, TokenTrace
 
 
 class ToyPolicy(Policy):

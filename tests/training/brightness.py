@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Sample, Task
+from rsw_rewards.core.records import ImageRef, Sample, Task
 
 TEXTS = ("the picture gets brighter", "the picture gets darker")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Sample, Task
+from rsw_rewards.core.records import ImageRef, Sample, Task
 
 
 def squares(count: int = 400, seed: int = 0, blind: bool = False, decoys: bool = False) -> list[Sample]:

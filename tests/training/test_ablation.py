@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from rsw_rewards.config import ExperimentConfig, RunConfig, load_config, validated
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.statistics import Estimate
-from rsw_rewards.rubric import parse_rubric
 from rsw_rewards.training.ablation.effects import Ablation, Effect, Trained, _effect, over_seeds
 from rsw_rewards.training.ablation.page import page, sentences, table
 from rsw_rewards.training.ablation.run import ablate, fitting

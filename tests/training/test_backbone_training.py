@@ -14,16 +14,16 @@ import yaml
 from safetensors.torch import load_file
 
 from rsw_rewards.config import RunConfig, load_config
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.images import ImageRef
 from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.samples import Output, Sample, Task
 from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.run import train
+from rsw_rewards.training.trainer_views import trainer_view
 from rsw_rewards.training.vision_language import fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -63,7 +63,7 @@ def test_trl_scores_what_was_sampled(lora: dict[str, Any] | None, tmp_path: Path
         for weight in policy.model.parameters():
             weight += 0.05 * torch.randn_like(weight) * weight.requires_grad
     samples = [*SAMPLES[:4], replace(SAMPLES[4], images=(ImageRef(path=tmp_path / "absent.png"),))]
-    view = policy.trainer_view(samples)
+    view = trainer_view(policy, samples)
     config = RunConfig.model_validate(
         {
             "out": tmp_path,

@@ -14,14 +14,13 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import load_config
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import ImageRef, Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.images import ImageRef
-from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig, FlowGrpoRunConfig, train
 from rsw_rewards.training.diffusion_supervised import DiffusionSupervisedConfig, fit
 from rsw_rewards.training.diffusion_supervised import train as train_supervised
@@ -240,7 +239,7 @@ def test_actors_train_what_this_process_trains_though_one_is_killed(
 
 def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "from rsw_rewards.contracts import verifier\n"
+        "from rsw_rewards.core.verifier import verifier\n"
         "@verifier(tasks={'forecast'})\n"
         "def broken(sample, output):\n"
         "    raise RuntimeError('no disk left')\n",

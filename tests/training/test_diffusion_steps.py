@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from rsw_rewards.training.diffusion_steps import Step, clipped_loss, ddim_step, flow_step, group_advantages
+from rsw_rewards.rollouts.diffusion_steps import Step, clipped_loss, ddim_step, flow_step, group_advantages
 
 
 def generators(n: int, seed: int = 0) -> list[torch.Generator]:

@@ -14,14 +14,15 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import RunConfig
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rubric import load_rubric
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.plugins import load_file
+from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.rollouts.dumps import read_rewards
-from rsw_rewards.rubric import load_rubric, rewards
-from rsw_rewards.samples import load_outputs, load_samples
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import ScoreTable, Status
 from rsw_rewards.training.checkpoints import MARK, last_complete
 from rsw_rewards.training.grpo import train_grpo
 from tests.training.run_files import changed, log, same, without_times
@@ -164,7 +165,7 @@ def test_permuted_rewards_are_the_same_rewards_elsewhere(tmp_path: Path) -> None
 
 def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "from rsw_rewards.contracts import verifier\n"
+        "from rsw_rewards.core.verifier import verifier\n"
         "@verifier(tasks={'change_qa'})\n"
         "def broken(sample, output):\n"
         "    raise RuntimeError('no disk left')\n",
@@ -184,7 +185,7 @@ def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "shaky.py").write_text(
-        "from rsw_rewards.contracts import verifier\n"
+        "from rsw_rewards.core.verifier import verifier\n"
         "@verifier(tasks={'change_qa'})\n"
         "def shaky(sample, output):\n"
         "    if output.candidate == 1:\n"

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from rsw_rewards.cli import app
 from rsw_rewards.config import RunConfig
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rubric import parse_rubric
 from rsw_rewards.training.placement import Demand, Node, check_placement, demands, place, placement
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"

@@ -16,16 +16,16 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import PpoConfig, PpoRunConfig, load_config
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.plugins import load_file
 from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.checkpoints import LEARNER, MARK, last_complete
 from rsw_rewards.training.critic import Rows, score_rows
 from rsw_rewards.training.ppo import PpoLearner, train_ppo
@@ -143,7 +143,7 @@ def test_actors_train_what_this_process_trains(whole: tuple[Path, dict[str, torc
 
 def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "from rsw_rewards.contracts import verifier\n"
+        "from rsw_rewards.core.verifier import verifier\n"
         "@verifier(tasks={'change_qa'})\n"
         "def broken(sample, output):\n"
         "    raise RuntimeError('no disk left')\n",

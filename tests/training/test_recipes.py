@@ -10,8 +10,8 @@ import pytest
 
 from rsw_rewards.cli import main
 from rsw_rewards.config import load_config, read_yaml
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.rubric import parse_rubric
 from tests.shared_data import shared
 
 ROOT = Path(__file__).parents[2]

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import PpoRunConfig, RunConfig
-from rsw_rewards.contracts import resolve
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import resolve
+from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import load_file
+from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.rollouts.dumps import read_rewards
-from rsw_rewards.samples import Output, Sample, Task, load_samples
-from rsw_rewards.scores import ScoreTable, Status
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.refill import Refilled, refill, reserve, without_spread
 from tests.training.run_files import changed, log, same, without_times

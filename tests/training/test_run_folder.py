@@ -14,12 +14,11 @@ import yaml
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.cli import main
-from rsw_rewards.contracts import build
+from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.registry import build
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.samples import Sample, Task
 from rsw_rewards.training.run import train
 from rsw_rewards.training.run_folder import LOCK, _difference, check_inputs, samples_hash
 from tests.training import test_grpo, test_ppo
@@ -95,7 +94,7 @@ def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_the_data_and_the_code_it_was_started_with(tmp_path: Path) -> None:
     samples = toy_data()
     file = tmp_path / "rewards.py"
-    text = "from rsw_rewards.contracts import verifier\n\n@verifier(tasks={'change_qa'})\ndef own(sample, output):\n    return 1.0\n"
+    text = "from rsw_rewards.core.verifier import verifier\n\n@verifier(tasks={'change_qa'})\ndef own(sample, output):\n    return 1.0\n"
     file.write_text(text)
     own = build(f"{file}:own")
     check_inputs(tmp_path, {"train": samples}, {"own": own})
@@ -112,9 +111,9 @@ def test_a_run_goes_on_with_the_data_and_the_code_it_was_started_with(tmp_path: 
 
 POLICIES = f"""
 from dataclasses import replace
-from rsw_rewards.plugins import load_file
+from rsw_rewards.core.plugins import load_file
 from rsw_rewards.rollouts.policy import Policy
-from rsw_rewards.samples import Output
+from rsw_rewards.core.records import Output
 Toy = load_file({TOY!r}).ToyLM
 
 
@@ -239,7 +238,7 @@ def test_dr_grpo_divides_by_the_length_that_a_completion_may_have(tmp_path: Path
 def test_an_optional_reward_that_fails_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rewards.py"
     file.write_text(
-        "from rsw_rewards.contracts import verifier\n\n@verifier(tasks={'change_qa', 'forecast'})\n"
+        "from rsw_rewards.core.verifier import verifier\n\n@verifier(tasks={'change_qa', 'forecast'})\n"
         "def boom(sample, output):\n    raise RuntimeError('the raster server is away')\n"
     )
     parts = [*test_grpo.configuration(tmp_path)["rubric"]["components"], {"use": f"{file}:boom", "required": False}]

@@ -16,9 +16,9 @@ from safetensors.torch import load_file as load_weights
 from trl import GRPOTrainer
 
 from rsw_rewards.config import RunConfig
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import Output, TokenTrace
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.plugins import load_file
-from rsw_rewards.samples import Output, TokenTrace
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.learner import sampled_logprobs
 from rsw_rewards.training.rollouts import Rollouts

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from rsw_rewards.config import DataSpec, RunConfig
-from rsw_rewards.images import ImageRef
-from rsw_rewards.plugins import load_file
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import ImageRef, Output, Sample
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.samples import Output, Sample
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.learner import make_trainer, rollout_function
+from rsw_rewards.training.trainer_views import trainer_view
 from rsw_rewards.training.vision_language import fit
 
 SQUARES = str(Path(__file__).parent / "squares.py")
@@ -89,7 +89,7 @@ def test_the_learner_scores_what_the_sampler_sampled(name: str, lora: dict[str, 
     broken = replace(SAMPLES[3], images=(SAMPLES[3].images[0], ImageRef(path=tmp_path / "absent.png")))
     longer = replace(SAMPLES[2], prompt="did a bright square appear in the second image, or was it there?")
     samples = [*SAMPLES[:2], longer, broken]
-    view = policy.trainer_view(samples)
+    view = trainer_view(policy, samples)
     config = configuration(tmp_path, Path("unused"), grpo={"prompts": 4, "temperature": 0.7, "steps": 1})
     rollouts = FromPool(RolloutPool(sampler, actors=0), samples, config)
     trainer = make_trainer(
@@ -149,7 +149,7 @@ def test_variants_are_a_matter_of_configuration(variant: dict[str, Any], model: 
 def test_adapters_are_trained_alone_and_a_broken_image_costs_only_its_own_rollouts(model: Path, tmp_path: Path) -> None:
     (tmp_path / "source.py").write_text(
         "from dataclasses import replace\nfrom pathlib import Path\n"
-        "from rsw_rewards.plugins import load_file\nfrom rsw_rewards.images import ImageRef\n"
+        "from rsw_rewards.core.plugins import load_file\nfrom rsw_rewards.core.records import ImageRef\n"
         f"squares = load_file(Path({SQUARES!r})).squares\n"
         "def some():\n"
         "    made = squares(4)\n"

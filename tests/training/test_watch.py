@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import PpoRunConfig
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.evaluation.statistics import Estimate
-from rsw_rewards.plugins import load_file
-from rsw_rewards.rubric import parse_rubric
 from rsw_rewards.training.heldout import Change, rewarded_labels
 from rsw_rewards.training.ppo import train_ppo
 from rsw_rewards.training.runlog import read_log

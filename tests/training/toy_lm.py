@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsw_rewards.contracts import verifier
-from rsw_rewards.images import ImageRef, content_hash
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
+from rsw_rewards.core.verifier import verifier
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.samples import Output, Sample, Task, TokenTrace
 
 PAD, EOS, FIRST, LAST = 0, 1, 10, 18
 

@@ -11,14 +11,13 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from rsw_rewards.contracts import Batch, Context, Verifier
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Score, ScoreTable, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.data.scene_world import Scene, make_scene, split_seed
 from rsw_rewards.data.scene_world.land import make_change
 from rsw_rewards.data.scene_world.render import make_texture, render
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, ScoreTable, Status
+from rsw_rewards.features.bank import FeatureBank
 
 SEED = split_seed("dev", 31)
 SIDE = 64

@@ -6,11 +6,11 @@ import io
 
 import numpy as np
 
-from rsw_rewards.contracts import Batch, Context, Verifier, build
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, ScoreTable
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, ScoreTable
+from rsw_rewards.core.verifier import Batch, Context, Verifier
+from rsw_rewards.features.bank import FeatureBank
 
 
 def image(seed: int, size: int = 32) -> np.ndarray:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch, Context, Verifier, build
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, ScoreTable, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, ScoreTable, Status
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.alignment import TEMPLATES, cosine, ensemble, unit
 from rsw_rewards.verifiers.clip_score import HIGHEST_REF_CLIP_SCORE, clip_score, ref_clip_score
 from rsw_rewards.verifiers.directional import directional_similarity

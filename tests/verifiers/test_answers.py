@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.verifiers.answer_metrics import AnswerKappa, KindAccuracy
 from rsw_rewards.verifiers.answers import ExactMatch, chance_corrected, extract_answer, normalise
 from rsw_rewards.verifiers.formats import format_problem

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.verifiers.boxes import METRIC_KEYS, Box, BoxIoU, box_iou, match_boxes, parse_box
 
 Numbers = tuple[float, ...]

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsw_rewards.contracts import Batch, Context, build
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, ScoreTable, Status
+from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, ScoreTable, Status
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.caption_base import is_changed, says_no_change
 from rsw_rewards.verifiers.document_frequency import read_document_frequency, write_document_frequency
 from rsw_rewards.verifiers.ngrams import bleu

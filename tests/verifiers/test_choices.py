@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.verifiers.choices import MultipleChoice, make_choices, read_choice
 
 OPTIONS = ["A. farmland", "(B) water", "forest", "a town"]

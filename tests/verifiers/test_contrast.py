@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch, Context, Verifier, build
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.data.scene_world import make_scene, split_seed
 from rsw_rewards.encoders import SCENE_CLIP_FOLDER
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.contrast import beaten, contrast, draw, plain, pool
 from tests.tiny_clip import write_tiny_clip
 

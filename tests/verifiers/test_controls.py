@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rsw_rewards.config import load_config
-from rsw_rewards.contracts import Batch, build, verifier_names
-from rsw_rewards.images import ImageRef
-from rsw_rewards.rubric import parse_rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import score_in_process
-from rsw_rewards.scores import Status
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build, verifier_names
+from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.scores import Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.verifiers.controls import hash_value
 
 CONTROLS = "rsw_rewards.verifiers.controls:"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from rsw_rewards.contracts import Verifier, build
+from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Status
+from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Status
 from rsw_rewards.verifiers.damage import damage_metrics
 from rsw_rewards.verifiers.damage_consistency import KEYS, DamageConsistency, soft_damage_value
 from tests.verifiers.made_forecasts import metrics, noisy, plain, ready, score_one, value_of

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from rsw_rewards.contracts import Batch, Verifier, build
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.detectors import MICRO_BATCH
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
 from rsw_rewards.verifiers.detector_consistency import DetectorConsistency, detector_label, soft_dice
 from tests.shared_data import shared
 from tests.verifiers.made_forecasts import (

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch, Context
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, ScoreTable, Status
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Score, ScoreTable, Status
+from rsw_rewards.core.verifier import Batch, Context
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.distribution import (
     Frechet,
     FrechetConfig,

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsw_rewards.contracts import Batch, build
+from rsw_rewards.core.records import ImageRef, Output
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output
-from rsw_rewards.scores import Score, Status
 from tests.tiny_clip import write_tiny_clip
 from tests.verifiers.paired_pictures import (
     blurred,

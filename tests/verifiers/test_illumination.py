@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rsw_rewards.scores import Status
+from rsw_rewards.core.scores import Status
 from rsw_rewards.verifiers.illumination import histogram_table, matched, moments_table
 from tests.verifiers.paired_pictures import built, forecast, ground, image, metric, near, ready, ref, sample, score_one
 

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.ndvi_series import convert
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import get_protocol
 from rsw_rewards.evaluation.run import evaluate
-from rsw_rewards.images import ImageRef
+from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.rollouts.baselines import make_baseline
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.samples import Output, Sample, Task, load_samples
-from rsw_rewards.scores import Score, Status
 from rsw_rewards.verifiers.index_series import IndexSeries, nnse
 from tests.shared_data import shared
 

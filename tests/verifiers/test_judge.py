@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch, Context, build
-from rsw_rewards.endpoint import ChatClient, EndpointConfig, EndpointError
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Context
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.statistics import estimates
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.endpoint import ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.verifiers.judge import read_judgement
 from tests.chat_server import Reply, chat_server, completion
 

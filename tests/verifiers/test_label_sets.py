@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, f1_score
 
-from rsw_rewards.contracts import Batch, build
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import Score, ScoreTable, Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.evaluation.statistics import estimates
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import score_in_process
-from rsw_rewards.scores import Score, ScoreTable, Status
 from rsw_rewards.verifiers.label_sets import LabelSet, MeanAveragePrecision, average_precision
 
 NAMES = ["water", "trees", "cars", "ship", "dock"]

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
-from rsw_rewards.contracts import Batch, build
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.evaluation.statistics import estimates
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import score_in_process
-from rsw_rewards.scores import Score, Status
 from rsw_rewards.verifiers.labels import MOST_CLASSES, Labels, SceneLabel, answer_body, parse_labels
 
 CLASSES = ["Airport", "Bare Land", "Beach"]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, hamming_loss, jaccard_score, precision_score, recall_score
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.verifiers.localization import CELLS, CLASSES, GRID_KEYS, GridLocalization, read_cells
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch, Context, Verifier, build, resolve, verifier_names
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build, resolve, verifier_names
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.shown import as_future, read_showing
 from tests.verifiers.paired_pictures import built, near, ref
 

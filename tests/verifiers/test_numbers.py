@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.bins import RATIO_BINS, rsvqa_bin
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
 from rsw_rewards.verifiers.numbers import (
     MRA_THRESHOLDS,
     RSVQA_CLASSES,

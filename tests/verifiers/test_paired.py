@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.images import ImageRef, write_png
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.io.images import write_png
 from rsw_rewards.verifiers import paired, regions
 from tests.verifiers.paired_pictures import (
     blurred,

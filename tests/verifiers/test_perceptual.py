@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsw_rewards.contracts import Batch, build
+from rsw_rewards.core.records import Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.encoders import lpips as networks
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.run import evaluate
-from rsw_rewards.samples import Task
-from rsw_rewards.scores import Score, Status
 from rsw_rewards.verifiers import perceptual
 from tests.verifiers.paired_pictures import (
     blurred,

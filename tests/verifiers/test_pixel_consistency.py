@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rsw_rewards.contracts import build
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.verifiers import pixel_consistency
 from rsw_rewards.verifiers.pixel_consistency import ChangeConsistency
 from tests.verifiers.made_forecasts import (

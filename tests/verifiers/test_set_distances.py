@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.evaluation.statistics import estimates
-from rsw_rewards.scores import ScoreTable, Status
 from rsw_rewards.verifiers import distribution, kernel_distances, neighbours
 from rsw_rewards.verifiers.distribution import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
 from rsw_rewards.verifiers.frechet import Moments, Reference, frechet_of_features

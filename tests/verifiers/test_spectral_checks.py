@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rsw_rewards.contracts import Verifier
-from rsw_rewards.images import ImageRef
-from rsw_rewards.samples import Sample, Task, load_samples
-from rsw_rewards.scores import Status
+from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.scores import Status
+from rsw_rewards.core.verifier import Verifier
+from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.verifiers.bands import read_units
 from rsw_rewards.verifiers.spectral import (
     PhysicalRange,

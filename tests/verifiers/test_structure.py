@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rsw_rewards.scores import Status
+from rsw_rewards.core.scores import Status
 from rsw_rewards.verifiers import structure
 from tests.verifiers.paired_pictures import built, forecast, ground, image, near, ready, ref, sample, score_one
 

@@ -11,15 +11,17 @@ import pytest
 from PIL import Image
 
 import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
-from rsw_rewards.contracts import Batch, Context, Verifier, build
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.data.mhn_rsicd import class_of, convert
 from rsw_rewards.encoders import load_encoder
 from rsw_rewards.encoders.rsicd_inception import squash
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageRef, content_hash
-from rsw_rewards.samples import Output, Sample, Task, load_samples
-from rsw_rewards.scores import ScoreTable, Status
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.records_io import load_samples
+from rsw_rewards.pixels import content_hash
 from rsw_rewards.verifiers.frechet import frechet_from_features
 from rsw_rewards.verifiers.text_to_image import listed_images
 

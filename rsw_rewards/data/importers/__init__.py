@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.records import Sample
 from rsw_rewards.data.importers.matching import match
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.plugins import resolve_object
-from rsw_rewards.samples import Problem, Sample, output_to_json, write_jsonl
+from rsw_rewards.io.records_io import Problem, output_to_json, write_jsonl
 
 IMPORTERS: Mapping[str, str] = {
     name: f"rsw_rewards.data.importers.{module}:{function}"

@@ -23,7 +23,7 @@ from rsw_rewards.data.importers.plain import (
     rows_of,
 )
 from rsw_rewards.errors import InputError
-from rsw_rewards.samples import read_jsonl
+from rsw_rewards.io.records_io import read_jsonl
 
 _DOC_KEYS = ("id", "question_id", "sample_id", "image_id", "index")
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
-from rsw_rewards.samples import OUTPUT_FIELDS, Output, Problem, Sample
+from rsw_rewards.io.records_io import Problem
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy", ".npz"})
 _LARGEST_CANDIDATE = (1 << 31) - 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.errors import InputError
-from rsw_rewards.samples import read_jsonl
+from rsw_rewards.io.records_io import read_jsonl
 
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read whole (1 GiB)."""

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rsw_rewards.core.records import ImageRef, Sample, Task
 from rsw_rewards.data.scene_world.land import CLASSES
 from rsw_rewards.data.scene_world.scene import Scene, make_scene
 from rsw_rewards.data.scene_world.splits import split_seed
-from rsw_rewards.images import ImageRef, content_hash
-from rsw_rewards.samples import Sample, Task
+from rsw_rewards.pixels import content_hash
 
 TASKS = ("change_qa", "forecast", "change_caption", "change_mask", "semantic_change")
 DEFAULT_TASKS = ("change_qa", "forecast")

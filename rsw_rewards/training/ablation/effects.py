@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
+from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
-from rsw_rewards.rubric import parse_rubric
-from rsw_rewards.scores import ScoreTable
 from rsw_rewards.training.ablation.variants import FULL, Job, Variant
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import yaml
 
 from rsw_rewards.config import ExperimentConfig, load_config, read_yaml, validated
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.results import write_text
-from rsw_rewards.rubric import parse_rubric
 from rsw_rewards.training.ablation.effects import Ablation, compare
 from rsw_rewards.training.ablation.page import page, table
 from rsw_rewards.training.ablation.variants import Job, Variant, configured, variants

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.config import ExperimentConfig
+from rsw_rewards.core.rubric import Rubric, component_tasks, parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.reweighting import parse_weights
-from rsw_rewards.rubric import Rubric, component_tasks, parse_rubric
 
 FULL = "all rewards"
 KINDS = ("leave-one-out", "single")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rsw_rewards.contracts import Batch, Verifier
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.images import ImageError
-from rsw_rewards.samples import Output, Sample
-from rsw_rewards.scores import Score, Status
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Verifier
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.bank import FeatureBank
 
 Rows = list[int]
 Runner = Callable[[Batch], "list[Score] | Failure"]

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.feature_store import FeatureFile, FeatureRows, MemoryRows
-from rsw_rewards.images import ImageError, ImageRef, content_hash, read_mask, read_rgb
+from rsw_rewards.core.records import ImageRef
+from rsw_rewards.errors import ImageError
+from rsw_rewards.features.store import FeatureFile, FeatureRows, MemoryRows
+from rsw_rewards.io.images import read_mask, read_rgb
+from rsw_rewards.pixels import content_hash
 
 if TYPE_CHECKING:
     from rsw_rewards.encoders import Encoder

@@ -7,12 +7,12 @@ import time
 from collections import deque
 from typing import Any
 
-from rsw_rewards.calls import Failure, guarded, parts, weights_of
-from rsw_rewards.cluster import ensure_ray, require_gpus
-from rsw_rewards.contracts import Batch, Context, Verifier
+from rsw_rewards.core.rubric import Component
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Context, Verifier
+from rsw_rewards.engine.calls import Failure, guarded, parts, weights_of
+from rsw_rewards.engine.cluster import ensure_ray, require_gpus
 from rsw_rewards.errors import ConfigError, RswError, RunStopped
-from rsw_rewards.rubric import Component
-from rsw_rewards.scores import Score, Status
 
 DEATHS = 2
 """How often one batch may take its process with it before it is divided, or given up when it cannot be."""

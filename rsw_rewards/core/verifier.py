@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.metadata
 import inspect
 import json
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from rsw_rewards.errors import ConfigError, did_you_mean
-from rsw_rewards.plugins import resolve_object, user_file
-from rsw_rewards.samples import Output, Sample, Task
-from rsw_rewards.scores import Score
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.plugins import user_file
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
 
 if TYPE_CHECKING:
-    from rsw_rewards.features import FeatureBank
+    from rsw_rewards.features.bank import FeatureBank
 
 Scope = Literal["sample", "group", "population"]
 """What a score may depend on: its own sample and output; all candidates of its sample; the whole batch of the step."""
@@ -93,90 +88,6 @@ class Card:
     """Known ways to please it without being right, and what it does about them."""
     deterministic: bool = True
     cost: str = "microseconds on a CPU"
-
-
-@runtime_checkable
-class Metric(Protocol):
-    """A number of a protocol, as a pure function of score rows."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Names of the numbers it gives, as they stand in ``summary.json``."""
-        ...
-
-    def compute(
-        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], weight: np.ndarray, features: FeatureLookup | None
-    ) -> dict[str, float | None]:
-        """The numbers over ``rows``.
-
-        Args:
-            rows: score rows of one verifier, with the columns of :data:`rsw_rewards.scores.COLUMNS`.
-            stats: their sufficient statistics, name -> (rows, ...) float64, zero where a row has none.
-            weight: (rows,) float64 multiplicities: ones for the number itself, counts for a resample.
-            features: stored encoder features by content hash, for set-level metrics.
-        """
-        ...
-
-
-class FeatureLookup(Protocol):
-    """Encoder features of images that were seen while scoring."""
-
-    def features(self, encoder: str, hashes: Sequence[str]) -> np.ndarray:
-        """(len(hashes), d) float32 features, in the order of ``hashes``. Raises ``KeyError`` for a hash never encoded."""
-        ...
-
-
-Terms = Mapping[str, np.ndarray]
-"""Name -> (rows, ...) float64 array whose weighted sum over rows is all that a metric needs."""
-
-
-@runtime_checkable
-class AdditiveMetric(Metric, Protocol):
-    """A metric that is a function of weighted sums over rows: accuracy, F1, kappa, corpus gain.
-
-    Because only sums enter, a resample of scenes costs one matrix product over per-scene sums instead of a pass over rows.
-    """
-
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
-        """What is summed over the rows."""
-        ...
-
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
-        """The numbers from the sums of the terms."""
-        ...
-
-
-def compute_additive(
-    metric: AdditiveMetric, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], weight: np.ndarray
-) -> dict[str, float | None]:
-    """:meth:`Metric.compute` of an additive metric."""
-    sums = {name: np.tensordot(weight, value, axes=1) for name, value in metric.terms(rows, stats).items()}
-    return dict(metric.from_sums(sums))
-
-
-@dataclass(frozen=True)
-class SumMetric:
-    """An additive metric over stored statistics: ``function`` of their sums, among which ``n`` is the number of rows."""
-
-    keys: tuple[str, ...]
-    function: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
-    bounds: tuple[float, float] | None = None
-    """Range that the numbers cannot leave; intervals are cut to it."""
-
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
-        return {**stats, "n": np.ones(len(rows))}
-
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
-        return self.function(sums)
-
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)
 
 
 class NoConfig(BaseModel):
@@ -286,53 +197,6 @@ class FunctionVerifier(Verifier):
         return (MeanValue(self.name),)
 
 
-@dataclass(frozen=True)
-class MeanValue:
-    """Mean of a raw metric over rows that were scored OK or invalid; an invalid row counts as ``invalid``."""
-
-    key: str
-    raw: str = "value"
-    invalid: float = 0.0
-    bounds: tuple[float, float] | None = None
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.key,)
-
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
-        values = np.array([(raw or {}).get(self.raw, np.nan) for raw in rows["raw"]], dtype=np.float64)
-        status = rows["status"].to_numpy().astype(str)
-        values = np.where(status == "invalid_output", self.invalid, values)
-        usable = np.isin(status, ("ok", "invalid_output")) & np.isfinite(values)
-        return {"sum": np.where(usable, values, 0.0), "count": usable.astype(np.float64)}
-
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
-        return {self.key: float(sums["sum"] / sums["count"]) if sums["count"] else None}
-
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)
-
-
-_REGISTRY: dict[str, type[Verifier]] = {}
-
-
-def register(cls: type[Verifier]) -> type[Verifier]:
-    """Class decorator: make a verifier known by its ``name``. Raises :class:`ConfigError` when the name is taken."""
-    known = _REGISTRY.get(cls.name)
-    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ConfigError(
-            f"two verifiers are named {cls.name!r}: {known.__module__}.{known.__qualname__} and {cls.__module__}.{cls.__qualname__}"
-        )
-    _REGISTRY[cls.name] = cls
-    return cls
-
-
 def verifier(
     *, tasks: Iterable[str], name: str | None = None, needs: Iterable[str] = (), card: Card | None = None
 ) -> Callable[[ScoreFunction], type[Verifier]]:
@@ -357,57 +221,3 @@ def verifier(
         return type(label, (FunctionVerifier,), members)
 
     return wrap
-
-
-def _load_built_in() -> None:
-    """Import every module of ``rsw_rewards.verifiers``; what they register is built in."""
-    package = importlib.import_module("rsw_rewards.verifiers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"rsw_rewards.verifiers.{module.name}")
-
-
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group="rsw_rewards.verifiers")}
-
-
-def verifier_names() -> list[str]:
-    """Names of all built-in verifiers and those of installed packages, sorted."""
-    _load_built_in()
-    return sorted({*_REGISTRY, *_entry_points()})
-
-
-def resolve(name: str) -> type[Verifier]:
-    """The verifier class for a built-in name, an entry point of an installed package, ``pkg.mod:obj`` or ``file.py:obj``.
-
-    Raises:
-        ConfigError: nothing of that name, or it is not a verifier.
-    """
-    if ":" in name:
-        found = resolve_object(name, "verifier")
-    else:
-        _load_built_in()
-        found = _REGISTRY.get(name)
-        if found is None and (entry := _entry_points().get(name)) is not None:
-            found = entry.load()
-        if found is None:
-            raise ConfigError(f"no verifier is named {name!r}; {did_you_mean(name, verifier_names())}")
-    if not (isinstance(found, type) and issubclass(found, Verifier)):
-        raise ConfigError(
-            f"{name!r} is not a verifier; derive it from rsw_rewards.contracts.Verifier or decorate it with @verifier"
-        )
-    return found
-
-
-def build(name: str, config: Mapping[str, Any] | None = None) -> Verifier:
-    """An instance of the verifier that ``name`` resolves to, its configuration validated. Raises :class:`ConfigError`."""
-    cls = resolve(name)
-    try:
-        return cls(cls.Config.model_validate(dict(config or {})))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "config"
-        if problem["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"verifier {name!r} has no option {where!r}; {did_you_mean(where, cls.Config.model_fields)}"
-            ) from None
-        raise ConfigError(f"the configuration of verifier {name!r} is wrong at {where!r}: {problem['msg']}") from None

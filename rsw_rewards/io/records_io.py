@@ -1,6 +1,6 @@
-"""The records: a Sample is one question to answer or one forecast to make, an Output is one candidate for it.
+"""Samples and outputs in JSON Lines files, one object a line.
 
-Both live in JSON Lines files, one object a line. Paths in a file are relative to a root, the file's own folder or one that
+Paths in a file are relative to a root, the file's own folder or one that
 the user names, and may not leave it.
 """
 
@@ -8,41 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.errors import InputError
-from rsw_rewards.images import ImageRef, image_from_json
-
-
-class Task(StrEnum):
-    """What is asked of the model."""
-
-    CHANGE_QA = "change_qa"
-    CHANGE_CAPTION = "change_caption"
-    CHANGE_MASK = "change_mask"
-    SEMANTIC_CHANGE = "semantic_change"
-    DAMAGE = "damage"
-    FORECAST = "forecast"
-    GROUNDING = "grounding"
-    CLASSIFICATION = "classification"
-
-
-OUTPUT_FIELDS: Mapping[Task, tuple[str, ...]] = {
-    Task.CHANGE_QA: ("text",),
-    Task.CHANGE_CAPTION: ("text",),
-    Task.CHANGE_MASK: ("mask",),
-    Task.SEMANTIC_CHANGE: ("map_before", "map_after"),
-    Task.DAMAGE: ("buildings", "damage"),
-    Task.FORECAST: ("image", "images"),
-    Task.GROUNDING: ("boxes", "mask"),
-    Task.CLASSIFICATION: ("text",),
-}
-"""Which fields of an Output answer a task. Forecasts and groundings need one of theirs, the other tasks all of them."""
+from rsw_rewards.io.image_entries import image_from_json
+from rsw_rewards.io.paths import Roots
 
 _ONE_OF = frozenset({Task.FORECAST, Task.GROUNDING})
 _IMAGE_KEYS = frozenset({"mask", "valid", "clouds", "map_before", "map_after", "buildings", "damage", "image"})
@@ -60,131 +34,6 @@ _REFERENCE_TYPES: Mapping[str, type] = {
     "label": str,
     "changed": bool,
 }
-
-
-class Roots:
-    """The folders that paths in a file may point into.
-
-    A file can never name a root itself: the first root is the file's own folder, further ones come from the user.
-    """
-
-    def __init__(self, own: Path, extra: Sequence[Path] = ()) -> None:
-        self.folders = [os.path.realpath(folder) for folder in (*extra, own)]
-        # Many questions are about one picture, and many pictures lie in one folder: each is looked at once.
-        self._known: dict[str, Path] = {}
-        self._parents: dict[str, str] = {}
-        self._images: dict[str, ImageRef] = {}
-
-    def resolve(self, path: str) -> Path:
-        """The file that a relative ``path`` names, looked up in the user's roots first.
-
-        Raises:
-            InputError: an absolute path, or one that leaves every root through ``..`` or a link.
-        """
-        if path not in self._known:
-            self._known[path] = self._resolve(path)
-        return self._known[path]
-
-    def image(self, entry: Any) -> ImageRef:
-        """The image of an entry of a record; entries that are the same path share it."""
-        if not isinstance(entry, str):
-            return image_from_json(entry, self.resolve)
-        if entry not in self._images:
-            self._images[entry] = image_from_json(entry, self.resolve)
-        return self._images[entry]
-
-    def _resolve(self, path: str) -> Path:
-        if "\0" in path or Path(path).is_absolute():
-            raise InputError(f"the path {path!r} is absolute; give it relative to a root (--root DIR)")
-        inside = ""
-        for folder in self.folders:
-            real, exists = self._real(os.path.join(folder, path))  # noqa: PTH118  (as text: this is run for every record)
-            if real == folder or real.startswith(folder.rstrip(os.sep) + os.sep):
-                if exists:
-                    return Path(real)
-                inside = real
-        if not inside:
-            raise InputError(f"the path {path!r} leaves every root; name the folder it lies in with --root DIR")
-        return Path(inside)
-
-    def _real(self, path: str) -> tuple[str, bool]:
-        """The path without links and ``..``, and whether there is something. The folder's part of it is resolved once."""
-        parent, name = os.path.split(path)
-        if name in ("", ".", ".."):
-            real = os.path.realpath(path)
-            return real, os.path.exists(real)  # noqa: PTH110
-        if parent not in self._parents:
-            self._parents[parent] = os.path.realpath(parent)
-        real = os.path.join(self._parents[parent], name)  # noqa: PTH118
-        try:
-            link = stat.S_ISLNK(os.lstat(real).st_mode)
-        except OSError:
-            return real, False
-        if link:
-            real = os.path.realpath(real)
-            return real, os.path.exists(real)  # noqa: PTH110
-        return real, True
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One question to answer or one forecast to make. See the table of tasks in docs/design.md for ``reference``."""
-
-    id: str
-    task: Task
-    images: tuple[ImageRef, ...]
-    """What the model is shown, in time order."""
-    prompt: str = ""
-    reference: Mapping[str, Any] = field(default_factory=dict)
-    """What is known to be true. Entries that are images are :class:`ImageRef` (``images``: a list of them)."""
-    scene: str = ""
-    """The place the sample was cut from: intervals resample scenes, not samples. Defaults to the sample's id."""
-    kind: str | None = None
-    """The slice a protocol reports by, such as the type of a question."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenTrace:
-    """The tokens of a rollout, for the learner."""
-
-    prompt_ids: tuple[int, ...]
-    completion_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    """Log-probability of each completion token under the policy that sampled it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One candidate answer to a sample. Only the fields of the sample's task are set."""
-
-    sample_id: str
-    candidate: int = 0
-    text: str | None = None
-    image: ImageRef | None = None
-    images: tuple[ImageRef, ...] | None = None
-    mask: ImageRef | None = None
-    map_before: ImageRef | None = None
-    map_after: ImageRef | None = None
-    buildings: ImageRef | None = None
-    damage: ImageRef | None = None
-    boxes: tuple[tuple[float, ...], ...] | None = None
-    invalid: str | None = None
-    """Why the output cannot be used, if that is the policy's doing: missing, truncated, of the wrong kind."""
-    lost: str | None = None
-    """Why there is no output, if that is our doing: an actor died and its work could not be done again."""
-    tokens: TokenTrace | None = None
-    trajectory: ImageRef | None = None
-    """The noisy latents of a diffusion rollout, for the learner: (steps + 1, C, H, W) float16. Never written to files."""
-    seed: int | None = None
-    finish_reason: str | None = None
-    """``"stop"`` or ``"length"`` (truncated)."""
-    policy_version: int | None = None
-
-    @property
-    def forecast(self) -> ImageRef | None:
-        """The forecast image; of a series, its last frame."""
-        return self.image if self.image is not None else (self.images[-1] if self.images else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.calls import Rows, bisect, guarded, weights_of
-from rsw_rewards.contracts import SCOPES, Batch, Context, Scope, Verifier
+from rsw_rewards.core.records import Sample
+from rsw_rewards.core.rubric import Component, Rubric, check_rubric, component_tasks
+from rsw_rewards.core.scores import Score, ScoreTable
+from rsw_rewards.core.verifier import SCOPES, Batch, Context, Scope, Verifier
+from rsw_rewards.engine.calls import Rows, bisect, guarded, weights_of
 from rsw_rewards.errors import ConfigError, RswError
-from rsw_rewards.features import FeatureBank
-from rsw_rewards.rubric import Component, Rubric, check_rubric, component_tasks
-from rsw_rewards.samples import Sample
-from rsw_rewards.scores import Score, ScoreTable
+from rsw_rewards.features.bank import FeatureBank
 
 
 def actors_for(component: Component, verifier: Verifier, workers: int) -> int:
@@ -260,7 +260,7 @@ class Scorer:
         return lambda batch: bisect(lambda part: guarded(verifier, part), batch, verifier)
 
     def _remote(self, component: Component, verifier: Verifier, count: int) -> Callable[[Batch], list[Score]]:
-        from rsw_rewards.scoring_actors import ScoringActors
+        from rsw_rewards.engine.scoring_actors import ScoringActors
 
         return ScoringActors(component, verifier, self._context, count, **self._shares)
 

@@ -1,0 +1,1 @@
+"""The contracts: records, scores, verifiers, metrics, rubrics, rewards."""

@@ -1,0 +1,151 @@
+"""How the scores of a table become one reward per output, as pure functions.
+
+Rewards can be computed again from stored scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.errors import InputError
+
+FAILED = (Status.ERROR, Status.TIMEOUT)
+"""Statuses that are our fault: no value, and never a zero."""
+
+
+KEYS = ["group", "candidate"]
+"""What tells the outputs of a table apart."""
+TIED_STD = 1e-12
+"""Spread within a group up to which values are equal: what rounding leaves must not be blown up."""
+
+
+def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
+    """One reward per output; the order of the table's rows has no say in them.
+
+    An output is left out, with NaN for its reward, where a required component of weight above 0 failed or where nothing but
+    failures is known of it (a lost rollout). Outputs that are left out have no say in the rewards of their group.
+
+    ``weighted_sum``: ``sum(w v) / sum(w)`` over the components that have a value for every output of the group.
+    ``normalize_each`` (GDPO, arXiv 2601.05242): each component is brought to zero mean and unit standard deviation (ddof 0)
+    within its group, then ``sum(w z) / sum(w)``; such rewards are not in [0, 1].
+    Under both, a group in which a component spreads less than its ``min_std`` has no spread in it, and one in which the reward
+    spreads less than the rubric's has its mean for every output.
+
+    Returns:
+        Columns ``sample``, ``group``, ``candidate``, ``reward`` and ``reason``, one row per output in the order in which outputs
+        first stand in the table.
+
+    Raises:
+        InputError: a component scored an output twice, so that it is not known which score counts.
+    """
+    frame = table.frame
+    columns = ["sample", "group", "candidate", "reward", "reason"]
+    if frame.empty:
+        return pd.DataFrame(columns=columns)
+    index, first = output_index(frame)
+    outputs = frame.iloc[first][["sample", "group", "candidate"]].reset_index(drop=True)
+    groups = pd.factorize(outputs["group"])[0]
+    n, n_groups = len(outputs), int(groups.max()) + 1
+    columns_of = {component.label: _column(frame, component.label, index, n) for component in rubric.components}
+    weighty = [component for component in rubric.components if component.weight > 0]
+    gated = [_gated(component, columns_of) for component in weighty]
+
+    lost, any_failed, any_value = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    reason, optional_reason = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
+    for component, (value, failed, why) in zip(weighty, gated, strict=True):
+        if component.required:
+            reason = np.where(failed & (reason == ""), why, reason)
+            lost |= failed
+        optional_reason = np.where(failed & (optional_reason == ""), why, optional_reason)
+        any_failed |= failed
+        any_value |= ~np.isnan(value)
+    reason = np.where(any_failed & ~any_value & (reason == ""), optional_reason, reason)
+    lost |= any_failed & ~any_value
+
+    total, mass = np.zeros(n), np.zeros(n)
+    for component, (value, _, _) in zip(weighty, gated, strict=True):
+        absent = np.bincount(groups, np.isnan(value) & ~lost, n_groups) > 0
+        here = ~absent[groups] & ~lost
+        spread = _normalised if rubric.combine == "normalize_each" else _levelled
+        value = spread(value, here, groups, n_groups, component.min_std)
+        total[here] += component.weight * value[here]
+        mass[here] += component.weight
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reward = np.where(lost | (mass == 0), np.nan, total / mass)
+    outputs["reward"] = _levelled(reward, ~np.isnan(reward), groups, n_groups, rubric.min_std)
+    outputs["reason"] = np.where(~lost & (mass == 0), "no component has a value for this output's whole group", reason)
+    return outputs
+
+
+_Column = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _gated(component: Component, columns_of: Mapping[str, _Column]) -> _Column:
+    """The column of a component after its gate."""
+    value, failed, why = columns_of[component.label]
+    if component.gate is None:
+        return value, failed, why
+    opener, gate_failed, gate_why = columns_of[component.gate.component]
+    asked = ~np.isnan(value)
+    value = np.where(
+        asked & (opener < component.gate.at_least), 0.0, value
+    )  # no value of the gate's compares as smaller
+    value = np.where(gate_failed, np.nan, value)
+    return value, failed | (gate_failed & asked), np.where(failed, why, gate_why)
+
+
+def output_index(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(number of the output of every row, first row of every output), outputs numbered by first appearance."""
+    groups = pd.factorize(frame["group"])[0].astype(np.int64)
+    candidates = frame["candidate"].to_numpy().astype(np.int64)
+    index, unique = pd.factorize(groups * (int(candidates.max()) + 1) + candidates)
+    first = np.full(len(unique), len(frame), dtype=np.int64)
+    np.minimum.at(first, index, np.arange(len(frame)))
+    return index, first
+
+
+def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> _Column:
+    """One component over all outputs: values (NaN where there is none), whether they failed, and why."""
+    value, failed, why = np.full(n, np.nan), np.zeros(n, dtype=bool), np.full(n, "", dtype=object)
+    own = (frame["verifier"] == label).to_numpy()
+    rows, at = frame[own], index[own]
+    if (times := np.bincount(at, minlength=n)).max(initial=0) > 1:
+        twice = rows.iloc[int(np.flatnonzero(times[at] > 1)[0])]
+        raise InputError(
+            f"{label!r} scored candidate {twice['candidate']} of group {twice['group']!r} more than once; number the "
+            f"candidates of a group, and give the steps of a run groups of their own"
+        )
+    value[at] = rows["value"].to_numpy().astype(np.float64)
+    failed[at] = rows["status"].isin(FAILED).to_numpy()
+    why[at] = [f"{label}: {text}" for text in rows["reason"]]
+    return value, failed, why
+
+
+def _moments(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 0) of every row's group, over the rows that are ``here``."""
+    order = np.lexsort((value, groups))  # sums in order of value do not depend on the order of rows, to the last bit
+    order = order[here[order]]
+    member, known = groups[order], value[order]
+    count = np.maximum(np.bincount(member, minlength=n_groups), 1)
+    mean = np.bincount(member, known, n_groups) / count
+    std = np.sqrt(np.bincount(member, (known - mean[member]) ** 2, n_groups) / count)
+    return mean[groups], std[groups]
+
+
+def _normalised(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
+    mean, std = _moments(value, here, groups, n_groups)
+    centred = np.where(here, value - mean, 0.0)
+    enough = (std > TIED_STD) & (std >= min_std)
+    return np.where(enough, centred / np.where(enough, std, 1.0), 0.0)
+
+
+def _levelled(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
+    if not min_std > 0:
+        return value
+    mean, std = _moments(value, here, groups, n_groups)
+    return np.where(here & (std < min_std), mean, value)

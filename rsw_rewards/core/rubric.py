@@ -1,0 +1,180 @@
+"""Rubric: which verifiers with which weights for which tasks, and how a score table becomes one reward per output.
+
+Everything here is a pure function of the table, so rewards can be computed again from stored scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.verifier import Verifier
+from rsw_rewards.errors import ConfigError, did_you_mean
+
+
+class Gate(BaseModel):
+    """A condition on another component's value: until it is met, the gated component counts as 0.
+
+    It is open for samples that the other component does not score, since no answer to them could open it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    component: str
+    """The component that opens the gate."""
+    at_least: float = Field(default=1.0, gt=0, le=1)
+    """The value it must reach."""
+
+
+class Component(BaseModel):
+    """One verifier and its part in the reward."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: str
+    """The verifier: a name, ``pkg.mod:object`` or ``file.py:object``."""
+    name: str = ""
+    """What its rows and logs are called; the verifier's name where left out."""
+    config: dict[str, Any] = {}
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Share in the weighted mean. A penalty is a verifier that gives 1 when clean; there are no negative weights."""
+    tasks: frozenset[Task] | None = None
+    """Tasks it is asked about; all that the verifier knows where left out."""
+    required: bool = True
+    """Whether a failure leaves the output without a reward; otherwise the component is left out for its whole group."""
+    gate: Gate | None = None
+    """Counts as 0 until another component reaches a value, so that an easy reward is not earned without the hard one."""
+    min_std: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """A spread of its values within the group below this counts as none: nearly equal candidates then are equal, instead of being
+    told apart by what is left of noise once advantages are divided by it."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds after which one batch counts as hung; such a component runs in a process that can be killed."""
+
+    @property
+    def label(self) -> str:
+        """The name of its rows in a table."""
+        return self.name or self.use.rpartition(":")[2]
+
+    def build(self) -> Verifier:
+        """The verifier with its configuration. Raises :class:`ConfigError`."""
+        return build(self.use, self.config)
+
+
+class Rubric(BaseModel):
+    """The components of a reward and how they are combined."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    components: tuple[Component, ...] = Field(min_length=1)
+    combine: Literal["weighted_sum", "normalize_each"] = "weighted_sum"
+    min_std: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """The same of the reward itself: a group whose rewards spread less than this gets one reward, so no advantage."""
+    max_error_rate: float = Field(default=0.05, ge=0, le=1)
+    """Share of the last :data:`ERROR_WINDOW` required scores that may fail before a run stops."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Rubric:
+        labels = [component.label for component in self.components]
+        if len(set(labels)) < len(labels):
+            double = next(label for label in labels if labels.count(label) > 1)
+            raise ValueError(f"two components are named {double!r}; give one of them another 'name'")
+        for component in self.components:
+            if component.gate and component.gate.component not in set(labels) - {component.label}:
+                raise ValueError(
+                    f"the gate of {component.label!r} names {component.gate.component!r}, which is no other component"
+                )
+        return self
+
+    def component(self, label: str) -> Component:
+        """The component of that name. Raises ``KeyError``."""
+        for component in self.components:
+            if component.label == label:
+                return component
+        raise KeyError(label)
+
+    def dump(self) -> dict[str, Any]:
+        """The rubric as plain data, as it stands in YAML."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def parse_rubric(data: Any, where: str) -> Rubric:
+    """A rubric from plain data, at the top level or under the key ``rubric``. Raises :class:`ConfigError` naming ``where``."""
+    if isinstance(data, dict) and isinstance(data.get("rubric"), dict):
+        data = data["rubric"]
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: a rubric is a mapping with the key 'components'")
+    try:
+        return Rubric.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        parts = [str(part) for part in problem["loc"]]
+        key = ".".join(parts) or "rubric"
+        if problem["type"] == "extra_forbidden":
+            section = Gate if "gate" in parts[:-1] else Component if "components" in parts[:-1] else Rubric
+            raise ConfigError(
+                f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], section.model_fields)}"
+            ) from None
+        raise ConfigError(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}") from None
+
+
+def load_rubric(path: Path) -> Rubric:
+    """Read a rubric from a YAML file (a rubric, or a run configuration that holds one). Raises :class:`ConfigError`."""
+    try:
+        return parse_rubric(yaml.safe_load(Path(path).read_text(encoding="utf-8")), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+def component_tasks(component: Component, verifier: Verifier) -> frozenset[Task]:
+    """The tasks a component scores. Raises :class:`ConfigError` for tasks its verifier does not know."""
+    if component.tasks is None:
+        return verifier.tasks
+    if unknown := component.tasks - verifier.tasks:
+        known = ", ".join(sorted(verifier.tasks))
+        raise ConfigError(
+            f"the verifier {component.label!r} does not score {', '.join(sorted(unknown))}; it knows {known}"
+        )
+    return component.tasks
+
+
+def check_rubric(rubric: Rubric, verifiers: Sequence[Verifier], samples: Iterable[Sample]) -> None:
+    """Check before a run that the rubric can score the samples.
+
+    Raises:
+        ConfigError: a verifier that only measures has a weight or is to open a gate; a task has no component with a weight; a
+            sample lacks what a verifier reads.
+    """
+    rewarded: set[Task] = set()
+    for component, verifier in zip(rubric.components, verifiers, strict=True):
+        if not verifier.rewarding and component.weight > 0:
+            raise ConfigError(f"{component.label!r} only measures and gives no reward; set its weight to 0")
+        shut = [other.label for other in rubric.components if other.gate and other.gate.component == component.label]
+        if not verifier.rewarding and shut:
+            raise ConfigError(
+                f"{component.label!r} only measures and has no value, so it can never open the gate of {shut[0]!r}"
+            )
+        if component.weight > 0:
+            rewarded |= component_tasks(component, verifier)
+    for sample in samples:
+        if sample.task not in rewarded and any(component.weight > 0 for component in rubric.components):
+            raise ConfigError(f"no component of the rubric rewards the task {sample.task} (sample {sample.id!r})")
+        for component, verifier in zip(rubric.components, verifiers, strict=True):
+            if sample.task in component_tasks(component, verifier):
+                _check_needs(component.label, verifier, sample)
+
+
+def _check_needs(label: str, verifier: Verifier, sample: Sample) -> None:
+    for need in verifier.needs:
+        kind, _, key = need.partition(".")
+        if kind == "reference" and sample.reference.get(key) is None:
+            raise ConfigError(f"{label!r} reads reference.{key}, which the sample {sample.id!r} does not have")
+        if kind == "output" and not any(key in OUTPUT_FIELDS[task] for task in verifier.tasks):
+            raise ConfigError(f"{label!r} reads output.{key}, which no output of its tasks has")

@@ -1,0 +1,1 @@
+"""Running verifiers over batches, here or on actors."""

@@ -1,0 +1,1 @@
+"""Decoded pixels and encoder features, kept by content."""

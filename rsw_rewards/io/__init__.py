@@ -1,0 +1,1 @@
+"""Reading and writing: paths, records, images, the chat client."""
