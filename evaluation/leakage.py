@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.verifiers.answers import extract_answer, normalise, true_answers
+from rsw_rewards.verifiers.caption_base import is_changed, no_change_sentences
 
 ALPHA = 0.01
 """Level of the one-sided bounds: how often a rate at its threshold may warn by chance."""
@@ -24,17 +25,6 @@ VERBATIM = 0.2
 """Share of changed pairs whose caption may be, word for word, one that only this pair has. Two people rarely write the same."""
 SHORTEST_ID = 6
 """Characters of a sample's id from which a text that holds it is no chance."""
-
-NO_CHANGE_SENTENCES = frozenset(
-    {
-        "the scene is the same as before",
-        "there is no difference",
-        "the two scenes seem identical",
-        "no change has occurred",
-        "almost nothing has changed",
-    }
-)
-"""The five sentences that LEVIR-CC gives to every unchanged pair."""
 
 
 def lower_bound(hits: int, n: int, alpha: float = ALPHA) -> float:
@@ -98,21 +88,22 @@ def _captions(sample: Sample) -> list[str]:
 
 
 def change_flag(sample: Sample) -> bool | None:
-    """Whether a captioned pair changed: ``reference.changed``, or whether its captions are other than LEVIR-CC's five sentences
-    for unchanged pairs. None where nothing says so."""
-    if isinstance(changed := sample.reference.get("changed"), bool):
-        return changed
-    captions = _captions(sample)
-    return not set(captions) <= NO_CHANGE_SENTENCES if captions else None
+    """Whether a captioned pair changed (:func:`is_changed`). None where nothing says so."""
+    try:
+        return is_changed(sample)
+    except ValueError:  # a sample without a truth shows nothing
+        return None
 
 
 def _no_change_sentences(samples: Iterable[Sample]) -> frozenset[str]:
-    """LEVIR-CC's five sentences and all others that only unchanged pairs of these samples have."""
+    """The data set's sentences for no change and all others that only unchanged pairs of these samples have."""
+    known: set[tuple[str, ...]] = set()
     said: dict[bool, set[str]] = {True: set(), False: set()}
     for sample in samples:
         if (flag := change_flag(sample)) is not None:
+            known.add(no_change_sentences(sample))
             said[flag].update(_captions(sample))
-    return NO_CHANGE_SENTENCES | (said[False] - said[True])
+    return frozenset(normalise(text) for sentences in known for text in sentences) | (said[False] - said[True])
 
 
 def _knows_the_flag(pairs: Pairs, samples: Sequence[Sample]) -> str:

@@ -20,21 +20,38 @@ from rsw_rewards.verifiers.ngrams import ReferenceSet
 WORD_MAP_VARIABLE = "RSW_WORD_MAP"
 """Environment variable that names the word map where the configuration does not."""
 EMPTY = "the caption holds no word"
-NO_CHANGE = frozenset(
-    (
-        "the scene is the same as before",
-        "there is no difference",
-        "the two scenes seem identical",
-        "no change has occurred",
-        "almost nothing has changed",
-    )
+NO_CHANGE = (
+    "the scene is the same as before",
+    "there is no difference",
+    "the two scenes seem identical",
+    "no change has occurred",
+    "almost nothing has changed",
 )
 """The sentences of LEVIR-CC for a pair without change (test.py of github.com/Chen-Yang-Liu/Change-Agent)."""
 
 
-def says_no_change(text: str) -> bool:
-    """Whether a caption is one of the five sentences for no change; case and punctuation aside, and nothing but it."""
-    return " ".join(ptb(text)) in NO_CHANGE
+def no_change_sentences(sample: Sample) -> tuple[str, ...]:
+    """The sentences for a pair without change in the sample's data set: ``reference.no_change``, else LEVIR-CC's five.
+
+    Raises:
+        ValueError: ``reference.no_change`` is no list of texts: the data's fault.
+    """
+    own = sample.reference.get("no_change")
+    if own is None:
+        return NO_CHANGE
+    if not isinstance(own, (list, tuple)) or not own or not all(isinstance(sentence, str) for sentence in own):
+        raise ValueError(f"sample {sample.id!r}: reference.no_change is {own!r:.80}, not a list of sentences")
+    return tuple(own)
+
+
+def says_no_change(text: str, sentences: tuple[str, ...] = NO_CHANGE) -> bool:
+    """Whether a caption is one of the sentences for no change; case and punctuation aside, and nothing but it."""
+    return tuple(ptb(text)) in _in_tokens(sentences)
+
+
+@lru_cache(maxsize=64)
+def _in_tokens(sentences: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(ptb(sentence)) for sentence in sentences)
 
 
 def true_captions(sample: Sample) -> tuple[str, ...]:
@@ -48,14 +65,19 @@ def true_captions(sample: Sample) -> tuple[str, ...]:
 
 
 def is_changed(sample: Sample) -> bool:
-    """``reference.changed`` where it is given, else whether any reference caption speaks of a change."""
+    """``reference.changed`` where it is given, else whether any reference caption speaks of a change.
+
+    Raises:
+        ValueError: neither can be read, or the sample's sentences for no change cannot.
+    """
+    sentences = no_change_sentences(sample)
     changed = sample.reference.get("changed")
-    return changed if isinstance(changed, bool) else not _all_unchanged(true_captions(sample))
+    return changed if isinstance(changed, bool) else not _all_unchanged(true_captions(sample), sentences)
 
 
 @lru_cache(maxsize=8192)
-def _all_unchanged(captions: tuple[str, ...]) -> bool:
-    return all(says_no_change(caption) for caption in captions)
+def _all_unchanged(captions: tuple[str, ...], sentences: tuple[str, ...]) -> bool:
+    return all(says_no_change(caption, sentences) for caption in captions)
 
 
 @lru_cache(maxsize=8)

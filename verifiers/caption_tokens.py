@@ -12,8 +12,8 @@ from typing import Literal
 from rsw_rewards.errors import ConfigError
 
 Tokens = Literal["words", "ids", "ptb"]
-"""``words``: what stands between blanks, in lower case (Change-Agent). ``ids``: numbers of those words in a word map, unknown
-words all one number (RSICC). ``ptb``: the Penn Treebank tokens of coco-caption."""
+"""``words``: what stands between blanks, in lower case. ``ids``: numbers of those words in a word map, unknown words all one
+number (RSICC, Change-Agent). ``ptb``: the Penn Treebank tokens of coco-caption."""
 
 MAX_CHARACTERS = 8_192
 MAX_TOKENS = 256

@@ -15,7 +15,14 @@ from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Context
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.verifiers.caption_base import EMPTY, CaptionConfig, CaptionVerifier, is_changed, says_no_change
+from rsw_rewards.verifiers.caption_base import (
+    EMPTY,
+    CaptionConfig,
+    CaptionVerifier,
+    is_changed,
+    no_change_sentences,
+    says_no_change,
+)
 from rsw_rewards.verifiers.caption_metrics import CHANGE_RECOGNITION, FRACTIONS, CaptionMetric
 from rsw_rewards.verifiers.caption_tokens import MAX_CHARACTERS, MAX_TOKENS, TextTooLong
 from rsw_rewards.verifiers.document_frequency import read_document_frequency
@@ -256,7 +263,7 @@ class Captions(CaptionVerifier):
         transform="the value is ROUGE-L; the others are metrics of the corpus",
         source=(
             "github.com/salaniz/pycocoevalcap; METEOR 1.5 by its own program (Denkowski and Lavie 2014); change recognition by the"
-            " five fixed sentences of test.py in github.com/Chen-Yang-Liu/Change-Agent"
+            " data set's fixed sentences: reference.no_change, else LEVIR-CC's five (test.py in github.com/Chen-Yang-Liu/Change-Agent)"
         ),
         gaming=(
             "Corpus BLEU and METEOR keep the references of empty captions in their lengths, and a missing or overlong one counts as"
@@ -298,7 +305,7 @@ class Captions(CaptionVerifier):
             return _Reading(nothing, changed, None, str(error), absent=True)
         if not tokens:
             return _Reading(nothing, changed, None, EMPTY)
-        return _Reading(references.match(tokens), changed, not says_no_change(text))
+        return _Reading(references.match(tokens), changed, not says_no_change(text, no_change_sentences(sample)))
 
     def _finish(self, readings: Sequence[_Reading | Score]) -> list[Score]:
         asked = [reading for reading in readings if isinstance(reading, _Reading)]

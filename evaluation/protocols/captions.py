@@ -16,6 +16,7 @@ _NOTES = (
     "cider is CIDEr-D with the document frequencies of the rows it is taken over: 0 where all of them have the same references. "
     "Intervals keep these frequencies.",
     "s_star_m is the mean of bleu4, meteor, rouge_l and cider. Without Java it is null, as meteor is.",
+    "Change recognition takes the data set's sentences for no change: reference.no_change, else the five of LEVIR-CC.",
     "Numbers of another tokenisation (levir-cc-ids, levir-cc-words, coco-caption) are not comparable, METEOR's least of all.",
 )
 
@@ -24,7 +25,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         name="levir-cc-ids",
         title="Change captions, words as numbers of the training vocabulary (RSICC and what follows it)",
         task=Task.CHANGE_CAPTION,
-        source="get_eval_score on word indices: eval.py and eval_func of github.com/Chen-Yang-Liu/RSICC (RSICCformer, RSCaMa); PromptCC and DeltaVLM score GPT-2 word pieces, which is another definition",
+        source="get_eval_score on word indices: eval.py and eval_func of github.com/Chen-Yang-Liu/RSICC (RSICCformer, Change-Agent, Chg2Cap, RSCaMa; MModalCC on SECOND-CC); PromptCC and DeltaVLM score GPT-2 word pieces, which is another definition",
         components=({"use": "captions", "config": {"tokens": "ids"}},),
         headline=_HEADLINE,
         slice_by=_SLICE_BY,
@@ -39,12 +40,15 @@ PROTOCOLS: tuple[Protocol, ...] = (
         name="levir-cc-words",
         title="Change captions, lower-case words between blanks",
         task=Task.CHANGE_CAPTION,
-        source="the scorers of github.com/Chen-Yang-Liu/Change-Agent (Multi_change, eval_func) on the words themselves; check whether a table was made on words or on indices",
+        source="the scorers of github.com/Chen-Yang-Liu/Change-Agent (Multi_change, eval_func) on the words themselves; its own test.py gives them word indices, which is levir-cc-ids, and no published table on words is known",
         components=({"use": "captions", "config": {"tokens": "words"}},),
         headline=_HEADLINE,
         slice_by=_SLICE_BY,
         baselines=_BASELINES,
-        notes=("Punctuation is part of its word: give captions without it.", *_NOTES),
+        notes=(
+            "Punctuation is part of its word: give captions without it, as the references of the adapters are.",
+            *_NOTES,
+        ),
     ),
     Protocol(
         name="coco-caption",

@@ -7,7 +7,7 @@
 | ``blind`` | answers, classification | the commonest answer to the same wording in other scenes; sees no image |
 | ``shuffled`` | answers, classification, captions | another sample's truth (seeded): right style, wrong content |
 | ``all_labels`` | answers, classification | every label of the vocabulary |
-| ``no_change`` | captions | the sentence that nothing has changed |
+| ``no_change`` | captions | the first of the data set's sentences that nothing has changed |
 | ``empty`` | all but forecasts | an empty text, an empty mask, empty maps, no boxes |
 | ``all_changed``, ``all_unchanged`` | change masks, semantic change | one value in every pixel |
 | ``swapped`` | semantic change | the true maps, before and after swapped |
@@ -29,7 +29,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
-from rsw_rewards.rollouts.baselines.base import NO_CHANGE as NO_CHANGE
 from rsw_rewards.rollouts.baselines.base import Baseline as Baseline
 from rsw_rewards.rollouts.baselines.base import true_text as true_text
 from rsw_rewards.rollouts.baselines.ceilings import Oracle as Oracle

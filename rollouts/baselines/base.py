@@ -16,9 +16,6 @@ from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
 
-NO_CHANGE = "the scene is the same as before"
-"""The commonest of the five sentences that LEVIR-CC gives to unchanged pairs."""
-
 
 class Baseline(Policy):
     """A policy of one rule per sample; it makes one candidate and knows no chance."""

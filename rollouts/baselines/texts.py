@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.rollouts.baselines.base import NO_CHANGE, Baseline, true_text
+from rsw_rewards.rollouts.baselines.base import Baseline, true_text
 from rsw_rewards.verifiers.answers import normalise
+from rsw_rewards.verifiers.caption_base import no_change_sentences
 from rsw_rewards.verifiers.counts import CLASSES
 from rsw_rewards.verifiers.localization import CELLS, read_cells
 
@@ -38,14 +39,17 @@ class Constant(Baseline):
         return Output(sample.id, text=self.text)
 
 
-class NoChange(Constant):
-    """The sentence that nothing has changed, of every pair."""
+class NoChange(Baseline):
+    """The sentence that nothing has changed, of every pair: the first one of its data set."""
 
     name = "no_change"
     tasks = CAPTIONS
 
-    def __init__(self) -> None:
-        super().__init__(text=NO_CHANGE)
+    def answer(self, sample: Sample) -> Output:
+        try:
+            return Output(sample.id, text=no_change_sentences(sample)[0])
+        except ValueError as error:
+            return Output(sample.id, lost=str(error))  # the data's fault
 
 
 class Empty(Constant):

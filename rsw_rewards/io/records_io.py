@@ -33,6 +33,7 @@ _REFERENCE_TYPES: Mapping[str, type] = {
     "text": str,
     "label": str,
     "changed": bool,
+    "no_change": list,
 }
 
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.evaluation.leakage import NO_CHANGE_SENTENCES, change_flag, leakage_warnings, lower_bound
-from rsw_rewards.rollouts.baselines import NO_CHANGE
+from rsw_rewards.evaluation.leakage import change_flag, leakage_warnings, lower_bound
+from rsw_rewards.verifiers import caption_base
 from tests.shared_data import shared
+
+NO_CHANGE = caption_base.NO_CHANGE[0]
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))
@@ -34,7 +36,7 @@ def pairs(changed: int, unchanged: int, flagged: bool = True) -> list[Sample]:
     for i in range(changed + unchanged):
         captions = [f"a house number {i} is built", f"building {i} has appeared"]
         flag = i < changed
-        reference: dict[str, Any] = {"captions": captions if flag else sorted(NO_CHANGE_SENTENCES)}
+        reference: dict[str, Any] = {"captions": captions if flag else list(caption_base.NO_CHANGE)}
         made.append(
             Sample(
                 f"pair_{i:05}",
@@ -59,6 +61,17 @@ def test_captions_that_know_the_flag_are_named(flagged: bool) -> None:
     samples = pairs(964, 965, flagged)
     (warning,) = leakage_warnings(samples, said(samples))
     assert "1,929 of 1,929 pairs" in warning and "94 %" in warning
+
+
+def test_the_sentences_are_those_of_the_data_set() -> None:
+    own = ["rien n'a change", "tout est pareil"]
+    samples = pairs(300, 0) + [
+        Sample(f"same_{i:05}", Task.CHANGE_CAPTION, (), reference={"captions": own, "no_change": own})
+        for i in range(300)
+    ]
+    outputs = [Output(sample.id, text="houses are built" if change_flag(sample) else own[0]) for sample in samples]
+    (warning,) = leakage_warnings(samples, outputs)
+    assert "600 of 600 pairs" in warning
 
 
 def test_one_side_known_is_enough() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.rollouts.baselines import MAKERS, NO_CHANGE, make_baseline
+from rsw_rewards.rollouts.baselines import MAKERS, make_baseline
 from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.verifiers import caption_base
 
 
 def ask(name: str, samples: list[Sample]) -> list[Output]:
@@ -80,6 +81,9 @@ def test_annotators_and_labels_are_read_as_one_truth() -> None:
     assert texts("all_labels", [one, many]) == ["sea, ship, sand", "sea, ship, sand"]
 
 
+NO_CHANGE = caption_base.NO_CHANGE[0]
+
+
 def captioned() -> list[Sample]:
     said = [["a road", "a new road"], [NO_CHANGE, "no change has occurred"], [NO_CHANGE, "there is no difference"]]
     return [
@@ -93,6 +97,12 @@ def test_caption_baselines() -> None:
     assert texts("constant", asked) == texts("no_change", asked) == [NO_CHANGE] * 3
     assert texts("oracle", asked) == ["a road", NO_CHANGE, NO_CHANGE]
     assert texts("empty", asked) == [""] * 3
+
+
+def test_no_change_speaks_as_the_data_set_does() -> None:
+    own = {"captions": ["rien n'a change"], "no_change": ["rien n'a change"]}
+    asked = [Sample("own", Task.CHANGE_CAPTION, (), reference=own), *captioned()]
+    assert texts("no_change", asked) == ["rien n'a change", *[NO_CHANGE] * 3]
 
 
 @given(st.integers(2, 9), st.integers(1, 3))

@@ -178,6 +178,23 @@ def test_whether_a_pair_is_changed() -> None:
     assert is_changed(sample(SAME, changed=True)) and not is_changed(sample(changed=False))
 
 
+SECOND_CC = ["no change is occurred", "almost nothing is changed"]
+
+
+def test_the_data_set_says_how_no_change_is_said() -> None:
+    own = sample(SECOND_CC, "own", no_change=SECOND_CC)
+    assert not is_changed(own) and is_changed(sample(SECOND_CC))
+    for text, wanted in (("No change is occurred .", 1.0), ("no change has occurred", 0.0)):
+        assert corpus({"own": text}, [own])["change_accuracy"] == wanted
+    assert corpus({"s": "no change is occurred"}, [sample(SAME)])["change_accuracy"] == 0.0
+
+
+@pytest.mark.parametrize("sentences", [[], [3], "no change"])
+def test_sentences_for_no_change_that_are_none_are_an_error(sentences: Any) -> None:
+    found = score("captions", "a road", sample(no_change=sentences, changed=True))
+    assert found.status is Status.ERROR and "reference.no_change" in found.reason
+
+
 def test_change_recognition_counts_silence_as_wrong() -> None:
     about = [sample(name="a"), sample(name="b"), sample(SAME, "c"), sample(SAME, "d")]
     texts: dict[str, str | None] = {"a": "a road", "b": None, "c": "There is no difference.", "d": ""}
