@@ -6,7 +6,7 @@ Every file is a list of ``{id, image: [before, after], changeflag, conversations
 ``changechat_105k_test.json``, are ``{image_A, image_B, captions, changeflag}``.
 
 Answers stay as they are written, such as ``roads: ['top-left']. buildings: [].``, and are read by the verifiers of the
-``changechat-*`` protocols. Scenes are those of ``levir-cc``.
+``changechat-*`` protocols. Captions lose every full stop that follows a blank, as in DeltaVLM's ``benchmark.py``. Scenes are those of ``levir-cc``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.captioned import without_spaced_stops
 from rsw_rewards.data.layout import data_folder, find_folder, plain_name, read_records, take
 from rsw_rewards.data.levir_cc import GSD_M, NO_IMAGERY, SCENES, Pairs, scene_of
 from rsw_rewards.errors import ConfigError, InputError
@@ -128,7 +129,7 @@ def _rows(part: str, file: Path, source: Path) -> list[_Row]:
             if not isinstance(captions, list) or not captions or not all(isinstance(one, str) for one in captions):
                 raise InputError(f"{where} should have a list of texts in 'captions'")
             pair = _pair(record.get("image_A"), record.get("image_B"), where)
-            rows.append(_Row(part, str(number), *pair, changed, (), tuple(one.strip() for one in captions)))
+            rows.append(_Row(part, str(number), *pair, changed, (), tuple(captions)))
             continue
         images = record.get("image")
         if not isinstance(images, list) or len(images) != 2:
@@ -148,6 +149,7 @@ def _kind(row: _Row, question: str) -> str:
 
 def _caption_fields(kind: str, captions: list[str], changed: bool | None) -> dict[str, Any]:
     """A change caption; ``changed`` belongs to descriptions of the whole change only."""
+    captions = [without_spaced_stops(caption) for caption in captions]
     if kind != "caption" or changed is None:
         return {"task": "change_caption", "kind": kind, "reference": {"captions": captions}}
     reference = {"captions": captions, "changed": changed}

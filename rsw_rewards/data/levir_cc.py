@@ -6,6 +6,8 @@ Chen-Yang-Liu/RSICC has it.
 The 256-pixel tiles are numbered within a split, and neither name nor file says which larger scene one was cut from (the authors
 say that they come from LEVIR-CD and elsewhere, and that the splits are not LEVIR-CD's: RSICC issue 10). So every tile is its own
 scene, and intervals over these scenes may be too narrow.
+
+References are the words of ``tokens``, as RSICC reads them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import PROMPT, Captioned, change_fields, read_captioned
+from rsw_rewards.data.captioned import PROMPT, TOKENS, Captioned, Reading, change_fields, read_captioned
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, take
 from rsw_rewards.errors import InputError
 
@@ -57,12 +59,12 @@ class Pairs:
         return [folder[name] for folder in folders]
 
 
-def read_entries(source: Path, split: str | None) -> list[Captioned]:
+def read_entries(source: Path, split: str | None, reading: Reading) -> list[Captioned]:
     """The entries of ``LevirCCcaptions.json``. Raises :class:`InputError` where there is none, or one without a changeflag."""
     file = find_entry(source, CAPTIONS)
     if file is None:
         raise InputError(f"{source} has no {CAPTIONS}; it should lie beside the folder images")
-    entries = read_captioned(file, source, split)
+    entries = read_captioned(file, source, split, reading)
     for entry in entries:
         if entry.changed is None:
             raise InputError(
@@ -86,9 +88,11 @@ def caption_samples(entries: Sequence[Captioned], pairs: Pairs, dataset: str) ->
         }
 
 
-def convert_captions(source: Path, out: Path, dataset: str, split: str | None, limit: int | None) -> Conversion:
+def convert_captions(
+    source: Path, out: Path, dataset: str, reading: Reading, split: str | None, limit: int | None
+) -> Conversion:
     """What the adapters of LEVIR-CC and LEVIR-MCI share."""
-    entries = read_entries(source, split)
+    entries = read_entries(source, split, reading)
     pairs = Pairs(source, [entry.split for entry in entries])
     count, file = write_samples(out, take(caption_samples(entries, pairs, dataset), limit), f"{source} has no captions")
     return Conversion(count, file, [source], [SCENES, *([NO_IMAGERY.format(source)] if pairs.absent else [])])
@@ -97,7 +101,6 @@ def convert_captions(source: Path, out: Path, dataset: str, split: str | None, l
 def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
     """Write change-caption samples of one split, or of all. See :class:`rsw_rewards.data.adapter.Adapter`.
 
-    Captions stay as they are written (``raw``). Without the imagery the samples are written all the same, so that captions made
-    elsewhere can be scored; a note says so.
+    Without the imagery the samples are written all the same, so that captions made elsewhere can be scored; a note says so.
     """
-    return convert_captions(data_folder(source, f"{CAPTIONS} and images"), Path(out), "levir_cc", split, limit)
+    return convert_captions(data_folder(source, f"{CAPTIONS} and images"), Path(out), "levir_cc", TOKENS, split, limit)

@@ -5,6 +5,7 @@ Expected, as the README of Change-Agent has it: ``images/<split>/A``, ``B`` and 
 
 The label files hold the grey values 0, 128 (road) and 255 (building), in three equal bands; ``__getitem__`` of
 Multi_change/data/LEVIR_MCI.py gives them the indices 0, 1 and 2. Scenes are those of ``levir-cc``, whose images these are.
+References are ``raw`` without ``?`` and ``.``, as Multi_change/preprocess_data.py reads them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.captioned import CHANGE_AGENT
 from rsw_rewards.data.layout import SPLITS, ImageFolder, choose_splits, data_folder, image_folders, take
 from rsw_rewards.data.levir_cc import GSD_M, SCENES, convert_captions, scene_of, split_folder
 from rsw_rewards.errors import ConfigError, InputError
@@ -72,5 +74,5 @@ def convert(
         raise ConfigError(f"the task of levir-mci is 'mask' or 'caption', not {task!r}")
     source = data_folder(source, "images and LevirCCcaptions.json")
     if task == "caption":
-        return convert_captions(source, Path(out), "levir_mci", split, limit)
+        return convert_captions(source, Path(out), "levir_mci", CHANGE_AGENT, split, limit)
     return _convert_masks(source, Path(out), split, limit)

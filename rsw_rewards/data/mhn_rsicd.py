@@ -2,7 +2,8 @@
 
 Expected: the authors' list ``RSICD_test.txt`` (of 2,187 names, in their folder ``taming-transformers-master``) put into the source,
 and ``dataset_rsicd.json`` with ``RSICD_images``, as the adapter ``rsicd`` takes them. The class is the name's part before its number;
-133 of the 2,187 images have a number for a name and no class.
+133 of the 2,187 images have a number for a name and no class. The caption is an image's first sentence up to its first `` .``, as
+the authors' data_preparation.py cuts it; it has a text of its own for a sentence without a full stop, which is taken whole here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import Captioned, read_captioned
+from rsw_rewards.data.captioned import TXT2IMG_MHN, Captioned, read_captioned
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, take
 from rsw_rewards.data.rsicd import CAPTIONS, _captions_file
 from rsw_rewards.errors import InputError
@@ -71,7 +72,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     folder = find_folder(source, "RSICD_images", "images")
     if folder is None:
         raise InputError(f"{source} has no folder RSICD_images")
-    entries = {entry.stem: entry for entry in read_captioned(captions, source, None)}
+    entries = {entry.stem: entry for entry in read_captioned(captions, source, None, TXT2IMG_MHN)}
     samples = take(_samples(names, entries, ImageFolder(folder, source), captions), limit)
     count, file = write_samples(Path(out), samples, f"{LIST} names no image")
     unnamed = sum(class_of(name) is None for name in names[:limit])

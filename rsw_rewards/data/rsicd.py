@@ -2,6 +2,7 @@
 
 Expected: ``dataset_rsicd.json`` in the source or in ``annotations_rsicd`` below it, and ``RSICD_images`` with ``airport_1.jpg`` and
 so on, which is how the archives unpack. The file has the form of Karpathy's captioning splits.
+References are the words of ``tokens``; the authors publish no code that reads the file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import Captioned, read_captioned
+from rsw_rewards.data.captioned import TOKENS, Captioned, read_captioned
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, take
 from rsw_rewards.errors import InputError
 
@@ -51,7 +52,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     """
     source = data_folder(source, f"{CAPTIONS} and {_IMAGES[0]}")
     captions = _captions_file(source)
-    entries = read_captioned(captions, source, split)
+    entries = read_captioned(captions, source, split, TOKENS)
     folder = find_folder(source, *_IMAGES)
     images = ImageFolder(folder, source) if folder is not None else None
     count, file = write_samples(Path(out), take(_samples(entries, images), limit), f"{captions} has no entry")

@@ -6,7 +6,7 @@ Expected, as createHD5files.py of ChangeCapsInRS/SecondCC reads it: ``SECOND-CC-
 The published archive (SECOND-CC-AUG) holds augmented copies beside the original crops; on copies that were brightened the colours
 of the maps may have changed, too; such a map is an error when it is read. Crops are called after a number of five digits,
 ``00001_0_0``: those with one number count as one scene. The authors do not say whether it is SECOND's own number, so these
-scenes are not taken for SECOND's.
+scenes are not taken for SECOND's. References are the words of ``tokens``, as createHD5files.py reads them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import PROMPT, Captioned, change_fields, read_captioned
+from rsw_rewards.data.captioned import PROMPT, TOKENS, Captioned, change_fields, read_captioned
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, take
 from rsw_rewards.data.second import PALETTE, in_colours, map_entry
 from rsw_rewards.data.second import PROMPT as MAP_PROMPT
 from rsw_rewards.errors import ConfigError, InputError
 
 CAPTIONS = ("SECOND-CC-AUG.json", "SECOND-CC.json")
-NO_CHANGEFLAG = "the captions have no changeflag: slices by changed and unchanged are not possible"
+NO_CHANGE = (
+    "the scene is the same as before",
+    "there is no difference",
+    "the two scenes seem identical",
+    "no change is occurred",
+    "almost nothing is changed",
+)
+"""The sentences for a pair without change (eval_MModalCC.py of ChangeCapsInRS/SecondCC); two of them are not LEVIR-CC's."""
+NO_CHANGEFLAG = "the captions have no changeflag: a pair counts as unchanged where all its captions are the data set's sentences for no change"
 
 _CROP = re.compile(r"([0-9]{5})_.+")
 
@@ -56,7 +64,7 @@ def _samples(source: Path, entries: list[Captioned], task: str, bare: bool) -> I
     }
     for entry in entries:
         images = [folder[entry.name] for folder in rgb.get(entry.split, [])]
-        fields: dict[str, Any] = {"task": "change_caption", "prompt": PROMPT, **change_fields(entry)}
+        fields: dict[str, Any] = {"task": "change_caption", "prompt": PROMPT, **change_fields(entry, NO_CHANGE)}
         if task == "semantic":
             labels = [folder[entry.name] for folder in sem[entry.split]]
             maps = [map_entry(source, *pair) for pair in zip(labels, coloured[entry.split], strict=True)]
@@ -95,7 +103,7 @@ def convert(
     captions = find_entry(source, *CAPTIONS)
     if captions is None:
         raise InputError(f"{source} has no {CAPTIONS[0]}; it should lie beside the folders train, val and test")
-    entries = read_captioned(captions, source, split)
+    entries = read_captioned(captions, source, split, TOKENS)
     bare = task == "caption" and not any(_folders(source, entry.split, "rgb") for entry in _one_of_each(entries))
     records = take(_samples(source, entries, task, bare), limit)
     count, file = write_samples(Path(out), records, f"{captions} has no entry")

@@ -99,7 +99,7 @@ def test_other_questions(tmp_path: Path, split: str, kind: str, answer: str) -> 
 def test_captions_and_open_questions_as_captions(tmp_path: Path) -> None:
     (sample,) = samples_of(tmp_path, "test/caption")
     assert (sample.task, sample.kind, sample.prompt) == (Task.CHANGE_CAPTION, "unchanged", CAPTION_PROMPT)
-    assert sample.reference == {"captions": ["nothing has changed .", "the same ."], "changed": False}
+    assert sample.reference == {"captions": ["nothing has changed", "the same"], "changed": False}
     opened = samples_of(tmp_path, "test/open", open_as="caption")
     assert [(one.task, one.kind) for one in opened] == [(Task.CHANGE_CAPTION, "open")] * 2
     assert opened[1].reference == {"captions": ["At the road."]}

@@ -20,7 +20,9 @@ from tests.shared_data import shared
 
 def record(name: str, split: str, changed: int, *captions: str) -> dict[str, Any]:
     """An entry of the official file, with fields that the adapter does not need."""
-    sentences = [{"tokens": raw.split(), "raw": raw, "imgid": 0, "sentid": n} for n, raw in enumerate(captions)]
+    sentences = [
+        {"tokens": raw.replace(".", "").split(), "raw": raw, "imgid": 0, "sentid": n} for n, raw in enumerate(captions)
+    ]
     return {
         "filepath": split, "filename": name, "imgid": 0, "sentids": [0], "split": split,
         "changeflag": changed, "sentences": sentences,
@@ -55,7 +57,7 @@ def test_samples(tmp_path: Path) -> None:
     assert {sample.task for sample in samples} == {Task.CHANGE_CAPTION}
     assert [sample.kind for sample in samples] == ["changed", "unchanged", "changed"]
     assert [sample.reference["changed"] for sample in samples] == [True, False, True]
-    assert samples[0].reference["captions"] == ["a house appears .", "a road too ."]
+    assert samples[0].reference["captions"] == ["a house appears", "a road too"]
     assert samples[1].scene == "levir_cc/test_000004"
     assert samples[1].metadata == {"dataset": "levir_cc", "split": "test", "gsd_m": 0.5}
     paths = [image.path for image in samples[1].images]
@@ -97,8 +99,9 @@ def test_without_imagery_captions_can_still_be_scored(tmp_path: Path) -> None:
         ({"changeflag": 2}, "changeflag 2; it should be 0 or 1"),
         ({"changeflag": None}, "has no changeflag for test_000004.png"),
         ({"sentences": "x"}, "lacks the list 'sentences'"),
-        ({"sentences": [{"tokens": []}]}, "a sentence without the text 'raw'"),
-        ({"sentences": [{"raw": "  "}]}, "has no caption"),
+        ({"sentences": [{"raw": " a road ."}]}, "a sentence without 'tokens', the list of its words"),
+        ({"sentences": [{"tokens": ["a", 2]}]}, "a sentence without 'tokens', the list of its words"),
+        ({"sentences": [{"tokens": []}]}, "has no caption"),
         ({"filename": "test_000005.png"}, "names the image test_000005.png of test twice"),
     ],
 )  # fmt: skip

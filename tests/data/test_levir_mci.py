@@ -18,7 +18,7 @@ from rsw_rewards.verifiers.class_maps import ClassMap, ClassMapConfig
 
 MAP = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 CAPTIONS = [
-    {"filename": "test_000001.png", "split": "test", "changeflag": 1, "sentences": [{"raw": "a house ."}]},
+    {"filename": "test_000001.png", "split": "test", "changeflag": 1, "sentences": [{"raw": " a house; a road ."}]},
     {"filename": "test_000002.png", "split": "test", "changeflag": 0, "sentences": [{"raw": "nothing ."}]},
 ]
 
@@ -59,6 +59,12 @@ def test_captions(tmp_path: Path) -> None:
         ("levir_mci/test_000001", "changed"), ("levir_mci/test_000002", "unchanged"),
     ]  # fmt: skip
     assert {sample.task for sample in samples} == {Task.CHANGE_CAPTION}
+    assert [sample.reference["captions"] for sample in samples] == [["a house ; a road"], ["nothing"]]
+    (tmp_path / "mci" / "LevirCCcaptions.json").write_text(
+        json.dumps({"images": [CAPTIONS[0] | {"sentences": [{"tokens": ["a", "house"]}]}]})
+    )
+    with pytest.raises(InputError, match="a sentence without the text 'raw'"):
+        convert(tmp_path / "mci", tmp_path / "out", task="caption")
     with pytest.raises(ConfigError, match="'mask' or 'caption', not 'both'"):
         convert(tmp_path / "mci", tmp_path / "out", task="both")
 

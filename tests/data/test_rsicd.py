@@ -28,7 +28,7 @@ def official(source: Path, below: str = "") -> Path:
         records.append(
             {
                 "filename": f"{name}.jpg", "imgid": 0, "sentids": [0], "split": split,
-                "sentences": [{"tokens": raw.split(), "raw": raw, "imgid": 0, "sentid": 0}] * 2,
+                "sentences": [{"tokens": raw.split()[:-1], "raw": raw, "imgid": 0, "sentid": 0}] * 2,
             }
         )  # fmt: skip
     (source / below / "dataset_rsicd.json").write_text(json.dumps({"images": records, "dataset": "rsicd"}))
@@ -42,7 +42,7 @@ def test_samples(tmp_path: Path, below: str) -> None:
     samples = load_samples(done.file, done.roots)
     assert [(sample.id, sample.scene) for sample in samples] == [(f"rsicd/{n}",) * 2 for n in ("park_2", "00001")]
     assert {sample.task for sample in samples} == {Task.CHANGE_CAPTION}
-    assert samples[0].reference == {"captions": ["this is park_2 ."] * 2}
+    assert samples[0].reference == {"captions": ["this is park_2"] * 2}
     assert [len(sample.images) for sample in samples] == [1, 1]
     assert samples[0].images[0].pixels().shape == (8, 8, 3)
     assert convert(source, tmp_path / "out").samples == 3

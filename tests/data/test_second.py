@@ -11,6 +11,7 @@ import pytest
 
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.second import PALETTE, convert, scene_of
+from rsw_rewards.data.second_cc import NO_CHANGE
 from rsw_rewards.data.second_cc import convert as convert_cc
 from rsw_rewards.data.second_cc import scene_of as crop_scene
 from rsw_rewards.errors import ConfigError, ImageError, InputError
@@ -100,7 +101,7 @@ def second_cc(source: Path, flags: bool = True) -> Path:
         folders(source / split, roles, CROPS)
     records = [
         {
-            "filename": f"{crop}.png", "split": split, "filepath": split, "sentences": [{"raw": f"caption {n} ."}],
+            "filename": f"{crop}.png", "split": split, "filepath": split, "sentences": [{"raw": f"caption {n} .", "tokens": ["caption", str(n)]}],
             **({"changeflag": n} if flags else {}),
         }
         for split in ("train", "test") for n, crop in enumerate(CROPS)
@@ -117,7 +118,8 @@ def test_captions_of_second_cc(tmp_path: Path) -> None:
         ("second_cc/test/00001_0_0", "second_cc/00001", "unchanged"),
         ("second_cc/test/00001_0_1", "second_cc/00001", "changed"),
     ]
-    assert samples[0].reference["captions"] == ["caption 0 ."]
+    assert samples[0].reference["captions"] == ["caption 0"]
+    assert {tuple(sample.reference["no_change"]) for sample in samples} == {NO_CHANGE}
     assert all(image.pixels().shape == (1, 4, 3) for sample in samples for image in sample.images)
     assert done.notes == []
     (tmp_path / "cc" / "SECOND-CC-AUG.json").unlink()

@@ -225,8 +225,8 @@ def test_the_adapter_asks_for_an_image_of_each_listed_caption(tmp_path: Path) ->
     done = convert(source, tmp_path / "out")
     samples = load_samples(done.file, done.roots)
     assert [(s.images, s.reference.get("label"), s.prompt) for s in samples] == [
-        ((), "airport", "airport_348 one ."),
-        ((), None, "00594 one ."),
+        ((), "airport", "airport_348 one"),
+        ((), None, "00594 one"),
     ]
     assert any("no class" in note for note in done.notes)
     assert class_of("denseresidential_1") == "denseresidential" and class_of("park") is None

@@ -1,0 +1,112 @@
+"""From the official caption file to the published numbers, as a user does it: ``rsw data from``, then ``rsw evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rsw_rewards.cli import app
+from rsw_rewards.io.records_io import load_samples, write_jsonl
+from rsw_rewards.verifiers import meteor
+from tests.shared_data import shared
+
+KEYS = {"bleu1": "Bleu_1", "bleu4": "Bleu_4", "rouge_l": "ROUGE_L", "cider": "CIDEr", "meteor": "METEOR"}
+
+
+def rsw(*arguments: object) -> None:
+    shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert shown.exit_code == 0, shown.output
+
+
+def golden() -> tuple[Path, list[dict[str, Any]]]:
+    folder = shared("golden/caption_levircc")
+    return folder, [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+
+
+def karpathy(name: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A caption file as the authors publish it: a blank before and a full stop behind every ``raw``, neither in ``tokens``."""
+    images = [
+        {
+            "filename": item["id"], "filepath": "test", "split": "test", "changeflag": item["changeflag"],
+            "sentences": [{"tokens": text.split(), "raw": f" {text} ."} for text in item["references"]],
+        }
+        for item in items
+    ]  # fmt: skip
+    return {name: {"images": images}}
+
+
+def deltavlm(items: list[dict[str, Any]]) -> dict[str, Any]:
+    rows = [
+        {
+            "image_A": f"test/A/{item['id']}", "image_B": f"test/B/{item['id']}", "changeflag": item["changeflag"],
+            "captions": [f" {text} ." for text in item["references"]],
+        }
+        for item in items
+    ]  # fmt: skip
+    return {"changechat_105k_test.json": rows}
+
+
+def levir(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return karpathy("LevirCCcaptions.json", items)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "made", "options"),
+    [
+        ("levir-cc", levir, ()),
+        ("levir-mci", levir, ("--set", "task=caption")),
+        ("changechat-105k", deltavlm, ("--split", "test/caption")),
+        ("rsicd", lambda items: karpathy("dataset_rsicd.json", items), ()),
+        ("second-cc", lambda items: karpathy("SECOND-CC-AUG.json", items), ()),
+    ],
+)
+def test_references_have_no_full_stop(
+    tmp_path: Path, adapter: str, made: Callable[..., dict[str, Any]], options: tuple[str, ...]
+) -> None:
+    texts = ["a road appears on the lower-left", "there is no difference"]
+    items = [{"id": f"test_{n:06}.png", "changeflag": 1, "references": texts} for n in range(2)]
+    (tmp_path / "set").mkdir()
+    for name, content in made(items).items():
+        (tmp_path / "set" / name).write_text(json.dumps(content))
+    rsw("data", "from", adapter, tmp_path / "set", "--out", tmp_path / "made", *options)
+    samples = load_samples(tmp_path / "made" / "samples.jsonl", [tmp_path / "set"])
+    assert [sample.reference["captions"] for sample in samples] == [texts] * 2
+
+
+def has_java() -> bool:
+    try:
+        meteor.jar()
+    except meteor.MeteorError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("tokens", [pytest.param("words", marks=pytest.mark.slow), "ids"])
+def test_the_official_file_gives_the_published_numbers(tmp_path: Path, tokens: str) -> None:
+    folder, items = golden()
+    source = tmp_path / "LEVIR-CC"
+    source.mkdir()
+    for name, content in levir(items).items():
+        (source / name).write_text(json.dumps(content))
+    write_jsonl(
+        tmp_path / "p.jsonl",
+        [{"id": f"levir_cc/{Path(item['id']).stem}", "text": item["prediction"]} for item in items],
+    )
+    rsw("data", "from", "levir-cc", source, "--split", "test", "--out", tmp_path / "made")
+    java = has_java() and tokens == "words"  # METEOR takes long to start, and both read the same references
+    settings = [f"captions.meteor={str(java).lower()}"]
+    settings += [f"captions.word_map={folder / 'wordmap_rsicc_minfreq5.json'}"] if tokens == "ids" else []
+    rsw(
+        "evaluate", f"levir-cc-{tokens}", "--samples", tmp_path / "made" / "samples.jsonl", "--root", source,
+        "--predictions", tmp_path / "p.jsonl", "--out", tmp_path / "run", *(x for one in settings for x in ("--set", one)),
+    )  # fmt: skip
+    metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
+    expected = json.loads((folder / "expected.json").read_text())["first_60"][tokens]["corpus"]
+    for ours, theirs in KEYS.items():
+        if ours != "meteor" or java:
+            assert metrics[ours]["value"] == pytest.approx(expected[theirs], rel=1e-9), ours
