@@ -1,12 +1,85 @@
-"""Rewards and evaluation for remote-sensing world models: one set of verifiers for training and for benchmarks."""
+"""Rewards and evaluation for remote-sensing world models: one set of verifiers for training and for benchmarks.
 
-from importlib.metadata import PackageNotFoundError, version
+``import rsw_rewards as rsw`` is the way in. Everything public is a name of this module; what is not reachable from here is private.
+Names are imported when they are first used, so that importing the package loads neither torch, pandas nor ray.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rsw_rewards import _torchvision
 
+if TYPE_CHECKING:
+    from rsw_rewards.core.records import ImageRef as ImageRef
+    from rsw_rewards.core.records import Output as Output
+    from rsw_rewards.core.records import Sample as Sample
+    from rsw_rewards.core.records import Task as Task
+    from rsw_rewards.core.rubric import Component as Component
+    from rsw_rewards.core.rubric import Rubric as Rubric
+    from rsw_rewards.core.scores import Score as Score
+    from rsw_rewards.core.scores import Status as Status
+    from rsw_rewards.core.verifier import Batch as Batch
+    from rsw_rewards.core.verifier import Card as Card
+    from rsw_rewards.core.verifier import Context as Context
+    from rsw_rewards.core.verifier import Verifier as Verifier
+    from rsw_rewards.core.verifier import verifier as verifier
+    from rsw_rewards.errors import ConfigError as ConfigError
+    from rsw_rewards.errors import ImageError as ImageError
+    from rsw_rewards.errors import InputError as InputError
+    from rsw_rewards.errors import RswError as RswError
+    from rsw_rewards.errors import RunStopped as RunStopped
+
+_EXPORTS = {
+    "ImageRef": "rsw_rewards.core.records",
+    "Output": "rsw_rewards.core.records",
+    "Sample": "rsw_rewards.core.records",
+    "Task": "rsw_rewards.core.records",
+    "Component": "rsw_rewards.core.rubric",
+    "Rubric": "rsw_rewards.core.rubric",
+    "Score": "rsw_rewards.core.scores",
+    "Status": "rsw_rewards.core.scores",
+    "Batch": "rsw_rewards.core.verifier",
+    "Card": "rsw_rewards.core.verifier",
+    "Context": "rsw_rewards.core.verifier",
+    "Verifier": "rsw_rewards.core.verifier",
+    "verifier": "rsw_rewards.core.verifier",
+    "ConfigError": "rsw_rewards.errors",
+    "ImageError": "rsw_rewards.errors",
+    "InputError": "rsw_rewards.errors",
+    "RswError": "rsw_rewards.errors",
+    "RunStopped": "rsw_rewards.errors",
+}
+"""Public name -> the module that defines it. The imports above say the same to type checkers; a test holds the two equal."""
+
+_MODULES: tuple[str, ...] = ()
+"""Public names that are modules of this package."""
+
+__all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])
+
 _torchvision.install()
 
-try:
-    __version__ = version("rsw_rewards")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{name}")
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # so that the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("rsw_rewards")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
