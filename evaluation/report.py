@@ -11,6 +11,7 @@ from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.gallery import gallery
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
 from rsw_rewards.evaluation.results import write_text
+from rsw_rewards.evaluation.validity import in_words
 
 if TYPE_CHECKING:
     from rsw_rewards.evaluation.evaluation import Evaluation
@@ -23,6 +24,7 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     environment = Environment(loader=PackageLoader("rsw_rewards.evaluation"), autoescape=True, trim_blocks=True)
     environment.filters["number"] = number
     environment.filters["footnote"] = footnote
+    environment.filters["in_words"] = in_words
     slice_key, slices = slice_lanes(evaluation.summary)
     page = environment.get_template("report.html").render(
         protocol=evaluation.protocol,

@@ -25,6 +25,7 @@ from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
 from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
+from rsw_rewards.evaluation.validity import nothing_valid
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.records_io import Problem, load_outputs, load_samples
 
@@ -205,6 +206,7 @@ def summarise(
         "metrics": metrics_of(protocol, verifiers, single if candidates == 1 else table, bank),
         "slices": slices_of(protocol, verifiers, single if candidates == 1 else table, bank),
         "status": status_counts(table),
+        "nothing_valid": nothing_valid(table),
     }
     if candidates > 1:
         first = next(label for label, verifier in verifiers.items() if verifier.rewarding)

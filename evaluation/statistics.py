@@ -26,6 +26,8 @@ SET_PARTS = 25
 COUNTED = (Status.OK, Status.INVALID_OUTPUT)
 """Rows that a metric is taken over; failed scores and those that do not apply are no evidence either way."""
 
+NO_VALID_OUTPUT = "no output was valid, which gives no interval"
+
 Numbers = dict[str, "float | None"]
 
 
@@ -172,20 +174,23 @@ def estimates(
     at a time is left out up to :data:`PARTS` scenes, above that one of as many parts; one of :data:`SET_PARTS` parts for metrics that are not
     sums (set-level distances). Nothing is resampled: an image that stands twice makes such a distance larger.
 
-    No interval, but a reason, for one scene and for a number that only one scene defines. Where all scenes agree exactly, as at
+    No interval, but a reason, where no output was valid, for one scene and for a number that only one scene defines. Where all scenes agree exactly, as at
     an accuracy of 1, see :func:`rsw_rewards.evaluation.resampling.unseen_interval`. None at all without ``intervals``.
     """
     rows = Rows.of(table)
     if not len(rows.frame):
         return {key: Estimate(None, None, 0, "no row could be scored") for key in metric.keys}
+    of, n_scenes = statistic(metric, rows, features), len(rows.scenes)
     if not intervals:
-        values = statistic(metric, rows, features)(np.ones(len(rows.scenes)))
-        undefined = "it is undefined over these rows"
-        return {
-            key: Estimate(value := values.get(key), None, len(rows.scenes), undefined if value is None else "")
-            for key in metric.keys
-        }
-    return interval_estimates(statistic(metric, rows, features), metric.keys, len(rows.scenes), bounds_of(metric))
+        return values_alone(of, metric.keys, n_scenes)
+    if not any_valid(rows.frame):
+        return values_alone(of, metric.keys, n_scenes, NO_VALID_OUTPUT)
+    return interval_estimates(of, metric.keys, n_scenes, bounds_of(metric))
+
+
+def any_valid(frame: pd.DataFrame) -> bool:
+    """Whether any row of a score table is that of a valid output."""
+    return bool((frame["status"] == Status.OK).any())
 
 
 def bounds_of(metric: Metric) -> Bounds | None:
@@ -214,7 +219,8 @@ def paired_difference(
 ) -> dict[str, Estimate]:
     """``after - before`` of every number of a metric, over the outputs that count in both tables; scenes are left out together.
 
-    An output whose score failed on one side is left out on both, or the difference would be one of samples, not of runs.
+    An output whose score failed on one side is left out on both, or the difference would be one of samples, not of runs. Where
+    neither side has a valid output, there is neither an interval nor a p-value; one side alone may have collapsed, which is found.
     The p-value is that of swapping the runs scene by scene (:func:`rsw_rewards.evaluation.resampling.sign_flip_p`); for metrics
     that are not sums, that of Student's t, as the interval.
 
@@ -231,11 +237,14 @@ def paired_difference(
         for frame, row in zip(frames, ("row_x", "row_y"), strict=True)
     ]
     n_scenes = len(sides[0].scenes)
+    empty = not any(any_valid(rows.frame) for rows in sides)
     bounds = bounds_of(metric)
     bounds = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
     if not isinstance(metric, AdditiveMetric):
         first, second = (statistic(metric, rows, features) for rows in sides)
         apart = SetLevel(lambda weight: _minus(second(weight), first(weight), metric.keys))
+        if empty:
+            return values_alone(apart, metric.keys, n_scenes, NO_VALID_OUTPUT)
         return interval_estimates(apart, metric.keys, n_scenes, bounds, paired=True)
     additive = metric
     layout, (low, high) = _scene_sums(additive, sides)
@@ -246,6 +255,8 @@ def paired_difference(
         return _minus(after, before, metric.keys)
 
     of = Summed(np.concatenate([low, high], axis=1), lambda total: difference(total[:width], total[width:]))
+    if empty:
+        return values_alone(of, metric.keys, n_scenes, NO_VALID_OUTPUT)
     found = interval_estimates(of, metric.keys, n_scenes, bounds, paired=True)
     sums = of.merged(resampling.deal(n_scenes, PARTS)).sums
     p_values = resampling.sign_flip_p(
@@ -266,6 +277,15 @@ def _minus(high: Mapping[str, float | None], low: Mapping[str, float | None], ke
         first, second = high.get(key), low.get(key)
         out[key] = None if first is None or second is None else first - second
     return out
+
+
+def values_alone(of: Statistic, keys: Sequence[str], n_scenes: int, reason: str = "") -> dict[str, Estimate]:
+    """Numbers without intervals, with the reason why they have none."""
+    values = of(np.ones(n_scenes))
+    undefined = "it is undefined over these rows"
+    return {
+        key: Estimate(value := values.get(key), None, n_scenes, undefined if value is None else reason) for key in keys
+    }
 
 
 def interval_estimates(

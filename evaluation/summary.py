@@ -14,7 +14,15 @@ from rsw_rewards.core.metric import FeatureLookup
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.statistics import COUNTED, Estimate, estimates, mean_estimate, paired_difference
+from rsw_rewards.evaluation.statistics import (
+    COUNTED,
+    NO_VALID_OUTPUT,
+    Estimate,
+    any_valid,
+    estimates,
+    mean_estimate,
+    paired_difference,
+)
 
 Verifiers = Mapping[str, Verifier]
 """Component name -> verifier, as built for a protocol."""
@@ -139,7 +147,10 @@ def best_of(table: ScoreTable, label: str, k: int) -> dict[str, dict[str, Any]]:
     for drawn in sorted({k, *(2**power for power in range(1, k.bit_length()) if 2**power < k)}):
         odds = [_best_odds(i, n, min(drawn, n)) for i, n in zip(place, available, strict=True)]
         best = np.bincount(sample, weights=values * odds, minlength=len(scenes))
-        found[f"best@{drawn}"] = number(mean_estimate(best, scenes, (0.0, 1.0)), len(scenes), None)
+        estimate = mean_estimate(best, scenes, (0.0, 1.0))
+        if not any_valid(rows):
+            estimate = replace(estimate, ci95=None, reason=NO_VALID_OUTPUT)
+        found[f"best@{drawn}"] = number(estimate, len(scenes), None)
     return found
 
 

@@ -139,7 +139,7 @@ def test_samples_of_which_no_verifier_can_say_anything(rsw: Rsw, folder: Path) -
         "evaluate", "change-list", "--samples", folder / "qa.jsonl", "--predictions", folder / "qa_p.jsonl",
         "--out", folder / "out",
     )  # fmt: skip
-    assert code == 0 and "Traceback" not in said
+    assert code == 1 and "nothing valid" in said and "Traceback" not in said
     summary = json.loads((folder / "out" / "summary.json").read_text())
     assert summary["status"]["difference_list"]["not_applicable"] == 2
 

@@ -216,7 +216,7 @@ def test_a_bad_picture_is_an_invalid_output_with_its_reason(
     (inside / "text.png").write_text("no image")
     bomb(inside / "bomb.png")
     forecasts(inside, image)
-    assert evaluate(inside, monkeypatch=monkeypatch, protocol="change-mask") == 0
+    assert evaluate(inside, monkeypatch=monkeypatch, protocol="change-mask") == 1
     from rsw_rewards.core.scores import ScoreTable
 
     row = ScoreTable.read(inside / "out" / "scores.parquet").frame.iloc[0]
@@ -269,7 +269,7 @@ def test_leaving_masks_out_cannot_raise_the_number(tmp_path: Path, monkeypatch: 
 
 def test_what_a_file_says_cannot_become_markup(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(questions / "p.jsonl", [{"id": "q1", "text": "<script>alert(1)</script>"}])
-    assert evaluate(questions, monkeypatch=monkeypatch) == 0
+    assert evaluate(questions, monkeypatch=monkeypatch) == 1
     page = (questions / "out" / "report.html").read_text()
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
 

@@ -89,7 +89,17 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
         bad = {status: count for status, count in counts.items() if status != "ok" and count}
         if bad:
             typer.echo(f"{label}: " + ", ".join(f"{count} {status}" for status, count in bad.items()))
+    print_nothing_valid(summary["nothing_valid"])
     typer.echo(f"report: {out / 'report.html'}")
+
+
+def print_nothing_valid(found: Sequence[Mapping[str, Any]]) -> None:
+    """Say in red, on standard error, that nothing valid was scored, and why; nothing where ``found`` is empty."""
+    from rsw_rewards.evaluation.validity import in_words
+
+    for record in found:
+        for line in in_words(record):
+            typer.secho(line, fg="red", bold=True, err=True)
 
 
 def print_reasons(table: ScoreTable) -> None:

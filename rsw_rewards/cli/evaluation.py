@@ -11,6 +11,7 @@ from rsw_rewards.cli.display import (
     print_differences,
     print_evaluation,
     print_json,
+    print_nothing_valid,
     print_reasons,
     print_rows,
     print_validation,
@@ -97,9 +98,11 @@ def evaluate(
         )
     if as_json:
         print_json({result.protocol.name: result.summary for result in results})
-        return
-    for result in results:
-        print_evaluation(result, out if len(results) == 1 else out / result.protocol.name)
+    else:
+        for result in results:
+            print_evaluation(result, out if len(results) == 1 else out / result.protocol.name)
+    if any(result.summary["nothing_valid"] for result in results):
+        raise typer.Exit(1)
 
 
 def score(
@@ -118,6 +121,7 @@ def score(
     from rsw_rewards.core.rubric import load_rubric
     from rsw_rewards.engine.monitor import component_stats
     from rsw_rewards.evaluation.rewards import score_file
+    from rsw_rewards.evaluation.validity import nothing_valid
 
     check_choice("--on-missing", on_missing, ("invalid", "drop"))
     check_folders(root)
@@ -129,11 +133,16 @@ def score(
     )  # fmt: skip
     known = [record["reward"] for record in records if record["reward"] is not None]
     mean = sum(known) / len(known) if known else None
-    result = {"outputs": len(records), "without_reward": len(records) - len(known), "mean_reward": mean}
+    paid = [component.label for component in loaded.components if component.weight > 0]
+    invalid = nothing_valid(table, paid)
+    result = {
+        "outputs": len(records), "without_reward": len(records) - len(known), "mean_reward": mean,
+        "nothing_valid": invalid,
+    }  # fmt: skip
     stats = component_stats(table, loaded)
     if as_json:
         print_json({**result, "components": {key: None if value != value else value for key, value in stats.items()}})
-        raise typer.Exit(0 if known else 1)
+        raise typer.Exit(0 if known and not invalid else 1)
     warn(problems)
     from rich.console import Console
     from rich.table import Table
@@ -148,8 +157,10 @@ def score(
     Console().print(shown)
     print_reasons(table)
     typer.echo(f"rewards: {out / 'rewards.jsonl'}   scores: {out / 'scores.parquet'}")
+    print_nothing_valid(invalid)
     if not known:
         typer.echo("rsw: no output has a reward", err=True)
+    if invalid or not known:
         raise typer.Exit(1)
 
 

@@ -258,7 +258,7 @@ def _report(
     steps = config.generation.steps
     final = alarms(shown, logged_rises(config.out / "log.jsonl", steps, heldout), steps)
     for alarm in final:
-        Console().print(str(alarm), style="bold red", highlight=False, soft_wrap=True)
+        say(str(alarm), "bold red")
     about = {
         "seed": config.seed,
         "control": config.control,
@@ -317,11 +317,13 @@ def _measured(heldout: Heldout | None, pool: RolloutPool, when: str, config: Exp
         return stored
     say(f"measuring {when} training on held-out samples: {counted(heldout.samples)}")
     tables = heldout.measure(pool)
+    for line in heldout.said_of(tables):
+        say(line, "bold red")
     for mode, table in tables.items():
         table.write(folder / f"{when}_{mode}.parquet")
     return tables
 
 
-def say(line: str) -> None:
+def say(line: str, style: str | None = None) -> None:
     """Print one line, whatever the width of the terminal."""
-    Console().print(line, highlight=False, soft_wrap=True)
+    Console().print(line, style=style, markup=False, highlight=False, soft_wrap=True)

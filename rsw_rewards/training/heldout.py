@@ -22,6 +22,7 @@ from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
+from rsw_rewards.evaluation.validity import in_words, nothing_valid
 from rsw_rewards.rollouts.pool import RolloutPool
 
 
@@ -122,6 +123,16 @@ class Heldout:
             outputs = [made[sample.id] for sample in samples]
             tables[mode] = self.scorer.score(Batch.of(samples, outputs))
         return tables
+
+    @staticmethod
+    def said_of(tables: Mapping[str, ScoreTable]) -> list[str]:
+        """What must be said of the tables of :meth:`measure`, by decoding: that no output of a task was valid, and why."""
+        return [
+            f"held-out, {mode}: {line}"
+            for mode, table in tables.items()
+            for found in nothing_valid(table)
+            for line in in_words(found)
+        ]
 
     def stored(self, folder: Path, when: str) -> dict[str, ScoreTable] | None:
         """What :meth:`measure` gave before, where it was written to ``folder`` as ``<when>_<mode>.parquet`` and nothing else is needed.

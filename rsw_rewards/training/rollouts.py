@@ -20,6 +20,7 @@ from rsw_rewards.core.verifier import SCOPES, Batch, Scope
 from rsw_rewards.engine.monitor import CircuitBreaker, component_stats
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.evaluation.validity import in_words, nothing_valid
 from rsw_rewards.rollouts.dumps import write_dump
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
@@ -296,18 +297,19 @@ class Rollouts:
         self.log.add(numbers)
 
     def _say_why(self, table: ScoreTable) -> None:
-        """Print, once a run each: why rollouts have no reward, that none could be used, which optional component is out."""
+        """Print, once a run each: why rollouts have no reward, that none of a task is valid, which optional component is out."""
         frame = rewards(table, self.rubric)
         for row in frame[frame["reward"].isna() & (frame["reason"] != "")].itertuples():
             cause = str(row.reason).partition(":")[0]
             if cause not in self._said:
                 self._said.add(cause)
                 self.log.say(f"without a reward, and left out: candidate {row.candidate} of {row.sample}: {row.reason}")
-        asked = table.frame[table.frame["status"] != "not_applicable"]
-        if len(asked) and (asked["status"] == "invalid_output").all() and "" not in self._said:
-            self._said.add("")
-            first = asked.iloc[0]
-            self.log.say(f"no output of this generation could be used: {first['sample']}: {first['reason']}")
+        paid = [component.label for component in self.rubric.components if component.weight > 0]
+        for found in nothing_valid(table, paid):
+            if (task := f"task {found['task']}") not in self._said:
+                self._said.add(task)
+                for line in in_words(found):
+                    self.log.say(line, style="bold red")
         optional = {component.label for component in self.rubric.components if not component.required}
         out = table.frame[table.frame["verifier"].isin(optional) & table.frame["status"].isin(["error", "timeout"])]
         for row in out.drop_duplicates("verifier").itertuples():

@@ -90,7 +90,7 @@ class RunLog(TrainerCallback):
 
     def say(self, line: str, style: str | None = None) -> None:
         """Print one line, whatever the width of the terminal."""
-        self.console.print(line, style=style, highlight=False, soft_wrap=True)
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _mean(self, *keys: str) -> float | None:
         """The first key that was measured, averaged over the steps since the last line."""

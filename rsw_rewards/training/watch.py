@@ -131,8 +131,8 @@ class Watch:
         self.log.add({**numbers, "alarms": float(len(found))})
         said = ", ".join(f"{change.metric} {_value(change)}" for change in shown)
         self.log.say(f"held-out after step {step} ({len(self.samples)} samples): {said}")
-        for alarm in found:
-            self.log.say(str(alarm), style="bold red")
+        for line in [*self.heldout.said_of(tables), *map(str, found)]:
+            self.log.say(line, style="bold red")
         row = {"step": step, "n": len(self.samples), "reward_rise": rises, "changes": changes_record(changes)}
         with self.path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({**row, "alarms": [alarm.record() for alarm in found]}) + "\n")

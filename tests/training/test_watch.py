@@ -83,6 +83,25 @@ def test_an_honest_reward_raises_none(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "ALARM" not in capsys.readouterr().out
 
 
+def test_held_out_outputs_of_which_none_is_valid_are_said_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "strict.py"
+    file.write_text(
+        "from rsw_rewards.core.scores import Score\nfrom rsw_rewards.core.verifier import verifier\n\n"
+        "@verifier(tasks={'forecast'})\n"
+        "def strict(sample, output):\n    return Score.invalid('the forecast has [/b] no date')\n"
+    )
+    run(tmp_path / "run", measure={"components": [{"use": f"{file}:strict"}]}, ppo={"steps": 4})
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        said.count("held-out, greedy: nothing valid: none of the") == 3
+    )  # before, after three of four steps, at the end
+    assert said.count("the forecast has [/b] no date") == 3
+    found = json.loads((tmp_path / "run" / "heldout.json").read_text())["changes"]["greedy"]["strict"]
+    assert found["after"]["ci95"] is None and found["difference"]["ci95"] is None
+
+
 def test_looking_changes_nothing(hacked: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     assert same(run(tmp_path / "blind", measure={"every": 0}), hacked[1])
 
