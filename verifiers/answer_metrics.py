@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from rsw_rewards.core.metric import FeatureLookup, SumMetric, Terms, compute_additive
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ZERO = np.zeros(())
 
@@ -36,7 +38,7 @@ class KindAccuracy:
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
         counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
-        codes, names = pd.factorize(rows["kind"].replace(dict(self.merge)) if self.merge else rows["kind"])
+        codes, names = (rows["kind"].replace(dict(self.merge)) if self.merge else rows["kind"]).factorize()
         if self.kinds is not None:
             counts = counts & np.append(np.isin(names, self.kinds), False)[codes]
         seen = counts.astype(np.float64)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from rsw_rewards.core.metric import FeatureLookup, SumMetric, Terms, compute_additive
 from rsw_rewards.verifiers.meteor import SIZE, meteor
 from rsw_rewards.verifiers.ngrams import ORDERS, CiderD, DocumentFrequency, ReferenceSet, bleu
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLEU_SIZE = 2 + 2 * ORDERS
 """Counts of one caption that BLEU sums."""

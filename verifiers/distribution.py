@@ -10,10 +10,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric
@@ -33,6 +32,9 @@ from rsw_rewards.verifiers.frechet import (
 from rsw_rewards.verifiers.kernel_distances import kernel_sums, polynomial_kernel, unit_rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
 from rsw_rewards.verifiers.shown import READS, read_showing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLOCK = 1024
 """Features that are held at once where sums over them will do."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric, SumMetric, Terms, compute_additive
@@ -18,6 +17,9 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answers import Extract, normalise
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray, weight: np.ndarray | None = None) -> float | None:

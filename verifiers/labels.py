@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, Terms
@@ -19,6 +18,9 @@ from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
 from rsw_rewards.verifiers.answers import NORMALISERS, Extract, Rules, judge, normalise
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LONGEST_TEXT = 20_000
 """Characters of an answer that is read; lists that are longer are no answers."""
@@ -136,8 +138,8 @@ class ClassAccuracy(KindAccuracy):
     """Accuracy over all rows (``oa``), over the rows of each true class (``oa/<class>``), and the mean of those (``aa``)."""
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
-        truths = [(content or {}).get("truth") for content in rows["content"]]
-        return super().terms(rows.assign(kind=pd.Series(truths, index=rows.index, dtype=object)), stats)
+        truths = np.array([(content or {}).get("truth") for content in rows["content"]], dtype=object)
+        return super().terms(rows.assign(kind=truths), stats)
 
 
 class SceneLabelConfig(BaseModel):

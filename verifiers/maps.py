@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.records import ImageRef, Output, Sample
@@ -19,6 +19,9 @@ from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_index, read_mask
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_CLASSES = 255
 

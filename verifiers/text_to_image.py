@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
@@ -30,6 +29,7 @@ from rsw_rewards.verifiers.distribution import FrechetMetric, SetConfig, SetVeri
 from rsw_rewards.verifiers.frechet import Reference, frechet_of_features
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
 RESNET_FILE = "resnet18-f37072fd.pth"

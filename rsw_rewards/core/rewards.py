@@ -1,18 +1,21 @@
-"""How the scores of a table become one reward per output, as pure functions.
+"""How scores become one reward per output, as pure functions.
 
 Rewards can be computed again from stored scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from rsw_rewards.core.rubric import Component, Rubric
-from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FAILED = (Status.ERROR, Status.TIMEOUT)
 """Statuses that are our fault: no value, and never a zero."""
@@ -22,10 +25,41 @@ KEYS = ["group", "candidate"]
 """What tells the outputs of a table apart."""
 TIED_STD = 1e-12
 """Spread within a group up to which values are equal: what rounding leaves must not be blown up."""
+NOTHING_KNOWN = "no component has a value for this output's whole group"
 
 
-def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
-    """One reward per output; the order of the table's rows has no say in them.
+class Column(NamedTuple):
+    """What one component says of all outputs."""
+
+    value: np.ndarray
+    """(n,) float64, NaN where the component has no value: failed, not applicable, not asked."""
+    failed: np.ndarray
+    """(n,) bool."""
+    why: np.ndarray
+    """(n,) object: why it failed; the empty text elsewhere."""
+
+    @classmethod
+    def of(cls, label: str, scores: Sequence[Score | None]) -> Column:
+        """The column of scores that stand in the order of the outputs; None where the component was not asked.
+
+        >>> Column.of("exact_match", [Score(1.0), None, Score.error("it broke")]).why.tolist()
+        ['', '', 'exact_match: it broke']
+        """
+        return cls(
+            np.array([np.nan if score is None or score.value is None else score.value for score in scores]),
+            np.array([score is not None and score.status in FAILED for score in scores]),
+            np.array(
+                [f"{label}: {score.reason}" if score and score.status in FAILED else "" for score in scores],
+                dtype=object,
+            ),
+        )
+
+
+def combined(rubric: Rubric, columns: Mapping[str, Column], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The reward of every output, (n,) float64 with NaN for none, and the reason where there is none, (n,) object.
+
+    The only place where rewards are computed, for tables and for single calls alike. Sums run over the components in the order
+    of the rubric, and within a group in the order of the values, so that no other order has a say in the last bit.
 
     An output is left out, with NaN for its reward, where a required component of weight above 0 failed or where nothing but
     failures is known of it (a lost rollout). Outputs that are left out have no say in the rewards of their group.
@@ -36,36 +70,36 @@ def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
     Under both, a group in which a component spreads less than its ``min_std`` has no spread in it, and one in which the reward
     spreads less than the rubric's has its mean for every output.
 
-    Returns:
-        Columns ``sample``, ``group``, ``candidate``, ``reward`` and ``reason``, one row per output in the order in which outputs
-        first stand in the table.
+    Args:
+        rubric: the components and how they are combined.
+        columns: what each component says, by its label; all of n outputs.
+        groups: (n,) int64, the number of every output's group, from 0.
 
-    Raises:
-        InputError: a component scored an output twice, so that it is not known which score counts.
+    >>> rubric = Rubric.model_validate({"components": [{"use": "a"}, {"use": "b", "weight": 3}]})
+    >>> scores = {"a": [Score(1.0), Score.error("it broke")], "b": [Score(0.0), Score(1.0)]}
+    >>> columns = {label: Column.of(label, column) for label, column in scores.items()}
+    >>> rewards, reasons = combined(rubric, columns, np.array([0, 0]))
+    >>> rewards.tolist(), reasons.tolist()
+    ([0.25, nan], ['', 'a: it broke'])
     """
-    frame = table.frame
-    columns = ["sample", "group", "candidate", "reward", "reason"]
-    if frame.empty:
-        return pd.DataFrame(columns=columns)
-    index, first = output_index(frame)
-    outputs = frame.iloc[first][["sample", "group", "candidate"]].reset_index(drop=True)
-    groups = pd.factorize(outputs["group"])[0]
-    n, n_groups = len(outputs), int(groups.max()) + 1
-    columns_of = {component.label: _column(frame, component.label, index, n) for component in rubric.components}
+    n, n_groups = len(groups), int(groups.max(initial=-1)) + 1
     weighty = [component for component in rubric.components if component.weight > 0]
-    gated = [_gated(component, columns_of) for component in weighty]
+    gated = [_gated(component, columns) for component in weighty]
 
     lost, any_failed, any_value = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     reason, optional_reason = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
     for component, (value, failed, why) in zip(weighty, gated, strict=True):
+        any_value |= ~np.isnan(value)
+        if not failed.any():
+            continue
         if component.required:
             reason = np.where(failed & (reason == ""), why, reason)
             lost |= failed
         optional_reason = np.where(failed & (optional_reason == ""), why, optional_reason)
         any_failed |= failed
-        any_value |= ~np.isnan(value)
-    reason = np.where(any_failed & ~any_value & (reason == ""), optional_reason, reason)
-    lost |= any_failed & ~any_value
+    unknown = any_failed & ~any_value
+    reason = np.where(unknown & (reason == ""), optional_reason, reason)
+    lost |= unknown
 
     total, mass = np.zeros(n), np.zeros(n)
     for component, (value, _, _) in zip(weighty, gated, strict=True):
@@ -75,32 +109,53 @@ def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
         value = spread(value, here, groups, n_groups, component.min_std)
         total[here] += component.weight * value[here]
         mass[here] += component.weight
-    with np.errstate(invalid="ignore", divide="ignore"):
-        reward = np.where(lost | (mass == 0), np.nan, total / mass)
-    outputs["reward"] = _levelled(reward, ~np.isnan(reward), groups, n_groups, rubric.min_std)
-    outputs["reason"] = np.where(~lost & (mass == 0), "no component has a value for this output's whole group", reason)
+    known = ~lost & (mass > 0)
+    reward = np.full(n, np.nan)
+    np.divide(total, mass, out=reward, where=known)
+    reason = np.where(~lost & ~known, NOTHING_KNOWN, reason)
+    return _levelled(reward, known, groups, n_groups, rubric.min_std), reason
+
+
+def rewards(table: ScoreTable, rubric: Rubric) -> pd.DataFrame:
+    """One reward per output of a table, by :func:`combined`; the order of the table's rows has no say in them.
+
+    Returns:
+        Columns ``sample``, ``group``, ``candidate``, ``reward`` and ``reason``, one row per output in the order in which outputs
+        first stand in the table.
+
+    Raises:
+        InputError: a component scored an output twice, so that it is not known which score counts.
+    """
+    import pandas as pd
+
+    frame = table.frame
+    if frame.empty:
+        return pd.DataFrame(columns=["sample", "group", "candidate", "reward", "reason"])
+    index, first = output_index(frame)
+    outputs = frame.iloc[first][["sample", "group", "candidate"]].reset_index(drop=True)
+    columns = {component.label: _column(frame, component.label, index, len(first)) for component in rubric.components}
+    outputs["reward"], outputs["reason"] = combined(rubric, columns, pd.factorize(outputs["group"])[0])
     return outputs
 
 
-_Column = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _gated(component: Component, columns_of: Mapping[str, _Column]) -> _Column:
+def _gated(component: Component, columns: Mapping[str, Column]) -> Column:
     """The column of a component after its gate."""
-    value, failed, why = columns_of[component.label]
+    value, failed, why = column = columns[component.label]
     if component.gate is None:
-        return value, failed, why
-    opener, gate_failed, gate_why = columns_of[component.gate.component]
+        return column
+    opener, gate_failed, gate_why = columns[component.gate.component]
     asked = ~np.isnan(value)
     value = np.where(
         asked & (opener < component.gate.at_least), 0.0, value
     )  # no value of the gate's compares as smaller
     value = np.where(gate_failed, np.nan, value)
-    return value, failed | (gate_failed & asked), np.where(failed, why, gate_why)
+    return Column(value, failed | (gate_failed & asked), np.where(failed, why, gate_why))
 
 
 def output_index(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """(number of the output of every row, first row of every output), outputs numbered by first appearance."""
+    import pandas as pd
+
     groups = pd.factorize(frame["group"])[0].astype(np.int64)
     candidates = frame["candidate"].to_numpy().astype(np.int64)
     index, unique = pd.factorize(groups * (int(candidates.max()) + 1) + candidates)
@@ -109,9 +164,9 @@ def output_index(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return index, first
 
 
-def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> _Column:
-    """One component over all outputs: values (NaN where there is none), whether they failed, and why."""
-    value, failed, why = np.full(n, np.nan), np.zeros(n, dtype=bool), np.full(n, "", dtype=object)
+def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> Column:
+    """One component over all outputs of a table."""
+    column = Column(np.full(n, np.nan), np.zeros(n, dtype=bool), np.full(n, "", dtype=object))
     own = (frame["verifier"] == label).to_numpy()
     rows, at = frame[own], index[own]
     if (times := np.bincount(at, minlength=n)).max(initial=0) > 1:
@@ -120,10 +175,11 @@ def _column(frame: pd.DataFrame, label: str, index: np.ndarray, n: int) -> _Colu
             f"{label!r} scored candidate {twice['candidate']} of group {twice['group']!r} more than once; number the "
             f"candidates of a group, and give the steps of a run groups of their own"
         )
-    value[at] = rows["value"].to_numpy().astype(np.float64)
-    failed[at] = rows["status"].isin(FAILED).to_numpy()
-    why[at] = [f"{label}: {text}" for text in rows["reason"]]
-    return value, failed, why
+    failed = rows["status"].isin(FAILED).to_numpy()
+    column.value[at] = rows["value"].to_numpy().astype(np.float64)
+    column.failed[at] = failed
+    column.why[at[failed]] = [f"{label}: {text}" for text in rows["reason"][failed]]
+    return column
 
 
 def _moments(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from rsw_rewards.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -90,6 +90,8 @@ class ScoreTable:
     """One row per output and verifier, in a pandas table with the columns :data:`COLUMNS`."""
 
     def __init__(self, frame: pd.DataFrame | None = None) -> None:
+        import pandas as pd  # here and below, since a reward of one output makes scores but no table
+
         self.frame = pd.DataFrame(columns=list(COLUMNS)) if frame is None else frame
 
     def __len__(self) -> int:
@@ -98,11 +100,15 @@ class ScoreTable:
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> ScoreTable:
         """A table from whole columns; scalars are repeated. Missing columns are filled with None."""
+        import pandas as pd
+
         return cls(pd.DataFrame({name: columns.get(name) for name in COLUMNS}))
 
     @classmethod
     def concat(cls, tables: Iterable[ScoreTable]) -> ScoreTable:
         """All rows of several tables; this is what merging shards means."""
+        import pandas as pd
+
         frames = [table.frame for table in tables if len(table)]
         return cls(pd.concat(frames, ignore_index=True)) if frames else cls()
 
@@ -187,7 +193,9 @@ def to_arrow(name: str, column: pd.Series) -> pa.Array:
         try:
             return pa.array(rows, pa.string(), from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            return pa.array([None if pd.isna(row) else str(row) for row in rows], pa.string())
+            return pa.array(
+                [None if empty else str(row) for row, empty in zip(rows, column.isna(), strict=True)], pa.string()
+            )
     unique, places = _distinct(rows)
     keys = pa.array([key for row in unique for key in row], pa.string())
     items = [item for row in unique for item in row.values()]
