@@ -62,6 +62,7 @@ def evaluate(
     workers: int = 0,
     device: str = "cpu",
     about: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Evaluation:
     """Score outputs by a protocol and write the run directory.
@@ -76,6 +77,7 @@ def evaluate(
         workers: Ray actors that share the scoring; 0 scores here.
         device: where encoders run.
         about: what the report says of where the outputs come from.
+        warnings: what a reader must know of the outputs, a sentence each.
         progress: told how far the work is.
 
     Raises:
@@ -105,7 +107,7 @@ def evaluate(
         summary["baselines"] = baseline_rows(protocol, chosen, scorer, verifiers, bank, progress)
         add_chance_corrected(summary)
         summary["published"] = comparable(protocol.name, chosen)
-        summary["warnings"] = [*leakage_warnings(chosen, outputs), *failure_warnings(summary["status"])]
+        summary["warnings"] = [*warnings, *leakage_warnings(chosen, outputs), *failure_warnings(summary["status"])]
         summary["config_hash"] = config["config_hash"]
         summary["versions"] = config["versions"]
         summary["encoders"] = scorer.weights()
@@ -333,19 +335,27 @@ def evaluate_policy(
 ) -> list[Evaluation]:
     """Run a policy on the samples and score what it makes; its outputs are kept in ``out/outputs`` as a predictions file.
 
+    The policy is what :func:`rsw_rewards.rollouts.policies.build_policy` takes: a name, a YAML file, or the directory of a run.
     With ``resume``, only outputs that are missing or were lost are made.
     """
-    from rsw_rewards.rollouts.policies import build_policy
+    from rsw_rewards.rollouts.policies import build_policy, is_folder
+    from rsw_rewards.rollouts.trained import find_trained
 
     asked = load_samples(samples, roots, limit)
     tasks = {protocol.task for protocol in protocols}
     chosen = [sample for sample in asked if sample.task in tasks]
     if not resume and (Path(out) / "config.yaml").exists():
         raise InputError(f"{out} holds a run already; add --resume, or give another --out")
-    built = build_policy(policy)
+    trained = find_trained(Path(policy)) if is_folder(policy) else None
+    built = build_policy(policy if trained is None else trained.folder)  # of a run that goes on, this one
     if unknown := tasks - built.tasks:
         raise ConfigError(f"the policy {policy!r} does not do the task {', '.join(sorted(unknown))}")
-    about = {"policy": policy, "candidates": candidates, "temperature": temperature, "seed": seed}
+    about: dict[str, Any] = {"policy": policy, "candidates": candidates, "temperature": temperature, "seed": seed}
+    warnings = []
+    if trained is not None:
+        about["step"] = trained.step
+        if trained.is_checkpoint:
+            warnings = [f"the policy is a checkpoint, {trained.folder}, and not the one that a training ended with"]
     made = generate_file(
         built,
         chosen,
@@ -366,6 +376,7 @@ def evaluate_policy(
             out if len(protocols) == 1 else out / protocol.name,
             problems=problems,
             about=about,
+            warnings=warnings,
             resume=resume,
             progress=progress,
             **options,

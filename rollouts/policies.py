@@ -1,7 +1,8 @@
-"""Policies by name: ``build_policy`` turns a specification from a file or the command line into something that makes outputs."""
+"""Policies by name, and from the directory of a training run: what a file or the command line says becomes something that makes outputs."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.config import read_yaml
 from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.trained import CONFIG, checkpoint_weights, find_trained
 
 if TYPE_CHECKING:
     import torch
@@ -42,23 +45,23 @@ def build_policy(spec: Mapping[str, Any] | str | Path) -> Policy:
     Args:
         spec: ``{use: NAME, ...arguments}`` or just ``NAME``. A name is one of :data:`BUILT_IN`, ``pkg.mod:object`` or
             ``file.py:object``; the object is a :class:`Policy` class, a function giving one, or one that is ready. The path of a
-            ``.yaml`` file with such a mapping (alone or under the key ``policy``) will do as well.
+            ``.yaml`` file with such a mapping (alone or under the key ``policy``) will do as well, and so will the directory of a
+            training run, see :func:`load_policy`.
 
     Raises:
-        ConfigError: nothing of that name, arguments it does not take, or it is no policy.
+        ConfigError: nothing of that name, arguments it does not take, or it is no policy; or a training configuration, whose policy
+            is not the trained one.
     """
-    if isinstance(spec, Path) or (isinstance(spec, str) and spec.endswith((".yaml", ".yml"))):
-        from rsw_rewards.config import read_yaml
-
-        content = read_yaml(Path(spec))
-        return build_policy(content.get("policy", content))
-    if isinstance(spec, str):
-        spec = {"use": spec}
+    if not isinstance(spec, Mapping) and is_folder(spec):
+        return load_policy(spec)
+    spec = _mapping(spec)
     arguments = {key: value for key, value in spec.items() if key != "use"}
     name = spec.get("use")
     if not isinstance(name, str):
         raise ConfigError(f"a policy needs 'use' (a name), not {dict(spec)!r}")
     if ":" not in name and name not in BUILT_IN:
+        if "/" in name:
+            raise ConfigError(f"there is no folder {name}; a policy is the directory of a run, a name or a YAML file")
         raise ConfigError(f"no policy is named {name!r}; {did_you_mean(name, [*BUILT_IN, 'pkg.mod:object'])}")
     found = resolve_object(BUILT_IN.get(name, name), "policy")
     if not isinstance(found, Policy):
@@ -71,6 +74,96 @@ def build_policy(spec: Mapping[str, Any] | str | Path) -> Policy:
     if not isinstance(found, Policy):
         raise ConfigError(f"{name!r} is not a policy; derive it from rsw_rewards.rollouts.policy.Policy")
     return found
+
+
+def is_folder(spec: str | Path) -> bool:
+    """Whether what a user gives for a policy is a directory, and not a name."""
+    return str(spec) not in BUILT_IN and Path(spec).is_dir()
+
+
+def _mapping(spec: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    """The specification of a policy as a mapping with ``use``; of a run, that of the policy before training.
+
+    Raises:
+        ConfigError: it names a training configuration, or a file that cannot be read.
+    """
+    if isinstance(spec, Mapping):
+        return dict(spec)
+    path = Path(spec)
+    if is_folder(spec):
+        return _mapping(find_trained(path).start)
+    if path.suffix not in (".yaml", ".yml"):
+        return {"use": str(spec)}
+    content = read_yaml(path)
+    if "method" in content or ("policy" in content and len(content) > 1):
+        run = path.parent if path.name == CONFIG else "runs/NAME"
+        raise ConfigError(
+            f"{path} is a training configuration, and its policy is the one before training; give the directory of the run,"
+            f" {run}, for the trained policy"
+        )
+    return _mapping(content.get("policy", content))
+
+
+def load_policy(run: str | Path) -> Policy:
+    """The policy that a training run trained, ready for ``setup``.
+
+    It has the settings of the run's configuration and the weights of the most steps: those that training ended with, or of the
+    newest complete checkpoint where the run is unfinished or goes on.
+
+    Args:
+        run: the directory of the run, such as ``runs/quickstart``, or one policy in it: ``runs/quickstart/final``,
+            ``runs/quickstart/checkpoints/checkpoint-50``.
+
+    Raises:
+        ConfigError: it is not the directory of a run that trains a policy, or there is nothing complete in it yet.
+
+    Example:
+        >>> import rsw_rewards as rsw
+        >>> policy = rsw.load_policy("runs/quickstart")  # doctest: +SKIP
+        >>> policy.setup("cpu")  # doctest: +SKIP
+    """
+    trained = find_trained(Path(run))
+    start = _mapping(trained.start)
+    if not trained.is_checkpoint and _takes_path(start):
+        return build_policy({**start, "path": str(trained.folder)})
+    return WithWeights(build_policy(start), trained.folder, trained.step)
+
+
+def _takes_path(spec: Mapping[str, Any]) -> bool:
+    """Whether the policy of a specification can be told from which folder to load."""
+    name = str(spec.get("use"))
+    made = resolve_object(BUILT_IN.get(name, name), "policy")
+    return "path" in spec or (callable(made) and "path" in inspect.signature(made).parameters)
+
+
+class WithWeights(Policy):
+    """A policy that takes the weights of a checkpoint as soon as it is set up.
+
+    Args:
+        start: the policy that training started from, with a ``model`` once it is set up.
+        folder: a checkpoint, or the model of a policy that takes no ``path``.
+        step: training steps of the checkpoint.
+    """
+
+    def __init__(self, start: Any, folder: Path, step: int) -> None:
+        self.start, self.folder, self.step = start, folder, step
+        self.name, self.tasks = start.name, start.tasks
+
+    def setup(self, device: str = "cpu", threads: int = 1) -> None:
+        self.start.setup(device, threads)
+        self.start.load_weights(checkpoint_weights(self.folder, self.model), self.step)
+
+    @property
+    def model(self) -> Any:
+        """The network, after :meth:`setup`."""
+        return self.start.model
+
+    def generate(self, requests: Sequence[Request]) -> list[Output]:
+        outputs: list[Output] = self.start.generate(requests)
+        return outputs
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.start.describe(), "weights": str(self.folder)}
 
 
 class TokenWorldModelPolicy(Policy):

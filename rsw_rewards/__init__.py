@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rsw_rewards.errors import InputError as InputError
     from rsw_rewards.errors import RswError as RswError
     from rsw_rewards.errors import RunStopped as RunStopped
+    from rsw_rewards.rollouts.policies import load_policy as load_policy
 
 _EXPORTS = {
     "ImageRef": "rsw_rewards.core.records",
@@ -48,6 +49,7 @@ _EXPORTS = {
     "InputError": "rsw_rewards.errors",
     "RswError": "rsw_rewards.errors",
     "RunStopped": "rsw_rewards.errors",
+    "load_policy": "rsw_rewards.rollouts.policies",
 }
 """Public name -> the module that defines it. The imports above say the same to type checkers; a test holds the two equal."""
 

@@ -47,7 +47,9 @@ def evaluate(
     policy: Annotated[
         str | None,
         typer.Option(
-            "--policy", help="Run a policy instead: its name, or a YAML file that describes it.", show_default=False
+            "--policy",
+            help="Run a policy instead: its name, the directory of a training run (the trained one), or a YAML file that describes it.",
+            show_default=False,
         ),
     ] = None,
     root: Roots = None,
@@ -70,7 +72,7 @@ def evaluate(
     from rsw_rewards.evaluation.run import evaluate_file, evaluate_policy
 
     if (predictions is None) == (policy is None):
-        raise ConfigError("give either --predictions FILE or --policy CONFIG")
+        raise ConfigError("give either --predictions FILE or --policy POLICY")
     check_choice("--on-missing", on_missing, ("invalid", "drop"))
     check_folders(root)
     check_device(device)

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from rsw_rewards.config import Strict
+from rsw_rewards.rollouts.trained import mark_complete
 
 
 class BuildWorldModelConfig(Strict):
@@ -29,6 +30,7 @@ def train(config: BuildWorldModelConfig) -> None:
     from rsw_rewards.rollouts.backbone_builder import build_world_model
 
     built = build_world_model(config.backbone, config.tokenizer, config.out, config.side, config.seed)
+    mark_complete(config.out, 0)
     rows, columns = built.grid
     print(
         f"{config.out}: {config.backbone} with {built.last - built.first} more tokens, {built.codes} of them codes; "

@@ -6,8 +6,6 @@ so is how a run finds where to go on.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,14 +14,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.trained import LEARNER, MARK, complete_checkpoints, mark_complete, read_state
 from rsw_rewards.training.processes import ALONE, Processes
 
-MARK = "complete.json"
-"""Written last: a checkpoint without it was interrupted."""
 STATE = "engine_state.pt"
-LEARNER = "learner_state.pt"
-"""What a learner of ours keeps, where TRL's trainer has files of its own."""
 
 
 class CompleteCheckpoint(TrainerCallback):
@@ -61,7 +55,7 @@ def write_checkpoint(
     checkpoint.mkdir(parents=True)
     torch.save(dict(learner), checkpoint / LEARNER)
     _complete(checkpoint, step, engine)
-    whole = _whole(folder)
+    whole = complete_checkpoints(Path(folder))
     for old in sorted(whole)[: -keep if keep else 0]:
         (whole[old] / MARK).unlink()  # first, so that a half-deleted one counts as what it is
         shutil.rmtree(whole[old], ignore_errors=True)
@@ -69,24 +63,12 @@ def write_checkpoint(
 
 def _complete(checkpoint: Path, step: int, engine: Mapping[str, Any]) -> None:
     torch.save(dict(engine), checkpoint / STATE)
-    with (checkpoint / MARK).open("w", encoding="utf-8") as mark:
-        json.dump({"step": step}, mark)
-        mark.flush()
-        os.fsync(mark.fileno())
-
-
-def _whole(folder: Path) -> dict[int, Path]:
-    """The whole checkpoints under ``folder`` by their step."""
-    return {
-        int(path.parent.name.rpartition("-")[2]): path.parent
-        for path in Path(folder).glob(f"checkpoint-*/{MARK}")
-        if path.parent.name.rpartition("-")[2].isdecimal()
-    }
+    mark_complete(checkpoint, step)
 
 
 def last_complete(folder: Path) -> Path | None:
     """The newest whole checkpoint under ``folder``, or None."""
-    found = _whole(folder)
+    found = complete_checkpoints(Path(folder))
     return found[max(found)] if found else None
 
 
@@ -97,16 +79,9 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 def engine_state(checkpoint: Path) -> dict[str, Any]:
     """What the engine had put into a checkpoint. Raises :class:`ConfigError` when it cannot be read."""
-    return _read(checkpoint / STATE)
+    return read_state(checkpoint / STATE)
 
 
 def learner_state(checkpoint: Path) -> dict[str, Any]:
     """What :func:`write_checkpoint` was given of the learner. Raises :class:`ConfigError` when it cannot be read."""
-    return _read(checkpoint / LEARNER)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ConfigError(f"the checkpoint {path.parent} cannot be read: {error}") from error
+    return read_state(checkpoint / LEARNER)

@@ -21,6 +21,7 @@ from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import set_up
 from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.rollouts.trained import CHECKPOINTS, FINAL, writing
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.checkpoints import (
     checkpoint_step,
@@ -132,7 +133,7 @@ class Setting(Course):
                 log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
                 if every and (step + 1) % every == 0:
                     states = learner.state_dict(), rollouts.state_dict()
-                    write_checkpoint(config.out / "checkpoints", step + 1, *states, config.checkpoints.keep)
+                    write_checkpoint(config.out / CHECKPOINTS, step + 1, *states, config.checkpoints.keep)
             log.say(rollouts.clock.summary(asked.steps - self.done))
         finally:
             rollouts.close()
@@ -179,7 +180,7 @@ def train_with_rewards(
         torch.set_num_threads(asked.threads)
     if not processes.first:
         follow(Course(samples, share, processes.share(), processes))
-        return config.out / "final"
+        return config.out / FINAL
     heldout = _heldout(config, rubric)
     if heldout is not None and (seen := {sample.scene for sample in samples} & {s.scene for s in heldout.samples}):
         raise ConfigError(
@@ -187,7 +188,7 @@ def train_with_rewards(
         )
     say(f"{config.out}: {counted(samples)} to train on, {asked.steps} steps of {asked.rows} rollouts")
     check_placement(config, rubric)
-    checkpoint = last_complete(config.out / "checkpoints") if resume else None
+    checkpoint = last_complete(config.out / CHECKPOINTS) if resume else None
     with _scorer(rubric, samples, config) as scorer, _pool(config) as pool:
         held = heldout.samples if heldout is not None else []
         check_inputs(config.out, {"train": samples, "heldout": held}, scorer.by_name)
@@ -196,14 +197,15 @@ def train_with_rewards(
         policy = learn(
             Setting(samples, share, checkpoint, processes, scorer=scorer, pool=pool, heldout=heldout, before=before)
         )
-        policy.save(config.out / "final")
+        with writing(config.out / FINAL, asked.steps):
+            policy.save(config.out / FINAL)
         if heldout is not None:
             pool.load_weights(trained_weights(policy.model), asked.steps)
             after = _measured(heldout, pool, "after", config)
             _report(config, heldout, before, after)
             heldout.close()
     say(f"the trained policy is in {config.out / 'final'}, every step in {config.out / 'log.jsonl'}")
-    return config.out / "final"
+    return config.out / FINAL
 
 
 def _check_learnable(config: ExperimentConfig, rubric: Rubric, samples: Sequence[Sample]) -> None:

@@ -12,6 +12,7 @@ from rsw_rewards.config import GrpoConfig, RunConfig, validated
 from rsw_rewards.core.rubric import Rubric, parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.trained import CHECKPOINTS
 from rsw_rewards.training.checkpoints import CompleteCheckpoint, engine_state
 from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens
 from rsw_rewards.training.learner import (
@@ -89,7 +90,7 @@ def _steps(
         prompts=prompt_order(course.samples, -(-grpo.steps // grpo.boundary), course.share, config.seed),
         rollouts=rollouts,
         view=view,
-        folder=config.out / "checkpoints",
+        folder=config.out / CHECKPOINTS,
         save_every=config.checkpoints.every,
         keep=config.checkpoints.keep,
         callbacks=callbacks,

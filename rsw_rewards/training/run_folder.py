@@ -20,9 +20,9 @@ from rsw_rewards.core.records import ImageRef, Sample
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.pixels import content_hash
+from rsw_rewards.rollouts.trained import CONFIG
 
 LOCK = ".lock"
-CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 
 MAY_CHANGE = frozenset({"out", "print_every", "tensorboard", "dump_every", "checkpoints", "scoring"}) | {

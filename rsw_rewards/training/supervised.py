@@ -29,6 +29,7 @@ from rsw_rewards.rollouts.token_world_model import (
     start_from_codebook,
     tiny_config,
 )
+from rsw_rewards.rollouts.trained import mark_complete
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.training.corpus import Pairs, make_pairs
 from rsw_rewards.training.tokenizer import gain_over_copy
@@ -291,10 +292,12 @@ def train(config: SupervisedConfig) -> None:
             (config.out / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
         if step in config.keep:
             world.save(config.out / f"step-{step}")
+            mark_complete(config.out / f"step-{step}", step)
         if config.ship is not None and step == config.ship.step:
             config.ship.folder.mkdir(parents=True, exist_ok=True)
             world.model.save_pretrained(config.ship.folder)
             world.vocabulary.save(config.ship.folder)
     world.save(config.out)
+    mark_complete(config.out, config.steps)
     if config.ship is not None:
         write_curve(curve, config.ship)

@@ -14,6 +14,7 @@ from rsw_rewards.config import CheckpointConfig, DataSpec, Strict
 from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, set_up
+from rsw_rewards.rollouts.trained import CHECKPOINTS, writing
 from rsw_rewards.rollouts.weights import trained_weights
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def teach(
     from rsw_rewards.training.run_folder import check_inputs
 
     check_inputs(config.out, {"train": samples}, {})
-    folder = config.out / "checkpoints"
+    folder = config.out / CHECKPOINTS
     every, keep = config.checkpoints.every, config.checkpoints.keep
     checkpoints = Checkpoints(folder, every, keep, last_complete(folder) if resume else None)
     if resume and checkpoints.last is None:
@@ -160,4 +161,5 @@ def teach(
         losses.append(loss)
         if step % config.log_every == 0:
             print(f"step {step}: loss {np.mean(losses[-config.log_every :]):.4f}{unit}", flush=True)
-    policy.save(config.out)
+    with writing(config.out, config.steps):
+        policy.save(config.out)

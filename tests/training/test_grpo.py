@@ -23,7 +23,8 @@ from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.rollouts.dumps import read_rewards
-from rsw_rewards.training.checkpoints import MARK, last_complete
+from rsw_rewards.rollouts.trained import MARK
+from rsw_rewards.training.checkpoints import last_complete
 from rsw_rewards.training.grpo import train_grpo
 from tests.training.run_files import changed, log, same, without_times
 

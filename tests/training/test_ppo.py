@@ -24,9 +24,10 @@ from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
+from rsw_rewards.rollouts.trained import LEARNER, MARK
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.training.checkpoints import LEARNER, MARK, last_complete
+from rsw_rewards.training.checkpoints import last_complete
 from rsw_rewards.training.critic import Rows, score_rows
 from rsw_rewards.training.ppo import PpoLearner, train_ppo
 from tests.training.run_files import changed, log, same, without_times

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rsw_rewards.cli import main
 from rsw_rewards.config import load_config, read_yaml
 from rsw_rewards.core.rubric import parse_rubric
-from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.policies import build_policy, load_policy
+from rsw_rewards.rollouts.weights import trained_weights
 from tests.shared_data import shared
+from tests.training.run_files import same
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -47,4 +50,9 @@ def test_a_recipe_runs_its_smoke(recipe: Path, tmp_path: Path, monkeypatch: pyte
         assert [step["step"] for step in steps] == [1, 2]
         assert all(step["failed"] == 0 for step in steps)
         assert (out / "heldout.json").is_file()
-        assert any((out / "final").iterdir())
+        ends: list[Any] = [load_policy(out), load_policy(out / "final"), load_policy(out / "checkpoints/checkpoint-2")]
+        for policy in ends:
+            policy.setup()
+        assert all(same(trained_weights(ends[0].model), trained_weights(policy.model)) for policy in ends[1:])
+    else:
+        load_policy(out).setup()

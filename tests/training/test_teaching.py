@@ -12,7 +12,10 @@ import yaml
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.policies import build_policy, load_policy
+from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.run import train
+from tests.training.run_files import same
 
 HERE = Path(__file__).parent
 
@@ -42,6 +45,11 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return {f"{file.name}/{key}": tensor for file in files for key, tensor in load_weights(file).items()}
 
 
+def weights_of(policy: Any) -> dict[str, torch.Tensor]:
+    policy.setup()
+    return trained_weights(policy.model)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_was_cut_off_ends_where_the_whole_one_ends(
     stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -52,6 +60,15 @@ def test_a_stage_that_was_cut_off_ends_where_the_whole_one_ends(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(file, [f"out={whole}"])
     first = capsys.readouterr().out
+    start, last, trained = (
+        weights_of(made)
+        for made in (
+            build_policy(STAGES[stage]["policy"]),
+            load_policy(whole / "checkpoints" / "checkpoint-4"),
+            load_policy(whole),
+        )
+    )
+    assert not same(start, last) and not same(start, trained) and not same(last, trained)
     for name in ("config.yaml", "inputs.json"):
         cut.mkdir(exist_ok=True)
         shutil.copyfile(whole / name, cut / name)
