@@ -41,7 +41,11 @@ Settings = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--ray-address", help="Join a running Ray cluster (auto, or host:port).", show_default=False),
+    typer.Option(
+        "--ray-address",
+        help="Join a running Ray cluster (auto, or host:port); without it a cluster of its own is started.",
+        show_default=False,
+    ),
 ]
 
 

@@ -88,6 +88,7 @@ def ablate(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A few tiny steps each, to see that everything works.")
     ] = False,
+    ray_address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Train with each reward left out, alone or weighted otherwise, and show which reward did what. Finished runs are kept."""
@@ -104,7 +105,7 @@ def ablate(
     named = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     found = run(
         config, out=out, seeds=numbers, kinds=named, weightings=weights or [], overrides=overrides or [],
-        parallel=parallel, smoke=smoke, say=lambda words: typer.echo(words, err=True),
+        parallel=parallel, smoke=smoke, ray_address=ray_address, say=lambda words: typer.echo(words, err=True),
     )  # fmt: skip
     if as_json:
         print_json(

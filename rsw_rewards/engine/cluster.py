@@ -11,13 +11,15 @@ from rsw_rewards.errors import ConfigError
 
 
 def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Join the Ray cluster at ``address``, or start one on this machine. Does nothing where Ray already runs.
+    """Join the Ray cluster at ``address``, or start one on this machine. Does nothing where this process has one already.
+
+    Without an address other clusters on this machine, and ``RAY_ADDRESS``, are left alone: they were started for other work.
 
     Workers import the installed package: no working directory is shipped, because from the root of a checkout our folder
     ``verifiers`` would shadow the package of that name that others use. A cluster that is started here ends with this process.
 
     Args:
-        address: a running cluster (``"auto"``, ``"host:port"``); None starts one here.
+        address: a running cluster: ``"host:port"``, or ``"auto"`` for that of ``RAY_ADDRESS`` or of this machine. None starts one.
         num_cpus: logical CPUs of a cluster started here; by default those of the machine, at least 2.
 
     Raises:
@@ -35,7 +37,7 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         return
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        options |= {"num_cpus": num_cpus or max(2, os.cpu_count() or 1), "include_dashboard": False}
+        options |= {"address": "local", "num_cpus": num_cpus or max(2, os.cpu_count() or 1), "include_dashboard": False}
     else:
         options |= {"address": address}
     try:

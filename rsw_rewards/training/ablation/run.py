@@ -41,6 +41,7 @@ def ablate(
     overrides: Sequence[str] = (),
     parallel: int = 1,
     smoke: bool = False,
+    ray_address: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Ablation:
     """Run all variants of a training configuration with all seeds, and compare what they do to held-out numbers.
@@ -52,6 +53,7 @@ def ablate(
         seeds: of the runs; differences are paired by seed.
         parallel: runs at a time; 0 for as many as the cores have room for.
         smoke: apply the file's ``smoke`` section.
+        ray_address: a running Ray cluster for all runs to join; None starts one for each.
         say: told of every run that begins or ends.
 
     Raises:
@@ -79,7 +81,7 @@ def ablate(
     def work(job: Job) -> None:
         _share_start(job, jobs)
         say(f"training {job.variant.name}, seed {job.seed}")
-        if why := run_job(job, contents[job]):
+        if why := run_job(job, contents[job], ray_address):
             found.failed[f"{job.variant.name}, seed {job.seed}"] = why
             say(f"{job.variant.name}, seed {job.seed} failed: {why}")
         write(found, config, chosen)
@@ -128,13 +130,14 @@ _TRAIN = (
 )
 
 
-def run_job(job: Job, content: Mapping[str, Any]) -> str:
+def run_job(job: Job, content: Mapping[str, Any], ray_address: str | None) -> str:
     """Train, in a process of its own; returns why it failed, empty where it did not. Its output is in ``log.txt``."""
     job.out.parent.mkdir(parents=True, exist_ok=True)
     file = job.out.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
     command = [sys.executable, "-c", _TRAIN, "train", str(file)]
     command += ["--resume", str(job.out)] if (job.out / "config.yaml").is_file() else []
+    command += ["--ray-address", ray_address] if ray_address else []
     log = job.out.with_suffix(".log")
     with log.open("ab") as words:
         code = subprocess.run(

@@ -1,0 +1,76 @@
+"""Ray beside another Ray: a cluster that was started for other work is joined when it is asked for, and left alone otherwise."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ASK = """
+import os, sys
+from rsw_rewards.engine.cluster import ensure_ray
+
+address = sys.argv[1] if len(sys.argv) > 1 else None
+for wanted in (True, False):  # with RAY_ADDRESS, then with nothing but the cluster that runs on the machine
+    if not wanted:
+        del os.environ["RAY_ADDRESS"]
+    ensure_ray(address)
+    import ray
+    assert ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60) == 42
+    print(ray.get_runtime_context().gcs_address.rpartition(":")[2], int(ray.cluster_resources()["CPU"]))
+    ray.shutdown()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def other_cluster() -> Iterator[tuple[int, dict[str, str]]]:
+    """The port of a cluster of one CPU that `ray start` started, and an environment that points to it."""
+    port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets lie in it
+    rest = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    environment = {**rest, "RAY_TMPDIR": str(folder), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+    command += ["--num-cpus=1", "--include-dashboard=false", "--disable-usage-stats"]
+    start = {key: value for key, value in environment.items() if key != "RAY_ADDRESS"}
+    with (folder / "log").open("wb") as log:
+        started = subprocess.Popen(command, env=start, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("ray/ray_current_cluster")):
+            assert started.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield port, environment
+    finally:
+        started.terminate()  # Ray ends what it started
+        started.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_another_cluster_is_joined_only_when_it_is_asked_for(other_cluster: tuple[int, dict[str, str]]) -> None:
+    port, environment = other_cluster
+
+    def asked(*arguments: str) -> list[list[int]]:
+        done = subprocess.run(
+            [sys.executable, "-c", ASK, *arguments],
+            env=environment, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+
+    own = asked()
+    assert len(own) == 2 and all(found != port and cpus >= 2 for found, cpus in own)
+    assert asked("auto") == [[port, 1], [port, 1]]
