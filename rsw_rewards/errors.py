@@ -1,7 +1,13 @@
 """Errors a user can act on: one sentence saying what is wrong, where, and what to do. Commands print them and exit with 2."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsw_rewards.core.records import ImageRef
 
 
 class RswError(Exception):
@@ -29,3 +35,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 class ImageError(InputError):
     """An image cannot be read: missing, not an image, too large, or of the wrong shape."""
+
+    image: ImageRef | None = None
+    """The reference that was being read, by which the engine tells an image of the sample's from one of the output's."""

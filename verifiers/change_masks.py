@@ -7,6 +7,7 @@ but 0 is changed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_index, read_mask
 from rsw_rewards.verifiers.confusion import METRIC_KEYS, binary_change_metrics, confusion_matrix, f1_score, mask_iou
-from rsw_rewards.verifiers.maps import Decoded, MapVerifier, Truth, changed_mask, fitted, index_map, read_truth
+from rsw_rewards.verifiers.maps import Decoded, MapTruth, MapVerifier, changed_mask, fitted, index_map, read_truth
 
 FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 """What the tool behind the published LEVIR-CD tables adds to the denominator of F1. It takes 6e-8 off F1."""
@@ -67,7 +68,7 @@ class ChangeMask(MapVerifier):
     )
     Config: ClassVar[type[BaseModel]] = ChangeMaskConfig
 
-    def truth(self, sample: Sample) -> Truth | Score:
+    def truth(self, sample: Sample) -> MapTruth | Score:
         indexed, levels = "classes" in sample.reference, sample.reference.get("levels")
 
         def read(image: ImageRef) -> Decoded:
@@ -76,12 +77,13 @@ class ChangeMask(MapVerifier):
             indices, data = index_map(image, levels)
             return indices != 0, data
 
-        return read_truth(sample, ("mask",), read)
+        truth = read_truth(sample, ("mask",), read)
+        return truth if isinstance(truth, Score) else replace(truth, indexed=indexed)
 
-    def compare(self, sample: Sample, truth: Truth, output: Output) -> Score:
+    def compare(self, truth: MapTruth, output: Output) -> Score:
         if output.mask is None:
             raise ImageError("no mask in the output")
-        predicted = read_index(output.mask) != 0 if "classes" in sample.reference else read_mask(output.mask)
+        predicted = read_index(output.mask) != 0 if truth.indexed else read_mask(output.mask)
         confusion = confusion_matrix(truth.maps[0], fitted(predicted, truth, "mask"), truth.valid)
         iou = mask_iou(confusion)
         raw = {"iou": iou}
@@ -90,7 +92,7 @@ class ChangeMask(MapVerifier):
             raw["f1"] = f1
         return Score(iou, raw=raw, stats={"confusion": confusion.astype(np.float64)})
 
-    def worst(self, truth: Truth, reason: str) -> Score:
+    def worst(self, truth: MapTruth, reason: str) -> Score:
         changed = truth.maps[0]
         counts = confusion_matrix(changed, ~changed, truth.valid).astype(np.float64)
         return Score.invalid(reason, raw={"iou": 0.0}, stats={"confusion": counts})

@@ -36,8 +36,8 @@ from rsw_rewards.verifiers.confusion import (
 from rsw_rewards.verifiers.maps import (
     MAX_CLASSES,
     ExplainedMetric,
+    MapTruth,
     MapVerifier,
-    Truth,
     read_class_truth,
     read_classes,
 )
@@ -92,12 +92,12 @@ class ClassMap(MapVerifier):
     )
     Config: ClassVar[type[BaseModel]] = ClassMapConfig
 
-    def truth(self, sample: Sample) -> Truth | Score:
+    def truth(self, sample: Sample) -> MapTruth | Score:
         if problem := classes_problem(sample.reference, self.config.classes):
             return Score.error(f"sample {sample.id!r} {problem}")
         return read_class_truth(sample, ("mask",), self.config.classes, sample.reference.get("levels"))
 
-    def compare(self, sample: Sample, truth: Truth, output: Output) -> Score:
+    def compare(self, truth: MapTruth, output: Output) -> Score:
         predicted = read_classes(output.mask, truth, self.config.classes, "mask")
         confusion = confusion_matrix(truth.maps[0], predicted, truth.valid, self.config.classes)
         counts = ClassCounts.of(confusion)
@@ -105,7 +105,7 @@ class ClassMap(MapVerifier):
         accuracy = float(counts.hits.sum() / counts.truth.sum())
         return Score(miou, raw={"miou": miou, "pixel_accuracy": accuracy}, stats={"counts": np.stack(counts)})
 
-    def worst(self, truth: Truth, reason: str) -> Score:
+    def worst(self, truth: MapTruth, reason: str) -> Score:
         counts = ClassCounts.all_unusable(truth.maps[0], truth.valid, self.config.classes)
         return Score.invalid(reason, raw={"miou": 0.0, "pixel_accuracy": 0.0}, stats={"counts": np.stack(counts)})
 

@@ -17,7 +17,7 @@ from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.confusion import confusion_matrix, f1_score, mean_of_defined
-from rsw_rewards.verifiers.maps import ExplainedMetric, MapVerifier, Truth, read_class_truth, read_classes
+from rsw_rewards.verifiers.maps import ExplainedMetric, MapTruth, MapVerifier, read_class_truth, read_classes
 
 LEVELS = ("no_damage", "minor", "major", "destroyed")
 """Names of the damage values 1 .. 4."""
@@ -122,10 +122,10 @@ class BuildingDamage(MapVerifier):
         cost="about five milliseconds per megapixel of a pair, plus decoding",
     )
 
-    def truth(self, sample: Sample) -> Truth | Score:
+    def truth(self, sample: Sample) -> MapTruth | Score:
         return read_class_truth(sample, ("buildings", "damage"), VALUES)
 
-    def compare(self, sample: Sample, truth: Truth, output: Output) -> Score:
+    def compare(self, truth: MapTruth, output: Output) -> Score:
         buildings = read_classes(output.buildings, truth, VALUES, "map of buildings") > 0
         damage = read_classes(output.damage, truth, VALUES, "map of damage") * buildings
         true_buildings, true_damage = truth.maps
@@ -137,7 +137,7 @@ class BuildingDamage(MapVerifier):
         raw = {key: value for key, value in numbers.items() if value is not None}
         return Score(sample_value(numbers), raw=raw, stats=stats)
 
-    def worst(self, truth: Truth, reason: str) -> Score:
+    def worst(self, truth: MapTruth, reason: str) -> Score:
         true_buildings, true_damage = truth.maps
         pixels = np.bincount(
             (true_damage if truth.valid is None else true_damage[truth.valid]).ravel(), minlength=VALUES

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsw_rewards.core.metric import SumMetric
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.records import ImageRef, Sample
 from rsw_rewards.core.scores import Score, ScoreTable
-from rsw_rewards.core.verifier import Batch, Verifier
+from rsw_rewards.core.verifier import PerSample
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_index, read_mask
 
@@ -27,13 +27,15 @@ MAX_CLASSES = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class MapTruth:
     """The true maps of a sample, of one size."""
 
     maps: tuple[np.ndarray, ...]
     """(H, W) bool or uint8 each; pixels that do not count hold anything."""
     valid: np.ndarray | None
     """(H, W) bool, the pixels that count; None where all do. At least one does."""
+    indexed: bool = True
+    """Whether predictions are maps of indices too; otherwise they are masks, over 127 is True."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,7 +79,7 @@ def index_map(image: ImageRef, levels: Sequence[int] | None = None) -> Decoded:
     return places, data
 
 
-def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], Decoded]) -> Truth | Score:
+def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], Decoded]) -> MapTruth | Score:
     """The maps that ``keys`` of the reference name, with the pixels that count; or the score of a sample that has none."""
     reference = sample.reference
     for key in keys:
@@ -97,12 +99,12 @@ def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], D
             valid = data if valid is None else valid & data
     if maps[0].size == 0 or (valid is not None and not valid.any()):
         return Score.not_applicable("the sample has no pixel that counts")
-    return Truth(maps, None if valid is None or valid.all() else valid)
+    return MapTruth(maps, None if valid is None or valid.all() else valid)
 
 
 def read_class_truth(
     sample: Sample, keys: Sequence[str], classes: int, levels: Sequence[int] | None = None
-) -> Truth | Score:
+) -> MapTruth | Score:
     """:func:`read_truth` of class maps, as uint8 indices below ``classes`` where they count."""
     truth = read_truth(sample, keys, lambda image: index_map(image, levels))
     if isinstance(truth, Score):
@@ -113,17 +115,17 @@ def read_class_truth(
                 f"'reference.{key}' of sample {sample.id!r} holds the value {odd}; classes are 0 .. {classes - 1} "
                 f"(say 'nodata' in the reference for pixels without a label)"
             )
-    return Truth(tuple(pixels.astype(np.uint8, copy=False) for pixels in truth.maps), truth.valid)
+    return MapTruth(tuple(pixels.astype(np.uint8, copy=False) for pixels in truth.maps), truth.valid)
 
 
-def fitted(pixels: np.ndarray, truth: Truth, what: str) -> np.ndarray:
+def fitted(pixels: np.ndarray, truth: MapTruth, what: str) -> np.ndarray:
     """A predicted map that has the size of the true one. Raises :class:`ImageError` where it has not."""
     if pixels.shape != truth.shape:
         raise ImageError(f"the {what} has {size_of(pixels)} pixels, the true one {size_of(truth.maps[0])}")
     return pixels
 
 
-def read_classes(image: ImageRef | None, truth: Truth, classes: int, what: str) -> np.ndarray:
+def read_classes(image: ImageRef | None, truth: MapTruth, classes: int, what: str) -> np.ndarray:
     """A predicted map of class indices as (H, W) uint8, below ``classes`` where pixels count.
 
     Raises:
@@ -151,39 +153,11 @@ def size_of(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 
-class MapVerifier(Verifier):
-    """What verifiers of maps share: the truth is read once per sample, and an output that cannot be used is wrong everywhere."""
-
-    def score(self, batch: Batch) -> list[Score]:
-        scores: list[Score] = []
-        last: Sample | None = None
-        truth: Truth | Score | None = None
-        for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            if truth is None or sample is not last:  # candidates of a sample stand together
-                last, truth = sample, self.truth(sample)
-            scores.append(truth if isinstance(truth, Score) else self._one(sample, truth, output))
-        return scores
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        truth = self.truth(sample)
-        return truth if isinstance(truth, Score) else self.worst(truth, reason)
-
-    def _one(self, sample: Sample, truth: Truth, output: Output) -> Score:
-        try:
-            return self.compare(sample, truth, output)
-        except ImageError as error:
-            return self.worst(truth, str(error))
+class MapVerifier(PerSample[MapTruth]):
+    """What verifiers of maps share: an output that cannot be used is wrong everywhere."""
 
     @abstractmethod
-    def truth(self, sample: Sample) -> Truth | Score:
-        """The true maps, or the score of a sample without usable ones."""
-
-    @abstractmethod
-    def compare(self, sample: Sample, truth: Truth, output: Output) -> Score:
-        """The score of one output. Raises :class:`ImageError` for one that cannot be used."""
-
-    @abstractmethod
-    def worst(self, truth: Truth, reason: str) -> Score:
+    def worst(self, truth: MapTruth, reason: str) -> Score:
         """The score of an output that cannot be used: wrong in every pixel, or it would improve summed metrics by its absence."""
 
 

@@ -21,7 +21,7 @@ from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.confusion import ClassCounts, confusion_matrix, semantic_change_metrics
-from rsw_rewards.verifiers.maps import ExplainedMetric, MapVerifier, Truth, read_class_truth, read_classes
+from rsw_rewards.verifiers.maps import ExplainedMetric, MapTruth, MapVerifier, read_class_truth, read_classes
 
 MAPS = ("map_before", "map_after")
 AGREEMENT = ("sek", "kappa", "score")
@@ -113,7 +113,7 @@ class SemanticChange(MapVerifier):
     )
     Config: ClassVar[type[BaseModel]] = SemanticChangeConfig
 
-    def truth(self, sample: Sample) -> Truth | Score:
+    def truth(self, sample: Sample) -> MapTruth | Score:
         names = sample.reference.get("classes")
         if names is not None and len(names) != self.config.classes:
             return Score.error(
@@ -127,7 +127,7 @@ class SemanticChange(MapVerifier):
             return Score.error(f"the truth of sample {sample.id!r} calls {count} pixels changed at one date only")
         return truth
 
-    def compare(self, sample: Sample, truth: Truth, output: Output) -> Score:
+    def compare(self, truth: MapTruth, output: Output) -> Score:
         before, after = (
             read_classes(image, truth, self.config.classes, key)
             for key, image in zip(MAPS, (output.map_before, output.map_after), strict=True)
@@ -140,14 +140,14 @@ class SemanticChange(MapVerifier):
         raw = {"miou": miou, "fscd": fscd, "oa": accuracy}
         return Score(min(1.0, value), raw=raw, stats={"counts": np.stack(counts), "accuracy": np.array(accuracy)})
 
-    def _stacked(self, truth: Truth, before: np.ndarray, after: np.ndarray) -> ClassCounts:
+    def _stacked(self, truth: MapTruth, before: np.ndarray, after: np.ndarray) -> ClassCounts:
         first, second = (
             confusion_matrix(true, predicted, truth.valid, self.config.classes)
             for true, predicted in zip(truth.maps, (before, after), strict=True)
         )
         return ClassCounts.of(first + second)
 
-    def _joint(self, truth: Truth, before: np.ndarray, after: np.ndarray) -> ClassCounts:
+    def _joint(self, truth: MapTruth, before: np.ndarray, after: np.ndarray) -> ClassCounts:
         classes, valid = self.config.joint_classes, truth.valid
         transitions = self._transitions(truth)
         lost = np.zeros(classes)
@@ -157,11 +157,11 @@ class SemanticChange(MapVerifier):
         predicted = from_to(before, after, self.config.classes)
         return ClassCounts.of(confusion_matrix(transitions, predicted, valid, classes), lost)
 
-    def _transitions(self, truth: Truth) -> np.ndarray:
+    def _transitions(self, truth: MapTruth) -> np.ndarray:
         before, after = truth.maps
         return from_to(before, after, self.config.classes)
 
-    def worst(self, truth: Truth, reason: str) -> Score:
+    def worst(self, truth: MapTruth, reason: str) -> Score:
         maps = truth.maps if self.config.joint == "stacked" else (self._transitions(truth),)
         every = [np.stack(ClassCounts.all_unusable(one, truth.valid, self.config.joint_classes)) for one in maps]
         raw = {"miou": 0.0, "fscd": 0.0, "oa": 0.0}

@@ -64,7 +64,20 @@ class ImageRef:
             return ray.get(self.ref)[self.index]
         if self.path is None:
             raise ImageError("an image reference holds neither a path nor pixels")
-        return read_pixels(self.path, colours)
+        try:
+            return read_pixels(self.path, colours)
+        except ImageError as error:
+            error.image = self
+            raise
+
+    def same_source(self, other: ImageRef) -> bool:
+        """Whether two references read the same pixels, shown alike or not."""
+        return (self.path, self.ref, self.index, id(self.array)) == (
+            other.path,
+            other.ref,
+            other.index,
+            id(other.array),
+        )
 
     @property
     def is_mapped(self) -> bool:
@@ -118,6 +131,14 @@ class Sample:
     """The slice a protocol reports by, such as the type of a question."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def every_image(self) -> tuple[ImageRef, ...]:
+        """All images that the sample names: what the model is shown and what is known to be true."""
+        found = [*self.images]
+        for value in self.reference.values():
+            found += [item for item in (value if isinstance(value, list) else (value,)) if isinstance(item, ImageRef)]
+        return tuple(found)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenTrace:
@@ -160,3 +181,9 @@ class Output:
     def forecast(self) -> ImageRef | None:
         """The forecast image; of a series, its last frame."""
         return self.image if self.image is not None else (self.images[-1] if self.images else None)
+
+    @property
+    def every_image(self) -> tuple[ImageRef, ...]:
+        """All images that the output holds, whatever its task."""
+        single = (self.image, self.mask, self.map_before, self.map_after, self.buildings, self.damage)
+        return (*(image for image in single if image is not None), *(self.images or ()))

@@ -8,7 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.plugins import user_file
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
+from rsw_rewards.errors import ImageError, InputError
 
 if TYPE_CHECKING:
     from rsw_rewards.features.bank import FeatureBank
@@ -36,6 +37,8 @@ class Batch:
     outputs: Sequence[Output]
     groups: Sequence[str]
     """Outputs with one key are candidates of one prompt in one step."""
+    truths: Sequence[Any] = ()
+    """What :meth:`Verifier.truth` gave for each row, where the engine asked for it; empty otherwise."""
 
     def __post_init__(self) -> None:
         if not len(self.samples) == len(self.outputs) == len(self.groups):
@@ -108,6 +111,8 @@ class Verifier(ABC):
     scope: ClassVar[Scope] = "sample"
     needs: ClassVar[frozenset[str]] = frozenset()
     """What it reads: ``output.<field>``, ``reference.<key>``, ``encoder:<name>``, ``detector``. Checked before a run."""
+    at_once: ClassVar[int] = 64
+    """Outputs of a verifier of scope ``sample`` whose truths are held in memory together."""
     rewarding: ClassVar[bool] = True
     """False for verifiers that only feed metrics: their OK scores have no value, and a rubric gives them weight 0."""
     card: ClassVar[Card]
@@ -128,16 +133,30 @@ class Verifier(ABC):
         it sets must be picklable, because the verifier is sent to its actors afterwards.
         """
 
+    def truth(self, sample: Sample) -> Any:
+        """What is known to be true of a sample, read before any output for it is looked at, invalid ones too.
+
+        Returns:
+            Anything, which :meth:`score` finds in ``batch.truths``; or a :class:`Score`, not applicable or an error, that every
+            output of the sample takes.
+
+        Raises:
+            Exception: the truth cannot be used. Every output of the sample is then an error, whatever it is.
+        """
+        return None
+
     @abstractmethod
     def score(self, batch: Batch) -> list[Score]:
         """One score per item of the batch, in its order.
 
-        The engine has taken out what no verifier can score: outputs that are invalid or lost, and tasks not in ``tasks``.
+        The engine has taken out what no verifier can score: outputs that are invalid or lost, samples without a usable
+        :meth:`truth`, and tasks not in ``tasks``.
         """
 
     def invalid(self, sample: Sample, reason: str) -> Score:
         """The score of an output that is known to be invalid before anything looks at it: missing, truncated, of another kind.
 
+        It is asked for in the process that scores, after :meth:`setup`, and only where the sample's :meth:`truth` is usable.
         Override it where such a row must enter summed metrics, so that leaving hard samples out cannot raise them.
         """
         return Score.invalid(reason)
@@ -170,6 +189,69 @@ class Verifier(ABC):
         source = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
         payload = {"name": self.name, "config": self.config.model_dump(mode="json"), "source": source}
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
+
+
+T = TypeVar("T")
+
+
+class PerSample(Verifier, Generic[T]):
+    """Base of the verifiers that hold one output against the truth of its sample.
+
+    A derived class says how the truth is read (:meth:`truth`), how an output compares with it (:meth:`compare`), and what the
+    worst is (:meth:`worst`). Whose fault a failure is follows from where it happens: what goes wrong in ``truth`` is an error
+    for every output of the sample, and an image that cannot be used in ``compare`` is the policy's.
+    """
+
+    @abstractmethod
+    def truth(self, sample: Sample) -> T | Score:
+        """The truth, or the score that every output of the sample takes: not applicable, or an error. May raise."""
+
+    @abstractmethod
+    def compare(self, truth: T, output: Output) -> Score:
+        """The score of one output. Raises :class:`ImageError` for an image of the output's that cannot be used."""
+
+    def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
+        """The scores of several outputs, each beside its truth; override it where a network looks at many at once."""
+        return [self._compared(truth, output) for truth, output in zip(truths, outputs, strict=True)]
+
+    def worst(self, truth: T, reason: str) -> Score:
+        """The score of an output that cannot be used. Override it where such a row must enter summed metrics."""
+        return Score.invalid(reason)
+
+    def _compared(self, truth: T, output: Output) -> Score:
+        try:
+            return self.compare(truth, output)
+        except ImageError as error:
+            return self.worst(truth, str(error))
+
+    def score(self, batch: Batch) -> list[Score]:
+        truths = batch.truths or truths_of(self, batch.samples)
+        usable = [row for row, truth in enumerate(truths) if not isinstance(truth, Score)]
+        compared = iter(self.compare_all([truths[row] for row in usable], [batch.outputs[row] for row in usable]))
+        return [truth if isinstance(truth, Score) else next(compared) for truth in truths]
+
+    def invalid(self, sample: Sample, reason: str) -> Score:
+        """:meth:`worst`, for a caller that holds the sample; the engine calls that with the truth it has read already."""
+        truth = truth_of(self, sample)
+        return truth if isinstance(truth, Score) else self.worst(truth, reason)
+
+
+def truth_of(verifier: Verifier, sample: Sample) -> Any:
+    """The truth of a sample as a verifier reads it, or the score that all outputs of the sample take instead."""
+    try:
+        return verifier.truth(sample)
+    except (Exception, SystemExit) as error:
+        told = str(error) if isinstance(error, (InputError, ValueError)) else f"{type(error).__name__}: {error}"
+        return Score.error(f"the truth of sample {sample.id!r} cannot be used: {told}")
+
+
+def truths_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Any]:
+    """:func:`truth_of` of every sample, in their order; a sample that stands several times is read once."""
+    known: dict[int, Any] = {}
+    return [
+        known[id(sample)] if id(sample) in known else known.setdefault(id(sample), truth_of(verifier, sample))
+        for sample in samples
+    ]
 
 
 ScoreFunction = Callable[[Sample, Output], "float | Score | None"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Verifier
+from rsw_rewards.core.verifier import Batch, PerSample, Verifier, truths_of
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 
@@ -36,6 +37,56 @@ def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     return found
 
 
+def scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
+    """Scores of a batch: truths are read first, then invalid outputs are given theirs, and the verifier scores the rest.
+
+    Args:
+        verifier: after ``setup``.
+        batch: outputs of the verifier's tasks; invalid ones are among them, lost ones are not.
+
+    Returns:
+        One score per row, or the failure of a batch that can be divided to find the outputs at fault.
+    """
+    if type(verifier).truth is Verifier.truth or verifier.scope != "sample":
+        return _scored(verifier, batch)
+    scores: list[Score] = []
+    for start in range(0, len(batch), verifier.at_once):
+        part = _scored(verifier, batch.take(range(start, min(start + verifier.at_once, len(batch)))))
+        if isinstance(part, Failure):
+            return part
+        scores += part
+    return scores
+
+
+def _scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
+    plain = type(verifier).truth is Verifier.truth
+    truths = [None] * len(batch) if plain else truths_of(verifier, batch.samples)
+    scores: list[Score | None] = [truth if isinstance(truth, Score) else None for truth in truths]
+    left: Rows = []
+    for row, output in enumerate(batch.outputs):
+        if scores[row] is None and output.invalid is not None:
+            scores[row] = _invalid(verifier, batch.samples[row], truths[row], output.invalid)
+        elif scores[row] is None:
+            left.append(row)
+    if left:
+        part = replace(batch.take(left), truths=[truths[row] for row in left])
+        found = guarded(verifier, part)
+        if isinstance(found, Failure):
+            if parts(batch, verifier):
+                return found
+            found = [Score(None, found.status, reason=found.reason)] * len(left)
+        for row, score in zip(left, found, strict=True):
+            scores[row] = score
+    return [score for score in scores if score is not None]
+
+
+def _invalid(verifier: Verifier, sample: Sample, truth: Any, reason: str) -> Score:
+    try:
+        return verifier.worst(truth, reason) if isinstance(verifier, PerSample) else verifier.invalid(sample, reason)
+    except Exception as error:  # a verifier's own code, guarded like the rest of it
+        return Score.error(f"{type(error).__name__}: {error} (on an invalid output: {reason})")
+
+
 def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     """Call a verifier and check what it gives back; nothing it does gets past this but a kill of the process."""
     try:
@@ -44,9 +95,9 @@ def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
         if (
             len(batch) == 1
             and isinstance(error, ImageError)
-            and blames_output(error, batch.samples[0], batch.outputs[0])
+            and is_of_output(error, batch.samples[0], batch.outputs[0])
         ):
-            return [verifier.invalid(batch.samples[0], str(error))]
+            return [_invalid(verifier, batch.samples[0], batch.truths[0], str(error))]
         return Failure(f"{type(error).__name__}: {error}")
     if not isinstance(scores, Sequence):
         return Failure(f"it gave {type(scores).__name__} instead of a list of scores")
@@ -62,22 +113,12 @@ def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     return checked
 
 
-def blames_output(error: ImageError, sample: Sample, output: Output) -> bool:
-    """Whether an image that cannot be used is a file of the output's, and not one that the sample names too."""
-    drawn = [
-        output.image,
-        *(output.images or ()),
-        output.mask,
-        output.map_before,
-        output.map_after,
-        output.buildings,
-        output.damage,
-    ]
-    paths = {image.path for image in drawn if image is not None and image.path is not None}
-    given = {image.path for image in sample.images} | {
-        getattr(item, "path", None) for item in sample.reference.values()
-    }
-    return any(str(path) in str(error) for path in paths - given)
+def is_of_output(error: ImageError, sample: Sample, output: Output) -> bool:
+    """Whether an image that cannot be used is one of the output's, and not one that the sample names too."""
+    image = error.image
+    if image is None or any(image.same_source(one) for one in sample.every_image):
+        return False
+    return any(image.same_source(one) for one in output.every_image)
 
 
 def parts(batch: Batch, verifier: Verifier) -> list[Rows]:

@@ -18,7 +18,7 @@ from rsw_rewards.core.records import Sample
 from rsw_rewards.core.rubric import Component, Rubric, check_rubric, component_tasks
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import SCOPES, Batch, Context, Scope, Verifier
-from rsw_rewards.engine.calls import Rows, bisect, guarded, weights_of
+from rsw_rewards.engine.calls import Rows, bisect, scored, weights_of
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.features.bank import FeatureBank
 
@@ -160,8 +160,6 @@ class Scorer:
                 scores[row] = failure
             elif output.lost is not None:
                 scores[row] = Score.error(f"the rollout was lost: {output.lost}")
-            elif output.invalid is not None:
-                scores[row] = self._invalid(number, batch.samples[row], output.invalid)
             else:
                 scorable.append(row)
         if scorable:
@@ -169,12 +167,6 @@ class Scorer:
             scores.update(zip(scorable, self._run(number, part), strict=True))
         seconds = (time.perf_counter() - start) / len(rows)
         return self._table(number, batch, rows, [scores[row] for row in rows], seconds, step, policy_version)
-
-    def _invalid(self, number: int, sample: Sample, reason: str) -> Score:
-        try:
-            return self.verifiers[number].invalid(sample, reason)
-        except Exception as error:  # a verifier's own code, guarded like the rest of it
-            return Score.error(f"{type(error).__name__}: {error} (on an invalid output: {reason})")
 
     def _table(
         self,
@@ -257,7 +249,7 @@ class Scorer:
             raise
         except Exception as error:
             raise ConfigError(f"{component.label!r} cannot be set up: {type(error).__name__}: {error}") from error
-        return lambda batch: bisect(lambda part: guarded(verifier, part), batch, verifier)
+        return lambda batch: bisect(lambda part: scored(verifier, part), batch, verifier)
 
     def _remote(self, component: Component, verifier: Verifier, count: int) -> Callable[[Batch], list[Score]]:
         from rsw_rewards.engine.scoring_actors import ScoringActors

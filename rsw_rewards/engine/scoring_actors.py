@@ -10,7 +10,7 @@ from typing import Any
 from rsw_rewards.core.rubric import Component
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
-from rsw_rewards.engine.calls import Failure, guarded, parts, weights_of
+from rsw_rewards.engine.calls import Failure, parts, scored, weights_of
 from rsw_rewards.engine.cluster import ensure_ray, require_gpus
 from rsw_rewards.errors import ConfigError, RswError, RunStopped
 
@@ -42,7 +42,7 @@ class _Scorer:
 
     def score(self, batch: Batch) -> list[Score] | Failure:
         assert self.verifier is not None and self.context is not None
-        result = guarded(self.verifier, batch)
+        result = scored(self.verifier, batch)
         self.context.bank.settle()  # the batch's pictures are done with, and the process lives as long as the run
         return result
 

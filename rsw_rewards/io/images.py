@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +19,24 @@ from rsw_rewards.core.records import ImageRef, Palette, Stretch
 from rsw_rewards.errors import ImageError
 from rsw_rewards.pixels import PICTURE_FORMATS, check_size
 
+T = TypeVar("T")
 
+
+def _names_image(read: Callable[[ImageRef], T]) -> Callable[[ImageRef], T]:
+    """A reader whose :class:`ImageError` names the reference that it was given."""
+
+    @wraps(read)
+    def named(image: ImageRef) -> T:
+        try:
+            return read(image)
+        except ImageError as error:
+            error.image = image
+            raise
+
+    return named
+
+
+@_names_image
 def read_size(image: ImageRef) -> tuple[int, int]:
     """Height and width of an image; of a picture file only the header is read. Raises :class:`ImageError`."""
     if image.path is None or image.path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
@@ -41,6 +61,7 @@ def stretched(pixels: np.ndarray, limits: Stretch) -> np.ndarray:
     return grey
 
 
+@_names_image
 def read_rgb(image: ImageRef) -> np.ndarray:
     """An image as (H, W, 3) uint8 in [0, 255].
 
@@ -103,6 +124,7 @@ def _indices_of(pixels: np.ndarray, palette: Palette, name: str) -> np.ndarray:
     return indices
 
 
+@_names_image
 def read_index(image: ImageRef) -> np.ndarray:
     """A map of class indices as an (H, W) integer array: values as stored, or those that ``image.palette`` gives to the colours.
 
@@ -119,6 +141,7 @@ def read_index(image: ImageRef) -> np.ndarray:
     return pixels
 
 
+@_names_image
 def read_mask(image: ImageRef) -> np.ndarray:
     """A change mask as (H, W) bool: values over 127 are True.
 

@@ -1,0 +1,147 @@
+"""The truth of a sample is read before any output for it is looked at, and in the process that scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch, Context, PerSample, Verifier
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.io.images import read_mask, write_png
+
+
+class Length(PerSample[int]):
+    """Whether a text is as long as the number in the reference says."""
+
+    name: ClassVar[str] = "length"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
+
+    def truth(self, sample: Sample) -> int | Score:
+        if "length" not in sample.reference:
+            return Score.not_applicable("no length")
+        return int(sample.reference["length"])
+
+    def compare(self, truth: int, output: Output) -> Score:
+        return Score(float(len(output.text or "") == truth), raw={"wanted": truth})
+
+    def worst(self, truth: int, reason: str) -> Score:
+        return Score.invalid(reason, raw={"wanted": truth})
+
+
+class Loaded(Verifier):
+    """Needs in ``invalid`` what ``setup`` loaded."""
+
+    name: ClassVar[str] = "loaded"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        self.lexicon = {"word": 3}
+
+    def score(self, batch: Batch) -> list[Score]:
+        return [Score(1.0)] * len(batch)
+
+    def invalid(self, sample: Sample, reason: str) -> Score:
+        return Score.invalid(reason, raw={"loaded": self.lexicon["word"]})
+
+
+class MaskShare(Verifier):
+    """Reads an image of the sample's and one of the output's in ``score``."""
+
+    name: ClassVar[str] = "mask_share"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_MASK})
+
+    def score(self, batch: Batch) -> list[Score]:
+        pairs = zip(batch.samples, batch.outputs, strict=True)
+        return [Score(float((read_mask(s.reference["mask"]) & read_mask(o.mask)).mean())) for s, o in pairs if o.mask]
+
+
+def scores(
+    cls: type[Verifier], batch: Batch, **where: object
+) -> list[tuple[Status, float | None, str, dict[str, float]]]:
+    rubric = Rubric(components=(Component(use=f"{__file__}:{cls.__name__}"),))
+    with Scorer(rubric, **where) as scorer:  # type: ignore[arg-type]
+        frame = scorer.score(batch).frame
+    values = [None if value != value else value for value in frame["value"]]
+    return list(zip(frame["status"], values, frame["reason"], frame["raw"], strict=True))
+
+
+ASKED = [
+    Sample("good", Task.CHANGE_QA, (), reference={"length": 2}, scene="a"),
+    Sample("broken", Task.CHANGE_QA, (), reference={"length": "many"}, scene="b"),
+    Sample("unasked", Task.CHANGE_QA, (), scene="c"),
+]
+
+
+@pytest.mark.parametrize("where", [{}, {"workers": 1}, {"workers": 2}])
+def test_a_broken_truth_is_an_error_for_every_output_alike(where: dict[str, int]) -> None:
+    outputs = [
+        Output(sample.id, candidate, text=text, invalid=None if text is not None else "no prediction")
+        for sample in ASKED
+        for candidate, text in enumerate(["ab", "", None])
+    ]
+    found = scores(Length, Batch.of(ASKED, outputs), **where)
+    assert [status for status, *_ in found] == (
+        [Status.OK, Status.OK, Status.INVALID_OUTPUT] + [Status.ERROR] * 3 + [Status.NOT_APPLICABLE] * 3
+    )
+    assert [value for _, value, *_ in found] == [1.0, 0.0, 0.0] + [None] * 6
+    assert found[2][3] == {"wanted": 2}
+    assert {reason for _, _, reason, _ in found[3:6]} == {
+        "the truth of sample 'broken' cannot be used: invalid literal for int() with base 10: 'many'"
+    }
+
+
+@pytest.mark.parametrize("where", [{}, {"workers": 1}, {"workers": 2}])
+def test_invalid_outputs_are_scored_where_the_others_are(where: dict[str, int]) -> None:
+    outputs = [Output("good", 0, text="x"), Output("good", 1, invalid="truncated"), Output("broken", invalid="gone")]
+    found = scores(Loaded, Batch.of(ASKED, outputs), **where)
+    assert [status for status, *_ in found] == [Status.OK, Status.INVALID_OUTPUT, Status.INVALID_OUTPUT]
+    assert [raw for *_, raw in found] == [{}, {"loaded": 3}, {"loaded": 3}]
+
+
+def test_whose_image_cannot_be_read_decides_whose_fault_it_is(tmp_path: Path) -> None:
+    write_png(tmp_path / "good.png", np.full((4, 4), 255, np.uint8))
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG torn")
+    good, torn = ImageRef(path=tmp_path / "good.png"), ImageRef(path=tmp_path / "torn.png")
+    coloured = ImageRef(
+        array=np.dstack([np.arange(16, dtype=np.uint8).reshape(4, 4)] * 2 + [np.zeros((4, 4), np.uint8)])
+    )
+    samples = [
+        Sample(name, Task.CHANGE_MASK, (), reference={"mask": mask}, scene=name)
+        for name, mask in (("fine", good), ("ours", torn), ("colours", coloured))
+    ]
+    outputs = [
+        Output("fine", 0, mask=good),
+        Output("fine", 1, mask=torn),  # the policy's own file
+        Output("fine", 2, mask=coloured),  # the policy's own array
+        Output("ours", 0, mask=good),
+        Output("ours", 1, mask=torn),  # names the file that is the sample's
+        Output("colours", 0, mask=good),
+    ]
+    found = scores(MaskShare, Batch.of(samples, outputs))
+    assert [status for status, *_ in found] == [
+        Status.OK, Status.INVALID_OUTPUT, Status.INVALID_OUTPUT, Status.ERROR, Status.ERROR, Status.ERROR,
+    ]  # fmt: skip
+
+
+def test_a_truth_that_is_read_before_scoring_is_read_once_a_sample() -> None:
+    read: list[str] = []
+
+    class Counting(Length):
+        name: ClassVar[str] = "counting"
+
+        def truth(self, sample: Sample) -> int | Score:
+            read.append(sample.id)
+            return super().truth(sample)
+
+    from rsw_rewards.engine.calls import scored
+
+    outputs = [Output("good", number, text="ab") for number in range(8)]
+    found = scored(Counting(), Batch.of(ASKED, outputs))
+    assert read == ["good"] and isinstance(found, list) and [score.value for score in found] == [1.0] * 8
