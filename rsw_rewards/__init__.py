@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rsw_rewards import _torchvision
 
 if TYPE_CHECKING:
+    from rsw_rewards import metrics as metrics
     from rsw_rewards.core.records import ImageRef as ImageRef
     from rsw_rewards.core.records import Output as Output
     from rsw_rewards.core.records import Sample as Sample
@@ -53,7 +54,7 @@ _EXPORTS = {
 }
 """Public name -> the module that defines it. The imports above say the same to type checkers; a test holds the two equal."""
 
-_MODULES: tuple[str, ...] = ()
+_MODULES = ("metrics",)
 """Public names that are modules of this package."""
 
 __all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])
