@@ -11,6 +11,7 @@ from rsw_rewards import _torchvision
 
 if TYPE_CHECKING:
     from rsw_rewards import metrics as metrics
+    from rsw_rewards.core.functions import verifier as verifier
     from rsw_rewards.core.records import ImageRef as ImageRef
     from rsw_rewards.core.records import Output as Output
     from rsw_rewards.core.records import Sample as Sample
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from rsw_rewards.core.verifier import Card as Card
     from rsw_rewards.core.verifier import Context as Context
     from rsw_rewards.core.verifier import Verifier as Verifier
-    from rsw_rewards.core.verifier import verifier as verifier
     from rsw_rewards.errors import ConfigError as ConfigError
     from rsw_rewards.errors import ImageError as ImageError
     from rsw_rewards.errors import InputError as InputError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rsw_rewards.rollouts.policies import load_policy as load_policy
 
 _EXPORTS = {
+    "verifier": "rsw_rewards.core.functions",
     "ImageRef": "rsw_rewards.core.records",
     "Output": "rsw_rewards.core.records",
     "Sample": "rsw_rewards.core.records",
@@ -44,7 +45,6 @@ _EXPORTS = {
     "Card": "rsw_rewards.core.verifier",
     "Context": "rsw_rewards.core.verifier",
     "Verifier": "rsw_rewards.core.verifier",
-    "verifier": "rsw_rewards.core.verifier",
     "ConfigError": "rsw_rewards.errors",
     "ImageError": "rsw_rewards.errors",
     "InputError": "rsw_rewards.errors",

@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 
+from rsw_rewards import verifier
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Context, Verifier, verifier
+from rsw_rewards.core.verifier import Batch, Card, Context, Verifier
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.images import read_mask
 

@@ -131,7 +131,7 @@ def test_resuming_does_only_what_is_missing_or_failed(questions: Path, monkeypat
 
 def test_rewards_of_a_file_by_a_users_own_verifier(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (questions / "mine.py").write_text(
-        "from rsw_rewards.core.verifier import verifier\n\n\n"
+        "from rsw_rewards import verifier\n\n\n"
         "@verifier(tasks={'change_qa'})\n"
         "def brevity(sample, output):\n"
         "    return 1 / (1 + len(output.text))\n"
@@ -148,7 +148,7 @@ def test_a_file_without_any_reward_says_why_and_fails(
     questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (questions / "rewards.py").write_text(
-        "from rsw_rewards.core.verifier import verifier\n\n@verifier(tasks={'change_qa'})\n"
+        "from rsw_rewards import verifier\n\n@verifier(tasks={'change_qa'})\n"
         "def boom(sample, output):\n    raise RuntimeError('the raster server is away')\n"
     )
     (questions / "r.yaml").write_text(yaml.safe_dump({"components": [{"use": f"{questions / 'rewards.py'}:boom"}]}))

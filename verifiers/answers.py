@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, DETECTION, AnswerKappa, KindAccuracy
@@ -272,7 +271,6 @@ class ExactMatchConfig(BaseModel):
     aa_epsilon: float = Field(0.0, ge=0, allow_inf_nan=False, description="added to the count of each kind in aa")
 
 
-@register
 class ExactMatch(Verifier):
     """1 for the right answer and nothing else beside it, otherwise 0."""
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 
@@ -159,7 +158,6 @@ def _stats(iou: float, hits: Sequence[bool]) -> dict[str, np.ndarray]:
     return {"iou": np.asarray(iou), "hits": np.array(hits, dtype=np.float64)}
 
 
-@register
 class BoxIoU(Verifier):
     """IoU of the boxes given with the true ones."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -137,14 +136,4 @@ class CaptionVerifier(Verifier):
             raise ValueError(f"sample {sample.id!r}, reference captions: {error}") from error
 
     def files(self) -> tuple[str, ...]:
-        """Files that the configuration names."""
         return (self.word_map,) if self.word_map else ()
-
-    @property
-    def hash(self) -> str:
-        """Changes with the contents of :meth:`files` too."""
-        files = [Path(file) for file in self.files() if Path(file).is_file()]
-        if not files:
-            return super().hash
-        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        return hashlib.sha256(" ".join([super().hash, *digests]).encode()).hexdigest()[:12]

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Sample
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Context
 from rsw_rewards.errors import ConfigError
@@ -81,7 +80,6 @@ class BleuConfig(CaptionConfig):
     order: int = Field(4, ge=1, le=ORDERS, description="longest n-gram that must match")
 
 
-@register
 class Bleu(CaptionReward):
     """Sentence BLEU against the reference captions."""
 
@@ -130,7 +128,6 @@ class Bleu(CaptionReward):
         return (SumMetric(tuple(f"bleu{n}" for n in range(1, order + 1)), corpus, bounds=(0.0, 1.0)),)
 
 
-@register
 class RougeL(CaptionReward):
     """ROUGE-L against the reference captions."""
 
@@ -168,7 +165,6 @@ class CiderConfig(CaptionConfig):
     )
 
 
-@register
 class CiderDReward(CaptionReward):
     """CIDEr-D against the reference captions, with document frequencies that stay as they are for the whole run."""
 
@@ -190,10 +186,6 @@ class CiderDReward(CaptionReward):
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         self._cider: CiderD | None = None
-
-    def files(self) -> tuple[str, ...]:
-        named = self.config.document_frequency
-        return (*super().files(), *((named,) if named else ()))
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         if self.config.document_frequency is None:
@@ -252,7 +244,6 @@ class _Reading(NamedTuple):
     """Whether there is no caption at all, rather than an empty one, which the published code scores."""
 
 
-@register
 class Captions(CaptionVerifier):
     """All numbers of a captioning table from one tokenisation, and whether the caption says rightly that something changed."""
 

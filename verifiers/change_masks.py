@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import ImageError
@@ -40,7 +39,6 @@ class ChangeMaskConfig(BaseModel):
     )
 
 
-@register
 class ChangeMask(MapVerifier):
     """Agreement of a predicted change mask with the true one, over the pixels that count."""
 

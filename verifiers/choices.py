@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
@@ -161,7 +160,6 @@ def _named(letters: frozenset[str]) -> str:
     return ", ".join(sorted(letters))
 
 
-@register
 class MultipleChoice(Verifier):
     """1 for exactly the right letter, or exactly the right set of them, otherwise 0."""
 

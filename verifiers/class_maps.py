@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.confusion import (
@@ -63,7 +62,6 @@ class ClassMapConfig(BaseModel):
     classes: int = Field(3, ge=2, le=MAX_CLASSES, description="number of classes, background included")
 
 
-@register
 class ClassMap(MapVerifier):
     """Agreement of a predicted map of classes with the true one, over the pixels that count."""
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.encoders import is_pretrained_clip
@@ -40,7 +39,6 @@ def ref_clip_score(cos: float, references: Sequence[float]) -> float:
     return 2.0 * image * text / (image + text) if image + text > 0.0 else 0.0
 
 
-@register
 class ClipScore(AlignmentVerifier):
     """Similarity of a forecast to the text that asked for it, or of a caption to the image after the change."""
 
@@ -81,7 +79,6 @@ class ClipScore(AlignmentVerifier):
         return MeanValue(key, "clip_score", bounds=(0.0, CLIP_SCORE_WEIGHT)), self.truncated_rate(key)
 
 
-@register
 class RefClipScore(AlignmentVerifier):
     """Similarity of a caption to the image after the change and to the reference captions."""
 

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.errors import ConfigError
@@ -87,7 +86,6 @@ class CaptionContrastConfig(AlignmentConfig):
     )
 
 
-@register
 class CaptionContrast(AlignmentVerifier):
     """Smooth rank of the right text among texts of other samples."""
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
@@ -93,7 +92,6 @@ class ChangeCountsConfig(BaseModel):
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
 
 
-@register
 class ChangeCounts(Verifier):
     """How far counted roads and buildings are off."""
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.confusion import confusion_matrix, f1_score, mean_of_defined
@@ -90,7 +89,6 @@ def sample_value(numbers: Mapping[str, float | None]) -> float:
     return min(1.0, LOCALIZATION_WEIGHT * located + (1.0 - LOCALIZATION_WEIGHT) * graded)
 
 
-@register
 class BuildingDamage(MapVerifier):
     """Agreement of predicted buildings and their damage with the true ones, over the pixels that count."""
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, field_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
 from rsw_rewards.detectors import LEVELS, Views, detector_bands, load_damage_detector, predict_pairs
@@ -76,7 +75,6 @@ class DamageConsistencyConfig(NoConfig):
         return name
 
 
-@register
 class DamageConsistency(Verifier):
     """Whether a frozen damage network grades the buildings of a forecast as those of the true future are damaged."""
 

@@ -17,7 +17,6 @@ from pydantic import BaseModel, Field, field_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
 from rsw_rewards.detectors import SCENE_DETECTOR, Views, detector_bands, load_detector, predict_pairs
@@ -163,7 +162,6 @@ def bank_of(verifier: Verifier) -> FeatureBank:
     return verifier.context.bank if hasattr(verifier, "context") else FeatureBank()
 
 
-@register
 class DetectorConsistency(Verifier):
     """Whether a frozen change detector sees the right change between the input and the forecast."""
 

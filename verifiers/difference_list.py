@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answers import Extract, normalise
@@ -204,7 +203,6 @@ class DifferenceListConfig(BaseModel):
     synonyms: dict[str, str] = Field(default_factory=dict, description="object -> the object that it stands for")
 
 
-@register
 class DifferenceList(Verifier):
     """F1 between the changes listed and the true ones."""
 

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import ImageError
@@ -46,7 +45,6 @@ class DirectionalConfig(AlignmentConfig):
     )
 
 
-@register
 class DirectionalSimilarity(AlignmentVerifier):
     """Cosine between the change of the image and the change of the text."""
 

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
 from rsw_rewards.encoders import CMMD_ENCODER, SCENE_CLIP, bands_of, encoder_label, is_standard_inception
@@ -358,7 +357,6 @@ class FrechetConfig(SetConfig):
     )
 
 
-@register
 class Frechet(SetVerifier):
     """Frechet distance between forecasts and true futures in an encoder's features."""
 
@@ -382,7 +380,6 @@ class Frechet(SetVerifier):
         return (frechet, InfinityMetric(self.config.encoder)) if self.config.infinity else (frechet,)
 
 
-@register
 class Kid(SetVerifier):
     """Kernel inception distance between forecasts and true futures in an encoder's features."""
 
@@ -406,7 +403,6 @@ class CmmdConfig(SetConfig):
     encoder: str = Field(CMMD_ENCODER, description="encoder by name; the default alone gives 'cmmd'")
 
 
-@register
 class Cmmd(SetVerifier):
     """CLIP maximum mean discrepancy between forecasts and true futures."""
 
@@ -431,7 +427,6 @@ class NeighbourConfig(SetConfig):
     k: int = Field(5, ge=1, description="neighbour that bounds a ball; 3 in Kynkaanniemi et al., 5 in Naeem et al.")
 
 
-@register
 class Neighbours(SetVerifier):
     """Precision, recall, density and coverage of forecasts among true futures."""
 

@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.records import ImageRef
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
 from rsw_rewards.verifiers.alignment import cosine
@@ -25,7 +24,6 @@ class EncoderSimilarityConfig(PairedConfig):
     region: Literal["all"] = Field("all", description="a feature is of the whole image")
 
 
-@register
 class EncoderSimilarity(Paired):
     """Cosine of the forecast's and the true future's features."""
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 
@@ -71,7 +70,6 @@ def _format_rate(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return {"format_rate": float(sums.get("well_formed", np.zeros(())) / sums["n"]) if sums["n"] else None}
 
 
-@register
 class AnswerFormat(Verifier):
     """1 for a well-formed text. Says nothing about whether it is right."""
 

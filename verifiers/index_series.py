@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.errors import ImageError
@@ -92,7 +91,6 @@ def _valid_rate(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return {"valid_rate": float(sums.get("valid", 0.0)) / float(sums["n"]) if sums["n"] else None}
 
 
-@register
 class IndexSeries(Verifier):
     """How well a forecast series of an index follows what was observed."""
 

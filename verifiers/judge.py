@@ -13,7 +13,6 @@ from pydantic import Field, field_validator
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Context, Verifier
 from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
@@ -108,7 +107,6 @@ def _agreement(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     }
 
 
-@register
 class Judge(Verifier):
     """What a language model says of an open answer, given the reference."""
 
@@ -129,8 +127,7 @@ class Judge(Verifier):
             " a JSON string, over 8000 characters are invalid, and a reply without exactly one judgement in its last line is"
             " an error, never a zero. In training mix it with a strict verifier and watch judge_agreement."
         ),
-        deterministic=False,
-        cost="one request per vote, 0.2 to 10 s; answers are cached by content where 'cache' names a folder",
+        cost="one request per vote, 0.2 to 10 s; answers are cached by content where 'cache' names a folder; asked again, a model may judge otherwise",
     )
     Config: ClassVar[type[JudgeConfig]] = JudgeConfig
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric, SumMetric, Terms, compute_additive
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answers import Extract, normalise
@@ -140,7 +139,6 @@ class LabelSetConfig(BaseModel):
     threshold: float = Field(0.5, gt=0, le=1, description="score from which a label counts as named")
 
 
-@register
 class LabelSet(Verifier):
     """F1 between the labels named and the true ones."""
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, Terms
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
@@ -155,7 +154,6 @@ class SceneLabelConfig(BaseModel):
     synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the class that it stands for")
 
 
-@register
 class SceneLabel(Verifier):
     """1 for the right class of a scene and nothing else beside it, otherwise 0."""
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
@@ -115,7 +114,6 @@ class GridLocalizationConfig(BaseModel):
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
 
 
-@register
 class GridLocalization(Verifier):
     """Which cells of a 3 x 3 grid changed, for roads and for buildings."""
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
@@ -278,7 +277,6 @@ ERRORS = SumMetric(("mae", "rmse"), _errors, bounds=(0.0, math.inf))
 MRA = SumMetric(("mra",), lambda sums: {"mra": share(sums, "mra")}, bounds=(0.0, 1.0))
 
 
-@register
 class NumericMatch(Verifier):
     """Whether the number in an answer is right, and how far off it is."""
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.registry import register
 from rsw_rewards.verifiers.paired_base import (
     Paired,
     PairedConfig,
@@ -77,7 +76,6 @@ class PsnrConfig(PairedConfig):
     scale: float = Field(0.1, gt=0.0, description="root mean squared error (in units of [0, 1]) that is worth 0.5")
 
 
-@register
 class Psnr(PixelError):
     """Peak signal-to-noise ratio of the forecast to the true future."""
 
@@ -107,7 +105,6 @@ class Psnr(PixelError):
         return {"gained": np.float64(self.gain(number, copied)), "possible": np.float64(1.0)}
 
 
-@register
 class L1(PixelError):
     """Mean absolute difference of the forecast to the true future."""
 
@@ -123,7 +120,6 @@ class L1(PixelError):
     )
 
 
-@register
 class Mse(PixelError):
     """Mean squared difference of the forecast to the true future."""
 
@@ -148,7 +144,6 @@ class GainConfig(PairedConfig):
     gain: Literal[True] = Field(True, description="always the gain")
 
 
-@register
 class GainOverCopy(PixelError):
     """How much closer the forecast comes to the true future than a copy of the input does."""
 

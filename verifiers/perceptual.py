@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, Trunk, lpips_from_maps
 from rsw_rewards.errors import ConfigError
@@ -83,7 +82,6 @@ def unpublished(net: str, backbone: Path, heads: Path | None) -> str:
     return ""
 
 
-@register
 class Lpips(Paired):
     """Learned perceptual image patch similarity of the forecast and the true future."""
 

@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
 from rsw_rewards.errors import ImageError
@@ -101,7 +100,6 @@ def _fulfilment_of_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | Non
     return {"fulfilment": gain_over_copy(float(sums["inside_error"]), copied) if copied > 0.0 else None}
 
 
-@register
 class ChangeConsistency(Verifier):
     """Fulfilment inside the true change mask and preservation outside it, by the pixels."""
 

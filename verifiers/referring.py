@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.errors import ImageError
@@ -105,7 +104,6 @@ def _size(mask: np.ndarray) -> str:
     return f"{mask.shape[1]} x {mask.shape[0]}"
 
 
-@register
 class ReferringMask(Verifier):
     """IoU of a mask with what an expression refers to."""
 

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.confusion import ClassCounts, confusion_matrix, semantic_change_metrics
@@ -75,7 +74,6 @@ class SemanticChangeConfig(BaseModel):
         return self.classes if self.joint == "stacked" else (self.classes - 1) ** 2 + 1
 
 
-@register
 class SemanticChange(MapVerifier):
     """Agreement of predicted class maps of two dates with the true ones, over the pixels that count."""
 

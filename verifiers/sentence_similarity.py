@@ -11,7 +11,6 @@ from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
 from rsw_rewards.encoders import encoder_label
@@ -45,7 +44,6 @@ class SentenceSimilarityConfig(NoConfig):
     extract: Extract = Field("auto", description="where the text stands: auto, tag or whole")
 
 
-@register
 class SentenceSimilarity(Verifier):
     """Cosine of sentence embeddings of a text and its references."""
 

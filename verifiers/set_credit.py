@@ -15,7 +15,6 @@ from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import ImageRef, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
 from rsw_rewards.encoders import SCENE_CLIP, bands_of
@@ -139,7 +138,6 @@ class SetCredit(Verifier):
         return (MeanValue(f"{self.name}_mean", "credit"),)
 
 
-@register
 class FrechetCredit(SetCredit):
     """How much worse the Frechet distance of the batch would be without this forecast."""
 
@@ -178,7 +176,6 @@ class InfluenceConfig(SetCreditConfig):
     refresh: int = Field(1, ge=1, description="training steps between two eigen-decompositions")
 
 
-@register
 class FrechetInfluence(FrechetCredit):
     """First-order influence of a forecast on the Frechet distance of everything drawn lately."""
 
@@ -248,7 +245,6 @@ class FrechetInfluence(FrechetCredit):
             self._refresh()
 
 
-@register
 class MmdCredit(SetCredit):
     """Whether a forecast lies where true futures are and other forecasts are not."""
 

@@ -18,7 +18,6 @@ from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
 from rsw_rewards.data.raster_questions import WORDINGS
@@ -170,7 +169,6 @@ class BandVerifier(Verifier):
         return Score.invalid(reason)
 
 
-@register
 class SpectralDirection(BandVerifier):
     """Whether the vegetation, water and built-up indices of a forecast move as those of the true future do."""
 
@@ -291,7 +289,6 @@ def possible(pixels: np.ndarray, units: Units) -> np.ndarray:
     return within
 
 
-@register
 class PhysicalRange(BandVerifier):
     """The share of a forecast's pixels that the sensor could have measured."""
 

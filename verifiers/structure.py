@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.registry import register
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
 from rsw_rewards.verifiers.regions import region_mean
 
@@ -138,7 +137,6 @@ def ms_ssim(first: np.ndarray, second: np.ndarray, shares: list[np.ndarray], val
     return result
 
 
-@register
 class Ssim(Paired):
     """Structural similarity of the forecast to the true future."""
 
@@ -177,7 +175,6 @@ class MsSsimConfig(PairedConfig):
     )
 
 
-@register
 class MsSsim(Paired):
     """Multi-scale structural similarity of the forecast to the true future."""
 

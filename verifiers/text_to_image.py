@@ -17,7 +17,6 @@ from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import ImageRef, Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
 from rsw_rewards.encoders import RSICD_INCEPTION
@@ -106,7 +105,6 @@ class ListedFrechet(FrechetMetric):
         return []
 
 
-@register
 class FidRsicd(SetVerifier):
     """Frechet distance of generated images to real ones in an Inception-v3 that was fine-tuned on RSICD."""
 
@@ -163,7 +161,6 @@ class ClipRsicdConfig(NoConfig):
     )
 
 
-@register
 class ClipRsicd(Verifier):
     """Dot product of image and caption in a CLIP fine-tuned on RSICD, by a hundredth."""
 
@@ -237,7 +234,6 @@ class ZeroShotConfig(NoConfig):
     seed: int = Field(0, description="of the new head and of the order of images")
 
 
-@register
 class ZeroShotAccuracy(Verifier):
     """Accuracy on real images of a classifier that has seen generated ones only."""
 
@@ -256,7 +252,6 @@ class ZeroShotAccuracy(Verifier):
         " authors' run is not seeded, nor is its spread known",
         gaming="One typical picture per class suffices, and stylised ones are easier to learn than varied ones: captions beyond the class"
         " do not count, and neither does variety",
-        deterministic=False,
         cost="5 passes of training over all images: minutes on a GPU, hours on a CPU",
     )
 

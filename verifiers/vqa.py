@@ -11,7 +11,6 @@ import numpy as np
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.registry import register
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, Verifier
 from rsw_rewards.verifiers.answer_metrics import share
@@ -98,7 +97,6 @@ def vqa_accuracy(text: str, answers: Sequence[str]) -> float:
     return sum(min(1.0, (equal - (other == answer)) / 3) for other in compared) / len(compared)
 
 
-@register
 class VqaAccuracy(Verifier):
     """How many of ten annotators an answer agrees with, as VQA counts it."""
 

@@ -17,10 +17,10 @@ def verifiers(
     """List the verifiers, or show the card of one: what it reads, its range and transform, how it can be gamed."""
     import dataclasses
 
-    from rsw_rewards.core.registry import resolve, verifier_names
+    from rsw_rewards.core.registry import VERIFIERS
 
     if name is None:
-        listed = {known: resolve(known) for known in verifier_names()}
+        listed = dict(sorted(VERIFIERS.all().items()))
         if as_json:
             print_json(
                 {known: {"tasks": sorted(cls.tasks), "summary": cls.card.summary} for known, cls in listed.items()}
@@ -31,7 +31,7 @@ def verifiers(
             [(k, ", ".join(sorted(c.tasks)), c.card.summary) for k, c in listed.items()],
         )
         return
-    found = resolve(name)
+    found = VERIFIERS.find(name)
     fields = {
         name: (item.annotation, item.default, item.description or "")
         for name, item in found.Config.model_fields.items()

@@ -1,23 +1,24 @@
-"""Objects that a user names as ``pkg.mod:obj`` or ``file.py:obj``: verifiers, policies, encoders, detectors, sources of samples."""
+"""Code that a user plugs in: imported by ``package.module:object`` or ``file.py:object``, and named again by where it is from."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
+import operator
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, did_you_mean
 
 _USER_PREFIX = "rsw_user_"
 """How modules are named that a user gave as a file."""
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a Python file that a user names, so that Ray workers get its contents by value rather than by import.
+    """The module in a Python file that a user names. A file that was edited since it was loaded is loaded again.
 
     Raises:
         ConfigError: the file does not exist or fails to import.
@@ -25,43 +26,75 @@ def load_file(path: Path) -> ModuleType:
     path = Path(path).resolve()
     if not path.is_file():
         raise ConfigError(f"the file {path} does not exist")
-    name = f"{_USER_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = f"{_USER_PREFIX}{hashlib.sha256(f'{path} {digest}'.encode()).hexdigest()[:12]}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    module.__dict__["__source_sha256__"] = digest
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(module)
     return module
 
 
+def user_modules() -> list[ModuleType]:
+    """The modules that :func:`load_file` made: no other process can import them, so they travel by value."""
+    return [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+
+
+def loaded_source(module: ModuleType) -> str | None:
+    """SHA-256 (hex) of the text that :func:`load_file` made a module of; None for a module that it did not make."""
+    return getattr(module, "__source_sha256__", None) if module.__name__.startswith(_USER_PREFIX) else None
+
+
 def resolve_object(name: str, what: str = "object") -> Any:
-    """The object that ``pkg.mod:obj`` or ``file.py:obj`` names. Raises :class:`ConfigError`."""
+    """The object that ``package.module:object`` or ``file.py:object`` names; the object may be ``Class.method``.
+
+    Args:
+        name: where it is.
+        what: the kind of thing, for messages.
+
+    Raises:
+        ConfigError: the module cannot be imported, or has no such object.
+
+    >>> resolve_object("math:floor")(2.5)
+    2
+    """
     place, _, attribute = name.rpartition(":")
-    if not place:
-        raise ConfigError(f"{name!r} names no {what}; write pkg.mod:name or file.py:name")
+    if not place or not attribute:
+        raise ConfigError(f"{name!r} names no {what}; write package.module:object or file.py:object")
     if place.endswith(".py"):
         module = load_file(Path(place))
     else:
         try:
             module = importlib.import_module(place)
-        except ImportError as error:
-            raise ConfigError(f"the {what} {name!r} cannot be imported: {error}") from error
+        except Exception as error:  # a package of somebody else's may raise anything
+            raise ConfigError(f"the {what} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     try:
-        return getattr(module, attribute)
+        return operator.attrgetter(attribute)(module)
     except AttributeError:
-        raise ConfigError(f"{place} has no {attribute!r} (wanted: {what})") from None
+        if place == "__main__" or "<" in attribute:
+            raise ConfigError(
+                f"the {what} {name!r} was an object of a notebook or a script; give the object again, or put it into a file and"
+                " name it file.py:object"
+            ) from None
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        raise ConfigError(f"{place} has no {attribute!r} (wanted: {what}); {did_you_mean(attribute, own)}") from None
 
 
-def user_file(module: str) -> Path | None:
-    """The file of a module that :func:`load_file` made; None for other modules, and where the file is gone."""
-    file = getattr(sys.modules.get(module), "__file__", None) if module.startswith(_USER_PREFIX) else None
-    return Path(file) if file and Path(file).is_file() else None
+def place_of(found: Any) -> str:
+    """``package.module:object`` or ``file.py:object`` for a class or a function: what :func:`resolve_object` finds it by.
+
+    >>> from fractions import Fraction
+    >>> place_of(Fraction)
+    'fractions:Fraction'
+    """
+    module = sys.modules.get(found.__module__)
+    file = module.__file__ if module is not None and loaded_source(module) else None
+    return f"{file or found.__module__}:{found.__qualname__}"

@@ -1,82 +1,205 @@
-"""How verifiers are found by name."""
+"""How everything that can be plugged in is found: one :class:`Registry` for each kind, that of the verifiers among them."""
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.metadata
-import pkgutil
-from collections.abc import Mapping
-from typing import Any
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.functions import verifier_class
+from rsw_rewards.core.plugins import place_of, resolve_object
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.verifiers import BUILT_IN
 
-_REGISTRY: dict[str, type[Verifier]] = {}
+T = TypeVar("T")
 
-
-def register(cls: type[Verifier]) -> type[Verifier]:
-    """Class decorator: make a verifier known by its ``name``. Raises :class:`ConfigError` when the name is taken."""
-    known = _REGISTRY.get(cls.name)
-    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ConfigError(
-            f"two verifiers are named {cls.name!r}: {known.__module__}.{known.__qualname__} and {cls.__module__}.{cls.__qualname__}"
-        )
-    _REGISTRY[cls.name] = cls
-    return cls
+log = logging.getLogger("rsw_rewards")
 
 
-def _load_built_in() -> None:
-    """Import every module of ``rsw_rewards.verifiers``; what they register is built in."""
-    package = importlib.import_module("rsw_rewards.verifiers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"rsw_rewards.verifiers.{module.name}")
+class Registry(Generic[T]):
+    """Everything of one kind that can be named: what is built in, and what installed packages plug in.
 
+    A name stands for a built-in one, for an entry point of the group ``rsw_rewards.<plural>`` of an installed package, for
+    ``package.module:object`` or for ``file.py:object``. The object itself may be given in place of a name.
 
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group="rsw_rewards.verifiers")}
-
-
-def verifier_names() -> list[str]:
-    """Names of all built-in verifiers and those of installed packages, sorted."""
-    _load_built_in()
-    return sorted({*_REGISTRY, *_entry_points()})
-
-
-def resolve(name: str) -> type[Verifier]:
-    """The verifier class for a built-in name, an entry point of an installed package, ``pkg.mod:obj`` or ``file.py:obj``.
-
-    Raises:
-        ConfigError: nothing of that name, or it is not a verifier.
+    Args:
+        kind: what one of them is called, in messages: ``"verifier"``.
+        plural: the last part of the group of entry points: ``"verifiers"``.
+        built_in: name -> the object, or where it is (``module:object``), which is imported when it is asked for.
+        check: gives the object as it is used, or raises :class:`ConfigError`; it is called with the object and its name. A built-in
+            one is taken as it is.
+        own_names: whether an object that has the ``name`` of a built-in one is refused, since results are kept under that name.
+        others: what else may be written, at the end of the message about an unknown name.
     """
-    if ":" in name:
-        found = resolve_object(name, "verifier")
-    else:
-        _load_built_in()
-        found = _REGISTRY.get(name)
-        if found is None and (entry := _entry_points().get(name)) is not None:
+
+    def __init__(
+        self,
+        kind: str,
+        plural: str,
+        built_in: Mapping[str, Any],
+        check: Callable[[Any, str], T] | None = None,
+        own_names: bool = False,
+        others: str = "package.module:object or file.py:object",
+    ) -> None:
+        self.kind, self.group, self.built_in = kind, f"rsw_rewards.{plural}", built_in
+        self._check, self._own_names = check, own_names
+        self._others = others
+        self._warned: set[str] = set()
+
+    def names(self) -> list[str]:
+        """All names, the built-in ones first; nothing is imported for it."""
+        return [*self.built_in, *self._plugged()]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.built_in or name in self._plugged()
+
+    def find(self, use: str | Any) -> T:
+        """The object that a name stands for, or the object itself, checked.
+
+        Raises:
+            ConfigError: nothing has that name, it cannot be imported, it is of another kind, or it has the name of a built-in one.
+        """
+        if not isinstance(use, str):
+            return self._checked(use, place_of(use) if hasattr(use, "__qualname__") else f"{type(use).__name__} object")
+        if ":" in use:
+            return self._checked(resolve_object(use, self.kind), use)
+        plugged = self._plugged()
+        if use in self.built_in:
+            return self._built_in(use)
+        if use not in plugged:
+            raise ConfigError(
+                f"no {self.kind} is named {use!r}; {did_you_mean(use, self.names())}, or write {self._others}"
+            )
+        return self._load(plugged[use])
+
+    def all(self) -> dict[str, T]:
+        """Name -> object of all that can be imported. A plug-in that cannot is left out with one line of warning."""
+        found = {name: self._built_in(name) for name in self.built_in}
+        for name, entry in self._plugged().items():
+            try:
+                found[name] = self._load(entry)
+            except ConfigError as error:
+                self._warn(name, f"{error}; it is left out")
+        return found
+
+    def _built_in(self, name: str) -> T:
+        known: Any = self.built_in[name]
+        return resolve_object(known, self.kind) if isinstance(known, str) else known
+
+    def _plugged(self) -> dict[str, EntryPoint]:
+        """Entry points by name, without those that are refused, each with one line of warning."""
+        found: dict[str, EntryPoint] = {}
+        for entry in _entry_points(tuple(sys.path)).select(group=self.group):
+            if entry.name in self.built_in:
+                why = f"there is a built-in {self.kind} of that name"
+            elif entry.name in found and found[entry.name].value != entry.value:
+                why = f"{_package(found[entry.name])} has one of that name"
+            else:
+                found[entry.name] = entry
+                continue
+            self._warn(
+                f"{entry.name} {entry.value}", f"the {self.kind} {entry.name!r} of {_package(entry)} is refused: {why}"
+            )
+        return found
+
+    def _load(self, entry: EntryPoint) -> T:
+        try:
             found = entry.load()
-        if found is None:
-            raise ConfigError(f"no verifier is named {name!r}; {did_you_mean(name, verifier_names())}")
+        except Exception as error:  # a package of somebody else's may raise anything
+            raise ConfigError(
+                f"the {self.kind} {entry.name!r} of {_package(entry)} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+        return self._checked(found, f"{entry.name} of {_package(entry)}")
+
+    def _checked(self, found: Any, use: str) -> T:
+        checked: Any = self._check(found, use) if self._check else found
+        name: Any = getattr(checked, "name", None) if self._own_names else None
+        if name in self.built_in and checked is not self._built_in(name):
+            raise ConfigError(f"{use!r} has the name of the built-in {self.kind} {name!r}; give it a name of its own")
+        return checked
+
+    def _warn(self, about: str, text: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning("%s", " ".join(text.split()))
+
+
+@functools.cache
+def _entry_points(path: tuple[str, ...]) -> Any:
+    """The entry points of all packages on the search path; looking through them takes tens of milliseconds."""
+    return importlib.metadata.entry_points()
+
+
+def _package(entry: EntryPoint) -> str:
+    """The package of an entry point, with its version, for messages."""
+    return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
+
+
+def _verifier(found: Any, use: str) -> type[Verifier]:
+    if inspect.isfunction(found):
+        return verifier_class(found)
     if not (isinstance(found, type) and issubclass(found, Verifier)):
-        raise ConfigError(
-            f"{name!r} is not a verifier; derive it from rsw_rewards.core.verifier.Verifier or decorate it with @verifier"
+        given = (
+            f"an object of the class {type(found).__name__}"
+            if not isinstance(found, type)
+            else "a class of another kind"
         )
+        raise ConfigError(
+            f"{use!r} is not a verifier but {given}; give a function (sample, output), or a class derived from"
+            " rsw_rewards.Verifier, with its settings under 'config'"
+        )
+    if not isinstance(getattr(found, "name", None), str):
+        raise ConfigError(f'the verifier {use!r} has no name; write name = "..." in its class')
     return found
 
 
-def build(name: str, config: Mapping[str, Any] | None = None) -> Verifier:
-    """An instance of the verifier that ``name`` resolves to, its configuration validated. Raises :class:`ConfigError`."""
-    cls = resolve(name)
+VERIFIERS: Registry[type[Verifier]] = Registry(
+    "verifier",
+    "verifiers",
+    {name: f"rsw_rewards.verifiers.{place}" for name, place in BUILT_IN.items()},
+    _verifier,
+    own_names=True,
+)
+"""All verifiers. A function ``(sample, output)`` is one as well, whether it is decorated or not."""
+
+
+def build(use: str | Any, config: Mapping[str, Any] | None = None) -> Verifier:
+    """The verifier that a name or an object stands for, with its configuration.
+
+    Args:
+        use: see :class:`Registry`.
+        config: keys of its ``Config``; what is left out has its default.
+
+    Raises:
+        ConfigError: it cannot be found, or a key or a value of the configuration is wrong.
+
+    >>> build("exact_match").name
+    'exact_match'
+    """
+    cls = VERIFIERS.find(use)
     try:
-        return cls(cls.Config.model_validate(dict(config or {})))
+        checked = cls.Config.model_validate(dict(config or {}))
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "config"
         if problem["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"verifier {name!r} has no option {where!r}; {did_you_mean(where, cls.Config.model_fields)}"
-            ) from None
-        raise ConfigError(f"the configuration of verifier {name!r} is wrong at {where!r}: {problem['msg']}") from None
+            known = cls.Config.model_fields
+            hint = did_you_mean(where, known) if known else "it has no configuration"
+            raise ConfigError(f"the verifier {cls.name!r} has no option {where!r}; {hint}") from None
+        raise ConfigError(
+            f"the configuration of the verifier {cls.name!r} is wrong at {where!r}: {problem['msg']}"
+        ) from None
+    try:
+        return cls(checked)
+    except TypeError as error:
+        if "__init__" not in str(error) and "abstract" not in str(error):
+            raise
+        raise ConfigError(f"the verifier {cls.name!r} cannot be made from its configuration: {error}") from error

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
+from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
-from rsw_rewards.core.registry import build
+from rsw_rewards.core.registry import VERIFIERS, build
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError, did_you_mean
 
@@ -33,12 +34,17 @@ class Gate(BaseModel):
 
 
 class Component(BaseModel):
-    """One verifier and its part in the reward."""
+    """One verifier and its part in the reward.
+
+    >>> rsw.Component(use="exact_match", weight=0.9).label
+    'exact_match'
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    use: str
-    """The verifier: a name, ``pkg.mod:object`` or ``file.py:object``."""
+    use: Any
+    """The verifier: a name, ``package.module:object``, ``file.py:object``, or the class or function itself. A file names an object
+    by where it is from."""
     name: str = ""
     """What its rows and logs are called; the verifier's name where left out."""
     config: dict[str, Any] = {}
@@ -56,10 +62,23 @@ class Component(BaseModel):
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which one batch counts as hung; such a component runs in a process that can be killed."""
 
+    @field_validator("use")
+    @classmethod
+    def _is_a_verifier(cls, use: Any) -> Any:
+        if not isinstance(use, str):
+            VERIFIERS.find(use)
+        return use
+
+    @field_serializer("use", when_used="json")
+    def _place(self, use: Any) -> str:
+        return use if isinstance(use, str) else place_of(use)
+
     @property
     def label(self) -> str:
         """The name of its rows in a table."""
-        return self.name or self.use.rpartition(":")[2]
+        return self.name or (
+            self.use.rpartition(":")[2] if isinstance(self.use, str) else VERIFIERS.find(self.use).name
+        )
 
     def build(self) -> Verifier:
         """The verifier with its configuration. Raises :class:`ConfigError`."""

@@ -1,22 +1,23 @@
-"""The contracts between the engine and everything that is plugged into it: Verifier, Metric, Batch, and how verifiers are found."""
+"""The contract between the engine and what scores outputs: Verifier, its Card, the Batch it is given."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.plugins import user_file
+from rsw_rewards.core.fingerprint import fingerprint
+from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.errors import ImageError, InputError
+from rsw_rewards.errors import ConfigError, ImageError, InputError, did_you_mean
 
 if TYPE_CHECKING:
     from rsw_rewards.features.bank import FeatureBank
@@ -89,8 +90,17 @@ class Card:
     """Where the definition comes from."""
     gaming: str
     """Known ways to please it without being right, and what it does about them."""
-    deterministic: bool = True
     cost: str = "microseconds on a CPU"
+
+
+class _CardOfDocstring:
+    """The card of a verifier whose author wrote none."""
+
+    def __get__(self, instance: object, owner: type) -> Card:
+        summary = (inspect.cleandoc(owner.__doc__ or "") or f"{owner.__name__}, which has no docstring.").partition(
+            "\n\n"
+        )[0]
+        return Card(summary, "[0, 1]", "none", place_of(owner), "not stated by its author", "not stated by its author")
 
 
 class NoConfig(BaseModel):
@@ -107,20 +117,43 @@ class Verifier(ABC):
     """
 
     name: ClassVar[str]
-    tasks: ClassVar[frozenset[Task]]
+    tasks: ClassVar[frozenset[Task]] = ALL_TASKS
+    """The tasks it scores. A derived class may write one name, or any collection of names."""
     scope: ClassVar[Scope] = "sample"
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it reads: ``output.<field>``, ``reference.<key>``, ``encoder:<name>``, ``detector``. Checked before a run."""
+    """What it reads: ``output.<field>``, ``reference.<key>``, ``encoder:<name>``, ``detector``. Checked before a run. A derived
+    class may write one name, or any collection of names."""
     at_once: ClassVar[int] = 64
     """Outputs of a verifier of scope ``sample`` whose truths are held in memory together."""
     rewarding: ClassVar[bool] = True
     """False for verifiers that only feed metrics: their OK scores have no value, and a rubric gives them weight 0."""
-    card: ClassVar[Card]
+    card: ClassVar[Card] = _CardOfDocstring()  # type: ignore[assignment]
+    """Made from the docstring where a derived class has none."""
 
     Config: ClassVar[type[BaseModel]] = NoConfig
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "tasks" in own:
+            cls.tasks = frozenset(_task(name, cls.__name__) for name in _names(own["tasks"]))
+        if "needs" in own:
+            cls.needs = frozenset(_names(own["needs"]))
+
+    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        if isinstance(config, BaseModel):
+            made.config = config
+        return made
+
     def __init__(self, config: Any = None) -> None:
-        self.config: Any = self.Config() if config is None else config
+        if config is not None:
+            self.config = config
+
+    @cached_property
+    def config(self) -> Any:
+        """The configuration, a :attr:`Config`; a derived class need not call ``__init__`` of this one for it to be there."""
+        return self.Config()
 
     def setup(self, context: Context) -> None:
         """Called once per process, before the first batch. Load weights here."""
@@ -182,13 +215,22 @@ class Verifier(ABC):
     def close(self) -> None:
         """Release what :meth:`setup` took."""
 
+    def files(self) -> Iterable[str | Path]:
+        """Files that scores depend on and that the configuration does not name: their contents enter :attr:`hash`."""
+        return ()
+
+    def _code(self) -> Any:
+        """The class or the function whose code makes the scores."""
+        return type(self)
+
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change with the name, the configuration, and the text of a file that a user named."""
-        file = user_file(type(self).__module__)
-        source = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
-        payload = {"name": self.name, "config": self.config.model_dump(mode="json"), "source": source}
-        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits that change with what scores depend on beside samples and outputs.
+
+        These are the name, the configuration, the contents of the files that it names, and the code: see
+        :mod:`rsw_rewards.core.fingerprint`.
+        """
+        return fingerprint(self.name, self.config.model_dump(), self._code(), self.files())
 
 
 T = TypeVar("T")
@@ -254,52 +296,12 @@ def truths_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Any]:
     ]
 
 
-ScoreFunction = Callable[[Sample, Output], "float | Score | None"]
+def _names(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
-class FunctionVerifier(Verifier):
-    """A verifier made of one function ``(sample, output) -> float | Score``, by :func:`verifier`."""
-
-    function: ClassVar[ScoreFunction]
-
-    def score(self, batch: Batch) -> list[Score]:
-        score = type(self).function
-        return [self._one(score, sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
-
-    @staticmethod
-    def _one(function: ScoreFunction, sample: Sample, output: Output) -> Score:
-        result = function(sample, output)
-        if isinstance(result, Score):
-            return result
-        if result is None:
-            return Score.not_applicable("the verifier returned None for this sample")
-        return Score(float(result), raw={"value": float(result)})
-
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue(self.name),)
-
-
-def verifier(
-    *, tasks: Iterable[str], name: str | None = None, needs: Iterable[str] = (), card: Card | None = None
-) -> Callable[[ScoreFunction], type[Verifier]]:
-    """Make a verifier of a function ``(sample, output) -> float in [0, 1] | Score | None`` (None: not applicable).
-
-    The result is a :class:`Verifier` class under the function's name, usable wherever a built-in one is.
-    """
-
-    def wrap(function: ScoreFunction) -> type[Verifier]:
-        label = name or str(getattr(function, "__name__", "reward"))
-        summary = inspect.getdoc(function) or f"The function {label}."
-        members = {
-            "__module__": function.__module__,
-            "__doc__": summary,
-            "name": label,
-            "tasks": frozenset(Task(task) for task in tasks),
-            "needs": frozenset(needs),
-            "card": card
-            or Card(summary, "[0, 1]", "none", f"{function.__module__}.{label}", "not stated by its author"),
-            "function": staticmethod(function),
-        }
-        return type(label, (FunctionVerifier,), members)
-
-    return wrap
+def _task(name: str, where: str) -> Task:
+    try:
+        return Task(name)
+    except ValueError:
+        raise ConfigError(f"{where}: no task is named {name!r}; {did_you_mean(str(name), map(str, Task))}") from None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rsw_rewards.core.functions import finished
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, PerSample, Verifier, truths_of
@@ -90,7 +91,7 @@ def _invalid(verifier: Verifier, sample: Sample, truth: Any, reason: str) -> Sco
 def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     """Call a verifier and check what it gives back; nothing it does gets past this but a kill of the process."""
     try:
-        scores = verifier.score(batch)
+        scores = finished(verifier.score(batch))
     except (Exception, SystemExit) as error:  # a library that gives up must not end the run
         if (
             len(batch) == 1

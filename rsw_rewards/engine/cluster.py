@@ -7,16 +7,18 @@ import os
 import secrets
 from typing import Any
 
+from rsw_rewards.core.plugins import user_modules
 from rsw_rewards.errors import ConfigError
 
 
 def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Join the Ray cluster at ``address``, or start one on this machine. Does nothing where this process has one already.
+    """Join the Ray cluster at ``address``, or start one on this machine. One that this process has already is kept.
 
     Without an address other clusters on this machine, and ``RAY_ADDRESS``, are left alone: they were started for other work.
 
     Workers import the installed package: no working directory is shipped, because from the root of a checkout our folder
-    ``verifiers`` would shadow the package of that name that others use. A cluster that is started here ends with this process.
+    ``verifiers`` would shadow the package of that name that others use. Modules that a user named by file are sent by value. A
+    cluster that is started here ends with this process.
 
     Args:
         address: a running cluster: ``"host:port"``, or ``"auto"`` for that of ``RAY_ADDRESS`` or of this machine. None starts one.
@@ -32,7 +34,10 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         # the home directory with a warning.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
+    from ray import cloudpickle
 
+    for module in user_modules():
+        cloudpickle.register_pickle_by_value(module)
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

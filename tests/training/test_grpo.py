@@ -166,7 +166,7 @@ def test_permuted_rewards_are_the_same_rewards_elsewhere(tmp_path: Path) -> None
 
 def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "from rsw_rewards.core.verifier import verifier\n"
+        "from rsw_rewards import verifier\n"
         "@verifier(tasks={'change_qa'})\n"
         "def broken(sample, output):\n"
         "    raise RuntimeError('no disk left')\n",
@@ -186,7 +186,7 @@ def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "shaky.py").write_text(
-        "from rsw_rewards.core.verifier import verifier\n"
+        "from rsw_rewards import verifier\n"
         "@verifier(tasks={'change_qa'})\n"
         "def shaky(sample, output):\n"
         "    if output.candidate == 1:\n"

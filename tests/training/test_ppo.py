@@ -144,7 +144,7 @@ def test_actors_train_what_this_process_trains(whole: tuple[Path, dict[str, torc
 
 def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "from rsw_rewards.core.verifier import verifier\n"
+        "from rsw_rewards import verifier\n"
         "@verifier(tasks={'change_qa'})\n"
         "def broken(sample, output):\n"
         "    raise RuntimeError('no disk left')\n",

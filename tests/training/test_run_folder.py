@@ -94,7 +94,9 @@ def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_the_data_and_the_code_it_was_started_with(tmp_path: Path) -> None:
     samples = toy_data()
     file = tmp_path / "rewards.py"
-    text = "from rsw_rewards.core.verifier import verifier\n\n@verifier(tasks={'change_qa'})\ndef own(sample, output):\n    return 1.0\n"
+    text = (
+        "from rsw_rewards import verifier\n\n@verifier(tasks={'change_qa'})\ndef own(sample, output):\n    return 1.0\n"
+    )
     file.write_text(text)
     own = build(f"{file}:own")
     check_inputs(tmp_path, {"train": samples}, {"own": own})
@@ -105,7 +107,7 @@ def test_a_run_goes_on_with_the_data_and_the_code_it_was_started_with(tmp_path: 
             check_inputs(tmp_path, {"train": changed}, {"own": own})
     file.write_text(text.replace("1.0", "0.5"))
     with pytest.raises(ConfigError, match="'rubric: own' is not what"):
-        check_inputs(tmp_path, {"train": samples}, {"own": own})
+        check_inputs(tmp_path, {"train": samples}, {"own": build(f"{file}:own")})
     assert set(json.loads((tmp_path / "inputs.json").read_text())) == {"train", "rubric: own"}
 
 
@@ -238,7 +240,7 @@ def test_dr_grpo_divides_by_the_length_that_a_completion_may_have(tmp_path: Path
 def test_an_optional_reward_that_fails_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rewards.py"
     file.write_text(
-        "from rsw_rewards.core.verifier import verifier\n\n@verifier(tasks={'change_qa', 'forecast'})\n"
+        "from rsw_rewards import verifier\n\n@verifier(tasks={'change_qa', 'forecast'})\n"
         "def boom(sample, output):\n    raise RuntimeError('the raster server is away')\n"
     )
     parts = [*test_grpo.configuration(tmp_path)["rubric"]["components"], {"use": f"{file}:boom", "required": False}]

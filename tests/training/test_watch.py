@@ -88,7 +88,7 @@ def test_held_out_outputs_of_which_none_is_valid_are_said_and_the_run_goes_on(
 ) -> None:
     file = tmp_path / "strict.py"
     file.write_text(
-        "from rsw_rewards.core.scores import Score\nfrom rsw_rewards.core.verifier import verifier\n\n"
+        "from rsw_rewards.core.scores import Score\nfrom rsw_rewards import verifier\n\n"
         "@verifier(tasks={'forecast'})\n"
         "def strict(sample, output):\n    return Score.invalid('the forecast has [/b] no date')\n"
     )

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rsw_rewards import verifier
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
-from rsw_rewards.core.verifier import verifier
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
 

@@ -10,7 +10,7 @@ import pytest
 
 from rsw_rewards.config import load_config
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import build, verifier_names
+from rsw_rewards.core.registry import VERIFIERS, build
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import Status
 from rsw_rewards.core.verifier import Batch
@@ -74,7 +74,7 @@ def test_long_answers_earn_more_up_to_a_bound() -> None:
 
 
 def test_controls_are_no_rewards_that_one_finds_in_the_list() -> None:
-    assert not {"output_hash", "likeness_to_input", "answer_length"} & set(verifier_names())
+    assert not {"output_hash", "likeness_to_input", "answer_length"} & set(VERIFIERS.names())
 
 
 def test_the_ablation_recipe_plants_them_among_the_rewards_of_the_quickstart() -> None:

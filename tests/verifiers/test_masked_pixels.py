@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import build, resolve, verifier_names
+from rsw_rewards.core.registry import VERIFIERS, build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.features.bank import FeatureBank
@@ -153,9 +153,7 @@ def test_what_is_masked_moves_no_bit(name: str, config: dict[str, Any], seed: in
 def test_every_verifier_of_forecasts_is_looked_at() -> None:
     known = {name for name, _ in CASES + BANDED} | ELSEWHERE.keys()
     forecasts = {
-        name
-        for name in verifier_names()
-        if Task.FORECAST in resolve(name).tasks and "output.image" in resolve(name).needs
+        name for name, cls in VERIFIERS.all().items() if Task.FORECAST in cls.tasks and "output.image" in cls.needs
     }
     assert forecasts <= known, forecasts - known
 

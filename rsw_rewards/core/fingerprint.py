@@ -1,0 +1,168 @@
+"""What scores depend on beside samples and outputs, as a few digits: configuration, code, and the files that are named.
+
+The rule, for a verifier of whatever origin:
+
+* its name and its configuration;
+* the content of every file that the configuration names: a ``Path``, a text, or a part of a text between ``:``, ``#``, ``=`` and
+  ``&`` (as in ``open_clip:ViT-B-32:weights.pt``) that is an existing file. Of a folder only the name counts;
+* its code: of this package the version; of any other the text of the module that a class, a base of it, or a function comes from,
+  and the version of its distribution. What was defined in a notebook or a script counts alone, with the functions, classes and
+  constants of the same notebook that it uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.core.plugins import loaded_source
+
+LARGE = 1 << 24
+"""Bytes from which a file is not read again while its size and its time of writing stay the same."""
+
+
+def fingerprint(name: str, config: Mapping[str, Any], code: Any, files: Iterable[str | Path] = ()) -> str:
+    """Twelve hexadecimal digits that change with the configuration, the code, or the content of a file that is named.
+
+    Args:
+        name: of the verifier.
+        config: its configuration as plain data.
+        code: the class or the function.
+        files: further files whose contents count.
+
+    >>> fingerprint("f", {"limit": 1}, fingerprint) == fingerprint("f", {"limit": 2}, fingerprint)
+    False
+    """
+    named = {*_named_files(config), *(str(file) for file in files if Path(file).is_file())}
+    parts = (name, config, {file: _content(file) for file in named}, _made_of(code))
+    return hashlib.sha256(_plain(parts).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> str:
+    """A value as a text that is the same in every process: without the order of a set or the address of an object."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(sorted(f"{_plain(key)}: {_plain(item)}" for key, item in value.items())) + "}"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(_plain, value))) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_plain, value))}]"
+    return re.sub(" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _named_files(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _named_files(item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _named_files(item)
+    elif isinstance(value, (str, Path)):
+        yield from (part for part in {str(value), *re.split("[:#=&]", str(value))} if _is_file(part))
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, as a prompt is
+        return False
+
+
+def _content(file: str) -> str:
+    known = Path(file).stat()
+    if known.st_size < LARGE:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return _content_of_large(file, known.st_size, known.st_mtime_ns)
+
+
+@cache
+def _content_of_large(file: str, size: int, written: int) -> str:
+    with Path(file).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _made_of(code: Any) -> set[str]:
+    """What the code of a class or a function is, in words and digests."""
+    found: set[str] = set()
+    for part in inspect.getmro(code) if isinstance(code, type) else (code,):
+        top = part.__module__.partition(".")[0]
+        if top == "rsw_rewards":
+            found.add(f"rsw_rewards {sys.modules[top].__version__}")
+        elif top not in sys.stdlib_module_names or top == "__main__":
+            found |= {_source(part), _distribution(top)}
+    return found - {""}
+
+
+def _source(part: Any) -> str:
+    """A digest of the module that a class or function is from; of itself, where that module is a notebook, a script or nowhere."""
+    module = sys.modules.get(part.__module__)
+    if module is not None and (loaded := loaded_source(module)):
+        return loaded
+    file = getattr(module, "__file__", None)
+    if part.__module__ != "__main__" and file and _is_file(file):
+        return _content(file)
+    return hashlib.sha256("\n".join(_definition(part, set())).encode()).hexdigest()
+
+
+def _definition(part: Any, seen: set[int]) -> Iterator[str]:
+    """The text of a class or function (its code, where there is no text), and of what it uses of its own module."""
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    try:
+        yield inspect.getsource(part)
+    except (OSError, TypeError):
+        yield from (_plain((code.co_code, code.co_names, _constants(code))) for code in _codes(part))
+    for function in _functions(part):
+        yield _plain((function.__defaults__, function.__kwdefaults__))
+        inner = inspect.getclosurevars(function)
+        for name, value in sorted({**inner.globals, **inner.nonlocals}.items()):
+            if isinstance(value, (type, types.FunctionType)):
+                if value.__module__ == part.__module__:
+                    yield from _definition(value, seen)
+            elif not isinstance(value, types.ModuleType):
+                yield f"{name} = {_plain(value)}"
+
+
+def _functions(part: Any) -> list[types.FunctionType]:
+    listed = vars(part).values() if isinstance(part, type) else (part,)
+    plain = (getattr(value, "__func__", getattr(value, "fget", value)) for value in listed)
+    return [function for function in plain if isinstance(function, types.FunctionType)]
+
+
+def _codes(part: Any) -> Iterator[types.CodeType]:
+    found = [function.__code__ for function in _functions(part)]
+    for code in found:  # grows while it is gone through: functions within functions
+        yield code
+        found += [value for value in code.co_consts if isinstance(value, types.CodeType)]
+
+
+def _constants(code: types.CodeType) -> list[Any]:
+    return [value for value in code.co_consts if not isinstance(value, types.CodeType)]
+
+
+def _distribution(top: str) -> str:
+    """Name and version of the installed distribution that holds a package; empty where there is none."""
+    try:
+        return f"{top} {importlib.metadata.version(top)}"
+    except importlib.metadata.PackageNotFoundError:
+        file = getattr(sys.modules.get(top), "__file__", None) or ""
+        installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
+        return (
+            " ".join(f"{name} {importlib.metadata.version(name)}" for name in _named_otherwise(top))
+            if installed
+            else ""
+        )
+
+
+@cache
+def _named_otherwise(top: str) -> list[str]:
+    """Distributions that hold a package of another name; all lists of installed files are read for it."""
+    return sorted(set(importlib.metadata.packages_distributions().get(top, ())))

@@ -1,0 +1,213 @@
+"""Verifiers made of one function ``(sample, output)``: the decorator :func:`verifier`, and functions that are not decorated."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, overload
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import ALL_TASKS, Batch, Card, Verifier
+from rsw_rewards.errors import ConfigError, ImageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class FunctionVerifier(Verifier):
+    """A verifier made of one function; :func:`verifier_class` derives one class from this for each function."""
+
+    function: ClassVar[Callable[..., Any]]
+
+    def score(self, batch: Batch) -> list[Score]:
+        settings = dict(self.config)
+        calls = zip(batch.samples, batch.outputs, strict=True)
+        function = type(self).function
+        if inspect.iscoroutinefunction(function):
+            results = finished(_all(function(sample, output, **settings) for sample, output in calls))
+        else:
+            results = [_result(function, sample, output, settings) for sample, output in calls]
+        return [_score(result) for result in results]
+
+    def metrics(self) -> Sequence[Metric]:
+        return (MeanValue(self.name),)
+
+    def _code(self) -> Callable[..., Any]:
+        return type(self).function
+
+    def __reduce__(self) -> Any:
+        # The class is made at run time, so that the function is what another process can import.
+        return _rebuilt, (type(self).function, self.config.model_dump())
+
+
+def _rebuilt(function: Callable[..., Any], config: Mapping[str, Any]) -> Verifier:
+    cls = verifier_class(function)
+    return cls(cls.Config.model_validate(dict(config)))
+
+
+async def _all(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def _result(function: Callable[..., Any], sample: Any, output: Any, settings: Mapping[str, Any]) -> Any:
+    try:
+        return function(sample, output, **settings)
+    except Exception as error:  # of one output, which costs the others nothing
+        return error
+
+
+def _score(result: Any) -> Score:
+    if isinstance(result, Score):
+        return result
+    if isinstance(result, ImageError):
+        raise result  # the engine knows whose image it is
+    if isinstance(result, BaseException):
+        return Score.error(f"{type(result).__name__}: {result}")
+    if result is None:
+        return Score.not_applicable("the verifier returned None for this sample")
+    try:
+        return Score(float(result), raw={"value": float(result)})
+    except (TypeError, ValueError) as error:
+        return Score.error(f"{type(error).__name__}: {error}")
+
+
+@overload
+def verifier(function: F, /) -> F: ...
+@overload
+def verifier(
+    *,
+    tasks: str | Iterable[str] = ...,
+    name: str | None = ...,
+    needs: str | Iterable[str] = ...,
+    card: Card | None = ...,
+) -> Callable[[F], F]: ...
+def verifier(
+    function: Any = None,
+    /,
+    *,
+    tasks: str | Iterable[str] = ALL_TASKS,
+    name: str | None = None,
+    needs: str | Iterable[str] = (),
+    card: Card | None = None,
+) -> Any:
+    """Declare that a function ``(sample, output)`` is a verifier. It stays the function that it was.
+
+    The function gives a number in [0, 1], a :class:`Score`, or None where it does not apply to the sample. It may be ``async
+    def``: all outputs of a batch are then waited for at the same time. Keyword-only parameters are its configuration, with their
+    types and defaults.
+
+    Args:
+        tasks: the task or the tasks that it scores; all of them where left out.
+        name: what it is called; the name of the function where left out.
+        needs: what it reads, see :attr:`Verifier.needs`.
+        card: what a user must know of it; made from the docstring where left out.
+
+    Returns:
+        The same function. Its attribute ``verifier`` is the :class:`Verifier` class that was made of it.
+
+    Raises:
+        ConfigError: a task that does not exist, or a function that does not take a sample and an output.
+
+    >>> @rsw.verifier(tasks="change_qa")
+    ... def short_answer(sample, output, *, limit: int = 1):
+    ...     return float(len(output.text.split()) <= limit)
+    >>> rsw.Component(use=short_answer, config={"limit": 2}).build().config.limit
+    2
+    """
+
+    def declared(function: F) -> F:
+        vars(function)["verifier"] = _made(function, tasks, name, needs, card)
+        return function
+
+    return declared if function is None else declared(function)
+
+
+def verifier_class(function: Callable[..., Any]) -> type[Verifier]:
+    """The :class:`Verifier` class of a function: as it was declared, or of all tasks where it was not. Raises :class:`ConfigError`."""
+    found = getattr(function, "verifier", None)
+    return found if found is not None else _made(function, ALL_TASKS, None, (), None)
+
+
+def _made(
+    function: Callable[..., Any],
+    tasks: str | Iterable[str],
+    name: str | None,
+    needs: str | Iterable[str],
+    card: Card | None,
+) -> type[Verifier]:
+    label = name or function.__name__
+    members: dict[str, Any] = {
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__doc__": inspect.getdoc(function),
+        "name": label,
+        "tasks": tasks,
+        "needs": needs,
+        "function": staticmethod(function),
+        "Config": _configuration(function, label),
+    }
+    return type(label, (FunctionVerifier,), members if card is None else {**members, "card": card})
+
+
+def _configuration(function: Callable[..., Any], label: str) -> type[BaseModel]:
+    """The keyword-only parameters of a function as a pydantic model. Raises :class:`ConfigError` for a function of another form."""
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except NameError:  # an annotation that only type checkers can read
+        parameters = inspect.signature(function).parameters.values()
+    given = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+    settings = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    if len(given) != 2 or len(given) + len(settings) != len(parameters):
+        raise ConfigError(
+            f"the function {label!r} is no verifier: it must take a sample and an output, and settings after a star, such as"
+            f" def {function.__name__}(sample, output, *, limit: int = 1)"
+        )
+    empty = inspect.Parameter.empty
+    fields: dict[str, Any] = {
+        parameter.name: (
+            Any if parameter.annotation is empty or isinstance(parameter.annotation, str) else parameter.annotation,
+            ... if parameter.default is empty else parameter.default,
+        )
+        for parameter in settings
+    }
+    rules = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(f"{label}_config", __config__=rules, __module__=function.__module__, **fields)
+
+
+def finished(value: Any) -> Any:
+    """The value, or what it gives once it is waited for, where it is a coroutine.
+
+    Coroutines of this process run in one event loop in a thread of its own, so that a client that a verifier keeps from one batch
+    to the next stays usable, and so that a notebook, whose main thread has a loop already, can score as well.
+    """
+    if not inspect.iscoroutine(value):
+        return value
+    future = asyncio.run_coroutine_threadsafe(value, _loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+_running: list[asyncio.AbstractEventLoop] = []
+_starting = threading.Lock()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    with _starting:
+        if not _running:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="rsw-async", daemon=True).start()
+            _running.append(loop)
+        return _running[0]
+
+
+os.register_at_fork(after_in_child=_running.clear)  # the thread does not live on in a forked process
