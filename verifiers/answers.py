@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import unicodedata
@@ -13,9 +14,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric
-from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, DETECTION, AnswerKappa, KindAccuracy
 
 Extract = Literal["auto", "tag", "whole"]
@@ -116,26 +117,49 @@ def chance_corrected(accuracy: float, chance: float) -> float:
     return (accuracy - chance) / (1.0 - chance)
 
 
+def _is_answer(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
 def true_answers(sample: Sample) -> tuple[str, ...]:
     """The accepted answers of a sample as texts: ``answers`` of a question, ``label`` or ``labels`` of a classification.
 
     Raises:
-        ValueError: there is none, or one that is neither a text nor a number. That is the data's fault, never the policy's.
+        ValueError: there is none, all are blank, or one is neither a text nor a finite number. The data is at fault then.
     """
     reference = sample.reference
     answers = reference.get("answers")
-    if type(answers) is list and len(answers) == 1 and type(answers[0]) is str:  # almost always
-        return (answers[0],)
     if answers is None:
         answers = [reference["label"]] if reference.get("label") is not None else reference.get("labels")
     if not isinstance(answers, (list, tuple)) or not answers:
-        raise ValueError(f"sample {sample.id!r} has no true answer")
+        raise ValueError("there is no true answer")
     for answer in answers:
-        if type(answer) is not str:
-            if isinstance(answer, bool) or not isinstance(answer, (int, float)):
-                raise ValueError(f"sample {sample.id!r} has the true answer {answer!r}, which is not a text")
-            return tuple(str(answer) for answer in answers)
-    return tuple(answers)
+        if not _is_answer(answer):
+            raise ValueError(f"the true answer {answer!r:.80} is neither a text nor a finite number")
+    texts = tuple(map(str, answers))
+    if not any(map(str.strip, texts)):
+        raise ValueError("the true answer is empty")
+    return texts
+
+
+def true_answer(sample: Sample) -> str:
+    """The accepted answer of a sample that has one alone. Raises ``ValueError`` as :func:`true_answers` does, and for several."""
+    answers = true_answers(sample)
+    if len(answers) > 1:
+        raise ValueError(f"there are {len(answers)} true answers where one is needed")
+    return answers[0]
+
+
+def texts_of(reference: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts in a reference, empty where there is none. Raises ``ValueError`` for anything else."""
+    found = reference.get(key)
+    if found is None:
+        return ()
+    if not isinstance(found, (list, tuple)) or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"'reference.{key}' is {found!r:.80}, not a list of texts")
+    return tuple(found)
 
 
 class Rules(NamedTuple):
@@ -154,26 +178,37 @@ class Rules(NamedTuple):
 DEFAULT_RULES = Rules()
 
 
-class _Key(NamedTuple):
+class Truth(NamedTuple):
     """What an answer is held against, normalised once per question rather than once per candidate."""
 
     wanted: frozenset[str]
+    """The accepted answers; equality with one of them is right."""
     entries: frozenset[str]
-    problem: str
+    """The closed set of answers; empty for an open question."""
+    rules: Rules
 
 
 @lru_cache(maxsize=4096)
-def _key(answers: tuple[str, ...], vocabulary: tuple[str, ...], rules: Rules) -> _Key:
+def answer_truth(answers: tuple[str, ...], vocabulary: tuple[str, ...] = (), rules: Rules = DEFAULT_RULES) -> Truth:
+    """What answers to a question are held against.
+
+    Args:
+        answers: accepted true answers.
+        vocabulary: closed set of answers; empty for an open question.
+        rules: how answers are read.
+
+    Raises:
+        ValueError: a true answer is empty or outside the vocabulary.
+    """
     table, normal = dict(rules.synonyms), NORMALISERS[rules.reading]
     wanted, entries = (
         frozenset(table.get(word, word) for word in map(normal, words)) for words in (answers, vocabulary)
     )
-    problem = ""
     if "" in wanted or not wanted:
-        problem = "the true answer is empty"
-    elif entries and not wanted <= entries:
-        problem = f"the true answer {min(wanted - entries)!r} is not in the vocabulary"
-    return _Key(wanted, entries, problem)
+        raise ValueError("the true answer is empty")
+    if entries and not wanted <= entries:
+        raise ValueError(f"the true answer {min(wanted - entries)!r} is not in the vocabulary")
+    return Truth(wanted, entries, rules)
 
 
 _SEPARATORS = str.maketrans(",;/|&", "     ")
@@ -204,40 +239,34 @@ _DETECTED: Mapping[tuple[bool, bool], Mapping[str, np.ndarray]] = {
 }
 
 
-def judge(
-    text: str | None, answers: tuple[str, ...], vocabulary: tuple[str, ...] = (), rules: Rules = DEFAULT_RULES
-) -> Score:
-    """Score one text against the accepted answers.
+def _facts(truth: Truth, right: bool, answer: str) -> dict[str, Any]:
+    """What a score holds beside its value."""
+    wanted, rules = truth.wanted, truth.rules
+    return {
+        "raw": _RAW[right],
+        "stats": _DETECTED[right, rules.positive in wanted] if rules.positive else _STATS[right],
+        "content": {"truth": answer if right else min(wanted), "answer": answer} if rules.keep else {},
+    }
 
-    Args:
-        text: what the policy wrote; None for an output that is known to be invalid.
-        answers: accepted true answers; equality with one of them is right.
-        vocabulary: closed set of answers; empty for an open question.
-        rules: how answers are read.
 
-    Returns:
-        OK with value 1 or 0; INVALID_OUTPUT for no, several, or an answer outside the vocabulary; ERROR for a truth that is
-        empty or outside the vocabulary.
-    """
-    wanted, entries, problem = _key(answers, vocabulary, rules)
-    if problem:
-        return Score.error(problem)
-    answer, reason = Reading(None, "there is no output")
-    if text is not None:
-        answer, reason = extract_answer(text, rules.extract, NORMALISERS[rules.reading])
-    if answer is not None and rules.synonyms:
-        answer = dict(rules.synonyms).get(answer, answer)
-    if answer is not None and entries and answer not in entries:
-        reason = _why_outside(answer, entries)
-        answer = None
-    right = answer in wanted
-    raw, stats = _RAW[right], _DETECTED[right, rules.positive in wanted] if rules.positive else _STATS[right]
-    content = {"truth": (answer or "") if right else min(wanted), "answer": answer or ""} if rules.keep else {}
+def unanswered(truth: Truth, reason: str) -> Score:
+    """The score of an output that gives no answer."""
+    return Score.invalid(reason, **_facts(truth, False, ""))
+
+
+def judge(text: str, truth: Truth) -> Score:
+    """The score of one text: OK with value 1 or 0; INVALID_OUTPUT for no, several, or an answer outside the vocabulary."""
+    wanted, entries, rules = truth
+    answer, reason = extract_answer(text, rules.extract, NORMALISERS[rules.reading])
     if answer is None:
-        return Score.invalid(reason, raw=raw, stats=stats, content=content)
-    if not right:
-        reason = f"answered {answer[:60]!r}, not {' or '.join(map(repr, sorted(wanted)))}"
-    return Score(float(right), raw=raw, stats=stats, content=content, reason=reason)
+        return unanswered(truth, reason)
+    if rules.synonyms:
+        answer = dict(rules.synonyms).get(answer, answer)
+    if entries and answer not in entries:
+        return unanswered(truth, _why_outside(answer, entries))
+    right = answer in wanted
+    why = "" if right else f"answered {answer[:60]!r}, not {' or '.join(map(repr, sorted(wanted)))}"
+    return Score(float(right), reason=why, **_facts(truth, right, answer))
 
 
 # Answers repeat: a closed question has few wordings, and a group has many equal candidates.
@@ -247,6 +276,17 @@ _judge_cached = lru_cache(maxsize=16384)(judge)
 def is_closed(sample: Sample) -> bool:
     """Whether a sample's answer is one of a vocabulary of its own."""
     return bool(sample.reference.get("vocabulary"))
+
+
+class AnswerVerifier(PerSample[Truth]):
+    """Base of the verifiers that hold a whole answer against true ones; they say which are true."""
+
+    def compare(self, truth: Truth, output: Output) -> Score:
+        text = output.text or ""
+        return (_judge_cached if len(text) <= _LONGEST_CACHED else judge)(text, truth)
+
+    def worst(self, truth: Truth, reason: str) -> Score:
+        return unanswered(truth, reason)
 
 
 class ExactMatchConfig(BaseModel):
@@ -271,7 +311,7 @@ class ExactMatchConfig(BaseModel):
     aa_epsilon: float = Field(0.0, ge=0, allow_inf_nan=False, description="added to the count of each kind in aa")
 
 
-class ExactMatch(Verifier):
+class ExactMatch(AnswerVerifier):
     """1 for the right answer and nothing else beside it, otherwise 0."""
 
     name: ClassVar[str] = "exact_match"
@@ -297,34 +337,14 @@ class ExactMatch(Verifier):
         synonyms = tuple((normal(word), normal(to)) for word, to in sorted(given.synonyms.items()))
         self._rules = Rules(given.extract, given.reading, synonyms, normal(given.positive or ""), given.kappa)
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [
-            self._one(sample, output.text or "") for sample, output in zip(batch.samples, batch.outputs, strict=True)
-        ]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        score = self._one(sample, None)
-        if score.status is not Status.INVALID_OUTPUT:
-            return score
-        return Score.invalid(reason, raw=score.raw, stats=score.stats, content=score.content)
-
-    def _one(self, sample: Sample, text: str | None) -> Score:
-        fixed = self.config.vocabulary
+    def truth(self, sample: Sample) -> Truth | Score:
         if self.config.answers == "closed" and not is_closed(sample):
             return Score.not_applicable("the sample has no vocabulary, so its answer is open")
-        try:
-            answers = true_answers(sample)
-            vocabulary = fixed if fixed is not None else tuple(sample.reference.get("vocabulary") or ())
-            if sample.task is Task.CLASSIFICATION and len(answers) > 1:
-                return Score.not_applicable("the sample has several labels; this verifier reads one")
-            run = _judge_cached if text is None or len(text) <= _LONGEST_CACHED else judge
-            return run(text, answers, vocabulary, self._rules)
-        except (
-            ValueError,
-            TypeError,
-            AttributeError,
-        ) as error:  # the data's fault: a truth or vocabulary of another kind
-            return Score.error(str(error))
+        answers = true_answers(sample)
+        if sample.task is Task.CLASSIFICATION and len(answers) > 1:
+            return Score.not_applicable("the sample has several labels; this verifier reads one")
+        fixed = self.config.vocabulary
+        return answer_truth(answers, texts_of(sample.reference, "vocabulary") if fixed is None else fixed, self._rules)
 
     def metrics(self) -> Sequence[Metric]:
         config: ExactMatchConfig = self.config

@@ -11,7 +11,7 @@ import numpy as np
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.verifier import Card, PerSample
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which a box counts as found, of ``acc@0.5`` to ``acc@0.9``."""
@@ -158,7 +158,7 @@ def _stats(iou: float, hits: Sequence[bool]) -> dict[str, np.ndarray]:
     return {"iou": np.asarray(iou), "hits": np.array(hits, dtype=np.float64)}
 
 
-class BoxIoU(Verifier):
+class BoxIoU(PerSample[list[Box]]):
     """IoU of the boxes given with the true ones."""
 
     name: ClassVar[str] = "box_iou"
@@ -185,36 +185,30 @@ class BoxIoU(Verifier):
         cost="microseconds on a CPU for upright boxes, about a hundred for a pair of rotated ones that overlap",
     )
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        if sample.reference.get("boxes") is None:
-            return self._one(sample, Output(sample.id))
-        return Score.invalid(reason, raw={"iou": 0.0}, stats=_stats(0.0, (False,) * len(THRESHOLDS)))
-
-    def _one(self, sample: Sample, output: Output) -> Score:
+    def truth(self, sample: Sample) -> list[Box] | Score:
         boxes = sample.reference.get("boxes")
         if boxes is None and sample.reference.get("mask") is not None:
             return Score.not_applicable("the sample has a true mask and no true boxes")
         if not isinstance(boxes, (list, tuple)):
-            return Score.error(f"sample {sample.id!r} has no list of true boxes")
-        try:
-            true = [parse_box(box) for box in boxes]
-        except ValueError as error:
-            return Score.error(f"the truth of sample {sample.id!r} cannot be used: {error}")
+            raise ValueError("there is no list of true boxes")
+        return [parse_box(box) for box in boxes]
+
+    def compare(self, truth: list[Box], output: Output) -> Score:
         if output.boxes is None:
-            return self.invalid(sample, "no boxes in the output")
-        if len(output.boxes) > max(MOST_BOXES, 2 * len(true)):
-            return self.invalid(sample, f"{len(output.boxes)} boxes are more than the {MOST_BOXES} that are looked at")
+            return self.worst(truth, "no boxes in the output")
+        if len(output.boxes) > max(MOST_BOXES, 2 * len(truth)):
+            return self.worst(truth, f"{len(output.boxes)} boxes are more than the {MOST_BOXES} that are looked at")
         try:
             predicted = [parse_box(box) for box in output.boxes]
         except ValueError as error:
-            return self.invalid(sample, str(error))
-        iou = np.array([[box_iou(a, b) for b in predicted] for a in true]).reshape(len(true), len(predicted))
+            return self.worst(truth, str(error))
+        iou = np.array([[box_iou(a, b) for b in predicted] for a in truth]).reshape(len(truth), len(predicted))
         mean, hits = match_boxes(iou)
-        reason = "" if len(true) == len(predicted) else f"{len(predicted)} boxes for {len(true)} targets"
+        reason = "" if len(truth) == len(predicted) else f"{len(predicted)} boxes for {len(truth)} targets"
         return Score(mean, raw={"iou": mean, "hit": float(hits[0])}, stats=_stats(mean, hits), reason=reason)
+
+    def worst(self, truth: list[Box], reason: str) -> Score:
+        return Score.invalid(reason, raw={"iou": 0.0}, stats=_stats(0.0, (False,) * len(THRESHOLDS)))
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(METRIC_KEYS, _numbers, bounds=(0.0, 1.0)),)

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.verifier import Context, Verifier
+from rsw_rewards.core.verifier import Context, PerSample, T
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.verifiers.answers import texts_of
 from rsw_rewards.verifiers.caption_tokens import Tokens, load_word_map, make_tokeniser, ptb
 from rsw_rewards.verifiers.ngrams import ReferenceSet
 
@@ -33,14 +34,14 @@ def no_change_sentences(sample: Sample) -> tuple[str, ...]:
     """The sentences for a pair without change in the sample's data set: ``reference.no_change``, else LEVIR-CC's five.
 
     Raises:
-        ValueError: ``reference.no_change`` is no list of texts: the data's fault.
+        ValueError: ``reference.no_change`` is no list of texts, or an empty one.
     """
-    own = sample.reference.get("no_change")
-    if own is None:
+    if sample.reference.get("no_change") is None:
         return NO_CHANGE
-    if not isinstance(own, (list, tuple)) or not own or not all(isinstance(sentence, str) for sentence in own):
-        raise ValueError(f"sample {sample.id!r}: reference.no_change is {own!r:.80}, not a list of sentences")
-    return tuple(own)
+    sentences = texts_of(sample.reference, "no_change")
+    if not sentences:
+        raise ValueError("'reference.no_change' holds no sentence")
+    return sentences
 
 
 def says_no_change(text: str, sentences: tuple[str, ...] = NO_CHANGE) -> bool:
@@ -54,24 +55,26 @@ def _in_tokens(sentences: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
 
 
 def true_captions(sample: Sample) -> tuple[str, ...]:
-    """The reference captions of a sample. Raises ``ValueError`` where there is none, or one that is no text: the data's fault."""
-    captions = sample.reference.get("captions")
-    if not isinstance(captions, (list, tuple)) or not captions:
-        raise ValueError(f"sample {sample.id!r} has no reference captions")
-    if not all(isinstance(caption, str) for caption in captions):
-        raise ValueError(f"sample {sample.id!r} has a reference caption that is not a text")
-    return tuple(captions)
+    """The reference captions of a sample. Raises ``ValueError`` where they are no texts, or hold nothing."""
+    captions = texts_of(sample.reference, "captions")
+    if not any(map(str.strip, captions)):
+        raise ValueError("there are no reference captions")
+    return captions
 
 
 def is_changed(sample: Sample) -> bool:
     """``reference.changed`` where it is given, else whether any reference caption speaks of a change.
 
     Raises:
-        ValueError: neither can be read, or the sample's sentences for no change cannot.
+        ValueError: one of the two, or the sample's sentences for no change, cannot be used.
     """
     sentences = no_change_sentences(sample)
     changed = sample.reference.get("changed")
-    return changed if isinstance(changed, bool) else not _all_unchanged(true_captions(sample), sentences)
+    if changed is None:
+        return not _all_unchanged(true_captions(sample), sentences)
+    if not isinstance(changed, bool):
+        raise ValueError(f"'reference.changed' is {changed!r:.80}, neither true nor false")
+    return changed
 
 
 @lru_cache(maxsize=8192)
@@ -102,7 +105,7 @@ class CaptionConfig(BaseModel):
     )
 
 
-class CaptionVerifier(Verifier):
+class CaptionVerifier(PerSample[T]):
     """Reads captions: tokens, and references that are known once."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION})
@@ -129,11 +132,7 @@ class CaptionVerifier(Verifier):
 
     def references(self, sample: Sample) -> ReferenceSet:
         """The tokenised references of a sample. Raises ``ValueError`` where they cannot be used."""
-        captions = true_captions(sample)
-        try:
-            return _references(captions, self.config.tokens, self.word_map)
-        except ValueError as error:
-            raise ValueError(f"sample {sample.id!r}, reference captions: {error}") from error
+        return _references(true_captions(sample), self.config.tokens, self.word_map)
 
     def files(self) -> tuple[str, ...]:
         return (self.word_map,) if self.word_map else ()

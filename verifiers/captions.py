@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Context
+from rsw_rewards.core.verifier import Card, Context, truths_of
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.caption_base import (
     EMPTY,
@@ -33,25 +33,18 @@ _TOKENS = " Numbers of different tokens ('words', 'ids', 'ptb') are not comparab
 _UNCHANGED = " One fixed sentence for no change is right on every unchanged pair, half of LEVIR-CC: read it beside the constant baseline."
 
 
-class CaptionReward(CaptionVerifier):
+class CaptionReward(CaptionVerifier[ReferenceSet]):
     """One number of one caption, and what unusable captions are."""
 
-    def score(self, batch: Batch) -> list[Score]:
-        self.tokenise("")
-        return [
-            self._one(sample, output.text or "") for sample, output in zip(batch.samples, batch.outputs, strict=True)
-        ]
+    def truth(self, sample: Sample) -> ReferenceSet:
+        return self.references(sample)
 
-    def _one(self, sample: Sample, text: str) -> Score:
+    def compare(self, truth: ReferenceSet, output: Output) -> Score:
         try:
-            references = self.references(sample)
-        except ValueError as error:
-            return Score.error(str(error))
-        try:
-            tokens = self.tokenise(text)
+            tokens = self.tokenise(output.text or "")
         except TextTooLong as error:
-            return self.worst(references, str(error))
-        match = references.match(tokens)
+            return self.worst(truth, str(error))
+        match = truth.match(tokens)
         return self.measure(match) if tokens else self.empty(match)
 
     @abstractmethod
@@ -63,15 +56,8 @@ class CaptionReward(CaptionVerifier):
         return self.worst(match.references, EMPTY)
 
     @abstractmethod
-    def worst(self, references: ReferenceSet, reason: str) -> Score:
+    def worst(self, truth: ReferenceSet, reason: str) -> Score:
         """The score of an output that is no caption: missing, cut off, too long."""
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        self.tokenise("")
-        try:
-            return self.worst(self.references(sample), reason)
-        except ValueError as error:
-            return Score.error(str(error))
 
 
 class BleuConfig(CaptionConfig):
@@ -106,8 +92,8 @@ class Bleu(CaptionReward):
         counts = np.array(match.bleu_counts(), dtype=np.float64)
         return Score.invalid(EMPTY, raw={self._key: 0.0}, stats={"bleu": counts})
 
-    def worst(self, references: ReferenceSet, reason: str) -> Score:
-        counts = np.array(references.no_match_counts(), dtype=np.float64)
+    def worst(self, truth: ReferenceSet, reason: str) -> Score:
+        counts = np.array(truth.no_match_counts(), dtype=np.float64)
         return Score.invalid(reason, raw={self._key: 0.0}, stats={"bleu": counts})
 
     @property
@@ -150,7 +136,7 @@ class RougeL(CaptionReward):
         value = match.references.rouge_l(match.tokens)
         return Score(value, raw={"rouge_l": value})
 
-    def worst(self, references: ReferenceSet, reason: str) -> Score:
+    def worst(self, truth: ReferenceSet, reason: str) -> Score:
         return Score.invalid(reason, raw={"rouge_l": 0.0})
 
     def metrics(self) -> Sequence[Metric]:
@@ -189,13 +175,8 @@ class CiderDReward(CaptionReward):
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         if self.config.document_frequency is None:
-            sets = []
-            for sample in samples:
-                try:
-                    sets.append(self.references(sample))
-                except (ValueError, ConfigError):  # scored, and then said, where such a sample is met
-                    continue
-            self._cider = CiderD(DocumentFrequency.of(sets))
+            truths = truths_of(self, samples)  # one that cannot be used is an error where its sample is scored
+            self._cider = CiderD(DocumentFrequency.of(truth for truth in truths if isinstance(truth, ReferenceSet)))
 
     def setup(self, context: Context) -> None:
         super().setup(context)
@@ -219,7 +200,7 @@ class CiderDReward(CaptionReward):
         found = self._table().score(match)
         return Score(min(1.0, found / 10.0), raw={"cider_d": found})
 
-    def worst(self, references: ReferenceSet, reason: str) -> Score:
+    def worst(self, truth: ReferenceSet, reason: str) -> Score:
         return Score.invalid(reason, raw={"cider_d": 0.0})
 
     def metrics(self) -> Sequence[Metric]:
@@ -230,6 +211,15 @@ class CaptionsConfig(CaptionConfig):
     """Configuration of ``captions``."""
 
     meteor: bool = Field(True, description="whether METEOR is asked for, which needs Java and the extra 'meteor'")
+
+
+class CaptionTruth(NamedTuple):
+    """What is known of a pair."""
+
+    references: ReferenceSet
+    changed: bool
+    no_change: tuple[str, ...]
+    """The sentences of the data set that say so."""
 
 
 class _Reading(NamedTuple):
@@ -244,7 +234,7 @@ class _Reading(NamedTuple):
     """Whether there is no caption at all, rather than an empty one, which the published code scores."""
 
 
-class Captions(CaptionVerifier):
+class Captions(CaptionVerifier[CaptionTruth]):
     """All numbers of a captioning table from one tokenisation, and whether the caption says rightly that something changed."""
 
     name: ClassVar[str] = "captions"
@@ -273,37 +263,32 @@ class Captions(CaptionVerifier):
         self._meteor = Meteor()
         self._no_meteor = "" if self.config.meteor else "METEOR was left out by 'meteor: false'"
 
-    def score(self, batch: Batch) -> list[Score]:
-        self.tokenise("")
-        pairs = zip(batch.samples, batch.outputs, strict=True)
-        return self._finish([self._read(sample, output.text or "") for sample, output in pairs])
+    def truth(self, sample: Sample) -> CaptionTruth:
+        return CaptionTruth(self.references(sample), is_changed(sample), no_change_sentences(sample))
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        self.tokenise("")
-        return self._finish([self._read(sample, None, reason)])[0]
+    def compare(self, truth: CaptionTruth, output: Output) -> Score:
+        return self.compare_all([truth], [output])[0]
 
-    def _read(self, sample: Sample, text: str | None, reason: str = "") -> _Reading | Score:
-        try:
-            references, changed = self.references(sample), is_changed(sample)
-        except ValueError as error:
-            return Score.error(str(error))
-        nothing = references.match(())
-        if text is None:
-            return _Reading(nothing, changed, None, reason, absent=True)
+    def compare_all(self, truths: Sequence[CaptionTruth], outputs: Sequence[Output]) -> list[Score]:
+        pairs = zip(truths, outputs, strict=True)
+        return self._scores([self._read(truth, output.text or "") for truth, output in pairs])
+
+    def worst(self, truth: CaptionTruth, reason: str) -> Score:
+        return self._scores([_Reading(truth.references.match(()), truth.changed, None, reason, absent=True)])[0]
+
+    def _read(self, truth: CaptionTruth, text: str) -> _Reading:
+        nothing = truth.references.match(())
         try:
             tokens = self.tokenise(text)
         except TextTooLong as error:
-            return _Reading(nothing, changed, None, str(error), absent=True)
+            return _Reading(nothing, truth.changed, None, str(error), absent=True)
         if not tokens:
-            return _Reading(nothing, changed, None, EMPTY)
-        return _Reading(references.match(tokens), changed, not says_no_change(text, no_change_sentences(sample)))
+            return _Reading(nothing, truth.changed, None, EMPTY)
+        return _Reading(truth.references.match(tokens), truth.changed, not says_no_change(text, truth.no_change))
 
-    def _finish(self, readings: Sequence[_Reading | Score]) -> list[Score]:
-        asked = [reading for reading in readings if isinstance(reading, _Reading)]
-        answers = iter(self._alignments(asked))
-        return [
-            reading if isinstance(reading, Score) else self._score(reading, next(answers, None)) for reading in readings
-        ]
+    def _scores(self, readings: Sequence[_Reading]) -> list[Score]:
+        alignments = iter(self._alignments(readings))
+        return [self._score(reading, next(alignments, None)) for reading in readings]
 
     def _alignments(self, readings: Sequence[_Reading]) -> list[np.ndarray]:
         """METEOR's statistics of captions; none of any where it cannot be had."""

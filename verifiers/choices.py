@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric
-from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
-from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answers
+from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, texts_of, true_answers
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST = 2000  # characters; a longer text is no choice
@@ -145,22 +145,19 @@ def _wanted(answers: tuple[str, ...], choices: Choices) -> tuple[frozenset[str],
     return tuple(found)
 
 
-def _stated(sample: Sample) -> Choices:
-    texts = sample.reference.get("choices") or ()
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"'reference.choices' of sample {sample.id!r} must be a list of texts")
-    return make_choices(tuple(texts)) if texts else _LETTERS_ONLY
+class Question(NamedTuple):
+    """What a choice is held against."""
 
-
-def _invalid(reason: str) -> Score:
-    return Score.invalid(reason, raw={"correct": 0.0}, stats={"correct": np.zeros(())})
+    choices: Choices
+    wanted: tuple[frozenset[str], ...]
+    """The accepted sets of letters."""
 
 
 def _named(letters: frozenset[str]) -> str:
     return ", ".join(sorted(letters))
 
 
-class MultipleChoice(Verifier):
+class MultipleChoice(PerSample[Question]):
     """1 for exactly the right letter, or exactly the right set of them, otherwise 0."""
 
     name: ClassVar[str] = "multiple_choice"
@@ -183,33 +180,28 @@ class MultipleChoice(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = MultipleChoiceConfig
 
-    def score(self, batch: Batch) -> list[Score]:
-        pairs = zip(batch.samples, batch.outputs, strict=True)
-        return [self._one(sample, output.text or "") for sample, output in pairs]
+    def truth(self, sample: Sample) -> Question:
+        texts = texts_of(sample.reference, "choices")
+        choices = make_choices(texts) if texts else _LETTERS_ONLY
+        return Question(choices, _wanted(true_answers(sample), choices))
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        score = self._one(sample, "")
-        return score if score.status is Status.ERROR else _invalid(reason)
-
-    def _one(self, sample: Sample, text: str) -> Score:
-        try:
-            choices = _stated(sample)
-            wanted = _wanted(true_answers(sample), choices)
-        except ValueError as error:
-            return Score.error(f"sample {sample.id!r}: {error}")
-        answer, reason = extract_answer(text, self.config.extract, str.strip)
+    def compare(self, truth: Question, output: Output) -> Score:
+        answer, reason = extract_answer(output.text or "", self.config.extract, str.strip)
         if answer is None:
-            return _invalid(reason)
-        letters, reason = read_choice(answer, choices)
+            return self.worst(truth, reason)
+        letters, reason = read_choice(answer, truth.choices)
         if not letters:
-            return _invalid(reason)
-        if len(letters) > 1 and all(len(true) == 1 for true in wanted):
-            return _invalid(f"hedged: {_named(letters)} where one choice is asked for")
-        right = letters in wanted
-        why = "" if right else f"chose {_named(letters)}, not {' or '.join(map(_named, wanted))}"
+            return self.worst(truth, reason)
+        if len(letters) > 1 and all(len(true) == 1 for true in truth.wanted):
+            return self.worst(truth, f"hedged: {_named(letters)} where one choice is asked for")
+        right = letters in truth.wanted
+        why = "" if right else f"chose {_named(letters)}, not {' or '.join(map(_named, truth.wanted))}"
         return Score(
             float(right), raw={"correct": float(right)}, stats={"correct": np.asarray(float(right))}, reason=why
         )
+
+    def worst(self, truth: Question, reason: str) -> Score:
+        return Score.invalid(reason, raw={"correct": 0.0}, stats={"correct": np.zeros(())})
 
     def metrics(self) -> Sequence[Metric]:
         return (ACCURACY, KindAccuracy(("oa", "aa", *(f"oa/{kind}" for kind in self.config.metric_kinds))))

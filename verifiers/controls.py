@@ -17,8 +17,7 @@ from pydantic import Field
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
-from rsw_rewards.errors import ImageError
+from rsw_rewards.core.verifier import Batch, Card, NoConfig, PerSample, Verifier
 
 TEXTS = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
 
@@ -29,7 +28,7 @@ def hash_value(*parts: str) -> float:
     return int(digest[:13], 16) / 16.0**13
 
 
-class OutputHash(Verifier):
+class OutputHash(PerSample[Sample]):
     """A number drawn from a hash of sample and output. No output is better than another, so nothing can be learnt from it."""
 
     name = "output_hash"
@@ -43,19 +42,16 @@ class OutputHash(Verifier):
         "reward it is noise, which slows learning by its share in the spread within groups",
     )
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
+    def truth(self, sample: Sample) -> Sample:
+        return sample
 
-    def _one(self, sample: Sample, output: Output) -> Score:
-        if sample.task is not Task.FORECAST:
-            value = hash_value(sample.id, output.text or "")
+    def compare(self, truth: Sample, output: Output) -> Score:
+        if truth.task is not Task.FORECAST:
+            value = hash_value(truth.id, output.text or "")
         elif output.forecast is None:
-            return Score.invalid("the output holds no image")
+            return self.worst(truth, "the output holds no image")
         else:
-            try:
-                value = hash_value(sample.id, self.context.bank.hash(output.forecast))
-            except ImageError as error:
-                return Score.invalid(str(error))
+            value = hash_value(truth.id, self.context.bank.hash(output.forecast))
         return Score(value, raw={"value": value})
 
     def metrics(self) -> Sequence[Metric]:
@@ -72,7 +68,7 @@ class LikenessConfig(NoConfig):
     scale: float = Field(0.003, gt=0.0, description="mean squared error, pixels in [0, 1], at which the value is 0.5")
 
 
-class LikenessToInput(Verifier):
+class LikenessToInput(PerSample[np.ndarray]):
     """How like the newest input image a forecast is, whatever the future holds: pays for standing still, or for change at any price."""
 
     name = "likeness_to_input"
@@ -89,28 +85,20 @@ class LikenessToInput(Verifier):
         cost="1 ms for 256 x 256 on a CPU",
     )
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
-
-    def _one(self, sample: Sample, output: Output) -> Score:
+    def truth(self, sample: Sample) -> np.ndarray | Score:
         if not sample.images:
             return Score.not_applicable("the sample has no input image")
-        bank = self.context.bank
-        try:
-            shown = bank.rgb(sample.images[-1])
-        except ImageError as error:
-            return Score.error(str(error))
+        return self.context.bank.rgb(sample.images[-1])
+
+    def compare(self, truth: np.ndarray, output: Output) -> Score:
         if output.forecast is None:
-            return Score.invalid("the output holds no image")
-        try:
-            forecast = bank.rgb(output.forecast)
-        except ImageError as error:
-            return Score.invalid(str(error))
-        if forecast.shape != shown.shape:
-            return Score.invalid(
-                f"the forecast's height and width are {forecast.shape[:2]}, the input's {shown.shape[:2]}"
+            return self.worst(truth, "the output holds no image")
+        forecast = self.context.bank.rgb(output.forecast)
+        if forecast.shape != truth.shape:
+            return self.worst(
+                truth, f"the forecast's height and width are {forecast.shape[:2]}, the input's {truth.shape[:2]}"
             )
-        mse = float(np.mean((forecast.astype(np.float64) - shown) ** 2)) / 255.0**2
+        mse = float(np.mean((forecast.astype(np.float64) - truth) ** 2)) / 255.0**2
         like = 1.0 / (1.0 + mse / self.config.scale)
         return Score(like if self.config.wanted == "copy" else 1.0 - like, raw={"mse": mse})
 

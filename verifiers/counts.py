@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
-from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answers
+from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answer
 from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, read_number
 
 CLASSES = ("roads", "buildings")
@@ -80,10 +80,6 @@ def _stats(correct: bool, valid: bool, errors: Mapping[str, float]) -> dict[str,
     return {"correct": np.asarray(float(correct)), "valid": np.asarray(float(valid)), "errors": table}
 
 
-def _invalid(reason: str) -> Score:
-    return Score.invalid(reason, raw={"correct": 0.0}, stats=_stats(False, False, {}))
-
-
 class ChangeCountsConfig(BaseModel):
     """Configuration of ``change_counts``."""
 
@@ -92,7 +88,7 @@ class ChangeCountsConfig(BaseModel):
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
 
 
-class ChangeCounts(Verifier):
+class ChangeCounts(PerSample[Mapping[str, float]]):
     """How far counted roads and buildings are off."""
 
     name: ClassVar[str] = "change_counts"
@@ -114,40 +110,32 @@ class ChangeCounts(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = ChangeCountsConfig
 
-    def score(self, batch: Batch) -> list[Score]:
-        pairs = zip(batch.samples, batch.outputs, strict=True)
-        return [self._one(sample, output.text or "") for sample, output in pairs]
+    def truth(self, sample: Sample) -> Mapping[str, float]:
+        answer = extract_answer(true_answer(sample), "whole").answer or ""
+        counts, reason = (read_counts if re.search(_THINGS, answer) else read_single)(answer)
+        if counts is None:
+            raise ValueError(f"the true answer holds no counts: {reason}")
+        return counts
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        score = self._one(sample, "")
-        return score if score.status is Status.ERROR else _invalid(reason)
-
-    def _one(self, sample: Sample, text: str) -> Score:
-        try:
-            answers = true_answers(sample)
-        except ValueError as error:
-            return Score.error(str(error))
-        if len(answers) != 1:
-            return Score.error(f"sample {sample.id!r} has {len(answers)} true answers; counts need one")
-        truth = extract_answer(answers[0], "whole").answer or ""
-        read = read_counts if re.search(_THINGS, truth) else read_single
-        true, reason = read(truth)
-        if true is None:
-            return Score.error(f"the true answer of sample {sample.id!r} holds no counts: {reason}")
+    def compare(self, truth: Mapping[str, float], output: Output) -> Score:
+        text = output.text or ""
         answer, reason = (None, TOO_LONG) if len(text) > LONGEST else extract_answer(text, self.config.extract)
         if answer is None:
-            return _invalid(reason)
-        found, reason = read(answer)
+            return self.worst(truth, reason)
+        found, reason = (read_single if "" in truth else read_counts)(answer)
         if found is None:
-            return _invalid(reason)
-        errors = {name: abs(found[name] - count) for name, count in true.items()}
+            return self.worst(truth, reason)
+        errors = {name: abs(found[name] - count) for name, count in truth.items()}
         right = not any(errors.values())
         raw = {"correct": float(right)} | {
             f"abs_error/{name}" if name else "abs_error": e for name, e in errors.items()
         }
         value = sum(1 / (1 + error) for error in errors.values()) / len(errors)
-        why = "" if right else f"counted {_said(found)}, not {_said(true)}"
+        why = "" if right else f"counted {_said(found)}, not {_said(truth)}"
         return Score(value, raw=raw, stats=_stats(right, True, errors), reason=why)
+
+    def worst(self, truth: Mapping[str, float], reason: str) -> Score:
+        return Score.invalid(reason, raw={"correct": 0.0}, stats=_stats(False, False, {}))
 
     def metrics(self) -> Sequence[Metric]:
         return (ACCURACY, VALID_RATE, SumMetric(ERROR_KEYS, _errors, bounds=(0.0, math.inf)))

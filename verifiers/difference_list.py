@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.verifiers.answers import Extract, normalise
 from rsw_rewards.verifiers.labels import answer_body, read_json, set_f1
 
@@ -203,7 +203,7 @@ class DifferenceListConfig(BaseModel):
     synonyms: dict[str, str] = Field(default_factory=dict, description="object -> the object that it stands for")
 
 
-class DifferenceList(Verifier):
+class DifferenceList(PerSample[tuple[Change, ...]]):
     """F1 between the changes listed and the true ones."""
 
     name: ClassVar[str] = "difference_list"
@@ -232,45 +232,33 @@ class DifferenceList(Verifier):
             singular(normalise(word)): singular(normalise(to)) for word, to in self.config.synonyms.items()
         }
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [
-            self._one(sample, output.text or "") for sample, output in zip(batch.samples, batch.outputs, strict=True)
-        ]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        return self._one(sample, "", reason)
-
-    def _one(self, sample: Sample, text: str, reason: str = "") -> Score:
+    def truth(self, sample: Sample) -> tuple[Change, ...] | Score:
         changes = sample.reference.get("changes")
         if changes is None:
             return Score.not_applicable("the sample has no list of true changes")
-        try:
-            if not isinstance(changes, (list, tuple)):
-                raise ValueError("they are not a list")
-            true = tuple(parse_change(change, self._synonyms) for change in changes)
-        except ValueError as error:
-            return Score.error(f"the true changes of sample {sample.id!r} cannot be used: {error}")
-        try:
-            if reason:
-                raise ValueError(reason)
-            listed = parse_changes(text, self.config.extract, self._synonyms)
-        except ValueError as error:
-            stats = _stats(0, max(len(true), 1), len(true))
-            return Score.invalid(str(error), raw={"f1": 0.0}, stats=stats)
-        return self._judged(true, listed)
+        if not isinstance(changes, (list, tuple)):
+            raise ValueError("the true changes are not a list")
+        return tuple(parse_change(change, self._synonyms) for change in changes)
 
-    def _judged(self, true: tuple[Change, ...], listed: tuple[Change, ...]) -> Score:
-        pairs = match_changes(true, listed, self.config.details)
+    def compare(self, truth: tuple[Change, ...], output: Output) -> Score:
+        try:
+            listed = parse_changes(output.text or "", self.config.extract, self._synonyms)
+        except ValueError as error:
+            return self.worst(truth, str(error))
+        pairs = match_changes(truth, listed, self.config.details)
         matched = len(pairs)
-        f1 = set_f1(matched, len(listed) - matched, len(true) - matched)
-        missed = sorted(set(range(len(true))) - {row for row, _ in pairs})
+        f1 = set_f1(matched, len(listed) - matched, len(truth) - matched)
+        missed = sorted(set(range(len(truth))) - {row for row, _ in pairs})
         wrong = sorted(set(range(len(listed))) - {column for _, column in pairs})
         reason = "; ".join(
             f"{what}: {', '.join(str(entries[i])[:80] for i in left[:4])}"
-            for what, entries, left in (("missed", true, missed), ("wrong", listed, wrong))
+            for what, entries, left in (("missed", truth, missed), ("wrong", listed, wrong))
             if left
         )
-        return Score(f1, raw={"f1": f1}, stats=_stats(matched, len(listed), len(true)), reason=reason)
+        return Score(f1, raw={"f1": f1}, stats=_stats(matched, len(listed), len(truth)), reason=reason)
+
+    def worst(self, truth: tuple[Change, ...], reason: str) -> Score:
+        return Score.invalid(reason, raw={"f1": 0.0}, stats=_stats(0, max(len(truth), 1), len(truth)))
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(METRIC_KEYS, difference_metrics, bounds=(0.0, 1.0)),)

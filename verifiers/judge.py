@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -14,9 +14,10 @@ from pydantic import Field, field_validator
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Context, Verifier
+from rsw_rewards.core.verifier import Card, Context, PerSample
 from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.verifiers import answers
+from rsw_rewards.verifiers.caption_base import true_captions
 from rsw_rewards.verifiers.confusion import cohen_kappa
 
 LONGEST_ANSWER = 8000
@@ -91,14 +92,17 @@ class JudgeConfig(EndpointConfig):
         return hashlib.sha256(self.template.encode()).hexdigest()[:12]
 
 
-def _references(sample: Sample) -> list[str]:
-    for key in ("answers", "captions"):
-        if sample.reference.get(key):
-            return [str(item) for item in sample.reference[key]]
-    return []
+class Question(NamedTuple):
+    """What an answer is judged by."""
+
+    prompt: str
+    references: tuple[str, ...]
+    strict: answers.Truth | None
+    """What ``exact_match`` holds an answer against, where the question has a vocabulary."""
 
 
 def _agreement(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """From a (2, 2) table: the strict verdict (rows) by the judge's (columns)."""
     table = sums.get("agreement", np.zeros((2, 2)))
     total = float(table.sum())
     return {
@@ -107,10 +111,11 @@ def _agreement(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     }
 
 
-class Judge(Verifier):
+class Judge(PerSample[Question]):
     """What a language model says of an open answer, given the reference."""
 
     name: ClassVar[str] = "judge"
+    at_once: ClassVar[int] = 4096  # texts are small, and all requests are sent together
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
@@ -138,44 +143,42 @@ class Judge(Verifier):
     def close(self) -> None:
         self._client.close()
 
-    def score(self, batch: Batch) -> list[Score]:
-        scores = [self._unasked(*pair) for pair in zip(batch.samples, batch.outputs, strict=True)]
+    def truth(self, sample: Sample) -> Question | Score:
+        vocabulary = answers.texts_of(sample.reference, "vocabulary")
+        if vocabulary and self.config.answers == "open":
+            return Score.not_applicable("the sample has a vocabulary, so its answer is closed")
+        read = answers.true_answers if sample.reference.get("answers") is not None else true_captions
+        references = read(sample)
+        return Question(sample.prompt, references, answers.answer_truth(references, vocabulary) if vocabulary else None)
+
+    def compare(self, truth: Question, output: Output) -> Score:
+        return self.compare_all([truth], [output])[0]
+
+    def compare_all(self, truths: Sequence[Question], outputs: Sequence[Output]) -> list[Score]:
+        texts = [(output.text or "").strip() for output in outputs]
+        scores = [self._unasked(*pair) for pair in zip(truths, texts, strict=True)]
         asked = [row for row, score in enumerate(scores) if score is None]
-        requests = [
-            self._request(batch.samples[row], batch.outputs[row], vote)
-            for row in asked
-            for vote in range(self.config.votes)
-        ]
-        replies = self._client.ask_all(requests)
+        votes = self.config.votes
+        replies = self._client.ask_all(
+            [self._request(truths[row], texts[row], vote) for row in asked for vote in range(votes)]
+        )
         for place, row in enumerate(asked):
-            votes = replies[place * self.config.votes : (place + 1) * self.config.votes]
-            scores[row] = self._judged(batch.samples[row], batch.outputs[row], votes)
+            scores[row] = self._judged(truths[row], texts[row], replies[place * votes : (place + 1) * votes])
         return [score for score in scores if score is not None]
 
-    def _unasked(self, sample: Sample, output: Output) -> Score | None:
+    def _unasked(self, truth: Question, text: str) -> Score | None:
         """A score that needs no judge."""
-        text = (output.text or "").strip()
-        if self._closed(sample):
-            return Score.not_applicable("the sample has a vocabulary, so its answer is closed")
-        if not _references(sample):
-            return Score.error(f"sample {sample.id!r} has no reference to judge by")
         if not text:
-            return self.invalid(sample, "the answer is empty")
+            return self.worst(truth, "the answer is empty")
         if len(text) > LONGEST_ANSWER:
-            return self.invalid(sample, f"the answer has {len(text)} characters, over {LONGEST_ANSWER}")
+            return self.worst(truth, f"the answer has {len(text)} characters, over {LONGEST_ANSWER}")
         return None
 
-    def _closed(self, sample: Sample) -> bool:
-        return self.config.answers == "open" and answers.is_closed(sample)
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        return Score.not_applicable("closed answer") if self._closed(sample) else super().invalid(sample, reason)
-
-    def _request(self, sample: Sample, output: Output, vote: int) -> dict[str, Any]:
+    def _request(self, truth: Question, text: str, vote: int) -> dict[str, Any]:
         parts = {
-            "{question}": json.dumps(sample.prompt, ensure_ascii=False),
-            "{reference}": json.dumps(" / ".join(_references(sample)), ensure_ascii=False),
-            "{answer}": json.dumps((output.text or "").strip(), ensure_ascii=False),
+            "{question}": json.dumps(truth.prompt, ensure_ascii=False),
+            "{reference}": json.dumps(" / ".join(truth.references), ensure_ascii=False),
+            "{answer}": json.dumps(text, ensure_ascii=False),
         }
         # In one pass, so that a place named inside an answer is not filled in.
         content = re.sub("|".join(map(re.escape, parts)), lambda place: parts[place[0]], self.config.template)
@@ -185,7 +188,7 @@ class Judge(Verifier):
             "seed": vote,
         }
 
-    def _judged(self, sample: Sample, output: Output, replies: Sequence[Answer | EndpointError]) -> Score:
+    def _judged(self, truth: Question, text: str, replies: Sequence[Answer | EndpointError]) -> Score:
         said = [reply.text for reply in replies if isinstance(reply, Answer)]
         content = {"model": self.config.model, "prompt": self.config.prompt_hash, "judge": "\n---\n".join(said)}
         votes = []
@@ -208,18 +211,10 @@ class Judge(Verifier):
             "cost": tokens * self.config.price_per_million / 1e6,
         }
         reason = " ".join(said[0].split())[:300]
-        return Score(value, raw=raw, stats=self._beside_strict(sample, output, value), reason=reason, content=content)
-
-    @staticmethod
-    def _beside_strict(sample: Sample, output: Output, value: float) -> dict[str, np.ndarray]:
-        """The judge's verdict against that of ``exact_match``, (2, 2) by strict (rows) and judge, where the answer is closed."""
-        vocabulary = tuple(sample.reference.get("vocabulary") or ())
-        table = np.zeros((2, 2))
-        if vocabulary:
-            strict = answers.judge(output.text or "", answers.true_answers(sample), vocabulary)
-            if strict.value is not None:
-                table[int(strict.value), int(value >= 0.5)] = 1.0
-        return {"agreement": table}
+        agreement = np.zeros((2, 2))
+        if truth.strict is not None:
+            agreement[int(answers.judge(text, truth.strict).value == 1), int(value >= 0.5)] = 1.0
+        return Score(value, raw=raw, stats={"agreement": agreement}, reason=reason, content=content)
 
     def metrics(self) -> Sequence[Metric]:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsw_rewards.core.metric import FeatureLookup, Metric, SumMetric, Terms, compute_additive
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Verifier
-from rsw_rewards.verifiers.answers import Extract, normalise
+from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.verifiers.answers import Extract, normalise, texts_of
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
 
 if TYPE_CHECKING:
@@ -128,6 +128,14 @@ def _micro(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return {"micro_f1": set_f1(hits, wrong, missed) if sums["n"] else None}
 
 
+class LabelTruth(NamedTuple):
+    """The normalised labels of a sample."""
+
+    labels: frozenset[str]
+    vocabulary: frozenset[str]
+    """All labels there are; empty where that is not known."""
+
+
 class LabelSetConfig(BaseModel):
     """Configuration of ``label_set``."""
 
@@ -139,7 +147,7 @@ class LabelSetConfig(BaseModel):
     threshold: float = Field(0.5, gt=0, le=1, description="score from which a label counts as named")
 
 
-class LabelSet(Verifier):
+class LabelSet(PerSample[LabelTruth]):
     """F1 between the labels named and the true ones."""
 
     name: ClassVar[str] = "label_set"
@@ -170,38 +178,33 @@ class LabelSet(Verifier):
         super().__init__(config)
         self._synonyms = {normalise(word): normalise(to) for word, to in self.config.synonyms.items()}
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
+    def truth(self, sample: Sample) -> LabelTruth | Score:
+        reference, fixed = sample.reference, self.config.vocabulary
+        if reference.get("labels") is None:
+            if reference.get("label") is not None:
+                return Score.not_applicable("the sample has one label; scene_label reads it")
+            raise ValueError("there is no list of true labels")
+        true = normalised(texts_of(reference, "labels"), self._synonyms)
+        vocabulary = normalised(texts_of(reference, "vocabulary") if fixed is None else fixed, self._synonyms)
+        if vocabulary and not true <= vocabulary:
+            raise ValueError(f"the label {min(true - vocabulary)!r} is not in the vocabulary")
+        return LabelTruth(true, vocabulary)
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        return self._one(sample, Output(sample.id), reason)
-
-    def _one(self, sample: Sample, output: Output, reason: str = "") -> Score:
-        if sample.reference.get("labels") is None and sample.reference.get("label") is not None:
-            return Score.not_applicable("the sample has one label; scene_label reads it")
+    def compare(self, truth: LabelTruth, output: Output) -> Score:
         try:
-            fixed = self.config.vocabulary
-            true = normalised(sample.reference.get("labels"), self._synonyms)
-            vocabulary = normalised(
-                fixed if fixed is not None else (sample.reference.get("vocabulary") or ()), self._synonyms
-            )
-            if vocabulary and not true <= vocabulary:
-                raise ValueError(f"its label {min(true - vocabulary)!r} is not in the vocabulary")
+            answer = parse_labels(output.text or "", self.config.extract, self._synonyms, self.config.threshold)
         except ValueError as error:
-            return Score.error(f"the truth of sample {sample.id!r} cannot be used: {error}")
-        if not reason:
-            try:
-                answer = parse_labels(output.text or "", self.config.extract, self._synonyms, self.config.threshold)
-                return _judged(answer, true, vocabulary)
-            except ValueError as error:
-                reason = str(error)
+            return self.worst(truth, str(error))
+        return _judged(answer, truth)
+
+    def worst(self, truth: LabelTruth, reason: str) -> Score:
         # The complement of the truth, or leaving hard samples out would raise the summed numbers.
-        named = vocabulary - true
+        named = truth.vocabulary - truth.labels
         return Score.invalid(
             reason,
             raw={"f1": 0.0},
-            stats=_stats(0, max(len(named), 1), len(true)),
-            content=_content(true, named, {"scores": None}),
+            stats=_stats(0, max(len(named), 1), len(truth.labels)),
+            content=_content(truth.labels, named, {"scores": None}),
         )
 
     def metrics(self) -> Sequence[Metric]:
@@ -216,8 +219,8 @@ def _content(true: frozenset[str], named: frozenset[str], scores: Mapping[str, A
     return {"labels": json.dumps({"true": sorted(true), "named": sorted(named), **scores})}
 
 
-def _judged(answer: Labels, true: frozenset[str], vocabulary: frozenset[str]) -> Score:
-    named = answer.named
+def _judged(answer: Labels, truth: LabelTruth) -> Score:
+    named, (true, vocabulary) = answer.named, truth
     hits, wrong, missed = len(named & true), len(named - true), len(true - named)
     unknown = sorted((named | frozenset(answer.scores or ())) - vocabulary) if vocabulary else []
     f1 = set_f1(hits, wrong, missed)

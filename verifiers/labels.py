@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -13,10 +13,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, Terms
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, truths_of
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
-from rsw_rewards.verifiers.answers import NORMALISERS, Extract, Rules, judge, normalise
+from rsw_rewards.verifiers.answers import (
+    NORMALISERS,
+    AnswerVerifier,
+    Extract,
+    Rules,
+    Truth,
+    answer_truth,
+    normalise,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,13 +132,12 @@ def set_f1(hits: float, wrong: float, missed: float) -> float:
     return 2 * hits / (2 * hits + wrong + missed) if hits or wrong or missed else 1.0
 
 
-def normalised(labels: Any, synonyms: Mapping[str, str]) -> frozenset[str]:
-    """Labels of the data as they are compared. Raises ``ValueError`` for what is no list of texts that are not empty."""
-    if not isinstance(labels, (list, tuple)) or not all(
-        isinstance(label, str) and normalise(label) for label in labels
-    ):
-        raise ValueError("its labels are not a list of texts")
-    return frozenset(synonyms.get(name, name) for name in map(normalise, labels))
+def normalised(labels: Iterable[str], synonyms: Mapping[str, str]) -> frozenset[str]:
+    """Labels of the data as they are compared. Raises ``ValueError`` for one that is empty."""
+    names = frozenset(synonyms.get(name, name) for name in map(normalise, labels))
+    if "" in names:
+        raise ValueError("a label is empty")
+    return names
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class SceneLabelConfig(BaseModel):
     synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the class that it stands for")
 
 
-class SceneLabel(Verifier):
+class SceneLabel(AnswerVerifier):
     """1 for the right class of a scene and nothing else beside it, otherwise 0."""
 
     name: ClassVar[str] = "scene_label"
@@ -184,30 +192,18 @@ class SceneLabel(Verifier):
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         """Learn which classes there are, so that each is reported; past 200 of them none is."""
-        truths = (self._one(sample, None).content.get("truth") for sample in samples)
-        classes = sorted({truth for truth in truths if truth})
+        truths = truths_of(self, samples)
+        classes = sorted({min(truth.wanted) for truth in truths if isinstance(truth, Truth)})
         self._classes = tuple(classes) if len(classes) <= MOST_CLASSES else ()
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [
-            self._one(sample, output.text or "") for sample, output in zip(batch.samples, batch.outputs, strict=True)
-        ]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        score = self._one(sample, None)
-        return replace(score, reason=reason) if score.status is Status.INVALID_OUTPUT else score
-
-    def _one(self, sample: Sample, text: str | None) -> Score:
+    def truth(self, sample: Sample) -> Truth | Score:
         label = sample.reference.get("label")
         if label is None and sample.reference.get("labels") is not None:
             return Score.not_applicable("the sample has a set of labels; label_set reads it")
         if not isinstance(label, str):
-            return Score.error(f"sample {sample.id!r} has no true label")
+            raise ValueError("there is no true label")
         fixed = self.config.vocabulary
-        vocabulary = fixed if fixed is not None else (sample.reference.get("vocabulary") or ())
-        if not isinstance(vocabulary, (list, tuple)) or not all(isinstance(entry, str) for entry in vocabulary):
-            return Score.error(f"the vocabulary of sample {sample.id!r} is not a list of texts")
-        return judge(text, (label,), tuple(vocabulary), self._rules)
+        return answer_truth((label,), texts_of(sample.reference, "vocabulary") if fixed is None else fixed, self._rules)
 
     def metrics(self) -> Sequence[Metric]:
         return (ClassAccuracy(("oa", "aa", *(f"oa/{name}" for name in self._classes))),)

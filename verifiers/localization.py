@@ -12,22 +12,25 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
-from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answers
+from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answer
 from rsw_rewards.verifiers.counts import CLASSES
 
 CELLS = tuple(f"{row}-{column}" for row, column in product(("top", "center", "bottom"), ("left", "center", "right")))
 """The nine cells, row by row."""
+
+Cells = Mapping[str, frozenset[str]]
+"""Class -> the cells in which it changed."""
 
 _LIST = {name: re.compile(rf"(?<!\w)['\"]?{name[:-1]}s?['\"]? ?:? ?\[([^\[\]]*)\]") for name in CLASSES}
 _LONGEST = 4000  # characters; nine quoted labels twice take 300
 
 
 @lru_cache(maxsize=4096)
-def read_cells(text: str) -> tuple[Mapping[str, frozenset[str]] | None, str]:
+def read_cells(text: str) -> tuple[Cells | None, str]:
     """The cells that an answer lists for every class.
 
     Read is ``roads ['top-left', 'top-center'] buildings []``: one list in brackets behind every class, labels between commas with
@@ -93,7 +96,7 @@ def _numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return numbers
 
 
-def _flags(cells: Mapping[str, frozenset[str]]) -> np.ndarray:
+def _flags(cells: Cells) -> np.ndarray:
     """(classes, cells) bool."""
     return np.array([[cell in cells[name] for cell in CELLS] for name in CLASSES])
 
@@ -114,7 +117,7 @@ class GridLocalizationConfig(BaseModel):
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
 
 
-class GridLocalization(Verifier):
+class GridLocalization(PerSample[Cells]):
     """Which cells of a 3 x 3 grid changed, for roads and for buildings."""
 
     name: ClassVar[str] = "grid_localization"
@@ -137,38 +140,30 @@ class GridLocalization(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = GridLocalizationConfig
 
-    def score(self, batch: Batch) -> list[Score]:
-        pairs = zip(batch.samples, batch.outputs, strict=True)
-        return [self._one(sample, output.text or "", "") for sample, output in pairs]
+    def truth(self, sample: Sample) -> Cells:
+        cells, reason = read_cells(extract_answer(true_answer(sample), "whole").answer or "")
+        if cells is None:
+            raise ValueError(f"the true answer lists no cells: {reason}")
+        return cells
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        return self._one(sample, "", reason)
-
-    def _one(self, sample: Sample, text: str, known: str) -> Score:
-        try:
-            answers = true_answers(sample)
-        except ValueError as error:
-            return Score.error(str(error))
-        if len(answers) != 1:
-            return Score.error(f"sample {sample.id!r} has {len(answers)} true answers; cells need one")
-        true, reason = read_cells(extract_answer(answers[0], "whole").answer or "")
-        if true is None:
-            return Score.error(f"the true answer of sample {sample.id!r} cannot be read: {reason}")
-        truth = _flags(true)
-        answer, reason = extract_answer(text, self.config.extract)
+    def compare(self, truth: Cells, output: Output) -> Score:
+        answer, reason = extract_answer(output.text or "", self.config.extract)
         found, reason = read_cells(answer) if answer is not None else (None, reason)
         if found is None:
-            raw, stats = _outcome(truth, ~truth, valid=False)
-            return Score.invalid(known or reason, raw=raw, stats=stats)
-        raw, stats = _outcome(truth, _flags(found), valid=True)
-        right = found == true
-        return Score(sum(raw.values()) / len(raw), Status.OK, raw, stats, "" if right else _difference(true, found))
+            return self.worst(truth, reason)
+        raw, stats = _outcome(_flags(truth), _flags(found), valid=True)
+        return Score(sum(raw.values()) / len(raw), raw=raw, stats=stats, reason=_difference(truth, found))
+
+    def worst(self, truth: Cells, reason: str) -> Score:
+        flags = _flags(truth)
+        raw, stats = _outcome(flags, ~flags, valid=False)
+        return Score.invalid(reason, raw=raw, stats=stats)
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(GRID_KEYS, _numbers, bounds=(0.0, 1.0)), VALID_RATE)
 
 
-def _difference(true: Mapping[str, frozenset[str]], found: Mapping[str, frozenset[str]]) -> str:
+def _difference(true: Cells, found: Cells) -> str:
     parts = []
     for name in CLASSES:
         parts += [f"{name} miss {', '.join(sorted(true[name] - found[name]))}"] if true[name] - found[name] else []

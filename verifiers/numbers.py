@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
-from rsw_rewards.verifiers.answers import Extract, Rules, extract_answer, judge, normalise, true_answers
+from rsw_rewards.verifiers.answers import (
+    Extract,
+    Rules,
+    Truth,
+    answer_truth,
+    extract_answer,
+    judge,
+    normalise,
+    texts_of,
+    true_answers,
+)
 from rsw_rewards.verifiers.quantities import (
     LARGEST,
     LONGEST,
@@ -165,9 +176,32 @@ def _invalid(reason: str) -> Score:
     return Score.invalid(reason, raw={"correct": 0.0, "mra": 0.0}, stats=_stats())
 
 
+class Numbers(NamedTuple):
+    """The true numbers of a question."""
+
+    values: tuple[float, ...]
+    unit: str
+    """The question's unit, which the values are in."""
+
+
+class Ranges(NamedTuple):
+    """The ranges that the true numbers of a question fall into."""
+
+    names: tuple[str, ...]
+    unit: str
+    kind: Literal["rsvqa", "cdvqa"]
+    range_numbers: bool
+
+    def read(self, text: str) -> tuple[str | None, str]:
+        """The range that a text names or whose number it states, or None and the reason."""
+        if self.kind == "cdvqa":
+            return cdvqa_range(text, self.unit or "%")
+        return rsvqa_class(text, self.unit, self.range_numbers)
+
+
 @lru_cache(maxsize=4096)
-def _targets(answers: tuple[str, ...], unit: str | None) -> tuple[tuple[float, ...], str]:
-    """The true numbers in the question's unit, and that unit. Raises ``ValueError`` for a truth that is no number."""
+def _true_numbers(answers: tuple[str, ...], unit: str | None) -> Numbers:
+    """Raises ``ValueError`` for a truth that is no number."""
     units = {quantity.unit for answer in answers for quantity in parse_quantities(answer) or ()} - {""}
     if unit is None:
         if len(units) > 1:
@@ -179,23 +213,50 @@ def _targets(answers: tuple[str, ...], unit: str | None) -> tuple[tuple[float, .
         if value is None:
             raise ValueError(f"the true answer {answer!r} cannot be read as a number: {reason}")
         values.append(value)
-    return tuple(values), unit
+    return Numbers(tuple(values), unit)
 
 
-def _number_score(text: str, sample: Sample, unit: str | None, config: NumericMatchConfig) -> Score:
-    targets, unit = _targets(true_answers(sample), unit)
+_RSVQA_WORDS = (("yes", "no"), ("rural", "urban"))
+"""What a question of RSVQA that asks for no number may be answered with."""
+
+
+@lru_cache(maxsize=4096)
+def _true_ranges(
+    answers: tuple[str, ...],
+    vocabulary: tuple[str, ...],
+    unit: str | None,
+    kind: Literal["rsvqa", "cdvqa"],
+    range_numbers: bool,
+) -> Ranges | Truth:
+    """Words instead of ranges for a question of RSVQA that asks for no number. Raises ``ValueError`` for a truth that is neither."""
+    if kind == "rsvqa" and not any(NUMERAL.search(clean(answer)) for answer in answers):
+        pair = next((pair for pair in _RSVQA_WORDS if {normalise(answer) for answer in answers} <= set(pair)), ())
+        return answer_truth(answers, vocabulary or pair, Rules("whole"))
+    if unit is None:
+        unit = "m2" if kind == "rsvqa" and any("m2" in clean(answer) for answer in answers) else ""
+    found = Ranges((), unit, kind, range_numbers)
+    names = []
+    for answer in answers:
+        name, reason = found.read(answer)
+        if name is None:
+            raise ValueError(f"the true answer {answer!r} falls into no range: {reason}")
+        names.append(name)
+    return found._replace(names=tuple(names))
+
+
+def _number_score(text: str, truth: Numbers, config: NumericMatchConfig) -> Score:
     predicted: float | None
     if config.reading == "first_token":
         predicted, reason = first_token_number(text), "what precedes the first blank is no number"
         if predicted is not None and abs(predicted) > LARGEST:
             predicted, reason = None, f"the number is beyond {LARGEST:g}"
     else:
-        predicted, reason = read_number(text, unit)
+        predicted, reason = read_number(text, truth.unit)
     if predicted is None:
         return _invalid(reason)
-    nearest, number = targets[0], predicted
-    if len(targets) > 1:
-        nearest = min(targets, key=lambda target: abs(number - target))
+    nearest, number = truth.values[0], predicted
+    if len(truth.values) > 1:
+        nearest = min(truth.values, key=lambda target: abs(number - target))
     error = abs(number - nearest)
     correct = float(within(number, nearest, config.abs_tol, config.rel_tol))
     mra = relative_accuracy(number, nearest)
@@ -204,64 +265,28 @@ def _number_score(text: str, sample: Sample, unit: str | None, config: NumericMa
     return Score(reward_of(number, nearest, config), raw=raw, stats=_stats(correct, 1.0, error, mra), reason=why)
 
 
-def _range_score(text: str, sample: Sample, unit: str | None, config: NumericMatchConfig) -> Score:
-    answers, vocabulary = true_answers(sample), tuple(sample.reference.get("vocabulary") or ())
-    if len(text) > _LONGEST_CACHED:
-        return _judge_range.__wrapped__(text, answers, vocabulary, unit, config.ranges, config.range_numbers)
-    return _judge_range(text, answers, vocabulary, unit, config.ranges, config.range_numbers)
-
-
 @lru_cache(maxsize=16384)
-def _judge_range(
-    text: str,
-    answers: tuple[str, ...],
-    vocabulary: tuple[str, ...],
-    unit: str | None,
-    ranges: Literal["rsvqa", "cdvqa"] | None,
-    range_numbers: bool,
-) -> Score:
-    if ranges == "rsvqa" and not any(NUMERAL.search(clean(answer)) for answer in answers):
-        return _word_score(text, answers, vocabulary)
-
-    def range_of(answer: str, unit: str) -> tuple[str | None, str]:
-        if ranges == "cdvqa":
-            return cdvqa_range(answer, unit or "%")
-        return rsvqa_class(answer, unit, range_numbers)
-
-    if unit is None:
-        unit = "m2" if ranges == "rsvqa" and any("m2" in clean(answer) for answer in answers) else ""
-    wanted = [range_of(answer, unit) for answer in answers]
-    for answer, (true, reason) in zip(answers, wanted, strict=True):
-        if true is None:
-            raise ValueError(f"the true answer {answer!r} falls into no range: {reason}")
-    found, reason = range_of(text, unit)
-    if found is None:
+def _range_score(text: str, truth: Ranges | Truth) -> Score:
+    if isinstance(truth, Truth):
+        found = judge(text, truth)
+        return replace(found, stats=_stats(found.raw["correct"], float(found.status is Status.OK)))
+    name, reason = truth.read(text)
+    if name is None:
         return _invalid(reason)
-    correct = float(found in {true for true, _ in wanted})
-    why = "" if correct else f"answered {found!r}, not {wanted[0][0]!r}"
+    correct = float(name in truth.names)
+    why = "" if correct else f"answered {name!r}, not {truth.names[0]!r}"
     return Score(correct, raw={"correct": correct}, stats=_stats(correct, 1.0), reason=why)
-
-
-_RSVQA_WORDS = (("yes", "no"), ("rural", "urban"))
-
-
-def _word_score(text: str, answers: tuple[str, ...], vocabulary: tuple[str, ...]) -> Score:
-    """The score of a question of RSVQA that asks for no number: yes or no, rural or urban."""
-    pair = next((pair for pair in _RSVQA_WORDS if {normalise(answer) for answer in answers} <= set(pair)), ())
-    found = judge(text, answers, vocabulary or pair, Rules("whole"))
-    if found.status is Status.ERROR:
-        return found
-    stats = _stats(found.raw["correct"], float(found.status is Status.OK))
-    return Score(found.value, found.status, found.raw, stats, found.reason)
 
 
 def _unit_of(sample: Sample, config: NumericMatchConfig) -> str | None:
     named = config.unit if config.unit is not None else sample.reference.get("unit")
     if named is None:
         return None
-    unit = parse_unit(str(named))
+    unit = parse_unit(named) if isinstance(named, str) else None
     if unit is None:
-        raise ValueError(f"the unit {named!r} of sample {sample.id!r} is not known")
+        raise ValueError(
+            f"the unit {named!r:.80} is not known; use m, km, m2, ha, km2, %, ratio or the name of what is counted"
+        )
     return unit
 
 
@@ -277,7 +302,7 @@ ERRORS = SumMetric(("mae", "rmse"), _errors, bounds=(0.0, math.inf))
 MRA = SumMetric(("mra",), lambda sums: {"mra": share(sums, "mra")}, bounds=(0.0, 1.0))
 
 
-class NumericMatch(Verifier):
+class NumericMatch(PerSample[Numbers | Ranges | Truth]):
     """Whether the number in an answer is right, and how far off it is."""
 
     name: ClassVar[str] = "numeric_match"
@@ -306,28 +331,30 @@ class NumericMatch(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = NumericMatchConfig
 
-    def score(self, batch: Batch) -> list[Score]:
-        pairs = zip(batch.samples, batch.outputs, strict=True)
-        return [self._one(sample, output.text or "") for sample, output in pairs]
-
-    def _one(self, sample: Sample, text: str) -> Score:
+    def truth(self, sample: Sample) -> Numbers | Ranges | Truth:
         config: NumericMatchConfig = self.config
-        try:
-            unit = _unit_of(sample, config)
-            if config.reading == "strict":
-                answer, reason = (None, TOO_LONG) if len(text) > LONGEST else extract_answer(text, config.extract)
-            else:  # normalising would mend what VSI-Bench counts as wrong, such as a leading blank
-                answer, reason = (None, TOO_LONG) if len(text) > LONGEST else (text, "")
-            score = _range_score if config.ranges else _number_score
-            # The truth is read even when the answer is not, so that a broken sample is always our error.
-            found = score(answer or "", sample, unit, config)
-            return found if answer is not None else _invalid(reason)
-        except ValueError as error:
-            return Score.error(str(error))
+        answers, unit = true_answers(sample), _unit_of(sample, config)
+        if config.ranges is None:
+            return _true_numbers(answers, unit)
+        vocabulary = texts_of(sample.reference, "vocabulary")
+        return _true_ranges(answers, vocabulary, unit, config.ranges, config.range_numbers)
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        score = self._one(sample, "")
-        return score if score.status is Status.ERROR else _invalid(reason)
+    def compare(self, truth: Numbers | Ranges | Truth, output: Output) -> Score:
+        config: NumericMatchConfig = self.config
+        text = output.text or ""
+        if len(text) > LONGEST:
+            return _invalid(TOO_LONG)
+        if config.reading == "strict":  # normalising would mend what VSI-Bench counts as wrong, such as a leading blank
+            answer, reason = extract_answer(text, config.extract)
+            if answer is None:
+                return _invalid(reason)
+            text = answer
+        if isinstance(truth, Numbers):
+            return _number_score(text, truth, config)
+        return (_range_score if len(text) <= _LONGEST_CACHED else _range_score.__wrapped__)(text, truth)
+
+    def worst(self, truth: Numbers | Ranges | Truth, reason: str) -> Score:
+        return _invalid(reason)
 
     def metrics(self) -> Sequence[Metric]:
         config: NumericMatchConfig = self.config

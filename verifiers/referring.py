@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
-from rsw_rewards.errors import ImageError
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.io.images import read_mask
+from rsw_rewards.verifiers.maps import size_of
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which an expression counts as understood, of ``p@0.5`` to ``p@0.9``."""
@@ -100,11 +99,7 @@ class ReferringMaskConfig(BaseModel):
     )
 
 
-def _size(mask: np.ndarray) -> str:
-    return f"{mask.shape[1]} x {mask.shape[0]}"
-
-
-class ReferringMask(Verifier):
+class ReferringMask(PerSample[np.ndarray]):
     """IoU of a mask with what an expression refers to."""
 
     name: ClassVar[str] = "referring_mask"
@@ -129,39 +124,27 @@ class ReferringMask(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = ReferringMaskConfig
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        score = self._one(sample, Output(sample.id))
-        return replace(score, reason=reason) if score.status is Status.INVALID_OUTPUT else score
-
-    def _one(self, sample: Sample, output: Output) -> Score:
+    def truth(self, sample: Sample) -> np.ndarray | Score:
         mask = sample.reference.get("mask")
         if mask is None and sample.reference.get("boxes") is not None:
             return Score.not_applicable("the sample has true boxes and no true mask")
         if not isinstance(mask, ImageRef):
-            return Score.error(f"sample {sample.id!r} has no true mask")
-        try:
-            truth = read_mask(mask)
-        except ImageError as error:
-            return Score.error(f"the truth of sample {sample.id!r} cannot be read: {error}")
-        if not truth.size:
-            return Score.not_applicable("the sample has no pixel")
+            raise ValueError("there is no true mask")
+        truth = read_mask(mask)
+        return truth if truth.size else Score.not_applicable("the sample has no pixel")
+
+    def compare(self, truth: np.ndarray, output: Output) -> Score:
         if output.mask is None:
-            return self._all_wrong(truth, "no mask in the output")
-        try:
-            predicted = read_mask(output.mask)
-        except ImageError as error:
-            return self._all_wrong(truth, str(error))
+            return self.worst(truth, "no mask in the output")
+        predicted = read_mask(output.mask)
         if predicted.shape != truth.shape:
-            return self._all_wrong(truth, f"the mask has {_size(predicted)} pixels, the true one {_size(truth)}")
+            return self.worst(truth, f"the mask has {size_of(predicted)} pixels, the true one {size_of(truth)}")
         stats = _stats(truth, predicted, self.config.no_target)
         iou = float(stats["iou"])
         return Score(iou, raw={"iou": iou}, stats=stats)
 
-    def _all_wrong(self, truth: np.ndarray, reason: str) -> Score:
-        """Wrong in every pixel, and in whether there is a target at all."""
+    def worst(self, truth: np.ndarray, reason: str) -> Score:
+        # Wrong in every pixel, and in whether there is a target at all.
         stats = {
             **_stats(truth, ~truth, self.config.no_target),
             "target_found": np.zeros(()),

@@ -12,11 +12,12 @@ from pydantic import Field
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
+from rsw_rewards.core.verifier import Card, Context, NoConfig, PerSample
 from rsw_rewards.encoders import encoder_label
 from rsw_rewards.encoders.sentences import MINILM
 from rsw_rewards.verifiers.alignment import cosines
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answers
+from rsw_rewards.verifiers.caption_base import true_captions
 
 _DENIALS = re.compile(
     r"\b(?:no|not|none|nothing|nobody|never|neither|nor|without|cannot|unchanged|unaltered|same|identical)\b|n['\u2019]t\b",
@@ -44,10 +45,11 @@ class SentenceSimilarityConfig(NoConfig):
     extract: Extract = Field("auto", description="where the text stands: auto, tag or whole")
 
 
-class SentenceSimilarity(Verifier):
+class SentenceSimilarity(PerSample[tuple[str, ...]]):
     """Cosine of sentence embeddings of a text and its references."""
 
     name: ClassVar[str] = "sentence_similarity"
+    at_once: ClassVar[int] = 4096  # texts are small, and those of one length share a pass of the encoder
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION, Task.CHANGE_QA})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "encoder"})
     Config: ClassVar[type[NoConfig]] = SentenceSimilarityConfig
@@ -76,40 +78,38 @@ class SentenceSimilarity(Verifier):
     def encoders(self) -> Sequence[str]:
         return (self.config.encoder,)
 
-    def score(self, batch: Batch) -> list[Score]:
-        found = [self._texts(*pair) for pair in zip(batch.samples, batch.outputs, strict=True)]
-        pairs = [pair for pair in found if not isinstance(pair, Score)]
-        # Texts of one length share a pass; see SentenceEncoder.
-        every = sorted(
-            {text for said, references in pairs for text in (said, *references)}, key=lambda text: (len(text), text)
-        )
-        features: Mapping[str, np.ndarray] = {}
-        cut: Mapping[str, bool] = {}
-        if every:
-            features = dict(zip(every, self.context.bank.text_features(self.config.encoder, every), strict=True))
-            truncates = getattr(self.context.bank.encoder(self.config.encoder), "truncates", None)
-            said = list(dict.fromkeys(said for said, _ in pairs))
-            cut = dict(zip(said, truncates(said), strict=True)) if truncates is not None else {}
-        return [pair if isinstance(pair, Score) else self._judged(*pair, features, cut) for pair in found]
-
-    def _texts(self, sample: Sample, output: Output) -> tuple[str, tuple[str, ...]] | Score:
-        """What was said and what is right, or the score of a sample or an output that needs no looking at."""
+    def truth(self, sample: Sample) -> tuple[str, ...] | Score:
         if sample.task is Task.CHANGE_CAPTION:
-            references = [str(caption) for caption in sample.reference.get("captions") or ()]
+            references = true_captions(sample)
         else:
             if sample.reference.get("vocabulary") is not None:
                 return Score.not_applicable("the question has a vocabulary; exact_match reads it")
-            try:
-                references = list(true_answers(sample))
-            except ValueError as error:
-                return Score.error(str(error))
-            if sample.reference.get("unit") is not None or any(_is_number(text) for text in references):
+            references = true_answers(sample)
+            if sample.reference.get("unit") is not None or any(map(_is_number, references)):
                 return Score.not_applicable("the answer is a number; numeric_match reads it")
-        right = tuple(plain for text in references if (plain := " ".join(text.split())))
-        if not right:
-            return Score.error(f"sample {sample.id!r} has no reference text")
-        reading = extract_answer(output.text or "", self.config.extract, lambda text: " ".join(text.split()))
-        return Score.invalid(reading.reason) if reading.answer is None else (reading.answer, right)
+        return tuple(plain for text in references if (plain := _plain(text)))
+
+    def compare(self, truth: tuple[str, ...], output: Output) -> Score:
+        return self.compare_all([truth], [output])[0]
+
+    def compare_all(self, truths: Sequence[tuple[str, ...]], outputs: Sequence[Output]) -> list[Score]:
+        readings = [extract_answer(output.text or "", self.config.extract, _plain) for output in outputs]
+        said = dict.fromkeys(reading.answer for reading in readings if reading.answer is not None)
+        if not said:
+            return [self.worst(truth, reading.reason) for truth, reading in zip(truths, readings, strict=True)]
+        pairs = zip(truths, readings, strict=True)
+        right = {text for references, reading in pairs if reading.answer is not None for text in references}
+        # Texts of one length share a pass; see SentenceEncoder.
+        every = sorted({*said, *right}, key=lambda text: (len(text), text))
+        features = dict(zip(every, self.context.bank.text_features(self.config.encoder, every), strict=True))
+        truncates = getattr(self.context.bank.encoder(self.config.encoder), "truncates", None)
+        cut = dict(zip(said, truncates(list(said)), strict=True)) if truncates is not None else {}
+        return [
+            self.worst(truth, reading.reason)
+            if reading.answer is None
+            else self._judged(reading.answer, truth, features, cut)
+            for truth, reading in zip(truths, readings, strict=True)
+        ]
 
     def _judged(
         self, said: str, references: tuple[str, ...], features: Mapping[str, np.ndarray], cut: Mapping[str, bool]
@@ -136,6 +136,10 @@ class SentenceSimilarity(Verifier):
             MeanValue(f"{key}_denial_differs", "denial_differs", invalid=np.nan, bounds=(0.0, 1.0)),
             MeanValue(f"{key}_truncated_rate", "truncated", invalid=np.nan, bounds=(0.0, 1.0)),
         )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _is_number(text: str) -> bool:

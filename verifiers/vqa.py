@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.verifiers.answer_metrics import share
 from rsw_rewards.verifiers.answers import true_answers
 
@@ -97,7 +97,7 @@ def vqa_accuracy(text: str, answers: Sequence[str]) -> float:
     return sum(min(1.0, (equal - (other == answer)) / 3) for other in compared) / len(compared)
 
 
-class VqaAccuracy(Verifier):
+class VqaAccuracy(PerSample[tuple[str, ...]]):
     """How many of ten annotators an answer agrees with, as VQA counts it."""
 
     name: ClassVar[str] = "vqa_accuracy"
@@ -115,29 +115,26 @@ class VqaAccuracy(Verifier):
         ),
     )
 
-    def score(self, batch: Batch) -> list[Score]:
-        pairs = zip(batch.samples, batch.outputs, strict=True)
-        return [self._one(sample, output.text or "", "the answer is empty") for sample, output in pairs]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        return self._one(sample, "", reason)
-
-    def _one(self, sample: Sample, text: str, reason: str) -> Score:
-        try:
-            answers = true_answers(sample)
-        except ValueError as error:
-            return Score.error(str(error))
+    def truth(self, sample: Sample) -> tuple[str, ...]:
+        answers = true_answers(sample)
         if len(answers) != ANNOTATORS:
-            return Score.error(
-                f"sample {sample.id!r} has {len(answers)} answers, VQA accuracy is over those of {ANNOTATORS} annotators;"
-                f" use exact_match for questions with one answer"
+            raise ValueError(
+                f"it has {len(answers)} answers, VQA accuracy is over those of {ANNOTATORS} annotators; use exact_match for"
+                " questions with one answer"
             )
+        return answers
+
+    def compare(self, truth: tuple[str, ...], output: Output) -> Score:
+        text = output.text or ""
         if not text.strip():
-            return Score.invalid(reason, raw={"vqa_accuracy": 0.0}, stats={"vqa_accuracy": np.zeros(())})
-        accuracy = vqa_accuracy(text, answers)
-        why = "" if accuracy == 1 else f"answered {text[:60]!r}, annotators {', '.join(sorted(set(answers)))[:120]!r}"
-        stats = {"vqa_accuracy": np.asarray(accuracy)}
-        return Score(accuracy, Status.OK, {"vqa_accuracy": accuracy}, stats, why)
+            return self.worst(truth, "the answer is empty")
+        accuracy = vqa_accuracy(text, truth)
+        why = "" if accuracy == 1 else f"answered {text[:60]!r}, annotators {', '.join(sorted(set(truth)))[:120]!r}"
+        raw, stats = {"vqa_accuracy": accuracy}, {"vqa_accuracy": np.asarray(accuracy)}
+        return Score(accuracy, raw=raw, stats=stats, reason=why)
+
+    def worst(self, truth: tuple[str, ...], reason: str) -> Score:
+        return Score.invalid(reason, raw={"vqa_accuracy": 0.0}, stats={"vqa_accuracy": np.zeros(())})
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(("accuracy",), lambda sums: {"accuracy": share(sums, "vqa_accuracy")}, bounds=(0.0, 1.0)),)
