@@ -173,8 +173,12 @@ class CiderDReward(CaptionReward):
         super().__init__(config)
         self._cider: CiderD | None = None
 
+    @property
+    def needs_samples(self) -> bool:
+        return self.config.document_frequency is None
+
     def prepare(self, samples: Sequence[Sample]) -> None:
-        if self.config.document_frequency is None:
+        if self.needs_samples:
             truths = truths_of(self, samples)  # one that cannot be used is an error where its sample is scored
             self._cider = CiderD(DocumentFrequency.of(truth for truth in truths if isinstance(truth, ReferenceSet)))
 
@@ -289,6 +293,14 @@ class Captions(CaptionVerifier[CaptionTruth]):
     def _scores(self, readings: Sequence[_Reading]) -> list[Score]:
         alignments = iter(self._alignments(readings))
         return [self._score(reading, next(alignments, None)) for reading in readings]
+
+    def warm(self) -> None:
+        """Start METEOR's program."""
+        if not self._no_meteor:
+            try:
+                self._meteor.stats([(("a",), (("a",),))])
+            except MeteorError as error:
+                self._no_meteor = str(error)
 
     def _alignments(self, readings: Sequence[_Reading]) -> list[np.ndarray]:
         """METEOR's statistics of captions; none of any where it cannot be had."""

@@ -113,6 +113,10 @@ class CaptionContrast(AlignmentVerifier):
         super().__init__(config)
         self._pools: dict[Task, tuple[str, ...]] = {}
 
+    @property
+    def needs_samples(self) -> bool:
+        return not self.config.distractors
+
     def prepare(self, samples: Sequence[Sample]) -> None:
         """Learn the texts of the run, per task."""
         texts: dict[Task, list[str]] = {task: [] for task in self.tasks}

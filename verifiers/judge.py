@@ -117,7 +117,7 @@ class Judge(PerSample[Question]):
     name: ClassVar[str] = "judge"
     at_once: ClassVar[int] = 4096  # texts are small, and all requests are sent together
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
+    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "endpoint"})
     card: ClassVar[Card] = Card(
         summary="Asks a chat model whether an answer says what the reference says; texts only, no images.",
         range="share of votes for 'correct', or mean grade / 10: [0, 1]",

@@ -190,6 +190,10 @@ class SceneLabel(AnswerVerifier):
         self._rules = Rules(self.config.extract, self.config.reading, synonyms, keep=True)
         self._classes: tuple[str, ...] = ()
 
+    @property
+    def needs_samples(self) -> bool:
+        return False  # only the keys of the metrics depend on them
+
     def prepare(self, samples: Sequence[Sample]) -> None:
         """Learn which classes there are, so that each is reported; past 200 of them none is."""
         truths = truths_of(self, samples)

@@ -86,6 +86,7 @@ class Lpips(Paired):
     """Learned perceptual image patch similarity of the forecast and the true future."""
 
     name = "lpips"
+    needs = Paired.needs | {"network"}
     Config = LpipsConfig
     worst = 2.0
     floor = 0.05

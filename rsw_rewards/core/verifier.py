@@ -121,8 +121,9 @@ class Verifier(ABC):
     """The tasks it scores. A derived class may write one name, or any collection of names."""
     scope: ClassVar[Scope] = "sample"
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it reads: ``output.<field>``, ``reference.<key>``, ``encoder:<name>``, ``detector``. Checked before a run. A derived
-    class may write one name, or any collection of names."""
+    """What it reads, ``output.<field>`` and ``reference.<key>``, checked before a run; and what it works with, ``encoder``,
+    ``detector``, ``network`` or ``endpoint``, each of which answers many outputs at once faster than one by one. A derived class
+    may write one name, or any collection of names."""
     at_once: ClassVar[int] = 64
     """Outputs of a verifier of scope ``sample`` whose truths are held in memory together."""
     rewarding: ClassVar[bool] = True
@@ -158,6 +159,17 @@ class Verifier(ABC):
     def setup(self, context: Context) -> None:
         """Called once per process, before the first batch. Load weights here."""
         self.context = context
+
+    def warm(self) -> None:
+        """Called after :meth:`setup` where the first call should be as fast as later ones: start what is started at first use.
+
+        Override it where :meth:`setup` leaves something to the first batch.
+        """
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether scores depend on the samples that :meth:`prepare` saw; by default where it is overridden."""
+        return type(self).prepare is not Verifier.prepare
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         """Called once, before the first batch and before :meth:`setup`, with all samples of the run.

@@ -7,10 +7,11 @@ it and of no others.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from rsw_rewards.core.verifier import SCOPES, Batch, Context, Scope, Verifier
 from rsw_rewards.engine.calls import Rows, bisect, scored, weights_of
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.features.bank import FeatureBank
+
+if TYPE_CHECKING:
+    from rsw_rewards.engine.scoring_actors import ScoringActors
 
 
 def actors_for(component: Component, verifier: Verifier, workers: int) -> int:
@@ -39,6 +43,49 @@ def actors_for(component: Component, verifier: Verifier, workers: int) -> int:
     if component.timeout_s is None and (workers == 0 or stateful):
         return 0
     return max(1, workers) if verifier.scope != "population" else 1
+
+
+@contextmanager
+def _setting_up(component: Component) -> Iterator[None]:
+    try:
+        yield
+    except RswError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{component.label!r} cannot be set up: {type(error).__name__}: {error}") from error
+
+
+class ScoringHere:
+    """A component's verifier in this process, with the face of :class:`ScoringActors`.
+
+    Raises:
+        ConfigError: the verifier cannot be set up.
+    """
+
+    apart: ClassVar[bool] = False
+
+    def __init__(self, component: Component, verifier: Verifier, context: Context) -> None:
+        self._component, self._verifier, self._context = component, verifier, context
+        with _setting_up(component):
+            verifier.setup(context)
+
+    def __call__(self, batch: Batch) -> list[Score]:
+        """Scores of the batch, in its order."""
+        return bisect(lambda part: scored(self._verifier, part), batch, self._verifier)
+
+    def warm(self) -> None:
+        """See :meth:`Scorer.warm`."""
+        with _setting_up(self._component):
+            self._verifier.warm()
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Networks that the verifier works with: id -> SHA-256 of their weights."""
+        return weights_of(self._verifier, self._context.bank)
+
+    def close(self) -> None:
+        """Release what the verifier holds."""
+        self._verifier.close()
 
 
 class Scorer:
@@ -77,7 +124,7 @@ class Scorer:
         self._hashes = [verifier.hash for verifier in self.verifiers]
         self._context = Context(self.bank, device, seed=seed)
         self._workers, self._shares = workers, {"num_gpus": num_gpus, "num_cpus": num_cpus}
-        self._runners: dict[int, Any] = {}
+        self._runners: dict[int, ScoringHere | ScoringActors] = {}
         self._failures: dict[int, Score] = {}
         self.seconds = 0.0
         """Time spent in :meth:`score` so far."""
@@ -85,10 +132,8 @@ class Scorer:
     def weights(self) -> dict[str, str]:
         """Networks that were used so far, here or on actors: id -> SHA-256 of their weights."""
         found = self.bank.weights()
-        for verifier in self.verifiers:
-            found |= weights_of(verifier, self.bank)
         for runner in self._runners.values():
-            found |= getattr(runner, "weights", {})
+            found |= runner.weights
         return found
 
     def check(self, samples: Sequence[Sample]) -> None:
@@ -106,6 +151,18 @@ class Scorer:
 
     def __exit__(self, *unused: object) -> None:
         self.close()
+
+    def warm(self, number: int) -> None:
+        """Set a component up and do what its first batch would otherwise wait for, on actors too.
+
+        Args:
+            number: place of the component in the rubric.
+
+        Raises:
+            ConfigError: it cannot be set up.
+        """
+        if self._set_up(number) is None:
+            self._runner(number).warm()
 
     def score(
         self,
@@ -138,7 +195,7 @@ class Scorer:
 
         for number in numbers:  # one after another, since they share what they are made from
             self._set_up(number)
-        apart = [number for number in numbers if hasattr(self._runners.get(number), "close")]
+        apart = [number for number in numbers if number in self._runners and self._runners[number].apart]
         with ThreadPoolExecutor(max(1, len(apart)), thread_name_prefix="component") as pool:
             waited_for = {number: pool.submit(run, number) for number in apart}
             tables = {number: run(number) for number in numbers if number not in waited_for}
@@ -148,9 +205,24 @@ class Scorer:
 
     def _component(self, number: int, batch: Batch, step: int | None, policy_version: int | None) -> ScoreTable:
         start = time.perf_counter()
-        rows = [row for row, sample in enumerate(batch.samples) if sample.task in self._tasks[number]]
+        rows, scores = self.scores(number, batch)
         if not rows:
             return ScoreTable()
+        seconds = (time.perf_counter() - start) / len(rows)
+        return self._table(number, batch, rows, scores, seconds, step, policy_version)
+
+    def scores(self, number: int, batch: Batch) -> tuple[Rows, list[Score]]:
+        """The rows of a batch that a component is asked about, in their order, and its score of each.
+
+        This is all of scoring but the table. Calls for one component may not overlap.
+
+        Args:
+            number: place of the component in the rubric.
+            batch: what to score; rows of tasks that the component does not score are left out.
+        """
+        rows = [row for row, sample in enumerate(batch.samples) if sample.task in self._tasks[number]]
+        if not rows:
+            return [], []
         failure = self._set_up(number)
         scores: dict[int, Score] = {}
         scorable: Rows = []
@@ -165,8 +237,7 @@ class Scorer:
         if scorable:
             part = batch if len(scorable) == len(batch) else batch.take(scorable)
             scores.update(zip(scorable, self._run(number, part), strict=True))
-        seconds = (time.perf_counter() - start) / len(rows)
-        return self._table(number, batch, rows, [scores[row] for row in rows], seconds, step, policy_version)
+        return rows, [scores[row] for row in rows]
 
     def _table(
         self,
@@ -219,7 +290,7 @@ class Scorer:
     def _failed(self, number: int, error: ConfigError) -> Score:
         if self.strict:
             raise error
-        if (failed := self._runners.get(number)) is not None and hasattr(failed, "close"):
+        if (failed := self._runners.get(number)) is not None:
             failed.close()
         self._failures[number] = Score.error(str(error))
         return self._failures[number]
@@ -232,29 +303,18 @@ class Scorer:
         ) as error:  # it cannot be set up in an actor, or at its first batch; what it scores is guarded
             return [self._failed(number, error)] * len(batch)
 
-    def _runner(self, number: int) -> Callable[[Batch], list[Score]]:
+    def _runner(self, number: int) -> ScoringHere | ScoringActors:
         """How a component is run; made, and its verifier set up, at first use."""
         if number not in self._runners:
             component, verifier = self.rubric.components[number], self.verifiers[number]
             count = actors_for(component, verifier, self._workers)
-            self._runners[number] = (
-                self._remote(component, verifier, count) if count else self._local(component, verifier)
-            )
+            if count:
+                from rsw_rewards.engine.scoring_actors import ScoringActors
+
+                self._runners[number] = ScoringActors(component, verifier, self._context, count, **self._shares)
+            else:
+                self._runners[number] = ScoringHere(component, verifier, self._context)
         return self._runners[number]
-
-    def _local(self, component: Component, verifier: Verifier) -> Callable[[Batch], list[Score]]:
-        try:
-            verifier.setup(self._context)
-        except RswError:
-            raise
-        except Exception as error:
-            raise ConfigError(f"{component.label!r} cannot be set up: {type(error).__name__}: {error}") from error
-        return lambda batch: bisect(lambda part: scored(verifier, part), batch, verifier)
-
-    def _remote(self, component: Component, verifier: Verifier, count: int) -> Callable[[Batch], list[Score]]:
-        from rsw_rewards.engine.scoring_actors import ScoringActors
-
-        return ScoringActors(component, verifier, self._context, count, **self._shares)
 
     def observe(self, batch: Batch) -> None:
         """Let verifiers with state see the batch; once per training step, after scoring."""
@@ -290,11 +350,8 @@ class Scorer:
 
     def close(self) -> None:
         """Stop actors and release what verifiers hold."""
-        for number, runner in self._runners.items():
-            if hasattr(runner, "close"):
-                runner.close()
-            else:
-                self.verifiers[number].close()
+        for runner in self._runners.values():
+            runner.close()
         self._runners.clear()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 from rsw_rewards.core.rubric import Component
 from rsw_rewards.core.scores import Score, Status
@@ -37,6 +37,7 @@ class _Scorer:
 
     def setup(self, verifier: Verifier, context: Context) -> dict[str, str]:
         verifier.setup(context)
+        verifier.warm()  # here, where no time limit counts yet
         self.verifier, self.context = verifier, context
         return weights_of(verifier, context.bank)
 
@@ -67,6 +68,8 @@ class ScoringActors:
         ConfigError: the verifier cannot be sent to an actor, or the cluster lacks the GPUs. A call raises it where the verifier
             cannot be set up there, and :class:`RunStopped` where no actor can be started.
     """
+
+    apart: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -126,6 +129,12 @@ class ScoringActors:
                 self._replace(actor)
             raise
         return [score for score in scores if score is not None]
+
+    def warm(self) -> None:
+        """Wait until all actors are ready to work."""
+        while self._starting:
+            self._collect(deque(), {}, [])
+            self._check_starts()
 
     @staticmethod
     def _settle(job: _Job, result: list[Score], scores: list[Score | None]) -> None:
