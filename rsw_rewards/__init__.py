@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rsw_rewards.core.verifier import Card as Card
     from rsw_rewards.core.verifier import Context as Context
     from rsw_rewards.core.verifier import Verifier as Verifier
+    from rsw_rewards.engine.reward import Result as Result
+    from rsw_rewards.engine.reward import Reward as Reward
     from rsw_rewards.errors import ConfigError as ConfigError
     from rsw_rewards.errors import ImageError as ImageError
     from rsw_rewards.errors import InputError as InputError
@@ -45,6 +47,8 @@ _EXPORTS = {
     "Card": "rsw_rewards.core.verifier",
     "Context": "rsw_rewards.core.verifier",
     "Verifier": "rsw_rewards.core.verifier",
+    "Result": "rsw_rewards.engine.reward",
+    "Reward": "rsw_rewards.engine.reward",
     "ConfigError": "rsw_rewards.errors",
     "ImageError": "rsw_rewards.errors",
     "InputError": "rsw_rewards.errors",

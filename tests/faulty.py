@@ -43,6 +43,8 @@ class Faulty(Verifier):
                     scores.append(None)  # type: ignore[arg-type]
                 case "drop":
                     pass
+                case "skip":
+                    scores.append(Score.not_applicable("no such question"))
                 case "sleep":
                     time.sleep(3600)
                 case "stuck":
@@ -54,6 +56,28 @@ class Faulty(Verifier):
                 case _:
                     scores.append(Score(0.5, raw={"x": 0.5}))
         return scores
+
+
+class FaultyNetwork(Faulty):
+    """As :class:`Faulty`, but asked about the outputs of many callers at once; good outputs are worth one over their length."""
+
+    needs = frozenset({"network"})
+
+    def score(self, batch: Batch) -> list[Score]:
+        time.sleep(0.05)  # so that callers meet
+        return [
+            Score(1 / len(output.text or " "), raw={"batch": float(len(batch))})
+            if score and score.value == 0.5
+            else score
+            for score, output in zip(super().score(batch), batch.outputs, strict=True)
+        ]
+
+
+class Thread(Faulty):
+    """Says which thread it runs in."""
+
+    def score(self, batch: Batch) -> list[Score]:
+        return [Score(1.0, raw={"thread": float(threading.get_ident())})] * len(batch)
 
 
 class GroupSize(Verifier):

@@ -40,17 +40,12 @@ class Column(NamedTuple):
 
     @classmethod
     def of(cls, label: str, scores: Sequence[Score | None]) -> Column:
-        """The column of scores that stand in the order of the outputs; None where the component was not asked.
-
-        >>> Column.of("exact_match", [Score(1.0), None, Score.error("it broke")]).why.tolist()
-        ['', '', 'exact_match: it broke']
-        """
+        """The column of scores that stand in the order of the outputs; None where the component was not asked."""
         return cls(
-            np.array([np.nan if score is None or score.value is None else score.value for score in scores]),
-            np.array([score is not None and score.status in FAILED for score in scores]),
+            np.array([np.nan if score is None or score.value is None else score.value for score in scores], np.float64),
+            np.array([score is not None and score.status in FAILED for score in scores], bool),
             np.array(
-                [f"{label}: {score.reason}" if score and score.status in FAILED else "" for score in scores],
-                dtype=object,
+                [f"{label}: {score.reason}" if score and score.status in FAILED else "" for score in scores], object
             ),
         )
 
@@ -74,13 +69,6 @@ def combined(rubric: Rubric, columns: Mapping[str, Column], groups: np.ndarray) 
         rubric: the components and how they are combined.
         columns: what each component says, by its label; all of n outputs.
         groups: (n,) int64, the number of every output's group, from 0.
-
-    >>> rubric = Rubric.model_validate({"components": [{"use": "a"}, {"use": "b", "weight": 3}]})
-    >>> scores = {"a": [Score(1.0), Score.error("it broke")], "b": [Score(0.0), Score(1.0)]}
-    >>> columns = {label: Column.of(label, column) for label, column in scores.items()}
-    >>> rewards, reasons = combined(rubric, columns, np.array([0, 0]))
-    >>> rewards.tolist(), reasons.tolist()
-    ([0.25, nan], ['', 'a: it broke'])
     """
     n, n_groups = len(groups), int(groups.max(initial=-1)) + 1
     weighty = [component for component in rubric.components if component.weight > 0]

@@ -1,11 +1,8 @@
-"""Rubric: which verifiers with which weights for which tasks, and how a score table becomes one reward per output.
-
-Everything here is a pure function of the table, so rewards can be computed again from stored scores.
-"""
+"""Rubric: which verifiers with which weights for which tasks, and how their scores are combined."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,7 +83,18 @@ class Component(BaseModel):
 
 
 class Rubric(BaseModel):
-    """The components of a reward and how they are combined."""
+    """The components of a reward and how they are combined.
+
+    Args:
+        components: the weight of each verifier, or a list of :class:`Component`.
+        data: the fields, by name.
+
+    Raises:
+        ConfigError: what is given first is no rubric; fields by name raise pydantic's ``ValidationError``.
+
+    >>> rsw.Rubric({"exact_match": 0.9, "answer_format": 0.1}).components[1].weight
+    0.1
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -96,6 +104,17 @@ class Rubric(BaseModel):
     """The same of the reward itself: a group whose rewards spread less than this gets one reward, so no advantage."""
     max_error_rate: float = Field(default=0.05, ge=0, le=1)
     """Share of the last :data:`ERROR_WINDOW` required scores that may fail before a run stops."""
+
+    def __init__(self, components: Mapping[Any, float] | Iterable[Component] | None = None, /, **data: Any) -> None:
+        if components is None:
+            super().__init__(**data)
+            return
+        if isinstance(components, Mapping):
+            components = [{"use": use, "weight": weight} for use, weight in components.items()]  # type: ignore[misc]
+        try:
+            super().__init__(components=tuple(components), **data)
+        except ValidationError as error:
+            raise _config_error(error, "the rubric") from None
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Rubric:
@@ -131,15 +150,39 @@ def parse_rubric(data: Any, where: str) -> Rubric:
     try:
         return Rubric.model_validate(data)
     except ValidationError as error:
-        problem = error.errors()[0]
-        parts = [str(part) for part in problem["loc"]]
-        key = ".".join(parts) or "rubric"
-        if problem["type"] == "extra_forbidden":
-            section = Gate if "gate" in parts[:-1] else Component if "components" in parts[:-1] else Rubric
-            raise ConfigError(
-                f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], section.model_fields)}"
-            ) from None
-        raise ConfigError(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}") from None
+        raise _config_error(error, where) from None
+
+
+def _config_error(error: ValidationError, where: str) -> ConfigError:
+    problem = error.errors()[0]
+    parts = [str(part) for part in problem["loc"]]
+    key = ".".join(parts) or "rubric"
+    if problem["type"] == "extra_forbidden":
+        section = Gate if "gate" in parts[:-1] else Component if "components" in parts[:-1] else Rubric
+        return ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], section.model_fields)}")
+    return ConfigError(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+
+
+def as_rubric(value: Rubric | str | Path | Mapping[Any, Any] | Iterable[Component]) -> Rubric:
+    """The rubric that a value stands for.
+
+    Args:
+        value: a rubric, a YAML file, a mapping as it stands in YAML, the weight of each verifier, or a list of components.
+
+    Raises:
+        ConfigError: it stands for none.
+    """
+    if isinstance(value, Rubric):
+        return value
+    if isinstance(value, str | Path):
+        return load_rubric(Path(value))
+    if isinstance(value, Mapping):
+        return parse_rubric(value, "the rubric") if {"components", "rubric"} & set(value) else Rubric(value)
+    if isinstance(value, Iterable):
+        return Rubric(value)
+    raise ConfigError(
+        f"{value!r:.80} is no rubric; give a Rubric, a YAML file, a mapping of verifiers to weights, or a list of Components"
+    )
 
 
 def load_rubric(path: Path) -> Rubric:

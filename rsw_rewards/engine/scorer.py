@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.records import Sample
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric, check_rubric, component_tasks
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import SCOPES, Batch, Context, Scope, Verifier
@@ -120,7 +120,10 @@ class Scorer:
         self.strict = strict
         self.bank = bank if bank is not None else FeatureBank(device)
         self.verifiers = [component.build() for component in rubric.components]
-        self._tasks = [component_tasks(*pair) for pair in zip(rubric.components, self.verifiers, strict=True)]
+        self.tasks: Sequence[frozenset[Task]] = [
+            component_tasks(*pair) for pair in zip(rubric.components, self.verifiers, strict=True)
+        ]
+        """What each component is asked about, in the order of the rubric."""
         self._hashes = [verifier.hash for verifier in self.verifiers]
         self._context = Context(self.bank, device, seed=seed)
         self._workers, self._shares = workers, {"num_gpus": num_gpus, "num_cpus": num_cpus}
@@ -142,7 +145,7 @@ class Scorer:
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         """Show all samples of a run to the verifiers that fit something on references; before the first batch."""
-        for verifier, tasks in zip(self.verifiers, self._tasks, strict=True):
+        for verifier, tasks in zip(self.verifiers, self.tasks, strict=True):
             if type(verifier).prepare is not Verifier.prepare:
                 verifier.prepare([sample for sample in samples if sample.task in tasks])
 
@@ -187,7 +190,7 @@ class Scorer:
         numbers = [
             number
             for number, verifier in enumerate(self.verifiers)
-            if verifier.scope in scopes and asked & self._tasks[number]
+            if verifier.scope in scopes and asked & self.tasks[number]
         ]
 
         def run(number: int) -> ScoreTable:
@@ -220,7 +223,7 @@ class Scorer:
             number: place of the component in the rubric.
             batch: what to score; rows of tasks that the component does not score are left out.
         """
-        rows = [row for row, sample in enumerate(batch.samples) if sample.task in self._tasks[number]]
+        rows = [row for row, sample in enumerate(batch.samples) if sample.task in self.tasks[number]]
         if not rows:
             return [], []
         failure = self._set_up(number)
@@ -325,7 +328,7 @@ class Scorer:
         fine = [
             row
             for row, (sample, output) in enumerate(zip(batch.samples, batch.outputs, strict=True))
-            if sample.task in self._tasks[number] and output.invalid is None and output.lost is None
+            if sample.task in self.tasks[number] and output.invalid is None and output.lost is None
         ]
         return batch.take(fine)
 

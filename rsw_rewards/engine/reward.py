@@ -1,0 +1,315 @@
+"""Reward: the reward of single outputs, groups or batches for any trainer, from any thread, without a table."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rsw_rewards.core.functions import FunctionVerifier
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.rewards import Column, combined
+from rsw_rewards.core.rubric import Component, Rubric, as_rubric
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Verifier
+from rsw_rewards.engine.batching import Batcher, Scores
+from rsw_rewards.engine.scorer import Scorer, actors_for
+from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.features.bank import FeatureBank
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The reward of one output and what it is made of.
+
+    >>> rsw.Result(None, {"exact_match": rsw.Score.error("it broke")}, "exact_match: it broke").reward is None
+    True
+    """
+
+    reward: float | None
+    """In [0, 1]; under ``normalize_each`` of any size. None where a failure of ours leaves no reward: leave such an output out."""
+    parts: Mapping[str, Score] = field(default_factory=dict)
+    """The score of each component that knows the sample's task, by the component's name."""
+    reason: str = ""
+    """Why there is no reward."""
+
+
+class _Call(NamedTuple):
+    batch: Batch
+    groups: np.ndarray
+    """(n,) int64, the number of each output's group."""
+    known: dict[int, Scores]
+    """Scores by the place of their component, of those that were scored at once."""
+    waiting: dict[int, Future[Scores]]
+
+
+class Reward:
+    """Gives rewards by a rubric, with the scores and rewards of :class:`~rsw_rewards.engine.scorer.Scorer` but without a table.
+
+    Threads and coroutines may use it at the same time. Verifiers that look at texts, numbers or pixels run in the caller's thread.
+    Those that work with an encoder, a detector, another network or a server, those that are ``async`` and those on actors are asked
+    about the outputs of concurrent callers together, which changes no score.
+
+    Args:
+        rubric: a :class:`Rubric`, a YAML file, a mapping as in YAML, the weight of each verifier, or a list of components.
+        samples: all samples of the run: verifiers that are fitted on references need them, and the rubric is checked on them.
+        device: where verifiers and their encoders run.
+        bank: decoded images and features; one of its own where left out.
+        workers: Ray actors that share the work of a component; 0 scores in this process. Components with ``timeout_s`` run on an
+            actor always.
+        num_gpus: share of a GPU per actor.
+        seed: for verifiers that draw numbers.
+        window_ms: milliseconds that an output waits for those of other callers, where they are asked about together.
+        batch_size: outputs from which no more are waited for.
+
+    Raises:
+        ConfigError: the rubric cannot be used, or needs samples and there are none.
+
+    >>> reference = {"answers": ["yes"], "vocabulary": ["yes", "no"]}
+    >>> sample = rsw.Sample("q1", rsw.Task.CHANGE_QA, (), reference=reference)
+    >>> with rsw.Reward({"exact_match": 0.9, "answer_format": 0.1}) as reward:
+    ...     result = reward.one("yes", sample)
+    >>> result.reward, result.parts["exact_match"].value
+    (1.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        rubric: Rubric | str | Path | Mapping[Any, Any] | Iterable[Component],
+        *,
+        samples: Iterable[Sample] | None = None,
+        device: str = "cpu",
+        bank: FeatureBank | None = None,
+        workers: int = 0,
+        num_gpus: float = 0.0,
+        seed: int = 0,
+        window_ms: float = 5.0,
+        batch_size: int = 64,
+    ) -> None:
+        self.rubric = as_rubric(rubric)
+        self._scorer = Scorer(self.rubric, device=device, bank=bank, workers=workers, num_gpus=num_gpus, seed=seed)
+        components = list(zip(self.rubric.components, self._scorer.verifiers, self._scorer.tasks, strict=True))
+        known = None if samples is None else list(samples)
+        self._scorer.check(known or ())
+        if known is not None:
+            self._scorer.prepare(known)
+        elif needy := [component.label for component, verifier, _ in components if verifier.needs_samples]:
+            raise ConfigError(f"{needy[0]!r} is fitted on all samples of a run; give them to Reward as 'samples'")
+        self._rewarded = frozenset(task for component, _, tasks in components if component.weight > 0 for task in tasks)
+        self._needs_groups = _needs_groups(self.rubric, self._scorer.verifiers)
+        self._calls = itertools.count()
+        self._loading = threading.Lock()
+        self._loaded: set[int] = set()
+        self._locks = [threading.Lock() for _ in components]
+        self._closed = False
+        self._batchers = {
+            number: Batcher(
+                self._asker(number), window_ms, 1 if verifier.scope == "population" else batch_size, component.label
+            )
+            for number, (component, verifier, _) in enumerate(components)
+            if _works_in_batches(verifier) or actors_for(component, verifier, workers)
+        }
+
+    def __enter__(self) -> Reward:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def warm(self) -> None:
+        """Load everything that a first call would load: weights, METEOR's program, actors.
+
+        Raises:
+            ConfigError: something cannot be loaded.
+        """
+        for number, lock in enumerate(self._locks):
+            with lock:
+                self._load(number)
+
+    def one(self, output: Any, sample: Sample) -> Result:
+        """The reward of one output, as if it were a group of its own.
+
+        Args:
+            output: an :class:`Output`, or the text of one.
+            sample: what it answers.
+
+        Raises:
+            ConfigError: the rubric compares the outputs of a group, or rewards no such task.
+            InputError: the output or the sample is none.
+        """
+        self._check_alone()
+        return self.many([output], [sample])[0]
+
+    def many(
+        self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None = None
+    ) -> list[Result]:
+        """The rewards of outputs, in their order.
+
+        Args:
+            outputs: as in :meth:`one`, n of them; all candidates of a group in one call.
+            samples: what each answers, n of them.
+            groups: n keys; outputs with one key are a group. Where left out, the outputs of a sample are one.
+
+        Raises:
+            ConfigError: the rubric rewards no such task.
+            InputError: an output or a sample is none, or there are not as many of one as of the other.
+        """
+        call = self._start(outputs, samples, groups)
+        return self._results(call, {number: answer.result() for number, answer in call.waiting.items()})
+
+    async def aone(self, output: Any, sample: Sample) -> Result:
+        """:meth:`one` for coroutines, which lets others run while encoders, servers and actors work."""
+        self._check_alone()
+        return (await self.amany([output], [sample]))[0]
+
+    async def amany(
+        self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None = None
+    ) -> list[Result]:
+        """:meth:`many` for coroutines, which lets others run while encoders, servers and actors work."""
+        call = self._start(outputs, samples, groups)
+        answers = await asyncio.gather(*map(asyncio.wrap_future, call.waiting.values()))
+        return self._results(call, dict(zip(call.waiting, answers, strict=True)))
+
+    def observe(self, outputs: Iterable[Any], samples: Iterable[Sample]) -> None:
+        """Let verifiers that keep state from step to step see the outputs of a training step, after they were scored."""
+        self._scorer.observe(self._batch(outputs, samples, None)[0])
+
+    def close(self) -> None:
+        """Answer what was asked, stop actors and threads, and release what verifiers hold."""
+        self._closed = True
+        for batcher in self._batchers.values():
+            batcher.close()
+        self._scorer.close()
+
+    def _check_alone(self) -> None:
+        if self._needs_groups:
+            raise ConfigError(f"{self._needs_groups}; call many() or amany() with whole groups")
+
+    def _start(self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None) -> _Call:
+        """Score by the verifiers that run in the caller's thread, while the others are asked already."""
+        if self._closed:
+            raise ConfigError("this Reward is closed; make a new one")
+        batch, numbers = self._batch(outputs, samples, groups)
+        tasks = {sample.task for sample in batch.samples}
+        if not tasks <= self._rewarded:
+            task = min(tasks - self._rewarded)
+            raise ConfigError(f"no component of the rubric rewards the task {task}")
+        asked = [number for number, known in enumerate(self._scorer.tasks) if tasks & known]
+        waiting = {number: self._batchers[number].submit(batch) for number in asked if number in self._batchers}
+        return _Call(
+            batch, numbers, {number: self._ask(number, batch) for number in asked if number not in waiting}, waiting
+        )
+
+    def _batch(
+        self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None
+    ) -> tuple[Batch, np.ndarray]:
+        """The batch, and the number of each output's group."""
+        outputs, samples = list(outputs), list(samples)
+        keys = None if groups is None else list(groups)
+        if not len(outputs) == len(samples) == len(samples if keys is None else keys):
+            told = "" if keys is None else f" in {len(keys)} groups"
+            raise InputError(
+                f"{len(outputs)} outputs for {len(samples)} samples{told}: give one of each for every output"
+            )
+        for sample in samples:
+            if not isinstance(sample, Sample):
+                raise InputError(f"{sample!r:.80} is no Sample")
+        numbers: dict[Hashable, int] = {}
+        groups_of = [
+            numbers.setdefault(key, len(numbers)) for key in ([s.id for s in samples] if keys is None else keys)
+        ]
+        seen = [0] * len(numbers)
+        made = []
+        for output, sample, number in zip(outputs, samples, groups_of, strict=True):
+            made.append(_as_output(output, sample, seen[number]))
+            seen[number] += 1
+        call = next(self._calls)  # groups of different calls have different names, so that calls can be joined
+        batch = Batch(samples, made, [f"{call}/{number}" for number in groups_of])
+        return batch, np.array(groups_of, dtype=np.int64)
+
+    def _asker(self, number: int) -> Callable[[Batch], Scores]:
+        return lambda batch: self._ask(number, batch)
+
+    def _ask(self, number: int, batch: Batch) -> Scores:
+        """The scores of one component, None where it is not asked about a task."""
+        with self._locks[number]:
+            self._load(number)
+            rows, scores = self._scorer.scores(number, batch)
+        if len(rows) == len(batch):
+            return scores
+        spread: list[Score | None] = [None] * len(batch)
+        for row, score in zip(rows, scores, strict=True):
+            spread[row] = score
+        return spread
+
+    def _load(self, number: int) -> None:
+        """Make a component ready, once; while its lock is held."""
+        if number not in self._loaded:
+            with self._loading:  # one after another, since components share what they are made from
+                self._scorer.warm(number)
+            self._loaded.add(number)
+
+    def _results(self, call: _Call, answers: Mapping[int, Scores]) -> list[Result]:
+        self._scorer.bank.settle()  # the images of this call are done with, and a Reward lives as long as a training
+        nothing: Scores = [None] * len(call.batch)
+        columns = {
+            component.label: call.known.get(number) or answers.get(number) or nothing
+            for number, component in enumerate(self.rubric.components)
+        }
+        of = {label: Column.of(label, scores) for label, scores in columns.items()}
+        rewards, reasons = combined(self.rubric, of, call.groups)
+        return [
+            Result(
+                None if reward != reward else reward,
+                {label: score for label, score in zip(columns, scores, strict=True) if score is not None},
+                reason,
+            )
+            for reward, reason, *scores in zip(rewards.tolist(), reasons.tolist(), *columns.values(), strict=True)
+        ]
+
+
+def _as_output(value: Any, sample: Sample, candidate: int) -> Output:
+    if isinstance(value, str):
+        return Output(sample.id, candidate, text=value)
+    if not isinstance(value, Output):
+        raise InputError(f"{value!r:.80} is no Output; of a text, the text itself will do")
+    if value.sample_id == sample.id:
+        return value
+    if value.sample_id:
+        raise InputError(f"an output for the sample {value.sample_id!r} stands beside the sample {sample.id!r}")
+    return replace(value, sample_id=sample.id)
+
+
+_IN_BATCHES = frozenset({"encoder", "detector", "network", "endpoint"})
+
+
+def _works_in_batches(verifier: Verifier) -> bool:
+    """Whether many outputs cost a verifier little more than one, or it waits for something else than this process."""
+    code = type(verifier).function if isinstance(verifier, FunctionVerifier) else verifier.score
+    return bool(verifier.needs & _IN_BATCHES) or inspect.iscoroutinefunction(code)
+
+
+def _needs_groups(rubric: Rubric, verifiers: Sequence[Verifier]) -> str:
+    """Why an output cannot be rewarded alone, as a clause; empty where it can."""
+    if rubric.combine == "normalize_each":
+        return "the rubric normalises each component within a group ('combine: normalize_each')"
+    if rubric.min_std > 0:
+        return "the rubric has a 'min_std', a spread of rewards within a group"
+    for component, verifier in zip(rubric.components, verifiers, strict=True):
+        if verifier.scope != "sample":
+            return f"{component.label!r} compares the outputs of a {verifier.scope}"
+        if component.weight > 0 and component.min_std > 0:
+            return f"{component.label!r} has a 'min_std', a spread of values within a group"
+        if component.weight > 0 and not component.required:
+            return (
+                f"{component.label!r} is optional ('required: false'): where it fails, it is left out for a whole group"
+            )
+    return ""
