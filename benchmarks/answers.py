@@ -17,7 +17,7 @@ from typing import Any
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import batch_of
-from rsw_rewards.evaluation.protocols import get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate_file, load_pair, seldom_collecting
 from rsw_rewards.evaluation.summary import metrics_of, slices_of
 from rsw_rewards.io.records_io import write_jsonl
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=100_000)
     n = parser.parse_args().answers
-    protocol, clock = get_protocol("cdvqa"), Clock()
+    protocol, clock = PROTOCOLS.find("cdvqa"), Clock()
     with tempfile.TemporaryDirectory() as name, Scorer(protocol.rubric) as scorer, seldom_collecting():
         folder = Path(name)
         files = write_files(folder, n)

@@ -112,10 +112,10 @@ def evaluation(n: int, components: list[str]) -> dict[str, Any]:
 
     import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
     from rsw_rewards.data.scene_world import write_scene_world
-    from rsw_rewards.evaluation.protocols import get_protocol
+    from rsw_rewards.evaluation.protocols import PROTOCOLS
     from rsw_rewards.evaluation.run import evaluate_policy
 
-    protocol = get_protocol("tfsf")
+    protocol = PROTOCOLS.find("tfsf")
     if components != ["all"]:
         chosen = tuple(one for one in protocol.components if one["use"] in components)
         protocol = replace(protocol, components=chosen, baselines=("copy_before",))

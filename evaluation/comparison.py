@@ -16,7 +16,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, sign
-from rsw_rewards.evaluation.protocols import Protocol, get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.resampling import holm
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
@@ -26,18 +26,28 @@ from rsw_rewards.features.bank import FeatureBank
 class Run:
     """A finished run directory, read back.
 
+    Args:
+        folder: the run directory.
+        protocol: by which it was made; needed where that is not one that has a name. No code is ever run because a run directory,
+            which may be somebody else's, names it.
+
     Raises:
-        InputError: the folder holds no finished run.
+        InputError: the folder holds no finished run, or one of another protocol.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, protocol: Protocol | None = None) -> None:
         self.folder = Path(folder)
         try:
             self.config: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
             self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
-            named = get_protocol(self.config["protocol"])
+            name = str(self.config["protocol"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise InputError(f"{folder} is not a finished run directory: {error}") from error
+        named = protocol or (PROTOCOLS.find(name) if name in PROTOCOLS else None)
+        if named is None or named.name != name:
+            raise InputError(
+                f"{folder} is of the protocol {name!r}; say where that is defined, by --protocol file.py:NAME"
+            )
         self.protocol = _as_run(named, self.config.get("components") or ())
         self.table = ScoreTable.read(self.folder / "scores.parquet")
         self.outputs = frozenset(
@@ -63,7 +73,7 @@ def _as_run(protocol: Protocol, components: Sequence[Mapping[str, Any]]) -> Prot
     which may be somebody else's."""
     then = {(part.get("name"), part.get("use")): part.get("config") for part in components}
     parts = []
-    for part in protocol.components:
+    for part in protocol.written():
         config = then.get((part.get("name"), part["use"]))
         parts.append({**part, "config": config} if config else part)
     return replace(protocol, components=tuple(parts))

@@ -54,8 +54,8 @@ class RunDirectory:
                 raise InputError(f"{self.folder} holds a run already; add --resume, or give another --out")
             if old.get("config_hash") != config.get("config_hash"):
                 raise InputError(
-                    f"{self.folder} was made with another configuration ({old.get('config_hash')}, now "
-                    f"{config.get('config_hash')}); give another --out"
+                    f"{self.folder} was made with another configuration, other code or files of a verifier, or other samples"
+                    f" ({old.get('config_hash')}, now {config.get('config_hash')}); give another --out"
                 )
             if old.get("inputs_hash") != config.get("inputs_hash"):
                 raise InputError(

@@ -91,7 +91,7 @@ def evaluate(
         scorer.prepare(chosen)
         config = {
             "protocol": protocol.name,
-            "components": [dict(component) for component in protocol.components],
+            "components": protocol.written(),
             "about": dict(about or {}),
             "versions": versions(),
             "config_hash": config_hash(protocol, scorer, chosen),

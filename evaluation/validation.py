@@ -23,7 +23,7 @@ from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.run import select
 from rsw_rewards.evaluation.statistics import Rows
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.rollouts.baselines import MAKERS, make_baseline
+from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
 from rsw_rewards.rollouts.policy import Request
 
 TOLERANCE = 1e-6
@@ -125,7 +125,7 @@ def validate(
     numbers = _numbers(protocol, bench, table)
     _check_gold(result, bench, table, numbers)
     part = chosen[:BASELINE_SAMPLES] if drawing else chosen
-    names = [name for name in MAKERS if name not in KNOWING]
+    names = [name for name in BASELINES.built_in if name not in KNOWING]
     names = [name for name in names if protocol.task in make_baseline(name, part[:1]).tasks]
     part_numbers = numbers
     if len(part) < len(chosen):

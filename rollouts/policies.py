@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.config import read_yaml
-from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
-from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.core.registry import Registry
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rsw_rewards.rollouts.token_world_model import TokenWorldModel, WorldModel
 
-BUILT_IN: Mapping[str, str] = {
+_BUILT_IN = {
     "token_world_model": "rsw_rewards.rollouts.policies:TokenWorldModelPolicy",
     "copy_before": "rsw_rewards.rollouts.baselines:CopyBefore",
     "blurred_copy": "rsw_rewards.rollouts.baselines:BlurredCopy",
@@ -36,15 +36,17 @@ BUILT_IN: Mapping[str, str] = {
     "openai_endpoint": "rsw_rewards.rollouts.openai_endpoint:OpenAIEndpoint",
     "diffusion_forecaster": "rsw_rewards.rollouts.diffusion_forecaster:DiffusionForecaster",
 }
-"""Policies that can be named without their module."""
+POLICIES: Registry[Any] = Registry(
+    "policy", "policies", _BUILT_IN, others="a run's directory, package.module:object or file.py:object"
+)
+"""What makes a policy: a :class:`Policy` class, a function giving one, or one that is ready."""
 
 
-def build_policy(spec: Mapping[str, Any] | str | Path) -> Policy:
+def build_policy(spec: Mapping[str, Any] | str | Path | Any) -> Policy:
     """The policy that a specification describes.
 
     Args:
-        spec: ``{use: NAME, ...arguments}`` or just ``NAME``. A name is one of :data:`BUILT_IN`, ``pkg.mod:object`` or
-            ``file.py:object``; the object is a :class:`Policy` class, a function giving one, or one that is ready. The path of a
+        spec: ``{use: NAME, ...arguments}`` or just ``NAME``, which is a name or an object of :data:`POLICIES`. The path of a
             ``.yaml`` file with such a mapping (alone or under the key ``policy``) will do as well, and so will the directory of a
             training run, see :func:`load_policy`.
 
@@ -52,18 +54,16 @@ def build_policy(spec: Mapping[str, Any] | str | Path) -> Policy:
         ConfigError: nothing of that name, arguments it does not take, or it is no policy; or a training configuration, whose policy
             is not the trained one.
     """
-    if not isinstance(spec, Mapping) and is_folder(spec):
+    if isinstance(spec, (str, Path)) and is_folder(spec):
         return load_policy(spec)
     spec = _mapping(spec)
     arguments = {key: value for key, value in spec.items() if key != "use"}
     name = spec.get("use")
-    if not isinstance(name, str):
+    if name is None:
         raise ConfigError(f"a policy needs 'use' (a name), not {dict(spec)!r}")
-    if ":" not in name and name not in BUILT_IN:
-        if "/" in name:
-            raise ConfigError(f"there is no folder {name}; a policy is the directory of a run, a name or a YAML file")
-        raise ConfigError(f"no policy is named {name!r}; {did_you_mean(name, [*BUILT_IN, 'pkg.mod:object'])}")
-    found = resolve_object(BUILT_IN.get(name, name), "policy")
+    if isinstance(name, str) and ":" not in name and "/" in name:
+        raise ConfigError(f"there is no folder {name}; a policy is the directory of a run, a name or a YAML file")
+    found = POLICIES.find(name)
     if not isinstance(found, Policy):
         try:
             found = found(**arguments)
@@ -78,10 +78,10 @@ def build_policy(spec: Mapping[str, Any] | str | Path) -> Policy:
 
 def is_folder(spec: str | Path) -> bool:
     """Whether what a user gives for a policy is a directory, and not a name."""
-    return str(spec) not in BUILT_IN and Path(spec).is_dir()
+    return str(spec) not in POLICIES and Path(spec).is_dir()
 
 
-def _mapping(spec: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+def _mapping(spec: Mapping[str, Any] | str | Path | Any) -> dict[str, Any]:
     """The specification of a policy as a mapping with ``use``; of a run, that of the policy before training.
 
     Raises:
@@ -89,6 +89,8 @@ def _mapping(spec: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     """
     if isinstance(spec, Mapping):
         return dict(spec)
+    if not isinstance(spec, (str, Path)):
+        return {"use": spec}
     path = Path(spec)
     if is_folder(spec):
         return _mapping(find_trained(path).start)
@@ -131,8 +133,7 @@ def load_policy(run: str | Path) -> Policy:
 
 def _takes_path(spec: Mapping[str, Any]) -> bool:
     """Whether the policy of a specification can be told from which folder to load."""
-    name = str(spec.get("use"))
-    made = resolve_object(BUILT_IN.get(name, name), "policy")
+    made = POLICIES.find(spec.get("use"))
     return "path" in spec or (callable(made) and "path" in inspect.signature(made).parameters)
 
 

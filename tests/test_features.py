@@ -16,7 +16,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ImageError
-from rsw_rewards.evaluation.protocols import get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import write_png
@@ -318,7 +318,7 @@ def test_a_run_says_what_was_encoded_and_a_second_one_with_another_rubric_encode
     found = []
     for number, names in enumerate((["clip_score", "frechet"], ["clip_score", "kid", "neighbours"])):
         parts = tuple({"use": name, "config": {"encoder": encoder}} for name in names)
-        protocol = replace(get_protocol("tfsf"), components=parts, headline=(), baselines=())
+        protocol = replace(PROTOCOLS.find("tfsf"), components=parts, headline=(), baselines=())
         result = evaluate(protocol, samples, outputs, tmp_path / f"run{number}")
         found.append(result.summary["features"]["encoders"])
         assert (

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from typing import Any
 
+from rsw_rewards.core.registry import Registry
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.protocols import answers, captions, forecasts, grounding, masks, open_answers, series
 from rsw_rewards.evaluation.protocols.protocol import Protocol as Protocol
 
-PROTOCOLS: Mapping[str, Protocol] = {
-    protocol.name: protocol
-    for family in (answers, open_answers, captions, masks, grounding, forecasts, series)
-    for protocol in family.PROTOCOLS
-}
+
+def _protocol(found: Any, use: str) -> Protocol:
+    if not isinstance(found, Protocol):
+        raise ConfigError(
+            f"{use!r} is not a protocol but a {type(found).__name__}; give a rsw_rewards.evaluation.protocols.Protocol"
+        )
+    return found
 
 
-def get_protocol(name: str) -> Protocol:
-    """The protocol of that name. Raises :class:`ConfigError` naming the nearest one."""
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"no protocol is named {name!r}{hint} (known: {', '.join(PROTOCOLS)})")
+PROTOCOLS: Registry[Protocol] = Registry(
+    "protocol",
+    "protocols",
+    {
+        protocol.name: protocol
+        for family in (answers, open_answers, captions, masks, grounding, forecasts, series)
+        for protocol in family.PROTOCOLS
+    },
+    _protocol,
+    own_names=True,
+)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Task
 from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.verifier import as_task
 from rsw_rewards.errors import ConfigError
 
 
@@ -25,7 +27,7 @@ class Protocol:
     headline: tuple[str, ...] = ()
     """Keys of ``summary.json`` in their order; those not named here follow."""
     only_headline: bool = True
-    """Whether keys that are not in the headline are left out. False where keys carry the name of an encoder."""
+    """Whether keys that are not in the headline are left out. False where keys carry the name of an encoder, or there is no headline."""
     slices: bool = True
     """Whether every number is also given per ``kind`` of sample."""
     slice_by: tuple[str, str, str] | None = None
@@ -35,10 +37,21 @@ class Protocol:
     notes: tuple[str, ...] = field(default=())
     """What a reader must know before comparing the numbers."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", as_task(self.task, f"the protocol {self.name!r}"))
+        object.__setattr__(self, "only_headline", self.only_headline and bool(self.headline))
+
     @property
     def rubric(self) -> Rubric:
         """The verifiers as a rubric; a protocol rewards nothing, so all weights are 0."""
         return Rubric(components=tuple(Component(**{"weight": 0.0, **component}) for component in self.components))
+
+    def written(self) -> list[dict[str, Any]]:
+        """The components as plain data, objects by where they are from."""
+        return [
+            {**component, "use": use if isinstance(use := component["use"], str) else place_of(use)}
+            for component in self.components
+        ]
 
     def configured(self, settings: Mapping[str, Any]) -> Protocol:
         """The protocol with some configuration keys of its verifiers set.

@@ -26,9 +26,12 @@ never use a sample's own scene where there is another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
+from rsw_rewards.core.registry import Registry
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.baselines.base import Baseline as Baseline
 from rsw_rewards.rollouts.baselines.base import true_text as true_text
 from rsw_rewards.rollouts.baselines.ceilings import Oracle as Oracle
@@ -48,7 +51,7 @@ def _empty(samples: Sequence[Sample]) -> Policy:
     return Empty() if samples and OUTPUT_FIELDS[samples[0].task] == ("text",) else Nothing()
 
 
-MAKERS: Mapping[str, Callable[[Sequence[Sample]], Policy]] = {
+_BUILT_IN: dict[str, Callable[[Sequence[Sample]], Policy]] = {
     "constant": Constant,
     "majority": Majority,
     "blind": Blind,
@@ -76,9 +79,19 @@ MAKERS: Mapping[str, Callable[[Sequence[Sample]], Policy]] = {
     "repeat": lambda samples: Repeat(),
     "noise": lambda samples: Noise(),
 }
-"""Name of a baseline -> what makes it from all samples of a run, which must be of one task."""
+BASELINES: Registry[Callable[[Sequence[Sample]], Policy]] = Registry("baseline", "baselines", _BUILT_IN)
+"""What makes a baseline from all samples of a run, which must be of one task."""
 
 
-def make_baseline(name: str, samples: Sequence[Sample]) -> Policy:
-    """The baseline of that name, fitted on ``samples`` where it counts answers. Raises ``KeyError`` for an unknown name."""
-    return MAKERS[name](samples)
+def make_baseline(use: str | Any, samples: Sequence[Sample]) -> Policy:
+    """The baseline that a name or an object of :data:`BASELINES` stands for, fitted on ``samples`` where it counts answers.
+
+    Raises:
+        ConfigError: nothing has that name, or it makes no policy.
+    """
+    made = BASELINES.find(use)(samples)
+    if not isinstance(made, Policy):
+        raise ConfigError(
+            f"the baseline {use!r} makes a {type(made).__name__} from the samples, and must make a Policy"
+        )
+    return made

@@ -59,10 +59,11 @@ def protocols(
     """List the protocols, or show the definition of one."""
     import dataclasses
 
-    from rsw_rewards.evaluation.protocols import PROTOCOLS, get_protocol
+    from rsw_rewards.evaluation.protocols import PROTOCOLS
 
     if name is not None:
-        definition = dataclasses.asdict(get_protocol(name))
+        protocol = PROTOCOLS.find(name)
+        definition = {**dataclasses.asdict(protocol), "components": protocol.written()}
         if as_json:
             print_json(definition)
         else:
@@ -70,6 +71,8 @@ def protocols(
                 (name, ""), [(key, words(value)) for key, value in definition.items() if value not in ((), None)]
             )
     elif as_json:
-        print_json({known: dataclasses.asdict(protocol) for known, protocol in PROTOCOLS.items()})
+        print_json(
+            {known: {**dataclasses.asdict(p), "components": p.written()} for known, p in PROTOCOLS.all().items()}
+        )
     else:
-        print_rows(("protocol", "task", "title"), [(p.name, str(p.task), p.title) for p in PROTOCOLS.values()])
+        print_rows(("protocol", "task", "title"), [(p.name, str(p.task), p.title) for p in PROTOCOLS.all().values()])

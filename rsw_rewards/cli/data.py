@@ -41,7 +41,7 @@ def data_from(
     ] = None,
 ) -> None:
     """Write samples.jsonl from a data set in its own layout; imagery stays where it is."""
-    from rsw_rewards.data.registry import resolve_adapter
+    from rsw_rewards.data.adapter import resolve_adapter
     from rsw_rewards.errors import ConfigError
 
     try:
@@ -56,14 +56,13 @@ def data_from(
 
 def data_adapters(as_json: Json = False) -> None:
     """List the data sets that can be read in their own layout."""
-    import importlib
     import inspect
 
-    from rsw_rewards.data.registry import ADAPTERS
+    from rsw_rewards.data.adapter import ADAPTERS
 
     rows = []
-    for name, place in sorted(ADAPTERS.items()):
-        words = inspect.getdoc(importlib.import_module(place.partition(":")[0])) or ""
+    for name, adapter in sorted(ADAPTERS.all().items()):
+        words = inspect.getdoc(inspect.getmodule(adapter)) or ""
         rows.append((name, words.partition("\n\n")[0].replace("\n", " ")))
     if as_json:
         print_json(dict(rows))

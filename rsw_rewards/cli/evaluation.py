@@ -68,7 +68,7 @@ def evaluate(
 ) -> None:
     """Score a model's outputs, from a file or live, by a benchmark's protocol: summary.json, scores.parquet, report.html."""
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.evaluation.protocols import get_protocol
+    from rsw_rewards.evaluation.protocols import PROTOCOLS
     from rsw_rewards.evaluation.run import evaluate_file, evaluate_policy
 
     if (predictions is None) == (policy is None):
@@ -82,7 +82,7 @@ def evaluate(
         "progress": progress_bar(as_json),
     }  # fmt: skip
     given = assignments(settings or [])
-    protocols = [get_protocol(name.strip()).configured(given) for name in protocol.split(",")]
+    protocols = [PROTOCOLS.find(name.strip()).configured(given) for name in protocol.split(",")]
     if predictions is not None:
         results = evaluate_file(protocols, samples, predictions, out, on_missing=on_missing, **options)
     else:
@@ -177,6 +177,10 @@ def compare(
         list[str] | None,
         typer.Option("--name", help="What a run is called, in their order (repeatable).", show_default=False),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="Of the runs, where it is your own: file.py:NAME.", show_default=False),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the leaderboard as a Markdown table.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print the leaderboard as a LaTeX table (booktabs).")] = False,
     percent: Annotated[bool, typer.Option("--percent", help="With --latex: fractions times 100.")] = False,
@@ -184,20 +188,22 @@ def compare(
 ) -> None:
     """Compare runs over the outputs they share: paired differences of two, a leaderboard of more, p-values corrected by Holm."""
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.evaluation.comparison import compare_runs, leaderboard
+    from rsw_rewards.evaluation.comparison import Run, compare_runs, leaderboard
+    from rsw_rewards.evaluation.protocols import PROTOCOLS
 
     if markdown + latex + as_json > 1:
         raise ConfigError("give one of --markdown, --latex and --json")
+    read = [Run(folder, PROTOCOLS.find(protocol) if protocol else None) for folder in runs]
     if as_json:
-        print_json(compare_runs(runs, metric))
+        print_json(compare_runs(read, metric))
         return
-    board = leaderboard(runs, metric, name)
+    board = leaderboard(read, metric, name)
     if markdown or latex:
         typer.echo(board.to_latex(percent) if latex else board.to_markdown(), nl=False)
         return
     typer.echo(board.to_text())
     if len(runs) == 2:
-        print_differences(compare_runs(runs, metric))
+        print_differences(compare_runs(read, metric))
 
 
 def validate(
@@ -210,7 +216,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check a samples file before anything is measured on it: the truth scores 1, and tricks stay under their ceilings."""
-    from rsw_rewards.evaluation.protocols import get_protocol
+    from rsw_rewards.evaluation.protocols import PROTOCOLS
     from rsw_rewards.evaluation.validation import validate as check
     from rsw_rewards.io.records_io import load_samples
 
@@ -219,7 +225,7 @@ def validate(
     asked = load_samples(samples, root or [], limit)
     given = assignments(settings or [])
     found = [
-        check(get_protocol(name.strip()).configured(given), asked, device=device, progress=progress_bar(as_json))
+        check(PROTOCOLS.find(name.strip()).configured(given), asked, device=device, progress=progress_bar(as_json))
         for name in protocol.split(",")
     ]
     if as_json:

@@ -37,7 +37,7 @@ class Registry(Generic[T]):
         check: gives the object as it is used, or raises :class:`ConfigError`; it is called with the object and its name. A built-in
             one is taken as it is.
         own_names: whether an object that has the ``name`` of a built-in one is refused, since results are kept under that name.
-        others: what else may be written, at the end of the message about an unknown name.
+        others: what else may be written, at the end of the names that a message lists.
     """
 
     def __init__(
@@ -75,9 +75,7 @@ class Registry(Generic[T]):
         if use in self.built_in:
             return self._built_in(use)
         if use not in plugged:
-            raise ConfigError(
-                f"no {self.kind} is named {use!r}; {did_you_mean(use, self.names())}, or write {self._others}"
-            )
+            raise ConfigError(f"no {self.kind} is named {use!r}; {did_you_mean(use, [*self.names(), self._others])}")
         return self._load(plugged[use])
 
     def all(self) -> dict[str, T]:

@@ -137,7 +137,7 @@ class Verifier(ABC):
         super().__init_subclass__(**kwargs)
         own = vars(cls)
         if "tasks" in own:
-            cls.tasks = frozenset(_task(name, cls.__name__) for name in _names(own["tasks"]))
+            cls.tasks = frozenset(as_task(name, cls.__name__) for name in _names(own["tasks"]))
         if "needs" in own:
             cls.needs = frozenset(_names(own["needs"]))
 
@@ -312,7 +312,8 @@ def _names(value: str | Iterable[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _task(name: str, where: str) -> Task:
+def as_task(name: str, where: str) -> Task:
+    """The task of that name. Raises :class:`ConfigError` that begins with ``where``."""
     try:
         return Task(name)
     except ValueError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from rsw_rewards.core.registry import Registry
 from rsw_rewards.errors import InputError
 
 
@@ -40,6 +41,37 @@ class Adapter(Protocol):
             InputError: the layout does not fit; the sentence says what was expected where.
         """
         ...
+
+
+ADAPTERS: Registry[Adapter] = Registry(
+    "adapter",
+    "adapters",
+    {
+        name: f"rsw_rewards.data.{name.replace('-', '_')}:convert"
+        for name in (
+            "cdvqa", "changechat-105k", "disaster-m3", "era", "levir-cc", "levir-cd", "levir-mci", "qag-360k",
+            "mhn-rsicd", "ndvi-series", "raster-pairs", "refsegrs", "rrsis-d", "rsicd", "rsvqa-hr", "rsvqa-lr", "s2looking", "second", "second-cc",
+            "whu-cd", "xbd",
+        )
+    },
+    others="hf:NAME, package.module:function or file.py:function",
+)  # fmt: skip
+"""The adapters by name, as ``rsw data from NAME`` finds them: the module is the name with underscores."""
+
+
+def resolve_adapter(use: str | Any) -> Adapter:
+    """The adapter that a name or an object of :data:`ADAPTERS` stands for.
+
+    ``hf:NAME`` stands for a Hugging Face data set, whose columns its options name.
+
+    Raises:
+        ConfigError: no adapter of that name, or it cannot be imported.
+    """
+    if isinstance(use, str) and use.startswith("hf:"):
+        from rsw_rewards.data import huggingface
+
+        return huggingface.adapter(use.removeprefix("hf:"))
+    return ADAPTERS.find(use)
 
 
 def write_samples(out: Path, records: Iterable[Mapping[str, Any]], what: str) -> tuple[int, Path]:

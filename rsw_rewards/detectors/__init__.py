@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.registry import Registry
 from rsw_rewards.detectors.base import (
     LEVELS,
     MICRO_BATCH,
@@ -26,6 +27,7 @@ from rsw_rewards.detectors.scene import SCENE_DETECTOR, SCENE_DETECTOR_FOLDER, S
 from rsw_rewards.errors import ConfigError
 
 __all__ = [
+    "DETECTORS",
     "LEVELS",
     "MICRO_BATCH",
     "SCENE_DETECTOR",
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 NAMES_HELP = (
-    f"write {SCENE_DETECTOR}, cva (Otsu's threshold) or cva:<threshold>, the path of a folder with config.json and "
+    f"{SCENE_DETECTOR}, cva (Otsu's threshold) or cva:<threshold>, the path of a folder with config.json and "
     "model.safetensors, torchscript:<file>, pkg.mod:object or file.py:object, with #weights=<file> where the object makes a "
     "network; add #bands=0,1,2,3 to read bands as they are stored"
 )
@@ -88,62 +90,89 @@ def detector_bands(name: str) -> tuple[int, ...] | None:
     return tuple(int(band) for band in value.split(","))
 
 
-def load_detector(name: str = SCENE_DETECTOR, device: str = "cpu") -> Detector:
-    """The change detector of that name.
+DETECTORS: Registry[Any] = Registry(
+    "change detector",
+    "detectors",
+    {
+        SCENE_DETECTOR: "rsw_rewards.detectors:_shipped",
+        "cva": "rsw_rewards.detectors:_change_vectors",
+        "torchscript": "rsw_rewards.detectors:_torchscript",
+    },
+    others=NAMES_HELP,
+)
+"""The built-in kinds, as functions ``(rest of the name, device, name)``; and what is plugged in: a detector, or something that makes
+one when it is called with the device."""
+
+
+def load_detector(use: str | Any = SCENE_DETECTOR, device: str = "cpu") -> Detector:
+    """The change detector that a name or an object of :data:`DETECTORS` stands for.
 
     Args:
-        name: ``scene-detector`` (shipped, trained on the scene world); ``cva`` or ``cva:<threshold>`` (change-vector analysis,
+        use: ``scene-detector`` (shipped, trained on the scene world); ``cva`` or ``cva:<threshold>`` (change-vector analysis,
             :class:`ChangeVectors`); the path of a folder in the form of the shipped one; ``torchscript:<file>`` (see
-            :class:`NetworkDetector` for what it is called with); ``pkg.mod:object`` / ``file.py:object``: a detector, something
-            that gives one when called with the device, or with ``#weights=<file>`` something that gives a ``torch.nn.Module``
-            when called without arguments, whose state dictionary the file holds.
+            :class:`NetworkDetector` for what it is called with); a plug-in: a detector, something that gives one when called with
+            the device, or with ``#weights=<file>`` something that gives a ``torch.nn.Module`` when called without arguments, whose
+            state dictionary the file holds.
         device: where it runs.
 
     Raises:
         ConfigError: nothing of that name, it is no detector, or its weights cannot be had.
     """
-    made = _load(name, device)
+    made = _load(use, device)
     if not isinstance(made, Detector):
-        raise ConfigError(_lacks(name, made, "change detector", "predict"))
+        raise ConfigError(_lacks(use, made, "change detector", "predict"))
     return made
 
 
-def load_damage_detector(name: str, device: str = "cpu") -> DamageDetector:
-    """The damage detector of that name: those of :func:`load_detector` that answer with five levels. Raises ConfigError."""
-    made = _load(name, device)
+def load_damage_detector(use: str | Any, device: str = "cpu") -> DamageDetector:
+    """A damage detector: one of :func:`load_detector` that answers with five levels. Raises :class:`ConfigError`."""
+    made = _load(use, device)
     if not isinstance(made, DamageDetector):
-        raise ConfigError(_lacks(name, made, "damage detector", "predict_levels"))
+        raise ConfigError(_lacks(use, made, "damage detector", "predict_levels"))
     return made
 
 
-def _load(name: str, device: str) -> Any:
-    plain, options = _split(name)
-    detector_bands(name)
+def _load(use: str | Any, device: str) -> Any:
+    if not isinstance(use, str):
+        return _ready(DETECTORS.find(use), repr(use), device)
+    plain, options = _split(use)
+    detector_bands(use)
     kind, _, rest = plain.partition(":")
-    if kind == "torchscript":
-        return NetworkDetector.from_torchscript(Path(rest), device, name, options.get("output", "logits"))
-    if "weights" in options:
-        network = _called(plain, resolve_object(plain, "network"))
+    if "weights" in options and kind != "torchscript":
+        network = _called(plain, DETECTORS.find(plain))
         if not is_network(network):
             raise ConfigError(
                 f"{plain!r} gives a {type(network).__name__}; with #weights= it must give a torch.nn.Module"
             )
-        return NetworkDetector.from_state(
-            network, Path(options["weights"]), device, name, options.get("output", "logits")
-        )
-    if "output" in options:
-        raise ConfigError(f"only networks have #output=, not {name!r}")
-    if kind == "cva":
-        return ChangeVectors(_threshold(rest, name) if rest else None, name)
-    if plain == SCENE_DETECTOR:
-        return SceneDetector(SCENE_DETECTOR_FOLDER, device, name)
+        return NetworkDetector.from_state(network, Path(options["weights"]), device, use, _output(options))
+    if "output" in options and kind != "torchscript":
+        raise ConfigError(f"only networks have #output=, not {use!r}")
+    if kind in DETECTORS.built_in:
+        return DETECTORS.find(kind)(rest, device, use)
     if Path(plain).is_dir():
         return SceneDetector(Path(plain), device, Path(plain).name)
-    if ":" not in plain:
-        raise ConfigError(f"no change detector is named {name!r}; {NAMES_HELP}")
-    found = resolve_object(plain, "change detector")
+    return _ready(DETECTORS.find(plain), plain, device)
+
+
+def _shipped(rest: str, device: str, name: str) -> SceneDetector:
+    return SceneDetector(SCENE_DETECTOR_FOLDER, device, name)
+
+
+def _change_vectors(rest: str, device: str, name: str) -> ChangeVectors:
+    return ChangeVectors(_threshold(rest, name) if rest else None, name)
+
+
+def _torchscript(rest: str, device: str, name: str) -> NetworkDetector:
+    return NetworkDetector.from_torchscript(Path(rest), device, name, _output(_split(name)[1]))
+
+
+def _output(options: Mapping[str, str]) -> str:
+    return options.get("output", "logits")
+
+
+def _ready(found: Any, name: str, device: str) -> Any:
     ready = any(hasattr(found, part) for part in ("predict", "predict_levels")) and not isinstance(found, type)
-    return found if ready else _called(plain, found, device)
+    return found if ready else _called(name, found, device)
 
 
 def _threshold(text: str, name: str) -> float:
@@ -167,6 +196,6 @@ def _called(name: str, found: Any, *arguments: Any) -> Any:
         raise ConfigError(f"{name!r} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def _lacks(name: str, made: Any, what: str, method: str) -> str:
+def _lacks(name: Any, made: Any, what: str, method: str) -> str:
     missing = [part for part in ("name", "weights_sha256", method) if not hasattr(made, part)]
     return f"{name!r} is not a {what}: it lacks {', '.join(missing)} (see rsw_rewards.detectors)"

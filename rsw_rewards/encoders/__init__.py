@@ -5,9 +5,9 @@ Nothing is downloaded unless a name asks for it by an open_clip tag or a hub nam
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
-from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.registry import Registry
 from rsw_rewards.encoders.base import BuiltIn, Encoder, describe, repeatable
 from rsw_rewards.encoders.clip import SCENE_CLIP_FOLDER, OpenClipEncoder
 from rsw_rewards.encoders.dinov2 import DinoV2Encoder
@@ -38,6 +38,7 @@ from rsw_rewards.errors import ConfigError
 
 __all__ = [
     "CMMD_ENCODER",
+    "ENCODERS",
     "INCEPTION",
     "INCEPTION_FILE",
     "INCEPTION_SHA256",
@@ -67,40 +68,45 @@ __all__ = [
 ]
 
 
-def load_encoder(name: str, device: str) -> Encoder:
-    """The encoder of that name, its weights loaded onto ``device``.
+ENCODERS: Registry[Any] = Registry(
+    "encoder",
+    "encoders",
+    {
+        SCENE_CLIP: "rsw_rewards.encoders.clip:OpenClipEncoder.shipped",
+        "open_clip": "rsw_rewards.encoders.clip:OpenClipEncoder.load",
+        "hf_clip": "rsw_rewards.encoders.hf_clip:HfClipEncoder.load",
+        "dinov2": "rsw_rewards.encoders.dinov2:DinoV2Encoder.load",
+        "timm": "rsw_rewards.encoders.timm_models:TimmEncoder.load",
+        INCEPTION: "rsw_rewards.encoders.inception:InceptionEncoder.load",
+        RSICD_INCEPTION: "rsw_rewards.encoders.rsicd_inception:RsicdInception.load",
+        "sentence": "rsw_rewards.encoders.sentences:SentenceEncoder.load",
+    },
+    others=NAMES_HELP,
+)
+"""The built-in kinds, as functions ``(rest of the name, device, name)``; and what is plugged in: an :class:`Encoder`, or something
+that makes one when it is called with the device."""
+
+
+def load_encoder(use: str | Any, device: str) -> Encoder:
+    """The encoder that a name or an object of :data:`ENCODERS` stands for, its weights loaded onto ``device``.
 
     Raises:
         ConfigError: an unknown name, or weights that are not there, with what to put where.
     """
-    plain, options = split_options(name)
-    bands_of(name)
+    if not isinstance(use, str):
+        return _made(ENCODERS.find(use), repr(use), device)
+    plain, options = split_options(use)
+    bands_of(use)
     kind, _, rest = plain.partition(":")
     if "resize" in options and kind not in ("open_clip", SCENE_CLIP):
-        raise ConfigError(f"only open_clip encoders have another resize, not {name!r}; leave #resize out")
-    if plain == SCENE_CLIP:
-        return OpenClipEncoder.from_folder(SCENE_CLIP_FOLDER, device, name)
-    if kind == "open_clip":
-        return OpenClipEncoder.from_name(name, device)
-    if kind == "hf_clip":
-        return HfClipEncoder.load(rest, device, name)
-    if kind == "dinov2":
-        return DinoV2Encoder.load(rest, device, name)
-    if kind == "timm":
-        return TimmEncoder.load(rest, device, name)
-    if kind == INCEPTION:
-        return InceptionEncoder.from_file(rest or os.environ.get(INCEPTION_VARIABLE, ""), device, name)
-    if kind == RSICD_INCEPTION:
-        return RsicdInception.load(rest, device, name)
-    if kind == "sentence":
-        return SentenceEncoder.load(rest, device)
-    if ":" in plain:
-        return _user_encoder(plain, device)
-    raise ConfigError(f"no encoder is named {name!r}; {NAMES_HELP}")
+        raise ConfigError(f"only open_clip encoders have another resize, not {use!r}; leave #resize out")
+    if kind in ENCODERS.built_in:
+        encoder: Encoder = ENCODERS.find(kind)(rest, device, use)
+        return encoder
+    return _made(ENCODERS.find(plain), plain, device)
 
 
-def _user_encoder(name: str, device: str) -> Encoder:
-    found = resolve_object(name, "encoder")
+def _made(found: Any, name: str, device: str) -> Encoder:
     try:
         made = found if hasattr(found, "encode_images") and not isinstance(found, type) else found(device)
     except Exception as error:  # a user's own code may raise anything

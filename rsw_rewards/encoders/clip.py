@@ -38,9 +38,14 @@ class OpenClipEncoder(BuiltIn):
         self.dim = int(self.encode_images([np.zeros((8, 8, 3), np.uint8)], 1).shape[1])
 
     @classmethod
-    def from_name(cls, name: str, device: str) -> OpenClipEncoder:
-        """The encoder that ``open_clip:<model or preset>:<weights>`` names. Raises :class:`ConfigError`."""
-        model, _, weights = split_options(name)[0].partition(":")[2].partition(":")
+    def shipped(cls, place: str, device: str, name: str) -> OpenClipEncoder:
+        """The small model that comes with the package."""
+        return cls.from_folder(SCENE_CLIP_FOLDER, device, name)
+
+    @classmethod
+    def load(cls, place: str, device: str, name: str) -> OpenClipEncoder:
+        """The model that ``<model or preset>:<weights>`` names. Raises :class:`ConfigError`."""
+        model, _, weights = place.partition(":")
         if not model or not weights:
             raise ConfigError(f"the encoder {name!r} is incomplete; {NAMES_HELP}")
         if model.startswith("Git-RSCLIP"):

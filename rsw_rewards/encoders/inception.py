@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ class InceptionEncoder(BuiltIn):
         self.weights_sha256 = weights_sha256
         self.device = device
         self.name = name
+
+    @classmethod
+    def load(cls, place: str, device: str, name: str) -> InceptionEncoder:
+        """The file that a name or the environment variable gives. Raises :class:`ConfigError`."""
+        return cls.from_file(place or os.environ.get(INCEPTION_VARIABLE, ""), device, name)
 
     @classmethod
     def from_file(cls, path: str, device: str, name: str = INCEPTION) -> InceptionEncoder:

@@ -17,7 +17,7 @@ CMMD_ENCODER = f"open_clip:ViT-L-14-336:openai#resize={CMMD_RESIZE}"
 left to do. open_clip resizes first and cuts then, which is the same for square images and differs a little for others."""
 
 NAMES_HELP = (
-    f"write {SCENE_CLIP}, open_clip:<model or preset>:<weights file or pretrained tag>, open_clip:local-dir:<folder>, "
+    f"{SCENE_CLIP}, open_clip:<model or preset>:<weights file or pretrained tag>, open_clip:local-dir:<folder>, "
     f"hf_clip:<folder>, dinov2:<folder or hub name>, timm:<model>:<weights file>, {INCEPTION}[:<file>], rsicd-inception:<file>, "
     "sentence:<folder or hub name> (texts alone), pkg.mod:object or file.py:object; add #bands=3,2,1 to read other bands than "
     "red, green, blue"

@@ -55,13 +55,12 @@ class SentenceEncoder:
         return f"{encoder_label(self.name)}@{self.weights_sha256[:12]}"
 
     @classmethod
-    def load(cls, place: str, device: str) -> SentenceEncoder:
+    def load(cls, place: str, device: str, name: str) -> SentenceEncoder:
         """The model that ``sentence:<place>`` names: ``minilm``, a folder, or ``owner/model`` on the hub.
 
         Raises:
             ConfigError: it is not there, or cannot be loaded.
         """
-        name = f"sentence:{place}"
         folder = find_minilm() if name == MINILM else Path(place).expanduser()
         if not folder.is_dir() and (place.count("/") != 1 or place.startswith((".", "/", "~"))):
             raise ConfigError(f"the encoder {name!r} has no weights: there is no folder {folder}")

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from rsw_rewards.config import read_yaml
+from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import ImageRef, Sample
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError
@@ -58,8 +59,13 @@ def run_folder(out: Path, run: BaseModel, resume: bool) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        _configure(out, run.model_dump(mode="json"), resume)
+        _configure(out, json.loads(json.dumps(run.model_dump(), default=_written)), resume)
         yield
+
+
+def _written(value: Any) -> str:
+    """What stands in a file for something that is no plain data: for a class or a function, where it is from."""
+    return place_of(value) if hasattr(value, "__qualname__") else str(value)
 
 
 def _configure(out: Path, resolved: Mapping[str, Any], resume: bool) -> None:

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from rsw_rewards.config import DataSpec, Strict, validated
 from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.core.records import Sample
-from rsw_rewards.data.registry import ADAPTERS
+from rsw_rewards.data.adapter import ADAPTERS
 from rsw_rewards.data.sources import load_from_adapter
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.io.records_io import load_samples
@@ -54,7 +54,7 @@ def load_source(spec: DataSpec, seed: int, where: str = "train") -> list[Sample]
     if spec.source in ADAPTERS:
         return load_from_adapter(spec.source, spec.options, where)
     if ":" not in spec.source:
-        known = ", ".join(("samples", "scene-world", *sorted(ADAPTERS)))
+        known = ", ".join(("samples", "scene-world", *sorted(ADAPTERS.names())))
         raise ConfigError(f"{where}: no source is named {spec.source!r}; known are {known}, or write pkg.mod:function")
     return _from_function(spec.source, spec.options, where)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
+from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
 from rsw_rewards.errors import RswError
 
 
-@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", sorted(ADAPTERS.built_in))
 def test_every_adapter_can_be_called_as_the_command_does(name: str, tmp_path: Path) -> None:
     adapter = resolve_adapter(name)
     inspect.signature(adapter).bind(tmp_path, tmp_path / "out", split=None, limit=None)
@@ -25,4 +25,4 @@ def test_every_adapter_can_be_called_as_the_command_does(name: str, tmp_path: Pa
 
 def test_the_table_of_data_sets_names_every_adapter() -> None:
     table = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
-    assert [name for name in ADAPTERS if f"| `{name}` |" not in table] == []
+    assert [name for name in ADAPTERS.built_in if f"| `{name}` |" not in table] == []

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rsw_rewards.core.records import Task
+from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY, convert
-from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_samples
@@ -134,5 +134,5 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 def test_adapters_resolve_by_name() -> None:
     assert resolve_adapter("cdvqa") is convert
     assert "levir-cd" in ADAPTERS
-    with pytest.raises(ConfigError, match="no adapter is named 'cdvq'; known are cdvqa"):
+    with pytest.raises(ConfigError, match="no adapter is named 'cdvq'; did you mean 'cdvqa'"):
         resolve_adapter("cdvq")

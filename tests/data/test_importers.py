@@ -286,11 +286,11 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.
         done("json", write(tmp_path / "c.json", "[" * 100_000))
     with pytest.raises(InputError, match="is not a file"):
         done("json", tmp_path / "none.json")
-    with pytest.raises(ConfigError, match="no importer of predictions is named 'xml'; known are coco-captions, csv"):
+    with pytest.raises(ConfigError, match="no importer of predictions is named 'xml'; known are lmms-eval, vlmevalkit"):
         done("xml", file)
     with pytest.raises(ConfigError, match="'by' must be id or order"):
         done("json", file, by="luck")
     monkeypatch.setattr(plain, "MAX_FILE_BYTES", 10)
-    for name in sorted(set(IMPORTERS) - {"vlmevalkit"}):
+    for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit"}):
         with pytest.raises(InputError, match="more than the 10 that are read"):
             done(name, file)

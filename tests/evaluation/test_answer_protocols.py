@@ -10,8 +10,8 @@ import pytest
 
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.protocols import get_protocol
-from rsw_rewards.evaluation.protocols.answers import PROTOCOLS
+from rsw_rewards.evaluation.protocols import PROTOCOLS
+from rsw_rewards.evaluation.protocols import answers as family
 from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.records_io import read_jsonl, write_jsonl
 from tests.shared_data import shared
@@ -31,7 +31,7 @@ def run(folder: Path, protocol: str, questions: list[Question], **reference: Any
     ]  # fmt: skip
     write_jsonl(folder / "s.jsonl", samples)
     write_jsonl(folder / "p.jsonl", [{"id": f"q{n}", "text": given} for n, (_, _, given) in enumerate(questions)])
-    (result,) = evaluate_file([get_protocol(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / protocol)
+    (result,) = evaluate_file([PROTOCOLS.find(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / protocol)
     return result
 
 
@@ -192,7 +192,7 @@ def test_changechat_localization(tmp_path: Path) -> None:
     assert (oracle["jaccard"]["value"], oracle["jaccard_empty1"]["value"]) == (pytest.approx(2 / 3), 1.0)
 
 
-@pytest.mark.parametrize("protocol", [protocol.name for protocol in PROTOCOLS])
+@pytest.mark.parametrize("protocol", [protocol.name for protocol in family.PROTOCOLS])
 def test_every_key_of_a_headline_is_reported_and_a_missing_prediction_is_counted(tmp_path: Path, protocol: str) -> None:
     truth = {
         "vqa-v2": ["yes"] * 10, "multiple-choice": ["B"], "changechat-count": ["1 new road and 2 new buildings"],
@@ -203,7 +203,7 @@ def test_every_key_of_a_headline_is_reported_and_a_missing_prediction_is_counted
         [{"id": f"q{n}", "task": "change_qa", "kind": "k", "reference": {"answers": truth}} for n in range(4)],
     )
     write_jsonl(tmp_path / "p.jsonl", [{"id": f"q{n}", "text": truth[0]} for n in range(3)])
-    found = get_protocol(protocol)
+    found = PROTOCOLS.find(protocol)
     (result,) = evaluate_file([found], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
     assert tuple(result.summary["metrics"]) == found.headline
     assert sorted(statuses(result)) == ["invalid_output", "ok", "ok", "ok"]

@@ -11,7 +11,7 @@ import pytest
 
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.protocols import get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate, evaluate_file
 from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.verifiers import captions, meteor
@@ -84,7 +84,7 @@ def levir_cc(folder: Path, tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("tokens", ["ids", "words"])
 def test_captions_of_levir_cc(tmp_path: Path, java: None, tokens: str) -> None:
     golden = shared("golden/caption_levircc")
-    protocol = get_protocol(f"levir-cc-{tokens}")
+    protocol = PROTOCOLS.find(f"levir-cc-{tokens}")
     if tokens == "ids":
         protocol = protocol.configured({"captions.word_map": str(golden / "wordmap_rsicc_minfreq5.json")})
     (found,) = evaluate_file([protocol], *levir_cc(golden, tmp_path), tmp_path / "out")
@@ -108,7 +108,7 @@ def test_tricky_captions(tmp_path: Path, java: None) -> None:
         Sample(str(n), Task.CHANGE_CAPTION, (), reference={"captions": texts}) for n, (_, texts) in enumerate(pairs)
     ]
     outputs = [Output(str(n), text=text) for n, (text, _) in enumerate(pairs)]
-    found = evaluate(get_protocol("coco-caption"), samples, outputs, tmp_path / "out")
+    found = evaluate(PROTOCOLS.find("coco-caption"), samples, outputs, tmp_path / "out")
     check(found, TRICKY)
     assert found.summary["status"]["captions"]["invalid_output"] == 1  # the empty one
 
@@ -126,7 +126,7 @@ def small(
         for key, (kind, reference) in references.items()
     ]
     outputs = [Output(key, text=text, invalid=None if text else "cut off") for key, text in texts.items()]
-    protocol = get_protocol(name).configured(settings or {})
+    protocol = PROTOCOLS.find(name).configured(settings or {})
     return evaluate(protocol, samples, outputs, tmp_path / name, **options)
 
 

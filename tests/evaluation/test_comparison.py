@@ -14,7 +14,7 @@ import yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.comparison import compare_runs, leaderboard, run_names
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard
-from rsw_rewards.evaluation.protocols import get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -55,7 +55,7 @@ def run(
             for c in range(candidates)
         ],
     )
-    evaluate_file([get_protocol(protocol)], samples, predictions, folder / name)
+    evaluate_file([PROTOCOLS.find(protocol)], samples, predictions, folder / name)
     return folder / name
 
 

@@ -12,7 +12,7 @@ from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.encoders import SCENE_CLIP_FOLDER
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.protocols import get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.pixels import content_hash
@@ -28,7 +28,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     outputs = [Output(sample.id, image=sample.images[-1]) for sample in samples]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(folder))  # no weights of AlexNet
-        return evaluate(get_protocol("tfsf"), samples, outputs, folder / "run")
+        return evaluate(PROTOCOLS.find("tfsf"), samples, outputs, folder / "run")
 
 
 @needs_clip
@@ -69,7 +69,7 @@ def test_baselines_stand_beside_it_and_say_what_numbers_mean(copied: Evaluation)
 @needs_clip
 def test_encoders_are_named_by_setting_them(tmp_path: Path, copied: Evaluation) -> None:
     name = "clean-fid-inception:" + str(tmp_path / "none.pt")
-    protocol = get_protocol("tfsf").configured({"frechet.encoder": name, "kid.encoder": name})
+    protocol = PROTOCOLS.find("tfsf").configured({"frechet.encoder": name, "kid.encoder": name})
     few = copied.samples[:4]
     outputs = [Output(sample.id, image=sample.images[-1]) for sample in few]
     metrics = evaluate(protocol, few, outputs, tmp_path / "run").summary["metrics"]
@@ -90,7 +90,7 @@ def test_samples_without_an_input_image_run_through_and_say_what_is_missing(tmp_
     outputs = [Output(s.id, candidate=c, image=picture(9 + n + c)) for n, s in enumerate(samples) for c in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(tmp_path))
-        result = evaluate(get_protocol("txt2img-mhn-rsicd"), samples, outputs, tmp_path / "run")
+        result = evaluate(PROTOCOLS.find("txt2img-mhn-rsicd"), samples, outputs, tmp_path / "run")
     metrics: dict[str, Any] = result.summary["metrics"]
     for key, words in (
         ("fid_rsicd/own-images", "pretrain_inception.py"), ("zero_shot_cls_oa", "resnet18"), ("clip_rsicd", "clip-rsicd-v2"),

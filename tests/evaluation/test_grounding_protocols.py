@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.protocols import get_protocol
-from rsw_rewards.evaluation.protocols.grounding import PROTOCOLS
+from rsw_rewards.evaluation.protocols import PROTOCOLS
+from rsw_rewards.evaluation.protocols import grounding as family
 from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_samples, write_jsonl
-from rsw_rewards.rollouts.baselines import MAKERS
+from rsw_rewards.rollouts.baselines import BASELINES
 
 SIZE = 32
 
@@ -22,7 +22,7 @@ SIZE = 32
 def summary(folder: Path, protocol: str, samples: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> Any:
     write_jsonl(folder / "s.jsonl", samples)
     write_jsonl(folder / "p.jsonl", outputs)
-    (result,) = evaluate_file([get_protocol(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / "out")
+    (result,) = evaluate_file([PROTOCOLS.find(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / "out")
     return result.summary
 
 
@@ -47,8 +47,8 @@ def grounding(id: str, **reference: Any) -> dict[str, Any]:
 
 
 def test_every_baseline_and_headline_exists() -> None:
-    for protocol in PROTOCOLS:
-        assert set(protocol.baselines) <= set(MAKERS)
+    for protocol in family.PROTOCOLS:
+        assert set(protocol.baselines) <= set(BASELINES.built_in)
         keys = {key for part in protocol.rubric.components for metric in part.build().metrics() for key in metric.keys}
         assert set(protocol.headline) <= keys
 
@@ -70,7 +70,7 @@ def test_referring_segmentation(scene: Path) -> None:
 
 
 def test_the_convention_of_rrsis_d_is_a_setting(scene: Path) -> None:
-    protocol = get_protocol("referring-segmentation").configured({"referring_mask.no_target": "zero"})
+    protocol = PROTOCOLS.find("referring-segmentation").configured({"referring_mask.no_target": "zero"})
     write_jsonl(scene / "s.jsonl", [grounding("a", mask="empty.png")])
     write_jsonl(scene / "p.jsonl", [{"id": "a", "mask": "empty.png"}])
     (result,) = evaluate_file([protocol], scene / "s.jsonl", scene / "p.jsonl", scene / "out")

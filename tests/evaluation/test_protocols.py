@@ -7,13 +7,13 @@ import pytest
 
 from rsw_rewards.cli import main
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.evaluation.protocols import PROTOCOLS, get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS
 from tests.chat_server import chat_server, completion
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", PROTOCOLS.built_in)
 def test_every_protocol_builds_its_verifiers_and_cites_a_source(name: str) -> None:
-    protocol = PROTOCOLS[name]
+    protocol = PROTOCOLS.find(name)
     keys = {
         key for component in protocol.rubric.components for metric in component.build().metrics() for key in metric.keys
     }
@@ -22,20 +22,20 @@ def test_every_protocol_builds_its_verifiers_and_cites_a_source(name: str) -> No
 
 
 def test_a_setting_reaches_the_verifier_it_names_and_no_other() -> None:
-    protocol = get_protocol("numeric-qa").configured({"numeric_match.rel_tol": 0.1})
+    protocol = PROTOCOLS.find("numeric-qa").configured({"numeric_match.rel_tol": 0.1})
     assert protocol.rubric.components[0].build().config.rel_tol == 0.1
-    assert get_protocol("numeric-qa").rubric.components[0].build().config.rel_tol == 0.0
+    assert PROTOCOLS.find("numeric-qa").rubric.components[0].build().config.rel_tol == 0.0
 
 
 @pytest.mark.parametrize("name", ["exact_match.x", "rel_tol", "judge.model"])
 def test_a_setting_that_fits_nothing_is_refused(name: str) -> None:
     with pytest.raises(ConfigError):
-        get_protocol("exact-qa").configured({name: 1}).rubric.components[0].build()
+        PROTOCOLS.find("exact-qa").configured({name: 1}).rubric.components[0].build()
 
 
 def test_an_unknown_protocol_names_its_neighbour() -> None:
     with pytest.raises(ConfigError, match="'cdvqa'"):
-        get_protocol("cd-vqa")
+        PROTOCOLS.find("cd-vqa")
 
 
 def test_open_answers_are_judged_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

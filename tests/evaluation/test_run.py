@@ -22,7 +22,7 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.protocols import Protocol, get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.rewards import score_file
 from rsw_rewards.evaluation.run import evaluate_file, evaluate_policy, failure_warnings, level
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
@@ -56,7 +56,7 @@ def questions(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, out: str = "out", **options: Any) -> Evaluation:
-    protocol = get_protocol("exact-qa")
+    protocol = PROTOCOLS.find("exact-qa")
     (result,) = evaluate_file([protocol], folder / "s.jsonl", folder / "p.jsonl", folder / out, **options)
     return result
 
@@ -65,7 +65,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from rsw_rewards.evaluation import run
-from rsw_rewards.evaluation.protocols import get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS
 
 run.CHUNK = 8
 folder = Path(sys.argv[1])
@@ -75,7 +75,7 @@ def progress(what, done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 run.evaluate_file(
-    [get_protocol("exact-qa")], folder / "s.jsonl", folder / "p.jsonl", folder / "killed", progress=progress
+    [PROTOCOLS.find("exact-qa")], folder / "s.jsonl", folder / "p.jsonl", folder / "killed", progress=progress
 )
 """
 

@@ -14,7 +14,7 @@ from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.registry import build
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
+from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.validation import Check, validate
 from rsw_rewards.io.records_io import load_samples
 from tests.evaluation.made_samples import MAKERS, answers, captions, masks, sample
@@ -35,7 +35,7 @@ def quick(protocol: Protocol) -> Protocol:
 
 
 def test_every_protocol_is_tried() -> None:
-    lacking = set(PROTOCOLS) - set(MAKERS) - set(NEEDS_MORE)
+    lacking = set(PROTOCOLS.built_in) - set(MAKERS) - set(NEEDS_MORE)
     assert not lacking, f"add samples for {', '.join(sorted(lacking))} to made_samples.py"
 
 
@@ -49,9 +49,9 @@ def word_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("word_map")
-@pytest.mark.parametrize("name", sorted(set(PROTOCOLS) & set(MAKERS)))
+@pytest.mark.parametrize("name", sorted(set(PROTOCOLS.built_in) & set(MAKERS)))
 def test_the_truth_scores_one_and_tricks_stay_under_their_ceilings(name: str) -> None:
-    result = validate(quick(PROTOCOLS[name]), MAKERS[name]())
+    result = validate(quick(PROTOCOLS.find(name)), MAKERS[name]())
     assert [str(row) for row in result.failed] == []
     assert result.problems == []
     policies = {row.policy for row in result.rows}
@@ -123,7 +123,7 @@ def test_faults_of_the_data_are_named_with_ids(tmp_path: Path) -> None:
         made[2],
         replace(made[3], id="gone", images=(ImageRef(path=tmp_path / "gone.png"),)),
     ]
-    result = validate(get_protocol("exact-qa"), broken)
+    result = validate(PROTOCOLS.find("exact-qa"), broken)
     assert not result.ok
     told = " | ".join(result.problems)
     assert "1 ids stand more than once: 'made_002'" in told
@@ -134,17 +134,17 @@ def test_faults_of_the_data_are_named_with_ids(tmp_path: Path) -> None:
 
 def test_missing_pictures_of_the_truth_are_a_problem(tmp_path: Path) -> None:
     lacking = sample(99, Task.CHANGE_MASK, {"mask": ImageRef(path=tmp_path / "mask.png")})
-    result = validate(get_protocol("change-mask"), [*masks(), lacking])
+    result = validate(PROTOCOLS.find("change-mask"), [*masks(), lacking])
     assert any("pictures of the truth that do not exist: 'made_099'" in problem for problem in result.problems)
 
 
 def test_data_with_one_answer_alone_are_no_fault_of_the_protocol() -> None:
-    assert validate(get_protocol("exact-qa"), answers(["yes", "no"], "yes")).ok
+    assert validate(PROTOCOLS.find("exact-qa"), answers(["yes", "no"], "yes")).ok
 
 
 def test_a_component_without_its_weights_is_said_and_the_others_are_checked() -> None:
     protocol = replace(
-        get_protocol("tfsf"),
+        PROTOCOLS.find("tfsf"),
         components=({"use": "ssim"}, {"use": "detector_consistency", "config": {"detector": "/nowhere"}}),
         headline=("ssim",),
     )
@@ -157,12 +157,12 @@ def test_the_scene_world_is_sound_with_scenes_in_which_nothing_changes(tmp_path:
     write_scene_world(tmp_path, 16, 3, tasks=("forecast", "change_qa"))
     made = load_samples(tmp_path / "samples.jsonl")
     for name in ("tfsf", "exact-qa"):
-        assert validate(quick(get_protocol(name)), made).ok
+        assert validate(quick(PROTOCOLS.find(name)), made).ok
 
 
 def test_samples_of_another_task_are_refused() -> None:
     with pytest.raises(InputError, match="needs samples of the task change_mask"):
-        validate(get_protocol("change-mask"), answers(None, "yes"))
+        validate(PROTOCOLS.find("change-mask"), answers(None, "yes"))
 
 
 def test_a_check_says_what_is_wrong() -> None:

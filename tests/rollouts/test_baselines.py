@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.rollouts.baselines import MAKERS, make_baseline
+from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.verifiers import caption_base
 
@@ -36,7 +36,7 @@ def picture(height: int, width: int, value: int = 0) -> ImageRef:
     return ImageRef(array=np.full((height, width), value, np.uint8))
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("protocol", PROTOCOLS.built_in.values(), ids=PROTOCOLS.built_in)
 def test_every_protocol_names_baselines_that_do_its_task(protocol: Any) -> None:
     sample = Sample("a", protocol.task, ())
     for name in protocol.baselines:
@@ -150,7 +150,7 @@ ELSEWHERE = {"tokenizer_ceiling", "persistence", "climatology"}
 @pytest.mark.parametrize("task", list(Task))
 def test_every_baseline_answers_the_tasks_it_says_it_does(task: Task) -> None:
     asked = [Sample(name, task, (IMAGE,), reference=REFERENCES[task], scene=name) for name in "ab"]
-    found = {name for name in MAKERS if name not in ELSEWHERE and task in make_baseline(name, asked).tasks}
+    found = {name for name in BASELINES.built_in if name not in ELSEWHERE and task in make_baseline(name, asked).tasks}
     assert {"oracle"} < found
     for name in found:
         output, _ = ask(name, asked)

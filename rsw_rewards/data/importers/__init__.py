@@ -5,28 +5,33 @@ An answer is never guessed to belong to a sample: ids that are unknown or may me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.core.records import Sample
-from rsw_rewards.data.importers.matching import match
+from rsw_rewards.core.registry import Registry
+from rsw_rewards.data.importers.matching import Answer, match
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.records_io import Problem, output_to_json, write_jsonl
 
-IMPORTERS: Mapping[str, str] = {
-    name: f"rsw_rewards.data.importers.{module}:{function}"
-    for name, module, function in (
-        ("lmms-eval", "harnesses", "read_lmms_eval"),
-        ("vlmevalkit", "harnesses", "read_vlmevalkit"),
-        ("inspect", "inspect_logs", "read_inspect"),
-        ("csv", "plain", "read_csv"),
-        ("json", "plain", "read_json"),
-        ("coco-captions", "plain", "read_coco_captions"),
-    )
-}
-"""Importer name -> ``module:function`` that reads its files, imported only when asked for."""
+IMPORTERS: Registry[Callable[..., Iterable[Answer]]] = Registry(
+    "importer of predictions",
+    "importers",
+    {
+        name: f"rsw_rewards.data.importers.{place}"
+        for name, place in (
+            ("lmms-eval", "harnesses:read_lmms_eval"),
+            ("vlmevalkit", "harnesses:read_vlmevalkit"),
+            ("inspect", "inspect_logs:read_inspect"),
+            ("csv", "plain:read_csv"),
+            ("json", "plain:read_json"),
+            ("coco-captions", "plain:read_coco_captions"),
+        )
+    },
+)
+"""Functions ``(file, *, id, text)`` that give the answers in a file of another tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Imported:
 
 
 def import_predictions(
-    name: str,
+    name: str | Any,
     file: Path,
     samples: Sequence[Sample],
     out: Path,
@@ -55,7 +60,7 @@ def import_predictions(
     """Write the answers in ``file`` as a predictions file for ``samples``.
 
     Args:
-        name: a key of :data:`IMPORTERS`.
+        name: a name or an object of :data:`IMPORTERS`.
         file: what the other tool wrote.
         samples: what was asked, in the order of their file.
         out: the JSON Lines file to write; it appears whole or not at all.
@@ -66,14 +71,12 @@ def import_predictions(
         ConfigError: no importer of that name, or an option of an unknown value.
         InputError: the file is not of that kind, or none of its answers belongs to a sample.
     """
-    if name not in IMPORTERS:
-        raise ConfigError(f"no importer of predictions is named {name!r}; known are {', '.join(sorted(IMPORTERS))}")
+    read = IMPORTERS.find(name)
     if by not in ("id", "order"):
         raise ConfigError(f"'by' must be id or order, not {by!r}")
     file = Path(file)
     if not file.is_file():
         raise InputError(f"{file} is not a file; give the one that {name} wrote")
-    read = resolve_object(IMPORTERS[name], "importer")
     answers = list(read(file, id=None if id is None else str(id), text=None if text is None else str(text)))
     if by == "id" and answers and all(answer.id is None and answer.problem is None for answer in answers):
         raise InputError(
