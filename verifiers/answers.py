@@ -136,10 +136,10 @@ def true_answers(sample: Sample) -> tuple[str, ...]:
     if not isinstance(answers, (list, tuple)) or not answers:
         raise ValueError("there is no true answer")
     for answer in answers:
-        if not _is_answer(answer):
+        if type(answer) is not str and not _is_answer(answer):
             raise ValueError(f"the true answer {answer!r:.80} is neither a text nor a finite number")
     texts = tuple(map(str, answers))
-    if not any(map(str.strip, texts)):
+    if not "".join(texts).strip():
         raise ValueError("the true answer is empty")
     return texts
 
@@ -157,8 +157,12 @@ def texts_of(reference: Mapping[str, Any], key: str) -> tuple[str, ...]:
     found = reference.get(key)
     if found is None:
         return ()
-    if not isinstance(found, (list, tuple)) or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"'reference.{key}' is {found!r:.80}, not a list of texts")
+    try:
+        "".join(found)  # refuses all but texts, several times faster than a loop over them
+    except TypeError:
+        found = None
+    if not isinstance(found, (list, tuple)):
+        raise ValueError(f"'reference.{key}' is {reference[key]!r:.80}, not a list of texts")
     return tuple(found)
 
 
@@ -273,11 +277,6 @@ def judge(text: str, truth: Truth) -> Score:
 _judge_cached = lru_cache(maxsize=16384)(judge)
 
 
-def is_closed(sample: Sample) -> bool:
-    """Whether a sample's answer is one of a vocabulary of its own."""
-    return bool(sample.reference.get("vocabulary"))
-
-
 class AnswerVerifier(PerSample[Truth]):
     """Base of the verifiers that hold a whole answer against true ones; they say which are true."""
 
@@ -338,13 +337,13 @@ class ExactMatch(AnswerVerifier):
         self._rules = Rules(given.extract, given.reading, synonyms, normal(given.positive or ""), given.kappa)
 
     def truth(self, sample: Sample) -> Truth | Score:
-        if self.config.answers == "closed" and not is_closed(sample):
+        answers, vocabulary = true_answers(sample), texts_of(sample.reference, "vocabulary")
+        if self.config.answers == "closed" and not vocabulary:
             return Score.not_applicable("the sample has no vocabulary, so its answer is open")
-        answers = true_answers(sample)
         if sample.task is Task.CLASSIFICATION and len(answers) > 1:
             return Score.not_applicable("the sample has several labels; this verifier reads one")
         fixed = self.config.vocabulary
-        return answer_truth(answers, texts_of(sample.reference, "vocabulary") if fixed is None else fixed, self._rules)
+        return answer_truth(answers, vocabulary if fixed is None else fixed, self._rules)
 
     def metrics(self) -> Sequence[Metric]:
         config: ExactMatchConfig = self.config
