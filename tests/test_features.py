@@ -356,19 +356,19 @@ def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> No
 
 
 def test_a_scoring_process_settles_after_every_batch() -> None:
-    from types import SimpleNamespace
-
+    from rsw_rewards.core.functions import verifier_class
     from rsw_rewards.core.records import Output, Sample, Task
-    from rsw_rewards.core.scores import Score
     from rsw_rewards.core.verifier import Batch, Context
     from rsw_rewards.engine.calls import Failure
     from rsw_rewards.engine.scoring_actors import _Scorer
     from rsw_rewards.features.bank import KEPT_HASHES
 
+    def perfect(sample: Sample, output: Output) -> float:
+        return 1.0
+
     bank = mean_bank()
-    verifier = SimpleNamespace(setup=lambda context: None, score=lambda batch: [Score(1.0)])
     process = _Scorer()
-    process.setup(verifier, Context(bank))  # type: ignore[arg-type]
+    process.setup(verifier_class(perfect)(), Context(bank))
     bank._hashes.update(dict.fromkeys(range(KEPT_HASHES + 1), ""))
     sample = Sample(id="a", task=Task.FORECAST, scene="a", images=(), prompt="")
     scores = process.score(Batch([sample], [Output("a")], ["a"]))

@@ -166,14 +166,14 @@ class Reward:
         return self._results(call, {number: answer.result() for number, answer in call.waiting.items()})
 
     async def aone(self, output: Any, sample: Sample) -> Result:
-        """:meth:`one` for coroutines, which lets others run while encoders, servers and actors work."""
+        """:meth:`one` for coroutines, which lets others run while encoders, servers and actors work; call :meth:`warm` before."""
         self._check_alone()
         return (await self.amany([output], [sample]))[0]
 
     async def amany(
         self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None = None
     ) -> list[Result]:
-        """:meth:`many` for coroutines, which lets others run while encoders, servers and actors work."""
+        """:meth:`many` for coroutines, as :meth:`aone` is for one output."""
         call = self._start(outputs, samples, groups)
         answers = await asyncio.gather(*map(asyncio.wrap_future, call.waiting.values()))
         return self._results(call, dict(zip(call.waiting, answers, strict=True)))
@@ -243,6 +243,7 @@ class Reward:
         with self._locks[number]:
             self._load(number)
             rows, scores = self._scorer.scores(number, batch)
+            self._scorer.bank.settle()  # the images of this call are done with, and a Reward lives as long as a training
         if len(rows) == len(batch):
             return scores
         spread: list[Score | None] = [None] * len(batch)
@@ -258,7 +259,6 @@ class Reward:
             self._loaded.add(number)
 
     def _results(self, call: _Call, answers: Mapping[int, Scores]) -> list[Result]:
-        self._scorer.bank.settle()  # the images of this call are done with, and a Reward lives as long as a training
         nothing: Scores = [None] * len(call.batch)
         columns = {
             component.label: call.known.get(number) or answers.get(number) or nothing

@@ -151,6 +151,8 @@ class FeatureBank:
     def settle(self, keep: int = 32 << 20) -> None:
         """Hand back decoded pixels beyond ``keep`` bytes, and hashes where they are many: between the parts of a large set,
         whose pictures are done with, so that memory does not grow with it."""
+        if self._pixel_bytes <= keep and max(len(self._hashes), len(self._refused)) <= KEPT_HASHES:
+            return  # without waiting for whoever encodes
         with self._lock:
             self._drop_pixels(keep)
             if len(self._hashes) > KEPT_HASHES:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.engine.reward import Reward
 from rsw_rewards.verifiers import meteor as module
 from rsw_rewards.verifiers.meteor import SIZE, Meteor, MeteorError, jar, meteor, no_match
 from tests.shared_data import shared
@@ -171,3 +173,18 @@ def test_a_program_that_does_not_answer(
     with pytest.raises(MeteorError, match=said):
         Meteor().stats([(["a"], [["a"]])])
     assert time.monotonic() - start < 30
+
+
+def test_a_warm_up_starts_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    numbers = " ".join(["1"] * SIZE)
+    java = tmp_path / "java"
+    java.write_text(f"#!/bin/sh\necho started >> {tmp_path}/log\nwhile read line; do echo {numbers}; done\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(module, "jar", lambda: tmp_path / "meteor.jar")
+    sample = Sample("c", Task.CHANGE_CAPTION, (), scene="c", reference={"captions": ["a road is built"]})
+    with Reward({"captions": 1.0}) as reward:
+        reward.warm()
+        assert (tmp_path / "log").read_text() == "started\n"
+        assert "meteor" in reward.one("a road was built", sample).parts["captions"].raw
+    assert (tmp_path / "log").read_text() == "started\n"
