@@ -2,11 +2,15 @@
 
 Expected: ``Train`` and ``Test`` (or one of them as the source), in each a folder per class, and in that a folder per clip that
 holds its frames as images in order. The data set comes as one video per clip, which is not decoded here: extract the frames
-first, for a clip ``Fire_001.mp4`` into a folder ``Fire_001`` beside it.
+first, for a clip ``Fire_001_02.mp4`` into a folder ``Fire_001_02`` beside it.
+
+A clip is called by its class, its source video and its number in that: ``Traffic_Jam_017_02``. Clips of one video are one scene.
+The folders have short names of their own (``Normal``, ``Traffic_Jam``, ``running``); labels and prompts take the 25 names of the paper.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,16 @@ from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_folder, inside, natural, take
 from rsw_rewards.errors import ConfigError, InputError
 
-CLASSES = 25
-"""How many classes the data set has."""
+CLASSES = (
+    "post-earthquake", "flood", "fire", "landslide", "mudslide", "traffic collision", "traffic congestion", "harvesting",
+    "ploughing", "constructing", "police chase", "conflict", "baseball", "basketball", "boating", "cycling", "running",
+    "soccer", "swimming", "car racing", "party", "concert", "parade/protest", "religious activity", "non-event",
+)  # fmt: skip
+"""The names of the classes in the paper, whose tables are about a choice among all of them."""
 
+_FOLDERS = {"normal": "non-event", "trafficjam": "traffic congestion"}
+"""Folders that share no word with the paper's name, by their letters alone."""
+_CLIP = re.compile(r"(.+_[0-9]+)_[0-9]+")
 _SPLITS = ("Train", "Test")
 _VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
 
@@ -51,15 +62,33 @@ def _clips(folder: Path, source: Path) -> list[Path]:
     return clips
 
 
-def _label(folder: Path) -> str:
-    return folder.name.replace("_", " ").strip()
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalpha())
 
 
-def _samples(
-    source: Path, split: str, classes: list[Path], vocabulary: list[str], frames: int
-) -> Iterator[dict[str, Any]]:
-    prompt = f"Which event does the clip show? Answer with one of: {', '.join(vocabulary)}."
-    for place in classes:
+def class_of(folder: str) -> str | None:
+    """The paper's name for a class folder; None where none of them, or more than one, shares its letters.
+
+    >>> class_of("Traffic_Jam"), class_of("Parade"), class_of("running"), class_of("Traffic")
+    ('traffic congestion', 'parade/protest', 'running', None)
+    """
+    own = _letters(folder)
+    if own in _FOLDERS:
+        return _FOLDERS[own]
+    equal = [name for name in CLASSES if _letters(name) == own]
+    found = equal or [name for name in CLASSES if own and own in _letters(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def scene_of(clip: str) -> str:
+    """The source video of a clip, ``Traffic_Jam_017`` for ``Traffic_Jam_017_02``; otherwise the name itself."""
+    found = _CLIP.fullmatch(clip)
+    return found[1] if found else clip
+
+
+def _samples(source: Path, split: str, labels: dict[Path, str], frames: int) -> Iterator[dict[str, Any]]:
+    prompt = f"Which event does the clip show? Answer with one of: {', '.join(CLASSES)}."
+    for place, label in labels.items():
         for clip in _clips(place, source):
             images = ImageFolder(clip, source)
             stems = images.stems
@@ -69,10 +98,10 @@ def _samples(
             yield {
                 "id": f"era/{split.lower()}/{name}",
                 "task": "classification",
-                "scene": f"era/{name}",
+                "scene": f"era/{place.name}/{scene_of(clip.name)}",
                 "images": [images[stems[index]] for index in evenly(len(stems), frames)],
                 "prompt": prompt,
-                "reference": {"label": _label(place), "vocabulary": vocabulary},
+                "reference": {"label": label, "vocabulary": list(CLASSES)},
                 "metadata": {"dataset": "era", "split": split.lower(), "frames": len(stems)},
             }
 
@@ -95,13 +124,26 @@ def convert(
     if not found:
         raise InputError(f"{source} should hold Train and Test, in each a folder per class with a folder per clip")
     chosen = choose_splits(found, split, source)
-    classes = {name: [entry for entry in _entries(place, source) if entry.is_dir()] for name, place in found.items()}
-    vocabulary = sorted({_label(place) for places in classes.values() for place in places}, key=natural)
-    records = (
-        record for name in chosen for record in _samples(source, name, classes[name], vocabulary, frames)
-    )  # fmt: skip
+    labels = {name: _labels(place, source) for name, place in found.items()}
+    records = (record for name in chosen for record in _samples(source, name, labels[name], frames))
     count, file = write_samples(Path(out), take(records, limit), f"the classes in {source} have no folders of frames")
+    there = {label for name in chosen for label in labels[name].values()}
     notes = []
-    if len(vocabulary) != CLASSES:
-        notes.append(f"{len(vocabulary)} classes were found, where the data set has {CLASSES}: with fewer to choose from, numbers are not comparable")  # fmt: skip
+    if len(there) < len(CLASSES):
+        notes.append(f"{len(there)} of the {len(CLASSES)} classes were found: numbers over some classes are not comparable with the paper's")  # fmt: skip
     return Conversion(count, file, [source], notes)
+
+
+def _labels(folder: Path, source: Path) -> dict[Path, str]:
+    """Class folder -> the paper's name. Raises :class:`InputError` for a folder that is none of the classes."""
+    labels: dict[Path, str] = {}
+    for place in _entries(folder, source):
+        if not place.is_dir():
+            continue
+        label = class_of(place.name)
+        if label is None or label in labels.values():
+            raise InputError(
+                f"{place} is {'no' if label is None else 'a second'} folder of one of ERA's classes; rename it to one of: {', '.join(CLASSES).replace('/', '-')}"
+            )
+        labels[place] = label
+    return labels

@@ -11,16 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsw_rewards.core.records import Task
-from rsw_rewards.data.era import convert, evenly
+from rsw_rewards.data.era import CLASSES, class_of, convert, evenly
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_samples
 
+# Folders and clips as the authors' page calls them: class, source video, clip.
+CLIPS = {
+    "Train": ("Traffic_Jam/Traffic_Jam_017_01", "Normal/Normal_103_01", "Parade/Parade_022_01"),
+    "Test": ("Traffic_Jam/Traffic_Jam_017_02", "Traffic_Jam/Traffic_Jam_017_03", "running/running_006_06"),
+}
+
 
 def layout(folder: Path, frames: int = 12) -> Path:
-    for split, classes in (("Train", ("Fire", "Flood", "Police_chase")), ("Test", ("Fire", "Flood"))):
-        for name in classes:
-            clip = folder / split / name / f"{name}_001"
+    for split, clips in CLIPS.items():
+        for name in clips:
+            clip = folder / split / name
             clip.mkdir(parents=True)
             for number in range(1, frames + 1):
                 write_png(clip / f"{number}.png", np.zeros((4, 4, 3), np.uint8))
@@ -40,23 +46,45 @@ def test_samples(tmp_path: Path) -> None:
     source = layout(tmp_path / "era")
     done = convert(source, tmp_path / "out", split="test", frames=3)
     samples = load_samples(done.file, done.roots)
-    assert [sample.id for sample in samples] == ["era/test/Fire/Fire_001", "era/test/Flood/Flood_001"]
+    assert [sample.id for sample in samples] == [f"era/test/{clip}" for clip in CLIPS["Test"]]
     assert samples[0].task is Task.CLASSIFICATION
-    assert samples[0].reference["label"] == "Fire"
-    assert samples[0].reference["vocabulary"] == ["Fire", "Flood", "Police chase"]  # those of both splits
-    assert "Fire, Flood, Police chase" in samples[0].prompt
     assert [image.path.name for image in samples[0].images if image.path] == ["3.png", "7.png", "11.png"]
-    assert "3 classes were found, where the data set has 25" in done.notes[0]
-    assert convert(source, tmp_path / "out").samples == 5
-    assert convert(source / "Test", tmp_path / "out").samples == 2
+    assert "2 of the 25 classes were found" in done.notes[0]
+    assert convert(source, tmp_path / "out").samples == 6
+    assert convert(source / "Test", tmp_path / "out").samples == 3
+
+
+def test_labels_and_choices_are_the_names_of_the_paper(tmp_path: Path) -> None:
+    done = convert(layout(tmp_path / "era"), tmp_path / "out")
+    samples = load_samples(done.file, done.roots)
+    labels = {sample.id.split("/")[2]: sample.reference["label"] for sample in samples}
+    assert labels == {
+        "Traffic_Jam": "traffic congestion", "Normal": "non-event", "Parade": "parade/protest", "running": "running",
+    }  # fmt: skip
+    assert len(set(CLASSES)) == 25
+    for sample in samples:
+        assert sample.reference["vocabulary"] == list(CLASSES)
+        assert sample.prompt.endswith(f"one of: {', '.join(CLASSES)}.")
+
+
+def test_clips_of_one_video_are_one_scene(tmp_path: Path) -> None:
+    done = convert(layout(tmp_path / "era"), tmp_path / "out")
+    scenes = [sample.scene for sample in load_samples(done.file, done.roots)]
+    assert scenes.count("era/Traffic_Jam/Traffic_Jam_017") == 3  # in both splits, so that the leak is seen
+    assert len(set(scenes)) == 4
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_name_of_the_paper_names_its_folder(name: str) -> None:
+    assert class_of(name.title().replace("/", "_").replace(" ", "_")) == name
 
 
 def test_videos_are_not_decoded(tmp_path: Path) -> None:
     source = layout(tmp_path / "era")
-    (source / "Test" / "Fire" / "Fire_001.mp4").write_bytes(b"")
-    assert convert(source, tmp_path / "out", split="Test").samples == 2
-    (source / "Test" / "Fire" / "Fire_002.mp4").write_bytes(b"")
-    with pytest.raises(InputError, match=r"Fire_002.mp4 is a video, which is not decoded.*ffmpeg -i Fire_002.mp4"):
+    (source / "Test" / "running" / "running_006_06.mp4").write_bytes(b"")
+    assert convert(source, tmp_path / "out", split="Test").samples == 3
+    (source / "Test" / "running" / "running_006_07.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"_07.mp4 is a video, which is not decoded.*ffmpeg -i running_006_07.mp4"):
         convert(source, tmp_path / "out", split="Test")
 
 
@@ -73,10 +101,19 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     source = layout(tmp_path / "era")
     with pytest.raises(InputError, match="holds the splits Train, Test, not 'val'"):
         convert(source, tmp_path / "out", split="val")
-    (source / "Test" / "Fire" / "Fire_002").mkdir()
-    with pytest.raises(InputError, match="Fire_002 holds no images"):
+    (source / "Test" / "running" / "running_007_01").mkdir()
+    with pytest.raises(InputError, match="running_007_01 holds no images"):
         convert(source, tmp_path / "out")
-    (source / "Test" / "Fire" / "Fire_002").rmdir()
-    (source / "Test" / "Fire" / "Fire_003").symlink_to(tmp_path / "empty")
+    (source / "Test" / "running" / "running_007_01").rmdir()
+    (source / "Test" / "running" / "running_008_01").symlink_to(tmp_path / "empty")
     with pytest.raises(InputError, match="leads out of"):
+        convert(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["Traffic", "Picnic", "Post-Earthquake"])
+def test_a_folder_that_is_no_class_is_refused(tmp_path: Path, name: str) -> None:
+    source = layout(tmp_path / "era")
+    (source / "Test" / "Earthquake").mkdir()
+    (source / "Test" / name).mkdir()
+    with pytest.raises(InputError, match="folder of one of ERA's classes; rename it to one of: post-earthquake, flood"):
         convert(source, tmp_path / "out")
