@@ -134,7 +134,7 @@ class ImageFolder:
     """The image files of one folder, found by name even where suffix or case differ from what an annotation says."""
 
     def __init__(self, folder: Path, source: Path) -> None:
-        self.folder = inside(folder, source)
+        self.folder, self.source = inside(folder, source), source
         self._prefix = folder.relative_to(source).as_posix()
         self._names: set[str] = set()
         self._by_stem: dict[str, list[str]] = {}

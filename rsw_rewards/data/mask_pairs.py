@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.records import ImageRef
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import (
     SPLITS,
@@ -23,12 +24,9 @@ from rsw_rewards.data.layout import (
     take,
 )
 from rsw_rewards.errors import InputError
+from rsw_rewards.io.images import read_mask
 
 PROMPT = "Mark what changed between the two images."
-
-
-def _own_place(stem: str) -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class MaskPairs:
     """The first part of every id."""
     folders: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     """Names that the folders before, after and of masks may have; the first of each is the official one."""
-    tile: Callable[[str], str | None] = _own_place
-    """The name of the place that a file was cut from, where its own name tells."""
+    tile: Callable[[str], str | None] | None = None
+    """The name of the place that a file was cut from, where its own name tells; None where none does."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     hint: str = ""
     """What else to do where the folders are not there."""
@@ -59,10 +57,22 @@ def _listed(file: Path) -> list[str]:
     return [Path(line.split()[0]).stem for line in lines if line.strip()]
 
 
+def _check_values(kind: MaskPairs, masks: ImageFolder) -> None:
+    """Read masks up to the first that marks a change. Raises :class:`InputError` where it does not hold what scoring reads."""
+    for stem in masks.stems:
+        try:
+            marked = read_mask(ImageRef(path=masks.source / masks[stem])).any()
+        except InputError as error:
+            raise InputError(f"a mask of {kind.name} cannot be scored: {error}") from error
+        if marked:
+            return
+
+
 def _part(
     kind: MaskPairs, folders: list[ImageFolder], split: str | None, names: list[str] | None
 ) -> Iterator[dict[str, Any]]:
     known = [folder.stems for folder in folders]
+    _check_values(kind, folders[2])
     for stem in names if names is not None else sorted(set().union(*known), key=natural):
         if any(folder.get(stem) is None for folder in folders):
             lacking = next(folder.folder for folder in folders if folder.get(stem) is None)
@@ -74,7 +84,7 @@ def _part(
         yield {
             "id": f"{kind.name}/{name}",
             "task": "change_mask",
-            "scene": f"{kind.name}/{kind.tile(stem) or name}",
+            "scene": f"{kind.name}/{(kind.tile and kind.tile(stem)) or name}",
             "images": [before, after],
             "prompt": PROMPT,
             "reference": {"mask": mask},
