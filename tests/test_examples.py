@@ -61,4 +61,4 @@ def test_page(page, tmp_path, monkeypatch):
         if block["info"] == "notest":
             continue
         line = text[: block.start()].count("\n") + 1
-        exec(compile("\n" * line + block["code"], str(page), "exec"), names)
+        exec(compile("\n" * line + block["code"], str(page), "exec", dont_inherit=True), names)

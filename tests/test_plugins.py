@@ -243,6 +243,21 @@ def test_a_hash_changes_with_the_code_and_the_version_of_an_installed_package(pa
     assert hashed(FUNCTION, "1.1") != first
 
 
+def test_a_hash_changes_with_the_modules_of_the_same_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    hashes = []
+    for worth in (0.5, 0.25, 0.25):
+        (tmp_path / "acme").mkdir(exist_ok=True)
+        (tmp_path / "acme" / "__init__.py").write_text("from acme.score import mine\n")
+        (tmp_path / "acme" / "score.py").write_text("from . import worth\ndef mine(sample, output): return worth.W\n")
+        (tmp_path / "acme" / "worth.py").write_text(f"W = {worth}\n")
+        for name in ("acme", "acme.score", "acme.worth"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        hashes.append(build("acme:mine").hash)
+    assert hashes[0] != hashes[1] == hashes[2]
+
+
 def test_a_hash_changes_with_the_files_that_a_configuration_names(tmp_path: Path) -> None:
     weights = tmp_path / "weights.bin"
     hashes = []

@@ -6,7 +6,7 @@ The rule, for a verifier of whatever origin:
 * the content of every file that the configuration names: a ``Path``, a text, or a part of a text between ``:``, ``#``, ``=`` and
   ``&`` (as in ``open_clip:ViT-B-32:weights.pt``) that is an existing file. Of a folder only the name counts;
 * its code: of this package the version; of any other the text of the module that a class, a base of it, or a function comes from,
-  and the version of its distribution. What was defined in a notebook or a script counts alone, with the functions, classes and
+  of the modules of the same package that this imports, and the version of its distribution. What was defined in a notebook or a script counts alone, with the functions, classes and
   constants of the same notebook that it uses.
 """
 
@@ -96,19 +96,27 @@ def _made_of(code: Any) -> set[str]:
         if top == "rsw_rewards":
             found.add(f"rsw_rewards {sys.modules[top].__version__}")
         elif top not in sys.stdlib_module_names or top == "__main__":
-            found |= {_source(part), _distribution(top)}
+            found |= {_distribution(top), *_sources(part.__module__, part, set())}
     return found - {""}
 
 
-def _source(part: Any) -> str:
-    """A digest of the module that a class or function is from; of itself, where that module is a notebook, a script or nowhere."""
-    module = sys.modules.get(part.__module__)
-    if module is not None and (loaded := loaded_source(module)):
-        return loaded
+def _sources(name: str, part: Any, seen: set[str]) -> Iterator[str]:
+    """Digests of the module that a class or function is from, and of those of the same package that this imports; of the class or
+    function itself, where the module is a notebook, a script or nowhere."""
+    seen.add(name)
+    module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
-    if part.__module__ != "__main__" and file and _is_file(file):
-        return _content(file)
-    return hashlib.sha256("\n".join(_definition(part, set())).encode()).hexdigest()
+    if module is not None and (loaded := loaded_source(module)):
+        yield loaded
+    elif module is None or name == "__main__" or not file or not _is_file(file):
+        yield hashlib.sha256("\n".join(_definition(part, set())).encode()).hexdigest()
+    else:
+        yield _content(file)
+        top = name.partition(".")[0]
+        for value in list(vars(module).values()):
+            other = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+            if isinstance(other, str) and other.partition(".")[0] == top and other not in seen:
+                yield from _sources(other, value, seen)
 
 
 def _definition(part: Any, seen: set[int]) -> Iterator[str]:

@@ -131,8 +131,10 @@ def verifier(
 
 def verifier_class(function: Callable[..., Any]) -> type[Verifier]:
     """The :class:`Verifier` class of a function: as it was declared, or of all tasks where it was not. Raises :class:`ConfigError`."""
-    found = getattr(function, "verifier", None)
-    return found if found is not None else _made(function, ALL_TASKS, None, (), None)
+    found: type[FunctionVerifier] | None = vars(function).get("verifier")
+    if found is None or found.function is not function:  # functools.wraps copies the attributes of what it wraps
+        found = vars(verifier(function))["verifier"]
+    return found
 
 
 def _made(
