@@ -17,6 +17,7 @@ import numpy as np
 
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb, read_size
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
@@ -92,6 +93,7 @@ class DiffusionForecaster(Policy):
         self._pipeline: DiffusionPipeline | None = None
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
+        need(f"the policy {self.name!r}", "torch", "transformers", "diffusers")
         import torch
 
         from rsw_rewards.rollouts.diffusion_pipelines import load_pipeline

@@ -14,6 +14,7 @@ from rsw_rewards.config import read_yaml
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
 from rsw_rewards.core.registry import Registry
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
@@ -183,6 +184,7 @@ class TokenWorldModelPolicy(Policy):
         self._world: WorldModel | None = None
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
+        need(f"the policy {self.name!r}", "torch", "transformers")
         import torch
         from transformers.utils import logging
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from rsw_rewards.core.records import ImageRef, Output, Sample
 from rsw_rewards.errors import InputError, RswError, RunStopped
+from rsw_rewards.extras import has
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request, request_seed, set_up
 from rsw_rewards.rollouts.weights import pack_weights, unpack_weights
@@ -386,6 +387,9 @@ class RolloutPool:
 @contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
     """So many torch threads inside, as many as before afterwards: this process has other work as well."""
+    if not has("torch"):
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()

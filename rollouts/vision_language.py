@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.policies import even_runs
 from rsw_rewards.rollouts.policy import Policy, Request
@@ -108,6 +109,7 @@ class VisionLanguageModel(Policy):
         self._processor: Any = None
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
+        need(f"the policy {self.name!r}", "torch", "transformers")
         import torch
         from transformers.utils import logging
 

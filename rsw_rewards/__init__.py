@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rsw_rewards.errors import ConfigError as ConfigError
     from rsw_rewards.errors import ImageError as ImageError
     from rsw_rewards.errors import InputError as InputError
+    from rsw_rewards.errors import MissingExtra as MissingExtra
     from rsw_rewards.errors import RswError as RswError
     from rsw_rewards.errors import RunStopped as RunStopped
     from rsw_rewards.rollouts.policies import load_policy as load_policy
@@ -52,6 +53,7 @@ _EXPORTS = {
     "ConfigError": "rsw_rewards.errors",
     "ImageError": "rsw_rewards.errors",
     "InputError": "rsw_rewards.errors",
+    "MissingExtra": "rsw_rewards.errors",
     "RswError": "rsw_rewards.errors",
     "RunStopped": "rsw_rewards.errors",
     "load_policy": "rsw_rewards.rollouts.policies",

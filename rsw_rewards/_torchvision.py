@@ -60,7 +60,10 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname == "torchvision":
             sys.meta_path.remove(self)
-            _declare_operators()
+            if (
+                importlib.util.find_spec("torch") is not None
+            ):  # libraries also ask for torchvision where there is neither
+                _declare_operators()
         return None
 
 

@@ -22,6 +22,10 @@ class ConfigError(RswError):
     """A configuration, command-line value or component name cannot be used."""
 
 
+class MissingExtra(ConfigError):
+    """What was asked for needs a library that the core does without; the message has the command that installs it."""
+
+
 class RunStopped(RswError):
     """A run was stopped on purpose, because going on would waste or poison it (circuit breaker, no actor left)."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rsw_rewards.errors import ImageError
+from rsw_rewards.extras import need
 
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded (67 million pixels, 8192 x 8192). A file that declares more is refused unread."""
@@ -82,6 +83,7 @@ def _read_npz(path: Path) -> np.ndarray:
 
 
 def _read_raster(path: Path) -> np.ndarray:
+    need(f"the TIFF file {path}", "rasterio")
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from rsw_rewards.extras import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,3 +76,23 @@ def test_importing_the_package_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_torchvision_loads_whatever_torch_it_stands_beside(tmp_path: Path) -> None:
     result = run("import rsw_rewards, torchvision.transforms.v2, open_clip; print('fine')", tmp_path)
     assert result.stdout.strip().endswith("fine"), result.stderr
+
+
+def test_the_core_does_its_work_without_the_libraries_of_the_extras(tmp_path: Path) -> None:
+    # None in sys.modules makes Python say that there is no such module.
+    code = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)!r}))\n"
+        f"runpy.run_path({str(ROOT / 'tests' / 'core_examples.py')!r}, run_name='__main__')"
+    )
+    result = run(code, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_named_extra_installs_the_missing_module() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    distributions = packages_distributions()
+    for module, extra in EXTRAS.items():
+        names = {name.lower().replace("-", "_") for name in distributions.get(module, [module])}
+        listed = {line.split(">")[0].lower().replace("-", "_") for line in project["optional-dependencies"][extra]}
+        assert names & listed, f"{module} is not in the extra {extra}"
+        assert not names & {line.split(">")[0].lower() for line in project["dependencies"]}

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rsw_rewards.extras import need
+
 BLOCK = 1024
 """Rows whose offsets are held at once."""
 
@@ -154,6 +156,7 @@ class Reference:
 
 
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    need("a Frechet distance", "torch")
     import torch
 
     values, vectors = torch.linalg.eigh(torch.from_numpy(np.ascontiguousarray(matrix)))
@@ -165,6 +168,7 @@ def _root_sum(matrices: np.ndarray) -> np.ndarray:
 
     Rounding below zero counts as zero.
     """
+    need("a Frechet distance", "torch")
     import torch
 
     values = torch.linalg.eigvalsh(torch.from_numpy(np.ascontiguousarray(matrices)), UPLO="U")
@@ -253,6 +257,7 @@ def frechet_from_features(a: np.ndarray, b: np.ndarray) -> float:
     small, large = (a, b) if len(a) <= len(b) else (b, a)
     if len(large) > a.shape[1]:
         return frechet_of_features(small, Reference.of(large))
+    need("a Frechet distance", "torch")
     import torch
 
     x, y = (_contrasts(part) / np.sqrt(len(part) - 1) for part in (a, b))

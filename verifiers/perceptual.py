@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, Trunk, lpips_from_maps
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
 
 MICRO_BATCH = 8
@@ -58,6 +59,7 @@ def _sha256(file: Path) -> str:
 
 def default_backbone(net: str) -> Path:
     """Where torchvision keeps the weights of a network once it has downloaded them."""
+    need("LPIPS", "torch")
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints" / FILES[net]

@@ -23,6 +23,7 @@ from rsw_rewards.encoders import RSICD_INCEPTION
 from rsw_rewards.encoders.base import load_exactly, read_state
 from rsw_rewards.encoders.rsicd_inception import squash
 from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.extras import need
 from rsw_rewards.verifiers.alignment import MOST_CHARACTERS, cosine, forecast_text
 from rsw_rewards.verifiers.distribution import FrechetMetric, SetConfig, SetVerifier
 from rsw_rewards.verifiers.frechet import Reference, frechet_of_features
@@ -271,6 +272,7 @@ class ZeroShotAccuracy(Verifier):
             ConfigError: they are missing or are not those of a ResNet-18.
         """
         super().setup(context)
+        need(f"the verifier {self.name!r}", "torchvision")
         import torch
 
         place = self.config.weights or Path(torch.hub.get_dir()) / "checkpoints" / RESNET_FILE

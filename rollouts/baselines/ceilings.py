@@ -11,6 +11,7 @@ import numpy as np
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.core.verifier import ALL_TASKS
 from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.baselines.base import Baseline, in_memory, true_text
 from rsw_rewards.rollouts.baselines.pictures import FORECAST, before
@@ -64,6 +65,7 @@ class TokenizerCeiling(Policy):
         """Side at which pictures are coded, where that is not their own."""
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
+        need(f"the policy {self.name!r}", "torch", "transformers")
         from rsw_rewards.rollouts.backbone_vocabulary import FILE
         from rsw_rewards.rollouts.token_world_model import load_world_model
 

@@ -110,9 +110,11 @@ def check_folders(roots: list[Path] | None) -> None:
 def check_device(name: str) -> None:
     """Refuse a device that is not there before anything is scored."""
     from rsw_rewards.errors import ConfigError
+    from rsw_rewards.extras import need
 
     if name == "cpu":
         return
+    need(f"--device {name}", "torch")
     import torch
 
     try:

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.errors import ConfigError, RswError, did_you_mean
+from rsw_rewards.extras import EXTRAS, missing
 
 _USER_PREFIX = "rsw_user_"
 """How modules are named that a user gave as a file."""
@@ -39,8 +40,17 @@ def load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise not_imported(str(path), error) from error
     return module
+
+
+def not_imported(what: str, error: Exception) -> RswError:
+    """What to raise where importing ``what`` raised ``error``."""
+    if isinstance(error, RswError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return missing(what, error.name)
+    return ConfigError(f"{what} cannot be imported: {type(error).__name__}: {error}")
 
 
 def user_modules() -> list[ModuleType]:
@@ -75,7 +85,7 @@ def resolve_object(name: str, what: str = "object") -> Any:
         try:
             module = importlib.import_module(place)
         except Exception as error:  # a package of somebody else's may raise anything
-            raise ConfigError(f"the {what} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+            raise not_imported(f"the {what} {name!r}", error) from error
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError:

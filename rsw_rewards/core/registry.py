@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from rsw_rewards.core.functions import verifier_class
-from rsw_rewards.core.plugins import place_of, resolve_object
+from rsw_rewards.core.plugins import not_imported, place_of, resolve_object
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.verifiers import BUILT_IN
@@ -112,9 +112,7 @@ class Registry(Generic[T]):
         try:
             found = entry.load()
         except Exception as error:  # a package of somebody else's may raise anything
-            raise ConfigError(
-                f"the {self.kind} {entry.name!r} of {_package(entry)} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+            raise not_imported(f"the {self.kind} {entry.name!r} of {_package(entry)}", error) from error
         return self._checked(found, f"{entry.name} of {_package(entry)}")
 
     def _checked(self, found: Any, use: str) -> T:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rsw_rewards.data.layout import inside, plain_name, read_json
 from rsw_rewards.errors import InputError
+from rsw_rewards.extras import need
 from rsw_rewards.io.images import write_png
 from rsw_rewards.pixels import MAX_BYTES, read_pixels
 
@@ -70,6 +71,7 @@ def open_local(folder: Path, split: str | None) -> tuple[IterableDataset, str]:
     Raises:
         InputError: no data are there, several splits and none named, or datasets cannot read them.
     """
+    need("a data set in the form of Hugging Face", "datasets")
     from datasets import load_dataset
 
     try:
@@ -103,6 +105,7 @@ def open_local(folder: Path, split: str | None) -> tuple[IterableDataset, str]:
 
 def open_remote(name: str, split: str | None, config: str | None, revision: str | None) -> tuple[IterableDataset, str]:
     """A data set on the hub as a stream of undecoded rows, and the name of its split. Raises :class:`InputError`."""
+    need("a data set of the hub", "datasets")
     from datasets import load_dataset
 
     try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rsw_rewards.data.raster_specs import PairSpec
 from rsw_rewards.data.rasters import Georeference, Raster, Stretch
 from rsw_rewards.errors import InputError
+from rsw_rewards.extras import need
 from rsw_rewards.pixels import RASTER_DRIVER
 
 
@@ -95,6 +96,7 @@ def write_raster(
     Args:
         place: of the tile, if it is known where it lies.
     """
+    need("a tile that is written as GeoTIFF", "rasterio")
     import rasterio
 
     from rsw_rewards.data.rasters import quiet

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsw_rewards.errors import ImageError, InputError
+from rsw_rewards.extras import need
 from rsw_rewards.pixels import MAX_PIXELS, RASTER_DRIVER, RASTER_SUFFIXES, read_pixels
 
 SAMPLED_PIXELS = 1 << 22
@@ -102,6 +103,7 @@ class quiet(warnings.catch_warnings):
 
 
 def _tiff(path: Path) -> Raster:
+    need(f"the TIFF file {path}", "rasterio")
     import rasterio
     from rasterio.errors import RasterioError
 
@@ -216,6 +218,7 @@ def georeference_of(path: Path) -> Georeference | None:
     """Where a GeoTIFF lies, from its header; None for other files and for one that does not say. Raises :class:`ImageError`."""
     if path.suffix.lower() not in RASTER_SUFFIXES:
         return None
+    need(f"the TIFF file {path}", "rasterio")
     import rasterio
     from rasterio.errors import RasterioError
 

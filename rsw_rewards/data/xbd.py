@@ -26,6 +26,7 @@ from rsw_rewards.data.layout import (
     take,
 )
 from rsw_rewards.errors import InputError
+from rsw_rewards.extras import need
 from rsw_rewards.io.images import write_png
 from rsw_rewards.pixels import MAX_PIXELS
 
@@ -70,6 +71,7 @@ def draw(label: Any, values: Mapping[str, int] | None, where: str) -> np.ndarray
     Raises:
         InputError: anything of the above is missing or of another form.
     """
+    need("drawing the polygons of xBD", "rasterio")
     from rasterio.features import rasterize
 
     try:

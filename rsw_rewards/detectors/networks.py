@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from rsw_rewards.detectors.base import LEVELS
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 Network = Callable[[Any, Any], Any]
 
 
 def is_network(found: Any) -> bool:
     """Whether an object is a ``torch.nn.Module``."""
+    need("a network as a detector", "torch")
     import torch
 
     return isinstance(found, torch.nn.Module)
@@ -50,6 +52,7 @@ class NetworkDetector:
 
         ``torch.export`` archives are refused: torch reads some of their weights with an unrestricted unpickler.
         """
+        need(f"the detector {name!r}", "torch")
         import torch
 
         if not path.is_file():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import rsw_rewards
 from rsw_rewards.detectors.base import MICRO_BATCH
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,7 @@ class SceneDetector:
     def __init__(self, folder: Path, device: str, name: str) -> None:
         from rsw_rewards.encoders.base import load_exactly, read_state
 
+        need(f"the detector {name!r}", "torch")
         config, weights = folder / "config.json", folder / "model.safetensors"
         if not config.is_file() or not weights.is_file():
             raise ConfigError(f"{folder} holds no change detector; it needs config.json and model.safetensors")

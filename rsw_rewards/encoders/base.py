@@ -14,6 +14,7 @@ import numpy as np
 
 from rsw_rewards.encoders.names import bands_of, encoder_label
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import has, need
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,11 @@ def repeatable(device: str) -> Iterator[None]:
     """One thread, no autocast and no TF32 for what runs inside: equal inputs give equal features in every process.
 
     How a sum is split over threads changes its last digits, and a trainer may have switched on lower precision.
+    Without torch there is nothing to hold still.
     """
+    if not has("torch"):
+        yield
+        return
     import torch
 
     threads = torch.get_num_threads()
@@ -136,6 +141,7 @@ def read_state(path: Path, what: str) -> dict[str, torch.Tensor]:
     Raises:
         ConfigError: the file is missing, or holds anything but named tensors. Nothing in it is executed.
     """
+    need(what, "torch")
     import torch
 
     state: Any

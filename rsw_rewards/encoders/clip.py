@@ -13,6 +13,7 @@ from rsw_rewards.encoders.base import BuiltIn, check_images, load_exactly, padde
 from rsw_rewards.encoders.names import CMMD_RESIZE, NAMES_HELP, is_path, split_options
 from rsw_rewards.encoders.presets import PRESETS
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,6 +88,7 @@ class OpenClipEncoder(BuiltIn):
     @classmethod
     def from_weights(cls, model: str, weights: str, device: str, name: str) -> OpenClipEncoder:
         """A model open_clip knows, with weights from a file or by pretrained tag. Raises :class:`ConfigError`."""
+        need(f"the encoder {name!r}", "open_clip")
         import open_clip
 
         if model not in open_clip.list_models():
@@ -118,6 +120,7 @@ class OpenClipEncoder(BuiltIn):
         quick_gelu: bool = False,
         state: Path | None = None,
     ) -> OpenClipEncoder:
+        need(f"the encoder {name!r}", "open_clip")
         import open_clip
 
         try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rsw_rewards.encoders.base import BuiltIn, check_images, padded, repeatable, state_hash
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 SIDE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -71,6 +72,7 @@ def load_transformers(place: str, kinds: Sequence[str], name: str, example: str)
     Raises:
         ConfigError: neither a folder with a model of these kinds nor a name on the hub.
     """
+    need(f"the encoder {name!r}", "torch", "transformers")
     from transformers import AutoConfig, AutoModel
 
     folder = Path(place).expanduser()

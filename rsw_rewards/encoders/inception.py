@@ -13,6 +13,7 @@ import numpy as np
 from rsw_rewards.encoders.base import BuiltIn, check_images, padded, repeatable
 from rsw_rewards.encoders.names import INCEPTION
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -57,6 +58,7 @@ class InceptionEncoder(BuiltIn):
     @classmethod
     def from_file(cls, path: str, device: str, name: str = INCEPTION) -> InceptionEncoder:
         """Load the TorchScript file. Raises :class:`ConfigError` when it is not there or is another file."""
+        need(f"the encoder {name!r}", "torch")
         import torch
 
         file = Path(path).expanduser() if path else Path(INCEPTION_FILE)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rsw_rewards.encoders.base import check_images, load_exactly, padded, read_state, repeatable, state_hash
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 if TYPE_CHECKING:
     import torch
@@ -190,6 +191,7 @@ def _cells(size: int, cells: int) -> np.ndarray:
 
 def _trunk(net: str) -> Any:
     """torchvision's convolutional layers, without weights, up to the last that is tapped."""
+    need("LPIPS", "torchvision")
     import torch
     import torchvision
 
@@ -212,4 +214,6 @@ def _heads_file(net: str) -> Path:
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         if (file := Path(place) / "weights" / "v0.1" / f"{net}.pth").is_file():
             return file
-    raise ConfigError(f"LPIPS has no linear heads: pip install lpips, or name v0.1/{net}.pth of the lpips project")
+    raise ConfigError(
+        f"LPIPS has no linear heads: pip install 'rsw_rewards[lpips]', or name v0.1/{net}.pth of the lpips project"
+    )

@@ -12,6 +12,7 @@ import numpy as np
 
 from rsw_rewards.encoders.base import BuiltIn, check_images, load_exactly, padded, read_state, repeatable, state_hash
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 RSICD_INCEPTION = "rsicd-inception"
 CLASSES = 30
@@ -62,6 +63,7 @@ class RsicdInception(BuiltIn):
                 f"the encoder {name!r} has no weights: fine-tune Inception-v3 on RSICD with is_fid_score/pretrain_inception.py of"
                 f" Txt2Img-MHN, whose weights are not published, and name the file as {RSICD_INCEPTION}:<file>"
             )
+        need(f"the encoder {name!r}", "torchvision")
         state = read_state(Path(place).expanduser(), f"the encoder {name!r}")
         from torch import nn
         from torchvision.models import inception_v3

@@ -13,6 +13,7 @@ import numpy as np
 from rsw_rewards.encoders.base import repeatable, state_hash
 from rsw_rewards.encoders.names import encoder_label
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 MINILM = "sentence:minilm"
 """all-MiniLM-L6-v2 from the Python package that carries its weights."""
@@ -64,6 +65,7 @@ class SentenceEncoder:
         folder = find_minilm() if name == MINILM else Path(place).expanduser()
         if not folder.is_dir() and (place.count("/") != 1 or place.startswith((".", "/", "~"))):
             raise ConfigError(f"the encoder {name!r} has no weights: there is no folder {folder}")
+        need(f"the encoder {name!r}", "sentence_transformers")
         from sentence_transformers import SentenceTransformer
 
         source = str(folder) if folder.is_dir() else place

@@ -11,6 +11,7 @@ import numpy as np
 from rsw_rewards.encoders.base import BuiltIn, check_images, load_exactly, padded, read_state, repeatable, state_hash
 from rsw_rewards.encoders.names import NAMES_HELP
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 
 class TimmEncoder(BuiltIn):
@@ -41,6 +42,7 @@ class TimmEncoder(BuiltIn):
         Raises:
             ConfigError: timm knows no such model, or the file is missing or does not fit.
         """
+        need(f"the encoder {name!r}", "timm")
         import timm
 
         model, _, weights = place.partition(":")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rsw_rewards.core.plugins import user_modules
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 
 
 def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
@@ -26,6 +27,7 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
 
     Raises:
         ConfigError: there is no cluster at ``address``.
+        MissingExtra: Ray is not installed.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else actors without a share of a GPU see none
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -33,6 +35,7 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         # With a token of its own the cluster stays closed to other users of the machine, and Ray does not write one to
         # the home directory with a warning.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    need("work in other processes (workers, timeout_s, actors)", "ray")
     import ray
     from ray import cloudpickle
 
