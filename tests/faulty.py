@@ -80,6 +80,16 @@ class Thread(Faulty):
         return [Score(1.0, raw={"thread": float(threading.get_ident())})] * len(batch)
 
 
+class BatchSize(Faulty):
+    """The size of the batch in hundreds of outputs."""
+
+    scope = "population"
+    needs = frozenset({"network"})
+
+    def score(self, batch: Batch) -> list[Score]:
+        return [Score(len(batch) / 100)] * len(batch)
+
+
 class GroupSize(Verifier):
     """The share of a group of four that came together, which only whole groups make 1."""
 

@@ -217,6 +217,7 @@ def test_a_caller_that_gives_up_costs_the_others_nothing() -> None:
         (rubric(faulty(min_std=0.1)), "'x' has a 'min_std'"),
         (rubric(faulty(required=False)), "'x' is optional"),
         (rubric(faulty("GroupSize")), "'x' compares the outputs of a group"),
+        (rubric(faulty("BatchSize")), "'x' compares the outputs of a population"),
     ],
 )
 def test_what_needs_a_group_is_refused_alone_and_taken_whole(of: Rubric, says: str) -> None:
@@ -296,6 +297,18 @@ async def answered_elsewhere(sample: Sample, output: Output) -> Score:
 
 
 waited_for: list[int] = []
+
+
+def test_a_population_is_one_call_and_never_joined_with_another() -> None:
+    with Reward(rubric(faulty("BatchSize")), window_ms=100) as reward:
+        found = at_once(4, lambda number: reward.many(["a"] * (number + 1), [question("q")] * (number + 1)))
+    assert [[result.reward for result in results] for results in found] == [[n / 100] * n for n in range(1, 5)]
+
+
+def test_state_is_what_was_observed() -> None:
+    with Reward(rubric(faulty("Remembers"))) as reward:
+        reward.observe(["a", "b"], [question("q")] * 2)
+        assert reward.one("a", question("q")).reward == 0.1
 
 
 def test_functions_are_components() -> None:

@@ -6,9 +6,10 @@ import asyncio
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,7 +113,10 @@ class Reward:
         self._closed = False
         self._batchers = {
             number: Batcher(
-                self._asker(number), window_ms, 1 if verifier.scope == "population" else batch_size, component.label
+                partial(self._ask, number),
+                window_ms,
+                1 if verifier.scope == "population" else batch_size,
+                component.label,
             )
             for number, (component, verifier, _) in enumerate(components)
             if _works_in_batches(verifier) or actors_for(component, verifier, workers)
@@ -179,7 +183,8 @@ class Reward:
         return self._results(call, dict(zip(call.waiting, answers, strict=True)))
 
     def observe(self, outputs: Iterable[Any], samples: Iterable[Sample]) -> None:
-        """Let verifiers that keep state from step to step see the outputs of a training step, after they were scored."""
+        """Let verifiers that keep state from step to step see all outputs of a training step, after they were scored."""
+        self.warm()
         self._scorer.observe(self._batch(outputs, samples, None)[0])
 
     def close(self) -> None:
@@ -234,9 +239,6 @@ class Reward:
         call = next(self._calls)  # groups of different calls have different names, so that calls can be joined
         batch = Batch(samples, made, [f"{call}/{number}" for number in groups_of])
         return batch, np.array(groups_of, dtype=np.int64)
-
-    def _asker(self, number: int) -> Callable[[Batch], Scores]:
-        return lambda batch: self._ask(number, batch)
 
     def _ask(self, number: int, batch: Batch) -> Scores:
         """The scores of one component, None where it is not asked about a task."""
