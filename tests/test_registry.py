@@ -17,7 +17,7 @@ import yaml
 
 import rsw_rewards as rsw
 from rsw_rewards.core.plugins import load_file
-from rsw_rewards.core.registry import VERIFIERS, Registry
+from rsw_rewards.core.registry import VERIFIERS, Registry, build
 from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
 from rsw_rewards.data.importers import IMPORTERS, import_predictions
 from rsw_rewards.detectors import DETECTORS, load_detector
@@ -289,6 +289,20 @@ def test_a_training_is_not_resumed_with_an_edited_package(installed: Callable[..
     installed(MINE.replace("return worth *", "return 0.5 * worth *"))
     with pytest.raises(ConfigError, match=r"'rubric: acme' is not what .* was started with"):
         start()
+
+
+@pytest.mark.parametrize("encoder", ["acme", "acme_rewards:Means", "acme_rewards:Means#bands=2,1,0", "mine.py:Means"])
+def test_a_hash_changes_with_the_code_of_an_encoder(
+    encoder: str, installed: Callable[..., Path], mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mine.parent)
+    installed()
+    first = build("encoder_similarity", {"encoder": encoder}).hash
+    assert build("encoder_similarity", {"encoder": encoder}).hash == first
+    edited = MINE.replace("astype(np.float32)", "astype(np.float32) / 255")
+    installed(edited)
+    mine.write_text(edited)
+    assert build("encoder_similarity", {"encoder": encoder}).hash != first
 
 
 def test_the_configuration_of_a_run_names_the_objects_it_was_given(mine: Path, tmp_path: Path) -> None:

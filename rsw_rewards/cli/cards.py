@@ -47,7 +47,7 @@ def verifiers(
     if as_json:
         print_json({found.name: card})
         return
-    rows = [(key, str(value)) for key, value in card.items() if key != "configuration"]
+    rows = [(key, words(value)) for key, value in card.items() if key != "configuration"]
     rows += [(f"config: {key}", value) for key, value in card["configuration"].items()]
     print_rows((found.name, ""), rows)
 

@@ -4,7 +4,8 @@ The rule, for a verifier of whatever origin:
 
 * its name and its configuration;
 * the content of every file that the configuration names: a ``Path``, a text, or a part of a text between ``:``, ``#``, ``=`` and
-  ``&`` (as in ``open_clip:ViT-B-32:weights.pt``) that is an existing file. Of a folder only the name counts;
+  ``&`` (as in ``open_clip:ViT-B-32:weights.pt``) that is an existing file, or the module of an encoder or a detector
+  (``package.module:object`` or an entry point). Of a folder only the name counts;
 * its code: of this package the version; of any other the text of the module that a class, a base of it, or a function comes from,
   of the modules of the same package that this imports, and the version of its distribution. What was defined in a notebook or a script counts alone, with the functions, classes and
   constants of the same notebook that it uses.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import sys
@@ -23,7 +25,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.plugins import loaded_source
+from rsw_rewards.core.plugins import entry_points, loaded_source
+
+_NAMED_IN_CONFIGURATIONS = ("rsw_rewards.encoders", "rsw_rewards.detectors")
 
 LARGE = 1 << 24
 """Bytes from which a file is not read again while its size and its time of writing stay the same."""
@@ -65,7 +69,21 @@ def _named_files(value: Any) -> Iterator[str]:
         for item in value:
             yield from _named_files(item)
     elif isinstance(value, (str, Path)):
-        yield from (part for part in {str(value), *re.split("[:#=&]", str(value))} if _is_file(part))
+        text = str(value)
+        yield from (part for part in {text, *re.split("[:#=&]", text)} if _is_file(part))
+        yield from _named_module(text.partition("#")[0])
+
+
+def _named_module(text: str) -> Iterator[str]:
+    """The file of the module that an encoder or a detector comes from, where the text names one of a package's."""
+    plugged = {entry.name: entry.value for group in _NAMED_IN_CONFIGURATIONS for entry in entry_points(group)}
+    found = re.fullmatch(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*", plugged.get(text, text))
+    try:
+        spec = importlib.util.find_spec(found[1]) if found else None
+    except (ImportError, ValueError):  # no such package, or a name such as __main__
+        return
+    if spec is not None and spec.origin and _is_file(spec.origin):
+        yield spec.origin
 
 
 def _is_file(text: str) -> bool:

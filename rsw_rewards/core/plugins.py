@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import operator
 import sys
+from functools import cache
+from importlib.metadata import EntryPoints
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -96,6 +99,23 @@ def resolve_object(name: str, what: str = "object") -> Any:
             ) from None
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
         raise ConfigError(f"{place} has no {attribute!r} (wanted: {what}); {did_you_mean(attribute, own)}") from None
+
+
+def entry_points(group: str) -> EntryPoints:
+    """What installed packages plug in under a group such as ``rsw_rewards.encoders``."""
+    return _entry_points(group, tuple(sys.path))
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
+    found: EntryPoints = _all_entry_points(path).select(group=group)
+    return found
+
+
+@cache
+def _all_entry_points(path: tuple[str, ...]) -> Any:
+    """Those of all packages on the search path; looking through them takes tens of milliseconds."""
+    return importlib.metadata.entry_points()
 
 
 def place_of(found: Any) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
@@ -14,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from rsw_rewards.core.functions import verifier_class
-from rsw_rewards.core.plugins import not_imported, place_of, resolve_object
+from rsw_rewards.core.plugins import entry_points, not_imported, place_of, resolve_object
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.verifiers import BUILT_IN
@@ -95,7 +92,7 @@ class Registry(Generic[T]):
     def _plugged(self) -> dict[str, EntryPoint]:
         """Entry points by name, without those that are refused, each with one line of warning."""
         found: dict[str, EntryPoint] = {}
-        for entry in _entry_points(tuple(sys.path)).select(group=self.group):
+        for entry in entry_points(self.group):
             if entry.name in self.built_in:
                 why = f"there is a built-in {self.kind} of that name"
             elif entry.name in found and found[entry.name].value != entry.value:
@@ -126,12 +123,6 @@ class Registry(Generic[T]):
         if about not in self._warned:
             self._warned.add(about)
             log.warning("%s", " ".join(text.split()))
-
-
-@functools.cache
-def _entry_points(path: tuple[str, ...]) -> Any:
-    """The entry points of all packages on the search path; looking through them takes tens of milliseconds."""
-    return importlib.metadata.entry_points()
 
 
 def _package(entry: EntryPoint) -> str:
