@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rsw_rewards.core.functions import verifier_class
 from rsw_rewards.core.plugins import entry_points, not_imported, place_of, resolve_object
 from rsw_rewards.core.verifier import Verifier
-from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.errors import ConfigError, RswError, did_you_mean
 from rsw_rewards.verifiers import BUILT_IN
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Registry(Generic[T]):
         for name, entry in self._plugged().items():
             try:
                 found[name] = self._load(entry)
-            except ConfigError as error:
+            except RswError as error:
                 self._warn(name, f"{error}; it is left out")
         return found
 
