@@ -2,7 +2,9 @@
 
 Expected, as the challenge's archives unpack: ``train``, ``tier3``, ``test`` and ``hold`` (or one of them as the source), each with
 ``images`` (``<event>_<number>_pre_disaster.png`` and ``_post_disaster.png``) and ``targets`` (the same names with ``_target``:
-buildings 0/1 before, damage 0 to 4 after). Where only ``labels`` (JSON with WKT polygons) came along, targets are drawn from them.
+buildings 0/1 before, damage 0 to 4 after). Where only ``labels`` (JSON with WKT polygons) came along, targets are drawn from them as
+the authors' code draws: corners cut to whole numbers, edges filled, holes ignored (``utils/mask_polygons.py`` and
+``utils/inference_image_output.py`` of DIUx-xView/xView2_baseline). Where polygons overlap, there is no building, and the later damage.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from rsw_rewards.data.layout import (
     read_json,
     take,
 )
+from rsw_rewards.data.polygons import fill_polygon
 from rsw_rewards.errors import InputError
-from rsw_rewards.extras import need
 from rsw_rewards.io.images import write_png
 from rsw_rewards.pixels import MAX_PIXELS
 
@@ -39,41 +41,35 @@ DAMAGE = {"no-damage": 1, "minor-damage": 2, "major-damage": 3, "destroyed": 4, 
 DRAWN = "drawn"
 """Folder in the output for targets that are drawn from polygons."""
 
+FAR = 1 << 16
+"""Largest coordinate of a corner, in pixels; the images have 1,024 a side."""
+
 _PRE, _POST = "_pre_disaster", "_post_disaster"
 _RING = re.compile(r"\(([^()]*)\)")
 
 
-def parse_polygon(wkt: Any, where: str) -> dict[str, Any]:
-    """A WKT ``POLYGON`` in pixels (x right, y down) as a GeoJSON geometry. Raises :class:`InputError` for anything else."""
-    if not isinstance(wkt, str) or not wkt.upper().startswith("POLYGON") or "EMPTY" in wkt.upper():
-        raise InputError(f"{where} is {str(wkt)[:40]!r}, not a WKT polygon")
-    try:
-        rings = [
-            [tuple(float(number) for number in point.split()[:2]) for point in ring.split(",")]
-            for ring in _RING.findall(wkt)
-        ]
-    except ValueError as error:
-        raise InputError(f"{where} holds a point that is not two numbers: {error}") from error
-    flat = [number for ring in rings for point in ring for number in point]
-    if not rings or any(len(ring) < 4 for ring in rings) or len(flat) % 2 or not np.isfinite(flat).all():
-        raise InputError(f"{where} is no closed polygon")
-    return {"type": "Polygon", "coordinates": rings}
-
-
-def draw(label: Any, values: Mapping[str, int] | None, where: str) -> np.ndarray:
-    """The polygons of a label file as a (height, width) uint8 map: 1, or the value of their damage; later ones cover earlier ones.
-
-    Args:
-        label: the JSON object: ``metadata`` with ``width`` and ``height``, ``features.xy`` with ``wkt`` and ``properties``.
-        values: subtype of damage -> value; None draws every polygon as 1.
-        where: the file, for messages.
+def parse_polygon(wkt: Any, where: str) -> np.ndarray:
+    """The outer ring of a WKT ``POLYGON`` in pixels as (n, 2) whole numbers x, y, cut towards 0.
 
     Raises:
-        InputError: anything of the above is missing or of another form.
+        InputError: anything else, or a corner further out than ``FAR``.
     """
-    need("drawing the polygons of xBD", "rasterio")
-    from rasterio.features import rasterize
+    if not isinstance(wkt, str) or not wkt.upper().startswith("POLYGON") or "EMPTY" in wkt.upper():
+        raise InputError(f"{where} is {str(wkt)[:40]!r}, not a WKT polygon")
+    ring = _RING.search(wkt)
+    try:
+        corners = [[float(number) for number in point.split()[:2]] for point in ring[1].split(",")] if ring else []
+    except ValueError as error:
+        raise InputError(f"{where} holds a point that is not two numbers: {error}") from error
+    if len(corners) < 4 or any(len(corner) != 2 for corner in corners) or not np.isfinite(corners).all():
+        raise InputError(f"{where} is no closed polygon")
+    if np.abs(corners).max() > FAR:
+        raise InputError(f"{where} has a corner more than {FAR:,} pixels from the image's corner")
+    return np.array(corners).astype(np.int64)
 
+
+def _polygons(label: Any, where: str) -> tuple[tuple[int, int], list[tuple[np.ndarray, Any]]]:
+    """Height and width of a label file, and corners and subtype of each of its polygons."""
     try:
         height, width = int(label["metadata"]["height"]), int(label["metadata"]["width"])
         features = list(label["features"]["xy"])
@@ -83,18 +79,43 @@ def draw(label: Any, values: Mapping[str, int] | None, where: str) -> np.ndarray
         ) from error
     if not 0 < height * width <= MAX_PIXELS or min(height, width) < 1:
         raise InputError(f"{where} declares {width} x {height} pixels; up to {MAX_PIXELS:,} are drawn")
-    shapes = []
+    polygons = []
     for number, feature in enumerate(features):
         place = f"{where}: polygon {number}"
         if not isinstance(feature, Mapping):
             raise InputError(f"{place} is not an object")
         properties = feature.get("properties")
         subtype = properties.get("subtype") if isinstance(properties, Mapping) else None
-        if values is not None and subtype not in values:
-            raise InputError(f"{place} has the damage {subtype!r}; known are {', '.join(values)}")
-        shapes.append((parse_polygon(feature.get("wkt"), place), 1 if values is None else values[str(subtype)]))
-    drawn = np.zeros((height, width), np.uint8)
-    return rasterize(shapes, out=drawn) if shapes else drawn
+        polygons.append((parse_polygon(feature.get("wkt"), place), subtype))
+    return (height, width), polygons
+
+
+def draw_buildings(label: Any, where: str) -> np.ndarray:
+    """The buildings of a label file as (height, width) uint8 0/1: a pixel of exactly one polygon is a building.
+
+    Args:
+        label: the JSON object: ``metadata`` with ``width`` and ``height``, ``features.xy`` with ``wkt`` and ``properties``.
+        where: the file, for messages.
+
+    Raises:
+        InputError: anything of the above is missing or of another form.
+    """
+    size, polygons = _polygons(label, where)
+    times = np.zeros(size, np.uint16)
+    for corners, _ in polygons:
+        times += fill_polygon(corners, *size)
+    return (times == 1).astype(np.uint8)
+
+
+def draw_damage(label: Any, where: str) -> np.ndarray:
+    """The damage of a label file as (height, width) uint8 0 to 4, arguments and errors as in :func:`draw_buildings`."""
+    size, polygons = _polygons(label, where)
+    drawn = np.zeros(size, np.uint8)
+    for number, (corners, subtype) in enumerate(polygons):
+        if subtype not in DAMAGE:
+            raise InputError(f"{where}: polygon {number} has the damage {subtype!r}; known are {', '.join(DAMAGE)}")
+        drawn[fill_polygon(corners, *size)] = DAMAGE[subtype]
+    return drawn
 
 
 class _Targets:
@@ -116,7 +137,8 @@ class _Targets:
         drawn = {}
         for role, name in names.items():
             file = self.labels / f"{name}.json"
-            pixels = draw(read_json(file, self.source), DAMAGE if role == "damage" else None, str(file))
+            draw = draw_damage if role == "damage" else draw_buildings
+            pixels = draw(read_json(file, self.source), str(file))
             drawn[role] = f"{DRAWN}/{split}/{name}_target.png"
             write_png(self.out / drawn[role], pixels)
         return drawn
@@ -128,7 +150,7 @@ def _part(folder: Path, source: Path, out: Path, split: str, notes: list[str]) -
     images, targets = ImageFolder(place, source), _Targets(folder, source, out)
     if targets.images is None:
         notes.append(
-            f"{folder} has no targets: they were drawn from its labels into {out / DRAWN} (a pixel belongs to a polygon that holds its centre); the authors' own differ along edges, so use those for numbers to compare"
+            f"{folder} has no targets: they were drawn from its labels into {out / DRAWN}, as the authors' code draws them"
         )
     for stem in [name.removesuffix(_PRE) for name in images.stems if name.endswith(_PRE)]:
         event = stem.rpartition("_")[0] or stem

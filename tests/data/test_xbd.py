@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rsw_rewards.core.records import Task
-from rsw_rewards.data.xbd import DAMAGE, convert, draw, parse_polygon
+from rsw_rewards.data.xbd import convert, draw_buildings, draw_damage, parse_polygon
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import read_index, write_png
 from rsw_rewards.io.records_io import load_samples
@@ -70,20 +70,31 @@ def test_targets_are_drawn_where_there_are_only_labels(tmp_path: Path) -> None:
     assert "has no targets: they were drawn from its labels" in done.notes[0]
     (sample,) = load_samples(done.file, done.roots)
     expected = np.zeros((12, 16), np.uint8)
-    expected[3:7, 2:6] = 1
+    expected[3:8, 2:7] = 1  # from corner to corner, both included
     np.testing.assert_array_equal(read_index(sample.reference["buildings"]), expected)
     np.testing.assert_array_equal(read_index(sample.reference["damage"]), 4 * expected)
     assert len(list((tmp_path / "out" / "drawn" / "tier3").iterdir())) == 2
 
 
-def test_drawing() -> None:
-    polygons = [square(0, 0, 6, damage) for damage in ("destroyed", "minor-damage")]
-    drawn = draw(label(*polygons, square(8, 0, 2, "un-classified")), DAMAGE, "here")
-    assert (drawn[:6, :6] == 2).all()  # the later one covers the earlier one
-    assert (drawn[:2, 8:10] == 1).all()
-    hole = parse_polygon("POLYGON ((0 0, 9 0, 9 9, 0 9, 0 0), (3 3, 6 3, 6 6, 3 6, 3 3))", "here")
-    assert len(hole["coordinates"]) == 2
-    assert not draw(label(), None, "here").any()
+def test_where_buildings_overlap_there_is_none_and_the_later_damage() -> None:
+    first, second = square(0, 0, 5, "destroyed"), square(4, 4, 5, "minor-damage")
+    alone = square(12, 0, 2, "un-classified")
+    buildings = draw_buildings(label(first, second, alone), "here")
+    assert (buildings[:6, :6].sum(), buildings[4:6, 4:6].sum(), buildings.sum()) == (32, 0, 32 + 32 + 9)
+    damage = draw_damage(label(first, second, alone), "here")
+    assert (damage[4:6, 4:6] == 2).all() and (damage[:4, :6] == 4).all() and (damage[:3, 12:15] == 1).all()
+    assert not draw_buildings(label(), "here").any()
+
+
+def test_corners_are_cut_and_holes_are_ignored() -> None:
+    """As np.array(.., np.int32) of the outer ring: 6.9 is 6, also of an official label with fourteen decimals."""
+    wkt = (
+        "POLYGON ((1.99999999999999 2.5, 6.9 2.01, 6.2 5.99, 1.1 5.4, 1.99999999999999 2.5), (3 3, 4 3, 4 4, 3 4, 3 3))"
+    )
+    assert parse_polygon(wkt, "here").tolist() == [[1, 2], [6, 2], [6, 5], [1, 5], [1, 2]]
+    expected = np.zeros((12, 16), np.uint8)
+    expected[2:6, 1:7] = 1
+    np.testing.assert_array_equal(draw_buildings(label({"properties": {}, "wkt": wkt}), "here"), expected)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +107,7 @@ def test_drawing() -> None:
         ("POLYGON ((0 0, 1 1))", "no closed polygon"),
         ("POLYGON ((0 0, 1 0, 1 inf, 0 0))", "no closed polygon"),
         ("POLYGON (" + "(" * 10_000, "no closed polygon"),
+        ("POLYGON ((0 0, 1e9 0, 1e9 1e9, 0 0))", "more than 65,536 pixels from"),
     ],
 )  # fmt: skip
 def test_polygons_that_are_none(wkt: Any, sentence: str) -> None:
@@ -114,7 +126,7 @@ def test_polygons_that_are_none(wkt: Any, sentence: str) -> None:
 )  # fmt: skip
 def test_labels_that_do_not_fit(broken: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        draw(broken, DAMAGE, "here")
+        draw_damage(broken, "here")
 
 
 def test_layouts_that_do_not_fit(tmp_path: Path) -> None:
