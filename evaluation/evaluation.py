@@ -8,7 +8,7 @@ from typing import Any
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.io.records_io import Problem
+from rsw_rewards.io.pairing import Problem
 
 
 @dataclass

@@ -17,7 +17,8 @@ from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_w
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.evaluation.run import load_pair
-from rsw_rewards.io.records_io import Problem, write_jsonl
+from rsw_rewards.io.pairing import Problem
+from rsw_rewards.io.records_io import write_jsonl
 
 
 def score_file(

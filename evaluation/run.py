@@ -27,7 +27,8 @@ from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
 from rsw_rewards.evaluation.validity import nothing_valid
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.io.records_io import Problem, load_outputs, load_samples
+from rsw_rewards.io.pairing import Problem
+from rsw_rewards.io.records_io import load_outputs, load_samples
 
 
 def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rsw_rewards.core.records import Output as Output
     from rsw_rewards.core.records import Sample as Sample
     from rsw_rewards.core.records import Task as Task
+    from rsw_rewards.core.records import image as image
     from rsw_rewards.core.rubric import Component as Component
     from rsw_rewards.core.rubric import Rubric as Rubric
     from rsw_rewards.core.scores import Score as Score
@@ -40,6 +41,7 @@ _EXPORTS = {
     "Output": "rsw_rewards.core.records",
     "Sample": "rsw_rewards.core.records",
     "Task": "rsw_rewards.core.records",
+    "image": "rsw_rewards.core.records",
     "Component": "rsw_rewards.core.rubric",
     "Rubric": "rsw_rewards.core.rubric",
     "Score": "rsw_rewards.core.scores",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rsw_rewards.errors import ImageError
 from rsw_rewards.extras import need
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded (67 million pixels, 8192 x 8192). A file that declares more is refused unread."""
@@ -35,14 +40,14 @@ def content_hash(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def check_size(height: int, width: int, where: Path) -> None:
+def check_size(height: int, width: int, where: Path | str) -> None:
     if height * width > MAX_PIXELS:
         raise ImageError(
             f"{where} declares {width} x {height} pixels, more than the {MAX_PIXELS:,} that are read; tile it first"
         )
 
 
-def _check_bytes(shape: tuple[int, ...], itemsize: int, where: Path) -> None:
+def check_shape(shape: tuple[int, ...], itemsize: int, where: Path | str) -> None:
     """Refuse arrays that are no image, or that are too large in pixels or in bytes."""
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ImageError(f"{where} has shape {shape}; an image is (H, W) or (H, W, C)")
@@ -60,7 +65,7 @@ def _read_npz(path: Path) -> np.ndarray:
         # array is mapped, an archive's member looked at.
         loaded = np.load(path, allow_pickle=False, mmap_mode="r")
         if isinstance(loaded, np.ndarray):
-            _check_bytes(loaded.shape, loaded.dtype.itemsize, path)
+            check_shape(loaded.shape, loaded.dtype.itemsize, path)
             return np.asarray(loaded)
         with loaded:
             names = loaded.files
@@ -72,7 +77,7 @@ def _read_npz(path: Path) -> np.ndarray:
                     np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 )
                 shape, _, dtype = read_header(member)
-            _check_bytes(shape, dtype.itemsize, path)
+            check_shape(shape, dtype.itemsize, path)
             return loaded[names[0]]
     except (ImageError, MemoryError):
         raise
@@ -92,7 +97,7 @@ def _read_raster(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver=RASTER_DRIVER) as raster:
                 itemsize = max(np.dtype(kind).itemsize for kind in raster.dtypes)
-                _check_bytes((raster.height, raster.width, raster.count), itemsize, path)
+                check_shape((raster.height, raster.width, raster.count), itemsize, path)
                 bands = raster.read()
     except RasterioError as error:
         raise ImageError(f"{path} cannot be read as a raster: {error}") from error
@@ -108,8 +113,6 @@ def read_pixels(path: Path, colours: bool = False) -> np.ndarray:
     Raises:
         ImageError: the file is missing, not an image, broken, or declares more than ``MAX_PIXELS`` pixels.
     """
-    from PIL import Image
-
     path = Path(path)
     if not os.path.isfile(path):  # noqa: PTH113  (False, and no error, for a name that is too long)
         raise ImageError(f"the image {path} does not exist")
@@ -117,17 +120,36 @@ def read_pixels(path: Path, colours: bool = False) -> np.ndarray:
         return _read_npz(path)
     if path.suffix.lower() in RASTER_SUFFIXES:
         return _read_raster(path)
+    return read_picture(path, str(path), colours)
+
+
+def read_picture(file: Path | bytes, where: str, colours: bool = False) -> np.ndarray:
+    """Decode a file of one of :data:`PICTURE_FORMATS`, or the bytes of one, as :func:`read_pixels` does; ``where`` names it in errors."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked just below
-            with Image.open(path, formats=PICTURE_FORMATS) as image:
-                check_size(image.height, image.width, path)
-                if (colours and image.mode == "P") or image.mode in {"RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA"}:
-                    return np.asarray(image.convert("RGB"))
-                return np.asarray(image)
+            source = io.BytesIO(file) if isinstance(file, bytes) else file
+            with Image.open(source, formats=PICTURE_FORMATS) as image:
+                return picture_pixels(image, where, colours)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} declares more than the {MAX_PIXELS:,} pixels that are read; tile it first") from error
+        raise ImageError(
+            f"{where} declares more than the {MAX_PIXELS:,} pixels that are read; tile it first"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{where} cannot be read as an image: it is of none of the formats {', '.join(PICTURE_FORMATS)}"
+        ) from error
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # whatever a broken file makes a decoder raise
-        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+        raise ImageError(f"{where} cannot be read as an image: {error}") from error
+
+
+def picture_pixels(image: PIL.Image.Image, where: str, colours: bool = False) -> np.ndarray:
+    """The pixels of a Pillow image: (H, W) or (H, W, 3). Transparency is left out, other colour spaces become RGB."""
+    check_size(image.height, image.width, where)
+    if (colours and image.mode == "P") or image.mode in {"RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA"}:
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(image)

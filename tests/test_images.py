@@ -16,8 +16,8 @@ from PIL import Image
 from rsw_rewards.core.records import ImageRef, Task
 from rsw_rewards.data.rasters import georeference_of, open_raster
 from rsw_rewards.errors import ImageError, InputError
-from rsw_rewards.io.image_entries import image_from_json
 from rsw_rewards.io.images import read_index, read_size, write_png
+from rsw_rewards.io.paths import image_from_json
 from rsw_rewards.io.records_io import load_samples, sample_to_json, write_jsonl
 
 WHITE, BLUE, GREY = (255, 255, 255), (0, 0, 255), (128, 128, 128)

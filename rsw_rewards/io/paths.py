@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.image_values import describe
+from rsw_rewards.core.records import ImageRef, image
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.image_entries import image_from_json
+
+_SHOWN = ("bands", "stretch", "nodata", "palette", "date", "role")
+
+
+def image_from_json(entry: Any, resolve: Callable[[str], Path]) -> ImageRef:
+    """The image of an entry of a record, a path or ``{path, date?, role?, bands?, stretch?, nodata?, palette?}``.
+
+    Args:
+        entry: from the file.
+        resolve: makes its path safe.
+
+    Raises:
+        InputError: the entry is of another form, or its path leaves the roots.
+    """
+    if isinstance(entry, str):
+        return ImageRef(path=resolve(entry))
+    if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
+        return image(resolve(entry["path"]), **{key: entry[key] for key in _SHOWN if entry.get(key) is not None})
+    raise InputError(f"an image must be a path or an object with 'path', not {describe(entry)}")
 
 
 class Roots:

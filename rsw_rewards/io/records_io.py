@@ -9,46 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
+from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, ImageRef, Output, Sample
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.image_entries import image_from_json
-from rsw_rewards.io.paths import Roots
-
-_ONE_OF = frozenset({Task.FORECAST, Task.GROUNDING})
-_IMAGE_KEYS = frozenset({"mask", "valid", "clouds", "map_before", "map_after", "buildings", "damage", "image"})
-_REFERENCE_TYPES: Mapping[str, type] = {
-    "answers": list,
-    "captions": list,
-    "vocabulary": list,
-    "labels": list,
-    "boxes": list,
-    "images": list,
-    "classes": list,
-    "changes": list,
-    "unit": str,
-    "text": str,
-    "label": str,
-    "changed": bool,
-    "no_change": list,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with one record of a predictions file, which did not stop the others from being read."""
-
-    kind: str
-    """``malformed``, ``unknown_id``, ``duplicate``, ``missing`` or ``wrong_field``."""
-    where: str
-    """``file:line``, or the sample's id where there is no line."""
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
+from rsw_rewards.io.pairing import Problem, pair, read_output
+from rsw_rewards.io.paths import Roots, image_from_json
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
@@ -78,35 +45,28 @@ def _typed(record: Mapping[str, Any], key: str, kind: type, default: Any) -> Any
     return default if value is None else value
 
 
-def _reference(record: Mapping[str, Any], roots: Roots) -> dict[str, Any]:
-    reference = dict(record)
-    for key, kind in _REFERENCE_TYPES.items():
-        if key in reference and not isinstance(reference[key], kind):
-            raise InputError(f"'reference.{key}' must be a {kind.__name__}, not {type(reference[key]).__name__}")
-    for key in _IMAGE_KEYS & reference.keys():
-        reference[key] = image_from_json(reference[key], roots.resolve)
-    if "images" in reference:
-        reference["images"] = [image_from_json(entry, roots.resolve) for entry in reference["images"]]
-    return reference
-
-
 def sample_from_json(record: Any, roots: Roots) -> Sample:
     """A Sample from its JSON object. Raises :class:`InputError` naming the key that is wrong."""
     if not isinstance(record, Mapping):
         raise InputError(f"a sample must be a JSON object, not {type(record).__name__}")
     if not isinstance(record.get("id"), str) or not record["id"]:
         raise InputError("a sample needs an 'id' (a string that is not empty)")
-    try:
-        task = Task(record["task"])
-    except (KeyError, ValueError):
-        raise InputError(f"'task' is {record.get('task')!r}; it must be one of {', '.join(Task)}") from None
+    reference = dict(_typed(record, "reference", dict, {}))
+    for key, value in reference.items():
+        kind = REFERENCE_FIELDS[key].kind if key in REFERENCE_FIELDS else None
+        if kind is ImageRef:
+            reference[key] = image_from_json(value, roots.resolve)
+        elif kind is not None and not isinstance(value, kind):
+            raise InputError(f"'reference.{key}' must be a {kind.__name__}, not {type(value).__name__}")
+        elif key == "images":
+            reference[key] = [image_from_json(entry, roots.resolve) for entry in value]
     return Sample(
         id=record["id"],
-        task=task,
-        images=tuple(roots.image(entry) for entry in _typed(record, "images", list, [])),
+        task=record.get("task"),  # type: ignore[arg-type]  # the Sample reads its name
+        images=tuple([roots.image(entry) for entry in _typed(record, "images", list, [])]),
         prompt=_typed(record, "prompt", str, ""),
-        reference=_reference(_typed(record, "reference", dict, {}), roots),
-        scene=_typed(record, "scene", str, "") or record["id"],
+        reference=reference,
+        scene=_typed(record, "scene", str, ""),
         kind=_typed(record, "kind", str, None),
         metadata=_typed(record, "metadata", dict, {}),
     )
@@ -146,70 +106,20 @@ def load_samples(path: Path, roots: Sequence[Path] = (), limit: int | None = Non
     return samples
 
 
-def _boxes(value: Any) -> tuple[tuple[float, ...], ...]:
-    if not isinstance(value, list) or not all(isinstance(box, list) and len(box) in (4, 8) for box in value):
-        raise InputError("'boxes' must be a list of boxes of 4 or 8 numbers")
-    return tuple(tuple(float(number) for number in box) for box in value)
-
-
-_PLAIN_FIELDS: Mapping[str, type] = {
-    "seed": int, "policy_version": int, "finish_reason": str, "invalid": str, "lost": str,
-}  # fmt: skip
-"""Fields of any output beside its answer, and their types."""
-_LARGEST = (1 << 63) - 1
 _BARE = frozenset({"id", "candidate", "text"})
 
 
-def output_from_json(record: Mapping[str, Any], task: Task, roots: Roots) -> Output:
-    """An Output from its JSON object, keeping the fields of ``task``.
+def output_from_json(record: Mapping[str, Any], sample: Sample, roots: Roots, own: bool = False) -> Output:
+    """The Output of a JSON object, with the fields of the sample's task; ``own`` as in :func:`load_outputs`.
 
     A field of the wrong kind, or a missing one, makes the output invalid with its reason; it does not raise.
     """
-    if record.keys() <= _BARE and OUTPUT_FIELDS[task] == ("text",) and isinstance(record.get("text"), str):
-        return Output(record["id"], record.get("candidate", 0), text=record["text"])  # as most lines of most files
-    for key, kind in _PLAIN_FIELDS.items():
-        value = record.get(key)
-        large = isinstance(value, int) and (isinstance(value, bool) or abs(value) > _LARGEST)
-        if value is not None and (large or not isinstance(value, kind)):
-            return Output(record["id"], record.get("candidate", 0), invalid=f"{key!r} must be a {kind.__name__}")
-    candidate = record.get("candidate", 0)
-    known = {
-        "sample_id": record["id"],
-        "candidate": candidate,
-        "seed": record.get("seed"),
-        "finish_reason": record.get("finish_reason"),
-        "policy_version": record.get("policy_version"),
-        "invalid": record.get("invalid"),
-        "lost": record.get("lost"),
-    }
-    values: dict[str, Any] = {}
-    if known["invalid"] or known["lost"]:
-        return Output(**known)
+    if record.keys() <= _BARE and OUTPUT_FIELDS[sample.task] == ("text",) and isinstance(record.get("text"), str):
+        return Output(sample.id, record.get("candidate", 0), text=record["text"])  # as most lines of most files
     try:
-        for key in OUTPUT_FIELDS[task]:
-            value = record.get(key)
-            if value is None:
-                continue
-            if key == "text":
-                if not isinstance(value, str):
-                    raise InputError(f"'text' must be a string, not {type(value).__name__}")
-                values[key] = value
-            elif key == "boxes":
-                values[key] = _boxes(value)
-            elif key == "images":
-                if not isinstance(value, list) or not value:
-                    raise InputError("'images' must be a list of images that is not empty")
-                values[key] = tuple(image_from_json(entry, roots.resolve) for entry in value)
-            else:
-                values[key] = image_from_json(value, roots.resolve)
-        missing = [key for key in OUTPUT_FIELDS[task] if key not in values]
-        if missing and (task not in _ONE_OF or not values):
-            raise InputError(
-                f"a {task} prediction needs {' or '.join(missing) if task in _ONE_OF else ' and '.join(missing)}"
-            )
-    except (InputError, TypeError, ValueError, OverflowError) as error:
-        return Output(**{**known, "invalid": str(error)})
-    return Output(**known, **values)
+        return read_output(record, sample, lambda entry: image_from_json(entry, roots.resolve), own)
+    except InputError as error:
+        return Output(sample.id, record.get("candidate", 0), invalid=str(error))
 
 
 def load_outputs(
@@ -233,61 +143,10 @@ def load_outputs(
     """
     path = Path(path)
     where = Roots(path.parent, roots)
-    tasks = {sample.id: sample.task for sample in samples}
-    found: dict[str, dict[int, Output]] = {}
-    problems: list[Problem] = []
-    lines = 0
-    for number, record in read_jsonl(path):
-        lines += 1
-        place = f"{path}:{number}"
-        if isinstance(record, ValueError):
-            problems.append(Problem("malformed", place, f"not valid JSON ({record})"))
-            continue
-        if not isinstance(record, Mapping) or not isinstance(record.get("id"), str):
-            problems.append(Problem("malformed", place, "a prediction must be an object with a string 'id'"))
-            continue
-        if record["id"] not in tasks:
-            problems.append(Problem("unknown_id", place, f"the id {record['id']!r} is not among the samples"))
-            continue
-        candidate = record.get("candidate", 0)
-        if not isinstance(candidate, int) or isinstance(candidate, bool) or not 0 <= candidate < 1 << 31:
-            problems.append(
-                Problem("malformed", place, f"'candidate' must be a whole number from 0, not {candidate!r}")
-            )
-            continue
-        candidates = found.setdefault(record["id"], {})
-        if candidate in candidates:
-            problems.append(
-                Problem(
-                    "duplicate",
-                    place,
-                    f"a second prediction for {record['id']!r} candidate {candidate}; the first is kept",
-                )
-            )
-            continue
-        output = output_from_json(record, tasks[record["id"]], where)
-        if output.lost is not None and not own:
-            output = Output(
-                output.sample_id,
-                candidate,
-                invalid="'lost' is not for predictions: an output that is missing is invalid",
-            )
-            record = {**record, "invalid": None}
-        if output.invalid and not record.get("invalid"):
-            problems.append(Problem("wrong_field", place, output.invalid))
-        candidates[candidate] = output
-    if not found:
-        why = str(problems[0]) if problems else "it is empty"
-        raise InputError(f"{path} holds no prediction that can be used ({lines} lines read; {why})")
-    outputs: list[Output] = []
-    for sample in samples:
-        candidates = found.get(sample.id, {})
-        outputs.extend(candidates[key] for key in sorted(candidates))
-        if not candidates:
-            problems.append(Problem("missing", sample.id, "no prediction for this sample"))
-            if on_missing != "drop":
-                outputs.append(Output(sample.id, invalid="no prediction for this sample"))
-    return outputs, problems
+    lines = ((f"{path}:{number}", record) for number, record in read_jsonl(path))
+    return pair(
+        lines, samples, lambda record, sample: output_from_json(record, sample, where, own), str(path), on_missing
+    )
 
 
 def _image_to_json(image: ImageRef, base: Path) -> Any:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
+from rsw_rewards.errors import InputError
 from rsw_rewards.verifiers.boxes import METRIC_KEYS, Box, BoxIoU, box_iou, match_boxes, parse_box
 
 Numbers = tuple[float, ...]
@@ -110,14 +111,10 @@ def test_agrees_with_counting_cells(seed: int) -> None:
     [
         ((5, 5, 5, 9), "no area"),
         ((9, 9, 5, 5), "no area"),
-        ((math.nan, 0, 1, 1), "not finite"),
-        ((0, 0, math.inf, 1), "not finite"),
         ((0, 0, 1e9, 1), "not finite or beyond"),
         ((0, 0, 4, 4, 4, 0, 0, 4), "not convex"),  # a bow tie
         ((0, 0, 4, 0, 1, 1, 0, 4), "not convex"),  # an arrow head
         ((0, 0, 1, 1, 2, 2, 3, 3), "no area"),
-        ((0, 0, 1), "4 or 8 numbers"),
-        ((0, 0, "1", 1), "not a number"),
     ],
 )
 def test_boxes_that_are_none_are_invalid(box: Any, why: str) -> None:
@@ -126,6 +123,23 @@ def test_boxes_that_are_none_are_invalid(box: Any, why: str) -> None:
     found = score([box], [[0, 0, 1, 1]])
     assert (found.status, found.value) == (Status.INVALID_OUTPUT, 0.0)
     assert why in found.reason
+    assert score([(0, 0, 1, 1)], [list(box)]).status is Status.ERROR
+
+
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [
+        ((math.nan, 0, 1, 1), "not finite"),
+        ((0, 0, math.inf, 1), "not finite"),
+        ((0, 0, 1), "4 or 8 numbers"),
+        ((0, 0, "1", 1), "not a number"),
+    ],
+)
+def test_boxes_that_no_output_can_hold_are_an_error_as_truth(box: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_box(box)
+    with pytest.raises(InputError, match=why):
+        score([box], [[0, 0, 1, 1]])
     assert score([(0, 0, 1, 1)], [list(box)]).status is Status.ERROR
 
 

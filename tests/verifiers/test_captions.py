@@ -84,7 +84,7 @@ def test_captions_that_are_none(name: str, text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*REWARDS, "captions"])
-@pytest.mark.parametrize("captions", [None, [], [3], ["..."], ["x" * 1_000_000], "a road"])
+@pytest.mark.parametrize("captions", [None, [], [3], ["..."], ["x" * 1_000_000]])
 def test_broken_references_are_errors(name: str, captions: Any) -> None:
     verifier = build(name, {"meteor": False} if name == "captions" else {})
     verifier.prepare([*OTHERS, sample(captions)])
@@ -189,7 +189,7 @@ def test_the_data_set_says_how_no_change_is_said() -> None:
     assert corpus({"s": "no change is occurred"}, [sample(SAME)])["change_accuracy"] == 0.0
 
 
-@pytest.mark.parametrize("sentences", [[], [3], "no change"])
+@pytest.mark.parametrize("sentences", [[], [3]])
 def test_sentences_for_no_change_that_are_none_are_an_error(sentences: Any) -> None:
     found = score("captions", "a road", sample(no_change=sentences, changed=True))
     assert found.status is Status.ERROR and "reference.no_change" in found.reason

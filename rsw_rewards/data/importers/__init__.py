@@ -14,7 +14,8 @@ from rsw_rewards.core.records import Sample
 from rsw_rewards.core.registry import Registry
 from rsw_rewards.data.importers.matching import Answer, match
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.io.records_io import Problem, output_to_json, write_jsonl
+from rsw_rewards.io.pairing import Problem
+from rsw_rewards.io.records_io import output_to_json, write_jsonl
 
 IMPORTERS: Registry[Callable[..., Iterable[Answer]]] = Registry(
     "importer of predictions",

@@ -10,7 +10,7 @@ from typing import Any
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.records_io import Problem
+from rsw_rewards.io.pairing import Problem
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy", ".npz"})
 _LARGEST_CANDIDATE = (1 << 31) - 1

@@ -1,0 +1,312 @@
+"""Samples and outputs that a program holds: lists of records or values, a pandas DataFrame, a datasets.Dataset, or files.
+
+What a file could hold is judged as in a file: a prediction of the wrong kind is an invalid output and is counted. What only a
+program can make, such as a float image without a range, is the program's fault and raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsw_rewards.core.fields import text_of
+from rsw_rewards.core.image_values import describe, holds_pixels, is_instance
+from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
+from rsw_rewards.errors import InputError
+from rsw_rewards.io.pairing import MISSING, Problem, lacking, pair, read_output
+from rsw_rewards.io.records_io import load_outputs, load_samples
+
+_SAMPLE_FIELDS = ("images", "prompt", "reference", "scene", "kind", "metadata")
+_IMAGE_SOURCES = frozenset({"path", "bytes", "array"})
+"""Keys of a mapping that is an image."""
+_RASTER_FILES = frozenset({".tif", ".tiff", ".npy", ".npz"})
+
+
+def as_sample(value: Any, number: int, task: Task | str | None = None) -> Sample:
+    """The Sample of a record made in Python.
+
+    Args:
+        value: a Sample, or a mapping as in a samples file, in which images may also be pixels in memory.
+        number: the record's place, which is its id where it names none.
+        task: of a record that names none.
+
+    Raises:
+        InputError: naming the field and the value that cannot be used.
+
+    >>> as_sample({"task": "change_qa", "reference": {"answers": "yes"}}, 7).id
+    '7'
+    """
+    if isinstance(value, Sample):
+        return value
+    if not isinstance(value, Mapping):
+        raise InputError(f"a sample must be a Sample or a mapping with 'task' and 'reference', not {describe(value)}")
+    named = value.get("task")
+    if named is None and task is None:
+        raise InputError(f"the sample has no 'task'; it is one of {', '.join(Task)}")
+    fields = {key: value[key] for key in _SAMPLE_FIELDS if value.get(key) is not None}
+    name = value.get("id")
+    return Sample(str(number) if name is None else name, task if named is None else named, **fields)  # type: ignore[arg-type]
+
+
+def as_output(value: Any, sample: Sample) -> Output:
+    """The Output that a value is for a sample.
+
+    Args:
+        value: an Output; a mapping with the fields of one; None for a missing output; else the answer itself: a text, an image or a
+            list of images (of a forecast), a mask, or boxes.
+        sample: the one that it answers.
+
+    Returns:
+        The output with the sample's id. One that lacks a field of the sample's task is invalid, as it is in a file.
+
+    Raises:
+        InputError: naming the field and the value: of the wrong kind, of another sample, or on a scale that is not declared.
+
+    >>> sample = Sample("a", "change_qa")
+    >>> as_output("yes", sample).text
+    'yes'
+    >>> as_output(None, sample).invalid
+    'no prediction for this sample'
+    """
+    if is_missing(value):
+        return Output(sample.id, invalid=MISSING)
+    if isinstance(value, Output):
+        _check_name(value.sample_id, sample)
+        output = value if value.sample_id else replace(value, sample_id=sample.id)
+        why = lacking(output, sample.task)
+        return _on_scale(output if why is None else replace(output, invalid=why), sample)
+    if _is_record(value):
+        if value.get("id") is not None:
+            _check_name(text_of(value["id"], "id"), sample)
+        return _on_scale(read_output(value, sample), sample)
+    return _on_scale(Output(sample.id, **_answer(value, sample)), sample)
+
+
+def _check_name(name: str, sample: Sample) -> None:
+    if name and name != sample.id:
+        raise InputError(f"the output is of the sample {name!r}, not of {sample.id!r}")
+
+
+def _answer(value: Any, sample: Sample) -> dict[str, Any]:
+    """The field of an output that a bare value is."""
+    names = OUTPUT_FIELDS[sample.task]
+    if names == ("text",):
+        return {"text": value}
+    if sample.task is Task.FORECAST:
+        return {"images" if isinstance(value, list | tuple) else "image": value}
+    if sample.task is Task.GROUNDING:
+        return {_grounding(value): value}
+    if len(names) > 1:
+        raise InputError(
+            f"an output of the task {sample.task} has {len(names)} images; give a mapping with {' and '.join(names)}"
+        )
+    return {names[0]: value}
+
+
+def _grounding(value: Any) -> str:
+    """Whether a value is boxes or a mask."""
+    if isinstance(value, list | tuple):
+        return "boxes"
+    dtype = str(getattr(value, "dtype", ""))
+    if "float" in dtype:
+        return "boxes"
+    if "int" in dtype and holds_pixels(value) and np.shape(value)[-1:] in ((4,), (8,)):
+        raise InputError(f"{describe(value)} may be boxes or a mask; give a mapping with 'boxes' or 'mask'")
+    return "mask"
+
+
+def _on_scale(output: Output, sample: Sample) -> Output:
+    """The output, if its images in memory hold numbers that the sample declares. Raises :class:`InputError`."""
+    for name in OUTPUT_FIELDS[sample.task]:
+        held = getattr(output, name)
+        for image in held if isinstance(held, tuple) else (held,):
+            if not isinstance(image, ImageRef) or image.array is None:
+                continue
+            kind = image.array.dtype.kind
+            if name not in ("image", "images"):
+                if kind not in "bui":
+                    raise InputError(f"{name!r}: {describe(image.array)} is no mask; give bool or whole numbers")
+            elif image.array.dtype not in (np.uint8, bool) and not image.is_mapped and not _holds_rasters(sample):
+                raise InputError(
+                    f"{name!r}: {describe(image.array)} has no declared range; make it by rsw.image(array, range=(low, high))"
+                )
+    return output
+
+
+def _holds_rasters(sample: Sample) -> bool:
+    """Whether the images of a sample may hold other numbers than grey levels, so that those of a forecast of it may, too."""
+    if sample.metadata.get("bands"):
+        return True
+    return any(
+        image.is_mapped
+        or (image.path is not None and image.path.suffix.lower() in _RASTER_FILES)
+        or (image.array is not None and image.array.dtype not in (np.uint8, bool))
+        or image.ref is not None
+        for image in (*sample.images, *(sample.reference.get("images") or ()))
+    )
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, and what a DataFrame holds in its place (NaN, NA, NaT)."""
+    if value is None:
+        return True
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value))
+    return is_instance(value, "pandas._libs.missing", "NAType") or is_instance(
+        value, "pandas._libs.tslibs.nattype", "NaTType"
+    )
+
+
+def records_of(source: Any, what: str) -> Iterator[Any]:
+    """The records of a collection, one by one; cells of a table that are missing are left out of theirs.
+
+    Args:
+        source: a list or another iterable of records, a pandas DataFrame, or a datasets.Dataset.
+        what: what they are, for errors.
+
+    Raises:
+        InputError: it is no such collection.
+    """
+    if is_instance(source, "pandas", "DataFrame"):
+        yield from _rows(source, what)
+    elif is_instance(source, "datasets", "Dataset") or is_instance(source, "datasets", "IterableDataset"):
+        for row in source:
+            yield {key: value for key, value in row.items() if not is_missing(value)}
+    elif isinstance(source, str | bytes | Mapping | Sample | Output) or not isinstance(source, Iterable):
+        raise InputError(f"{what} must be a list of records, a DataFrame, a Dataset or a file, not {describe(source)}")
+    else:
+        yield from source
+
+
+def _rows(frame: Any, what: str) -> Iterator[dict[str, Any]]:
+    """The rows of a DataFrame without the cells that are missing. An index that is named ``id`` is a column."""
+    if frame.index.name == "id" and "id" not in frame.columns:
+        frame = frame.reset_index()
+    names = list(frame.columns)
+    if len(set(names)) < len(names):
+        raise InputError(f"{what}: the DataFrame names a column twice: {describe(names)}")
+    for cells in zip(*(_cells(frame[name]) for name in names), strict=True):
+        yield {name: cell for name, cell in zip(names, cells, strict=True) if not is_missing(cell)}
+
+
+def _cells(column: Any) -> list[Any]:
+    """The cells of a column. Whole numbers between which some are missing are stored as floats, and become whole again."""
+    cells: list[Any] = column.tolist()
+    if column.dtype.kind == "f" and column.hasnans and all(cell.is_integer() or cell != cell for cell in cells):
+        return [cell if cell != cell else int(cell) for cell in cells]
+    return cells
+
+
+def as_samples(source: Any, roots: Sequence[Path] = (), task: Task | str | None = None) -> list[Sample]:
+    """The samples of a collection.
+
+    Args:
+        source: a list of Samples or mappings, a DataFrame or Dataset with a column per field, or the path of a samples file.
+        roots: of a file, further folders that its paths may point into.
+        task: of records that name none; not of a file's.
+
+    Raises:
+        InputError: naming the record, at the first that cannot be used or whose id was seen before; also when there is none.
+
+    >>> [sample.id for sample in as_samples([{"task": "change_qa"}, {"task": "change_qa", "id": "b"}])]
+    ['0', 'b']
+    """
+    if isinstance(source, str | PathLike):
+        return load_samples(Path(source), roots)
+    samples: list[Sample] = []
+    seen: dict[str, int] = {}
+    for number, record in enumerate(records_of(source, "samples")):
+        try:
+            sample = as_sample(record, number, task)
+        except InputError as error:
+            raise InputError(f"sample {number}: {error}") from error
+        if sample.id in seen:
+            raise InputError(f"sample {number}: the id {sample.id!r} is already that of sample {seen[sample.id]}")
+        seen[sample.id] = number
+        samples.append(sample)
+    if not samples:
+        raise InputError("there are no samples")
+    return samples
+
+
+def pair_outputs(
+    samples: Sequence[Sample], outputs: Any, roots: Sequence[Path] = (), on_missing: str = "invalid"
+) -> tuple[list[Output], list[Problem]]:
+    """The outputs of a collection for the samples they answer, and every problem met, as :func:`load_outputs` counts them.
+
+    Args:
+        samples: what was asked; the outputs come back in their order, candidates of a sample together and in order.
+        outputs: the path of a predictions file, or a list, DataFrame or Dataset. Records that name their samples (``id`` of a mapping,
+            ``sample_id`` of an Output) are paired by name. Where none does, the place says it, and there is one for every sample:
+            texts, images, records, None for a missing output.
+        roots: of a file, further folders that its paths may point into.
+        on_missing: ``"invalid"`` gives a sample without a prediction an invalid output, ``"drop"`` leaves it out.
+
+    Raises:
+        InputError: no record can be used, places and samples are not equally many, or a value that no file could hold is no output.
+
+    >>> samples = as_samples([{"task": "change_qa"}] * 2)
+    >>> outputs, problems = pair_outputs(samples, [{"id": "1", "text": "yes"}, {"id": "2", "text": "no"}])
+    >>> [output.invalid or output.text for output in outputs], [problem.kind for problem in problems]
+    (['no prediction for this sample', 'yes'], ['unknown_id', 'missing'])
+    """
+    if isinstance(outputs, str | PathLike):
+        return load_outputs(Path(outputs), samples, roots, on_missing)
+    records = list(records_of(outputs, "outputs"))
+    named = not records or any(map(_is_named, records))
+    if not named and len(records) != len(samples):
+        raise InputError(
+            f"{len(records)} outputs for {len(samples)} samples; outputs that name no sample ('id') stand one for each, in order"
+        )
+    places = [(f"output {number}", record) for number, record in enumerate(records)]
+    return pair(places if named else _placed(places, samples), samples, _judged, "the list of outputs", on_missing)
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value has the fields of an output, and is not the answer itself."""
+    return isinstance(value, Output) or (isinstance(value, Mapping) and not _IMAGE_SOURCES & value.keys())
+
+
+def _is_named(value: Any) -> bool:
+    if isinstance(value, Output):
+        return bool(value.sample_id)
+    return isinstance(value, Mapping) and value.get("id") is not None
+
+
+def _placed(places: Iterable[tuple[str, Any]], samples: Sequence[Sample]) -> Iterator[tuple[str, Any]]:
+    """Records that name no sample, with the name of the sample in their place; missing ones are left out."""
+    for (place, value), sample in zip(places, samples, strict=True):
+        if is_missing(value):
+            continue
+        if isinstance(value, Output):
+            yield place, replace(value, sample_id=sample.id)
+        elif _is_record(value):
+            yield place, {**value, "id": sample.id}
+        else:
+            try:
+                yield place, as_output(value, sample)
+            except InputError as error:
+                raise InputError(f"{place}: {error}") from error
+
+
+def _judged(record: Any, sample: Sample) -> Output:
+    """The output of a named record: invalid for a field of the wrong kind that a file could hold."""
+    try:
+        return as_output(record, sample)
+    except InputError as error:
+        if isinstance(record, Output) or not all(map(_is_json, record.values())):
+            raise
+        return Output(sample.id, record.get("candidate", 0), invalid=str(error))
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_json, value.values()))
+    return value is None or isinstance(value, str | int | float | np.generic)

@@ -1,0 +1,149 @@
+"""Outputs paired with the samples they answer, whether they come from a file or from memory, and the problems met on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rsw_rewards.core.fields import candidate_of
+from rsw_rewards.core.image_values import describe
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
+from rsw_rewards.errors import InputError
+
+MISSING = "no prediction for this sample"
+_ONE_OF = frozenset({Task.FORECAST, Task.GROUNDING})
+_ABOUT = ("seed", "policy_version", "finish_reason", "invalid", "lost")
+"""Fields of any output beside its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with one record of the predictions, which did not stop the others from being read."""
+
+    kind: str
+    """``malformed``, ``unknown_id``, ``duplicate``, ``missing`` or ``wrong_field``."""
+    where: str
+    """``file:line`` or the place in a list, or the sample's id where there is no record."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+def lacking(output: Output, task: Task) -> str | None:
+    """What an output lacks to answer a task, as a sentence; None where it answers it or says itself why it does not."""
+    if output.invalid or output.lost:
+        return None
+    names = OUTPUT_FIELDS[task]
+    missing = [name for name in names if getattr(output, name) is None]
+    if not missing or (task in _ONE_OF and len(missing) < len(names)):
+        return None
+    return f"a {task} prediction needs {(' or ' if task in _ONE_OF else ' and ').join(missing)}"
+
+
+def read_output(
+    record: Mapping[str, Any], sample: Sample, image: Callable[[Any], Any] = lambda entry: entry, own: bool = False
+) -> Output:
+    """The Output of a record for its sample, with the fields of the sample's task. One that lacks any of them is invalid.
+
+    Args:
+        record: ``candidate``, the fields of an output's answer, and what is known about it.
+        sample: the one that it answers.
+        image: reads an image entry of the record; as it is, it is read by the Output.
+        own: the record was written by this project, which may say of an output that it was ``lost`` through our fault. In anybody
+            else's such an output is invalid, or it could leave the benchmark by saying so.
+
+    Raises:
+        InputError: naming a field of the wrong kind.
+    """
+    candidate = record.get("candidate", 0)
+    about = {key: record[key] for key in _ABOUT if record.get(key) is not None}
+    known = Output(sample.id, candidate, **about)
+    if known.lost and not own:
+        return Output(
+            sample.id, candidate, invalid="'lost' is not for predictions: an output that is missing is invalid"
+        )
+    if known.invalid or known.lost:
+        return known
+    answer = {key: record[key] for key in OUTPUT_FIELDS[sample.task] if record.get(key) is not None}
+    for key, value in answer.items():
+        if key == "images":
+            if not isinstance(value, list | tuple):
+                raise InputError(f"'images' must be a list of images, not {describe(value)}")
+            answer[key] = [image(entry) for entry in value]
+        elif key not in ("text", "boxes"):
+            answer[key] = image(value)
+    output = Output(sample.id, candidate, **about, **answer)
+    why = lacking(output, sample.task)
+    return output if why is None else Output(sample.id, candidate, **{**about, "invalid": why})
+
+
+def pair(
+    records: Iterable[tuple[str, Any]],
+    samples: Sequence[Sample],
+    read: Callable[[Any, Sample], Output],
+    source: str,
+    on_missing: str = "invalid",
+) -> tuple[list[Output], list[Problem]]:
+    """The outputs that records hold for samples, and every problem met. Records with a problem never cost the others.
+
+    Args:
+        records: every record with the words that say where it stands: an Output, a mapping with ``id`` and ``candidate``, or a
+            ``ValueError`` for what could not be read.
+        samples: what was asked; the outputs come back in their order, candidates of a sample together and in order.
+        read: makes the output of a record for its sample; one that is invalid where the record does not say so is a problem. What
+            it raises stops the pairing.
+        source: what the records come from, for the error.
+        on_missing: ``"invalid"`` gives a sample without a prediction an invalid output, ``"drop"`` leaves it out.
+
+    Raises:
+        InputError: there is no usable record at all, or ``read`` raised one.
+    """
+    asked = {sample.id: sample for sample in samples}
+    found: dict[str, dict[int, Output]] = {}
+    problems: list[Problem] = []
+    count = 0
+    for place, record in records:
+        count += 1
+        if isinstance(record, ValueError):
+            problems.append(Problem("malformed", place, f"not valid JSON ({record})"))
+            continue
+        if isinstance(record, Output):
+            name, candidate, said = record.sample_id, record.candidate, record.invalid
+        elif isinstance(record, Mapping) and isinstance(record.get("id"), str):
+            name, candidate, said = record["id"], record.get("candidate", 0), record.get("invalid")
+        else:
+            problems.append(Problem("malformed", place, "a prediction must be an object with a string 'id'"))
+            continue
+        if name not in asked:
+            problems.append(Problem("unknown_id", place, f"the id {name!r} is not among the samples"))
+            continue
+        try:
+            candidate = candidate_of(candidate)
+        except InputError as error:
+            problems.append(Problem("malformed", place, str(error)))
+            continue
+        candidates = found.setdefault(name, {})
+        if candidate in candidates:
+            reason = f"a second prediction for {name!r} candidate {candidate}; the first is kept"
+            problems.append(Problem("duplicate", place, reason))
+            continue
+        try:
+            output = candidates[candidate] = read(record, asked[name])
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+        if output.invalid and output.invalid != said:
+            problems.append(Problem("wrong_field", place, output.invalid))
+    if not found:
+        why = str(problems[0]) if problems else "it is empty"
+        raise InputError(f"{source} holds no prediction that can be used ({count} records read; {why})")
+    outputs: list[Output] = []
+    for sample in samples:
+        candidates = found.get(sample.id, {})
+        outputs.extend(candidates[key] for key in sorted(candidates))
+        if not candidates:
+            problems.append(Problem("missing", sample.id, MISSING))
+            if on_missing != "drop":
+                outputs.append(Output(sample.id, invalid=MISSING))
+    return outputs, problems
