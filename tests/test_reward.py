@@ -136,6 +136,27 @@ def test_nothing_has_no_rewards() -> None:
         assert reward.many([], []) == []
 
 
+def test_what_a_program_holds_is_taken_as_it_is() -> None:
+    record = {"task": "change_qa", "reference": {"answers": "yes", "vocabulary": ["yes", "no"]}}
+    with Reward({"exact_match": 1.0}) as reward:
+        outputs = ["yes", {"text": "no"}, Output(text="yes"), None]
+        assert [one.reward for one in reward.many(outputs, [record] * 4)] == [1.0, 0.0, 1.0, 0.0]
+        with pytest.raises(InputError, match="text"):
+            reward.one(3, record)
+    before, after = (np.full((16, 16, 3), grey, np.uint8) for grey in (0, 90))
+    with Reward({"gain_over_copy": 1.0}) as reward:
+        forecast = {"task": "forecast", "images": [before], "reference": {"images": [after]}}
+        assert reward.one(after, forecast).reward == 1.0
+        with pytest.raises(InputError, match="range"):  # a trainer must not learn from zeros for a type of its own
+            reward.one(after.astype(np.float32) / 255, forecast)
+
+
+def test_a_record_that_stands_for_several_outputs_is_one_group() -> None:
+    record = {"task": "change_qa", "reference": {"answers": "yes"}}
+    with Reward(rubric(faulty("GroupSize"))) as reward:
+        assert [one.reward for one in reward.many(["a"] * 3, [record, record, dict(record)])] == [0.5, 0.5, 0.25]
+
+
 def test_groups_may_be_named() -> None:
     of = rubric(faulty("GroupSize"))
     with Reward(of) as reward:
@@ -253,7 +274,7 @@ def test_what_cannot_be_rewarded_is_said_at_once() -> None:
             reward.one("a", Sample("f", Task.FORECAST, ()))
         with pytest.raises(InputError, match="2 outputs for 1 samples"):
             reward.many(["a", "b"], [question("q")])
-        with pytest.raises(InputError, match="'r' stands beside the sample 'q'"):
+        with pytest.raises(InputError, match="of the sample 'r', not of 'q'"):
             reward.one(Output("r", text="a"), question("q"))
     with pytest.raises(ConfigError, match="is closed"):
         reward.one("a", question("q"))

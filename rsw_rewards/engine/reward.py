@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsw_rewards.core.functions import FunctionVerifier
-from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.rewards import Column, combined
 from rsw_rewards.core.rubric import Component, Rubric, as_rubric
 from rsw_rewards.core.scores import Score
@@ -25,6 +25,7 @@ from rsw_rewards.engine.batching import Batcher, Scores
 from rsw_rewards.engine.scorer import Scorer, actors_for
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.in_memory import as_output, as_sample, as_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Reward:
 
     Args:
         rubric: a :class:`Rubric`, a YAML file, a mapping as in YAML, the weight of each verifier, or a list of components.
-        samples: all samples of the run: verifiers that are fitted on references need them, and the rubric is checked on them.
+        samples: all samples of the run, as a list, a DataFrame, a Dataset or a file: verifiers that are fitted on references need
+            them, and the rubric is checked on them.
         device: where verifiers and their encoders run.
         bank: decoded images and features; one of its own where left out.
         workers: Ray actors that share the work of a component; 0 scores in this process. Components with ``timeout_s`` run on an
@@ -74,8 +76,7 @@ class Reward:
     Raises:
         ConfigError: the rubric cannot be used, or needs samples and there are none.
 
-    >>> reference = {"answers": ["yes"], "vocabulary": ["yes", "no"]}
-    >>> sample = rsw.Sample("q1", rsw.Task.CHANGE_QA, (), reference=reference)
+    >>> sample = {"task": "change_qa", "reference": {"answers": "yes", "vocabulary": ["yes", "no"]}}
     >>> with rsw.Reward({"exact_match": 0.9, "answer_format": 0.1}) as reward:
     ...     result = reward.one("yes", sample)
     >>> result.reward, result.parts["exact_match"].value
@@ -86,7 +87,7 @@ class Reward:
         self,
         rubric: Rubric | str | Path | Mapping[Any, Any] | Iterable[Component],
         *,
-        samples: Iterable[Sample] | None = None,
+        samples: Any = None,
         device: str = "cpu",
         bank: FeatureBank | None = None,
         workers: int = 0,
@@ -98,7 +99,7 @@ class Reward:
         self.rubric = as_rubric(rubric)
         self._scorer = Scorer(self.rubric, device=device, bank=bank, workers=workers, num_gpus=num_gpus, seed=seed)
         components = list(zip(self.rubric.components, self._scorer.verifiers, self._scorer.tasks, strict=True))
-        known = None if samples is None else list(samples)
+        known = None if samples is None else as_samples(samples)
         self._scorer.check(known or ())
         if known is not None:
             self._scorer.prepare(known)
@@ -138,22 +139,23 @@ class Reward:
             with lock:
                 self._load(number)
 
-    def one(self, output: Any, sample: Sample) -> Result:
+    def one(self, output: Any, sample: Any) -> Result:
         """The reward of one output, as if it were a group of its own.
 
         Args:
-            output: an :class:`Output`, or the text of one.
-            sample: what it answers.
+            output: the answer itself, a text, an image, a mask or boxes; a mapping with the fields of an output; an :class:`Output`;
+                None for a missing one.
+            sample: what it answers: a :class:`Sample`, or a mapping as in a samples file.
 
         Raises:
             ConfigError: the rubric compares the outputs of a group, or rewards no such task.
-            InputError: the output or the sample is none.
+            InputError: naming the field and the value of an output or a sample that cannot be used.
         """
         self._check_alone()
         return self.many([output], [sample])[0]
 
     def many(
-        self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None = None
+        self, outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None = None
     ) -> list[Result]:
         """The rewards of outputs, in their order.
 
@@ -164,25 +166,25 @@ class Reward:
 
         Raises:
             ConfigError: the rubric rewards no such task.
-            InputError: an output or a sample is none, or there are not as many of one as of the other.
+            InputError: naming the field and the value of an output or a sample that cannot be used, or for other numbers of them.
         """
         call = self._start(outputs, samples, groups)
         return self._results(call, {number: answer.result() for number, answer in call.waiting.items()})
 
-    async def aone(self, output: Any, sample: Sample) -> Result:
+    async def aone(self, output: Any, sample: Any) -> Result:
         """:meth:`one` for coroutines, which lets others run while encoders, servers and actors work; call :meth:`warm` before."""
         self._check_alone()
         return (await self.amany([output], [sample]))[0]
 
     async def amany(
-        self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None = None
+        self, outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None = None
     ) -> list[Result]:
         """:meth:`many` for coroutines, as :meth:`aone` is for one output."""
         call = self._start(outputs, samples, groups)
         answers = await asyncio.gather(*map(asyncio.wrap_future, call.waiting.values()))
         return self._results(call, dict(zip(call.waiting, answers, strict=True)))
 
-    def observe(self, outputs: Iterable[Any], samples: Iterable[Sample]) -> None:
+    def observe(self, outputs: Iterable[Any], samples: Iterable[Any]) -> None:
         """Let verifiers that keep state from step to step see all outputs of a training step, after they were scored."""
         self.warm()
         self._scorer.observe(self._batch(outputs, samples, None)[0])
@@ -198,7 +200,7 @@ class Reward:
         if self._needs_groups:
             raise ConfigError(f"{self._needs_groups}; call many() or amany() with whole groups")
 
-    def _start(self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None) -> _Call:
+    def _start(self, outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None) -> _Call:
         """Score by the verifiers that run in the caller's thread, while the others are asked already."""
         if self._closed:
             raise ConfigError("this Reward is closed; make a new one")
@@ -214,7 +216,7 @@ class Reward:
         )
 
     def _batch(
-        self, outputs: Iterable[Any], samples: Iterable[Sample], groups: Iterable[Hashable] | None
+        self, outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None
     ) -> tuple[Batch, np.ndarray]:
         """The batch, and the number of each output's group."""
         outputs, samples = list(outputs), list(samples)
@@ -224,20 +226,18 @@ class Reward:
             raise InputError(
                 f"{len(outputs)} outputs for {len(samples)} samples{told}: give one of each for every output"
             )
-        for sample in samples:
-            if not isinstance(sample, Sample):
-                raise InputError(f"{sample!r:.80} is no Sample")
+        known: dict[int, Sample] = {}  # a record that stands there for several outputs is one sample
+        for number, sample in enumerate(samples):
+            if id(sample) not in known:
+                known[id(sample)] = as_sample(sample, number)
+        asked = [known[id(sample)] for sample in samples]
+        made = [as_output(output, sample) for output, sample in zip(outputs, asked, strict=True)]
         numbers: dict[Hashable, int] = {}
         groups_of = [
-            numbers.setdefault(key, len(numbers)) for key in ([s.id for s in samples] if keys is None else keys)
+            numbers.setdefault(key, len(numbers)) for key in ([one.id for one in asked] if keys is None else keys)
         ]
-        seen = [0] * len(numbers)
-        made = []
-        for output, sample, number in zip(outputs, samples, groups_of, strict=True):
-            made.append(_as_output(output, sample, seen[number]))
-            seen[number] += 1
         call = next(self._calls)  # groups of different calls have different names, so that calls can be joined
-        batch = Batch(samples, made, [f"{call}/{number}" for number in groups_of])
+        batch = Batch(asked, made, [f"{call}/{number}" for number in groups_of])
         return batch, np.array(groups_of, dtype=np.int64)
 
     def _ask(self, number: int, batch: Batch) -> Scores:
@@ -276,18 +276,6 @@ class Reward:
             )
             for reward, reason, *scores in zip(rewards.tolist(), reasons.tolist(), *columns.values(), strict=True)
         ]
-
-
-def _as_output(value: Any, sample: Sample, candidate: int) -> Output:
-    if isinstance(value, str):
-        return Output(sample.id, candidate, text=value)
-    if not isinstance(value, Output):
-        raise InputError(f"{value!r:.80} is no Output; of a text, the text itself will do")
-    if value.sample_id == sample.id:
-        return value
-    if value.sample_id:
-        raise InputError(f"an output for the sample {value.sample_id!r} stands beside the sample {sample.id!r}")
-    return replace(value, sample_id=sample.id)
 
 
 _IN_BATCHES = frozenset({"encoder", "detector", "network", "endpoint"})
