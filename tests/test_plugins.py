@@ -177,9 +177,14 @@ def test_what_is_no_verifier_is_refused_by_a_sentence(use: object, words: str) -
         rsw.Component(use=use).build()
 
 
-def test_a_task_that_does_not_exist_is_refused_where_it_is_written() -> None:
+def test_a_declaration_that_means_nothing_is_refused_where_it_is_written() -> None:
     with pytest.raises(ConfigError, match="no task is named 'change_q'; did you mean 'change_qa'"):
         rsw.verifier(tasks="change_q")(plain)
+    with pytest.raises(ConfigError, match="no scope is named 'groups'; did you mean 'group'"):
+        type("Grouped", (rsw.Verifier,), {"name": "grouped", "scope": "groups"})
+    for wrong in (Lean, "change_qa"):
+        with pytest.raises(ConfigError, match=r"is no function; write @rsw\.verifier\(tasks="):
+            rsw.verifier(wrong)  # type: ignore[call-overload]
 
 
 def test_a_name_of_a_built_in_verifier_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -235,6 +236,22 @@ def test_a_broken_package_leaves_the_list_of_verifiers_as_it_was(installed: Call
     assert len(listed) == 51 and listed["acme"]["summary"] == "Whether the first letter is right."
     (line,) = done.stderr.strip().splitlines()
     assert "'broken' of the package acme-rewards 1.0 cannot be imported" in line
+
+
+def test_the_table_of_built_in_verifiers_is_complete() -> None:
+    package = importlib.import_module("rsw_rewards.verifiers")
+    modules = [
+        importlib.import_module(f"{package.__name__}.{item.name}") for item in pkgutil.iter_modules(package.__path__)
+    ]
+    named = {
+        value.name: f"{value.__module__}:{value.__name__}"
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, rsw.Verifier) and isinstance(vars(value).get("name"), str)
+        if not value.__module__.endswith(".controls")  # only ablations plant these
+    }
+    assert named == VERIFIERS.built_in
+    assert {name: cls.name for name, cls in VERIFIERS.all().items() if name in named} == {name: name for name in named}
 
 
 def test_a_protocol_that_has_the_name_of_a_built_in_one_is_refused(mine: Path) -> None:

@@ -123,6 +123,10 @@ def verifier(
     """
 
     def declared(function: F) -> F:
+        if not inspect.isfunction(function):
+            raise ConfigError(
+                f"{function!r:.80} is no function; write @rsw.verifier(tasks=...) above a def, or derive a class from rsw.Verifier"
+            )
         vars(function)["verifier"] = _made(function, tasks, name, needs, card)
         return function
 

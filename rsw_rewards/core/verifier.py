@@ -138,6 +138,10 @@ class Verifier(ABC):
         own = vars(cls)
         if "tasks" in own:
             cls.tasks = frozenset(as_task(name, cls.__name__) for name in _names(own["tasks"]))
+        if cls.scope not in SCOPES:
+            raise ConfigError(
+                f"{cls.__name__}: no scope is named {cls.scope!r}; {did_you_mean(cls.scope, sorted(SCOPES))}"
+            )
         if "needs" in own:
             cls.needs = frozenset(_names(own["needs"]))
 
