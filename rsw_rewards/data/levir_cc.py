@@ -7,7 +7,9 @@ The 256-pixel tiles are numbered within a split, and neither name nor file says 
 say that they come from LEVIR-CD and elsewhere, and that the splits are not LEVIR-CD's: RSICC issue 10). So every tile is its own
 scene, and intervals over these scenes may be too narrow.
 
-References are the words of ``tokens``, as RSICC reads them.
+References and the sides of the slices are RSICC's: the words of ``tokens``, and a pair is unchanged where the second of the captions
+that RSICC draws says so. With ``reading="change-agent"`` they are those of Change-Agent and Chg2Cap: ``raw`` without ``?`` and ``.``, and
+the first caption. The data set's own ``changeflag`` stands in ``metadata``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import PROMPT, TOKENS, Captioned, Reading, change_fields, read_captioned
+from rsw_rewards.data.captioned import (
+    PROMPT,
+    Captioned,
+    Reading,
+    change_fields,
+    flag_field,
+    read_captioned,
+    reading_named,
+)
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, take
 from rsw_rewards.errors import InputError
 
@@ -66,14 +76,16 @@ def read_entries(source: Path, split: str | None, reading: Reading) -> list[Capt
         raise InputError(f"{source} has no {CAPTIONS}; it should lie beside the folder images")
     entries = read_captioned(file, source, split, reading)
     for entry in entries:
-        if entry.changed is None:
+        if entry.flag is None:
             raise InputError(
                 f"{file} has no changeflag for {entry.name}; LEVIR-CC says of every pair whether it changed"
             )
     return entries
 
 
-def caption_samples(entries: Sequence[Captioned], pairs: Pairs, dataset: str) -> Iterator[dict[str, Any]]:
+def caption_samples(
+    entries: Sequence[Captioned], pairs: Pairs, dataset: str, reading: Reading
+) -> Iterator[dict[str, Any]]:
     """A change-caption record per entry."""
     for entry in entries:
         own = entry.stem if entry.stem.startswith(f"{entry.split}_") else f"{entry.split}/{entry.stem}"
@@ -83,8 +95,8 @@ def caption_samples(entries: Sequence[Captioned], pairs: Pairs, dataset: str) ->
             "scene": scene_of(own),
             "images": pairs(entry.split, entry.name),
             "prompt": PROMPT,
-            **change_fields(entry),
-            "metadata": {"dataset": dataset, "split": entry.split, "gsd_m": GSD_M},
+            **change_fields(entry, reading),
+            "metadata": {"dataset": dataset, "split": entry.split, "gsd_m": GSD_M, **flag_field(entry)},
         }
 
 
@@ -94,13 +106,25 @@ def convert_captions(
     """What the adapters of LEVIR-CC and LEVIR-MCI share."""
     entries = read_entries(source, split, reading)
     pairs = Pairs(source, [entry.split for entry in entries])
-    count, file = write_samples(out, take(caption_samples(entries, pairs, dataset), limit), f"{source} has no captions")
+    count, file = write_samples(
+        out, take(caption_samples(entries, pairs, dataset, reading), limit), f"{source} has no captions"
+    )
     return Conversion(count, file, [source], [SCENES, *([NO_IMAGERY.format(source)] if pairs.absent else [])])
 
 
-def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+def convert(
+    source: Path, out: Path, *, split: str | None = None, limit: int | None = None, reading: str = "rsicc"
+) -> Conversion:
     """Write change-caption samples of one split, or of all. See :class:`rsw_rewards.data.adapter.Adapter`.
 
     Without the imagery the samples are written all the same, so that captions made elsewhere can be scored; a note says so.
+
+    Args:
+        source, out, split, limit: as there.
+        reading: ``"rsicc"``, or ``"change-agent"``, which is also Chg2Cap's and RSCaMa's.
+
+    Raises:
+        ConfigError: another ``reading``.
     """
-    return convert_captions(data_folder(source, f"{CAPTIONS} and images"), Path(out), "levir_cc", TOKENS, split, limit)
+    source, read_as = data_folder(source, f"{CAPTIONS} and images"), reading_named(reading)
+    return convert_captions(source, Path(out), "levir_cc", read_as, split, limit)

@@ -5,7 +5,8 @@ Expected, as the README of Change-Agent has it: ``images/<split>/A``, ``B`` and 
 
 The label files hold the grey values 0, 128 (road) and 255 (building), in three equal bands; ``__getitem__`` of
 Multi_change/data/LEVIR_MCI.py gives them the indices 0, 1 and 2. Scenes are those of ``levir-cc``, whose images these are.
-References are ``raw`` without ``?`` and ``.``, as Multi_change/preprocess_data.py reads them.
+References are ``raw`` without ``?`` and ``.``, as Multi_change/preprocess_data.py reads them; the first of them says whether a pair
+changed, as in Multi_change/test.py.
 """
 
 from __future__ import annotations

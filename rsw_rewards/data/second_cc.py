@@ -3,22 +3,24 @@
 Expected, as createHD5files.py of ChangeCapsInRS/SecondCC reads it: ``SECOND-CC-AUG.json``, and ``<split>/rgb/A``, ``rgb/B``,
 ``sem/A`` and ``sem/B`` beside it. The maps are pictures in SECOND's colours (see :mod:`rsw_rewards.data.second`).
 
-The published archive (SECOND-CC-AUG) holds augmented copies beside the original crops; on copies that were brightened the colours
-of the maps may have changed, too; such a map is an error when it is read. Crops are called after a number of five digits,
+The published archive (SECOND-CC-AUG) holds 10,855 entries: the 6,041 crops and 4,814 augmented copies, which neither name nor file
+marks. On copies that were brightened the colours of the maps may have changed, too; such a map is an error when it is read. Crops are called after a number of five digits,
 ``00001_0_0``: those with one number count as one scene. The authors do not say whether it is SECOND's own number, so these
-scenes are not taken for SECOND's. References are the words of ``tokens``, as createHD5files.py reads them.
+scenes are not taken for SECOND's. References are the words of ``tokens``, as createHD5files.py reads them; the second of the captions
+that it draws says whether a pair changed, as in eval_MModalCC.py.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import PROMPT, TOKENS, Captioned, change_fields, read_captioned
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, take
+from rsw_rewards.data.captioned import PROMPT, RSICC, Captioned, change_fields, flag_field, read_captioned
+from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_entry, image_folders, take
 from rsw_rewards.data.second import PALETTE, in_colours, map_entry
 from rsw_rewards.data.second import PROMPT as MAP_PROMPT
 from rsw_rewards.errors import ConfigError, InputError
@@ -32,7 +34,9 @@ NO_CHANGE = (
     "almost nothing is changed",
 )
 """The sentences for a pair without change (eval_MModalCC.py of ChangeCapsInRS/SecondCC); two of them are not LEVIR-CC's."""
-NO_CHANGEFLAG = "the captions have no changeflag: a pair counts as unchanged where all its captions are the data set's sentences for no change"
+ORIGINALS = 6_041
+"""Pairs without the augmented copies."""
+_READING = replace(RSICC, no_change=NO_CHANGE)
 
 _CROP = re.compile(r"([0-9]{5})_.+")
 
@@ -64,7 +68,7 @@ def _samples(source: Path, entries: list[Captioned], task: str, bare: bool) -> I
     }
     for entry in entries:
         images = [folder[entry.name] for folder in rgb.get(entry.split, [])]
-        fields: dict[str, Any] = {"task": "change_caption", "prompt": PROMPT, **change_fields(entry, NO_CHANGE)}
+        fields: dict[str, Any] = {"task": "change_caption", "prompt": PROMPT, **change_fields(entry, _READING)}
         if task == "semantic":
             labels = [folder[entry.name] for folder in sem[entry.split]]
             maps = [map_entry(source, *pair) for pair in zip(labels, coloured[entry.split], strict=True)]
@@ -78,7 +82,7 @@ def _samples(source: Path, entries: list[Captioned], task: str, bare: bool) -> I
             "scene": scene_of(entry.stem),
             "images": images or [f"{entry.split}/rgb/{date}/{entry.name}" for date in "AB"],
             **fields,
-            "metadata": {"dataset": "second_cc", "split": entry.split},
+            "metadata": {"dataset": "second_cc", "split": entry.split, **flag_field(entry)},
         }
 
 
@@ -103,13 +107,18 @@ def convert(
     captions = find_entry(source, *CAPTIONS)
     if captions is None:
         raise InputError(f"{source} has no {CAPTIONS[0]}; it should lie beside the folders train, val and test")
-    entries = read_captioned(captions, source, split, TOKENS)
+    entries = read_captioned(captions, source, None, _READING)
+    total = len(entries)
+    wanted = choose_splits(dict.fromkeys(entry.split for entry in entries), split, captions)
+    entries = [entry for entry in entries if entry.split in wanted]
     bare = task == "caption" and not any(_folders(source, entry.split, "rgb") for entry in _one_of_each(entries))
     records = take(_samples(source, entries, task, bare), limit)
     count, file = write_samples(Path(out), records, f"{captions} has no entry")
     notes = [f"no imagery in {source}: outputs can be scored, but no model can be shown the images"] if bare else []
-    if any(entry.changed is None for entry in entries):
-        notes.append(NO_CHANGEFLAG)
+    if total > ORIGINALS:
+        notes.append(
+            f"{captions} has {total:,} pairs, {ORIGINALS:,} of them original: the others are augmented copies, and nothing tells them apart; tables on the original pairs are not comparable"
+        )
     return Conversion(count, file, [source], notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rsw_rewards.cli import app
+from rsw_rewards.data.levir_cc import convert as convert_levir_cc
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples, write_jsonl
 from rsw_rewards.verifiers import meteor
 from tests.shared_data import shared
@@ -76,6 +79,93 @@ def test_references_have_no_full_stop(
     rsw("data", "from", adapter, tmp_path / "set", "--out", tmp_path / "made", *options)
     samples = load_samples(tmp_path / "made" / "samples.jsonl", [tmp_path / "set"])
     assert [sample.reference["captions"] for sample in samples] == [texts] * 2
+
+
+NONE, SOME = "there is no difference", "a road appears"
+# Annotators differ: all five captions, the first, or all but the first say that nothing changed.
+MIXED = [[NONE] * 5, [NONE, SOME, SOME, SOME, SOME], [SOME, NONE, NONE, NONE, NONE], [SOME, SOME, NONE, SOME, SOME]]
+
+
+def as_rsicc_draws(images: list[dict[str, Any]]) -> dict[str, str]:
+    """File name -> the second caption of five, by the lines of create_input_files in utils.py of Chen-Yang-Liu/RSICC."""
+    train, val, test = [], [], []
+    for image in images:
+        captions = [sentence["tokens"] for sentence in image["sentences"] if len(sentence["tokens"]) <= 50]
+        {"train": train, "restval": train, "val": val, "test": test}[image["split"]].append(
+            (image["filename"], captions)
+        )
+    random.seed(123)
+    second = {}
+    for part in (train, val, test):
+        for name, captions in part:
+            if len(captions) < 5:
+                five = captions + [random.choice(captions) for _ in range(5 - len(captions))]
+            else:
+                five = random.sample(captions, k=5)
+            second[name] = " ".join(five[1])
+    return second
+
+
+def mixed(pairs: int = 24) -> list[dict[str, Any]]:
+    images = karpathy("f", [
+        {"id": f"{('test', 'train', 'val')[n % 3]}_{n:06}.png", "changeflag": n % 2, "references": MIXED[n % 4][: 5 - n % 5 // 4]}
+        for n in range(pairs)
+    ])["f"]["images"]  # fmt: skip
+    long = {"tokens": ["word"] * 51, "raw": " word" * 51 + " ."}
+    for image in images:
+        image["split"] = image["filepath"] = image["filename"].split("_")[0]
+    images[7]["sentences"].insert(1, long)  # is left out of the draw
+    return images
+
+
+@pytest.mark.parametrize(("adapter", "options"), [("levir-cc", ()), ("second-cc", ())])
+def test_the_second_drawn_caption_says_whether_a_pair_changed(tmp_path: Path, adapter: str, options: tuple) -> None:
+    images = mixed()
+    file = {"levir-cc": "LevirCCcaptions.json", "second-cc": "SECOND-CC-AUG.json"}[adapter]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / file).write_text(json.dumps({"images": images}))
+    rsw("data", "from", adapter, tmp_path / "set", "--out", tmp_path / "made", *options)
+    samples = load_samples(tmp_path / "made" / "samples.jsonl", [tmp_path / "set"])
+    expected = {name.removesuffix(".png"): text != NONE for name, text in as_rsicc_draws(images).items()}
+    found = {sample.id.rsplit("/", 1)[1]: sample.reference["changed"] for sample in samples}
+    assert found == expected
+    assert {sample.kind for sample in samples} == {"changed", "unchanged"}
+    assert [sample.metadata["changeflag"] for sample in samples] == [bool(n % 2) for n in range(24)]
+    rsw(
+        "data",
+        "from",
+        adapter,
+        tmp_path / "set",
+        "--split",
+        "test",
+        "--limit",
+        "3",
+        "--out",
+        tmp_path / "part",
+        *options,
+    )
+    for sample in load_samples(tmp_path / "part" / "samples.jsonl", [tmp_path / "set"]):
+        assert sample.reference["changed"] == expected[sample.id.rsplit("/", 1)[1]]  # the draws are over the whole file
+
+
+@pytest.mark.parametrize(
+    ("adapter", "options"), [("levir-mci", ("--set", "task=caption")), ("levir-cc", ("--set", "reading=change-agent"))]
+)
+def test_change_agent_takes_the_first_caption(tmp_path: Path, adapter: str, options: tuple[str, ...]) -> None:
+    (tmp_path / "set").mkdir()
+    images = mixed()
+    images[0]["sentences"][0] = {"tokens": ["trees"], "raw": " trees , houses; on the lower-left . a road ."}
+    (tmp_path / "set" / "LevirCCcaptions.json").write_text(json.dumps({"images": images}))
+    rsw("data", "from", adapter, tmp_path / "set", "--out", tmp_path / "made", *options)
+    samples = load_samples(tmp_path / "made" / "samples.jsonl", [tmp_path / "set"])
+    assert samples[0].reference["captions"][0] == "trees , houses ; on the lower-left a road"
+    first = [image["sentences"][0]["raw"] for image in images]
+    assert [sample.reference["changed"] for sample in samples] == [raw != f" {NONE} ." for raw in first]
+
+
+def test_readings_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="read as by rsicc or change-agent, not by 'coco'"):
+        convert_levir_cc(tmp_path, tmp_path / "out", reading="coco")
 
 
 def has_java() -> bool:

@@ -31,7 +31,7 @@ def record(name: str, split: str, changed: int, *captions: str) -> dict[str, Any
 
 RECORDS = [
     record("train_000001.png", "train", 1, " a house appears . ", "a road too ."),
-    record("test_000004.png", "test", 0, "nothing has changed ."),
+    record("test_000004.png", "test", 0, "no change has occurred ."),
     record("test_000005.png", "test", 1, "trees are removed ."),
 ]
 
@@ -59,7 +59,7 @@ def test_samples(tmp_path: Path) -> None:
     assert [sample.reference["changed"] for sample in samples] == [True, False, True]
     assert samples[0].reference["captions"] == ["a house appears", "a road too"]
     assert samples[1].scene == "levir_cc/test_000004"
-    assert samples[1].metadata == {"dataset": "levir_cc", "split": "test", "gsd_m": 0.5}
+    assert samples[1].metadata == {"dataset": "levir_cc", "split": "test", "gsd_m": 0.5, "changeflag": False}
     paths = [image.path for image in samples[1].images]
     assert [path.relative_to(source).as_posix() for path in paths if path] == [
         "images/test/A/test_000004.png", "images/test/B/test_000004.png",

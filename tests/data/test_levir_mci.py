@@ -19,7 +19,12 @@ from rsw_rewards.verifiers.class_maps import ClassMap, ClassMapConfig
 MAP = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 CAPTIONS = [
     {"filename": "test_000001.png", "split": "test", "changeflag": 1, "sentences": [{"raw": " a house; a road ."}]},
-    {"filename": "test_000002.png", "split": "test", "changeflag": 0, "sentences": [{"raw": "nothing ."}]},
+    {
+        "filename": "test_000002.png",
+        "split": "test",
+        "changeflag": 0,
+        "sentences": [{"raw": " there is no difference ."}],
+    },
 ]
 
 
@@ -48,7 +53,7 @@ def test_masks_are_scored_as_indices(tmp_path: Path) -> None:
     truth = verifier.truth(sample)
     assert not hasattr(truth, "status"), truth
     assert np.array_equal(truth.maps[0], MAP)
-    score = verifier.compare(sample, truth, Output(sample.id, mask=ImageRef(array=MAP)))
+    score = verifier.compare(truth, Output(sample.id, mask=ImageRef(array=MAP)))
     assert (score.status, score.raw["miou"]) == (Status.OK, 1.0)
 
 
@@ -59,7 +64,7 @@ def test_captions(tmp_path: Path) -> None:
         ("levir_mci/test_000001", "changed"), ("levir_mci/test_000002", "unchanged"),
     ]  # fmt: skip
     assert {sample.task for sample in samples} == {Task.CHANGE_CAPTION}
-    assert [sample.reference["captions"] for sample in samples] == [["a house ; a road"], ["nothing"]]
+    assert [sample.reference["captions"] for sample in samples] == [["a house ; a road"], ["there is no difference"]]
     (tmp_path / "mci" / "LevirCCcaptions.json").write_text(
         json.dumps({"images": [CAPTIONS[0] | {"sentences": [{"tokens": ["a", "house"]}]}]})
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rsw_rewards.core.records import Task
+from rsw_rewards.data import second_cc as second_cc_module
 from rsw_rewards.data.second import PALETTE, convert, scene_of
 from rsw_rewards.data.second_cc import NO_CHANGE
 from rsw_rewards.data.second_cc import convert as convert_cc
@@ -92,6 +93,7 @@ def test_scenes() -> None:
 
 
 CROPS = ("00001_0_0", "00001_0_1")
+TEXTS = ("almost nothing is changed", "a road is built")
 
 
 def second_cc(source: Path, flags: bool = True) -> Path:
@@ -101,10 +103,10 @@ def second_cc(source: Path, flags: bool = True) -> Path:
         folders(source / split, roles, CROPS)
     records = [
         {
-            "filename": f"{crop}.png", "split": split, "filepath": split, "sentences": [{"raw": f"caption {n} .", "tokens": ["caption", str(n)]}],
+            "filename": f"{crop}.png", "split": split, "filepath": split, "sentences": [{"raw": f" {text} .", "tokens": text.split()}],
             **({"changeflag": n} if flags else {}),
         }
-        for split in ("train", "test") for n, crop in enumerate(CROPS)
+        for split in ("train", "test") for n, (crop, text) in enumerate(zip(CROPS, TEXTS, strict=True))
     ]  # fmt: skip
     (source / "SECOND-CC-AUG.json").write_text(json.dumps({"images": records}))
     return source
@@ -118,7 +120,7 @@ def test_captions_of_second_cc(tmp_path: Path) -> None:
         ("second_cc/test/00001_0_0", "second_cc/00001", "unchanged"),
         ("second_cc/test/00001_0_1", "second_cc/00001", "changed"),
     ]
-    assert samples[0].reference["captions"] == ["caption 0"]
+    assert samples[0].reference["captions"] == ["almost nothing is changed"]
     assert {tuple(sample.reference["no_change"]) for sample in samples} == {NO_CHANGE}
     assert all(image.pixels().shape == (1, 4, 3) for sample in samples for image in sample.images)
     assert done.notes == []
@@ -143,6 +145,13 @@ def test_maps_of_second_cc(tmp_path: Path) -> None:
         convert_cc(source, tmp_path / "out", task="both")
 
 
+def test_augmented_copies_of_second_cc_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = second_cc(tmp_path / "cc")
+    monkeypatch.setattr(second_cc_module, "ORIGINALS", 3)  # of the four entries, where the archive has 6,041 of 10,855
+    (note,) = convert_cc(source, tmp_path / "out", split="test").notes
+    assert "has 4 pairs, 3 of them original: the others are augmented copies" in note
+
+
 def test_second_cc_without_imagery_or_changeflag(tmp_path: Path) -> None:
     source = second_cc(tmp_path / "cc", flags=False)
     shutil.rmtree(source / "test" / "rgb")
@@ -150,6 +159,6 @@ def test_second_cc_without_imagery_or_changeflag(tmp_path: Path) -> None:
         convert_cc(source, tmp_path / "out")
     done = convert_cc(source, tmp_path / "out", split="test")
     samples = load_samples(done.file, done.roots)
-    assert [sample.kind for sample in samples] == [None, None]
-    assert "changed" not in samples[0].reference
-    assert ["imagery" in done.notes[0], "changeflag" in done.notes[1]] == [True, True]
+    assert [sample.kind for sample in samples] == ["unchanged", "changed"]  # by the captions, not by a flag
+    assert "changeflag" not in samples[0].metadata
+    assert len(done.notes) == 1 and "imagery" in done.notes[0]
