@@ -276,11 +276,12 @@ _NESTED = frozenset({"images", "boxes"})
 
 def _reference(given: Any) -> Mapping[str, Any]:
     """A reference with its entries in their own types; entries that are None are left out."""
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         raise InputError(f"'reference' must be a mapping, not {describe(given)}")
     changed: dict[str, Any] = {}
     for key, value in given.items():
-        if (known := REFERENCE_FIELDS.get(key)) and (type(value) is not known.kind or key in _NESTED):
+        known = REFERENCE_FIELDS.get(key)
+        if known is not None and (type(value) is not known[0] or key in _NESTED):  # [0] is read faster than .kind
             changed[key] = None if value is None else known.read(value, f"reference.{key}")
     return {key: value for key, value in {**given, **changed}.items() if value is not None} if changed else given
 
@@ -322,11 +323,12 @@ class Sample:
                 raise InputError("'id' must be a text that is not empty")
         if type(self.task) is not Task:
             _put(self, "task", as_task(self.task))
-        if type(self.images) is not tuple or any(type(item) is not ImageRef for item in self.images):
+        if type(self.images) is not tuple or not {ImageRef}.issuperset(map(type, self.images)):
             _put(self, "images", _images(self.images, "images"))
         if type(self.prompt) is not str or not self.prompt.isascii():
             _put(self, "prompt", fields.text_of(self.prompt, "prompt"))
-        _put(self, "reference", _reference(self.reference))
+        if (reference := _reference(self.reference)) is not self.reference:
+            _put(self, "reference", reference)
         if type(self.scene) is not str or not self.scene:
             _put(self, "scene", fields.text_of(self.scene, "scene") or self.id)
         if self.kind is not None and type(self.kind) is not str:

@@ -106,13 +106,13 @@ def pair(
     count = 0
     for place, record in records:
         count += 1
-        if isinstance(record, ValueError):
+        if isinstance(record, Mapping) and isinstance(record.get("id"), str):
+            name, candidate, said = record["id"], record.get("candidate", 0), record.get("invalid")
+        elif isinstance(record, Output):
+            name, candidate, said = record.sample_id, record.candidate, record.invalid
+        elif isinstance(record, ValueError):
             problems.append(Problem("malformed", place, f"not valid JSON ({record})"))
             continue
-        if isinstance(record, Output):
-            name, candidate, said = record.sample_id, record.candidate, record.invalid
-        elif isinstance(record, Mapping) and isinstance(record.get("id"), str):
-            name, candidate, said = record["id"], record.get("candidate", 0), record.get("invalid")
         else:
             problems.append(Problem("malformed", place, "a prediction must be an object with a string 'id'"))
             continue

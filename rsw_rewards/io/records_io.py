@@ -45,6 +45,9 @@ def _typed(record: Mapping[str, Any], key: str, kind: type, default: Any) -> Any
     return default if value is None else value
 
 
+_KINDS = {key: known.kind for key, known in REFERENCE_FIELDS.items()}
+
+
 def sample_from_json(record: Any, roots: Roots) -> Sample:
     """A Sample from its JSON object. Raises :class:`InputError` naming the key that is wrong."""
     if not isinstance(record, Mapping):
@@ -53,7 +56,7 @@ def sample_from_json(record: Any, roots: Roots) -> Sample:
         raise InputError("a sample needs an 'id' (a string that is not empty)")
     reference = dict(_typed(record, "reference", dict, {}))
     for key, value in reference.items():
-        kind = REFERENCE_FIELDS[key].kind if key in REFERENCE_FIELDS else None
+        kind = _KINDS.get(key)
         if kind is ImageRef:
             reference[key] = image_from_json(value, roots.resolve)
         elif kind is not None and not isinstance(value, kind):
