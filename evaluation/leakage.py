@@ -114,7 +114,7 @@ def _knows_the_flag(pairs: Pairs, samples: Sequence[Sample]) -> str:
     for sample, output in pairs:
         flag = change_flag(sample)
         if flag is not None:
-            told[flag].append((normalise(output.text or "") not in sentences) == flag)
+            told[flag].append((normalise(output.answer or "") not in sentences) == flag)
     if not told[True] or not told[False]:
         return ""
     sides = {"all": told[True] + told[False], "changed": told[True], "unchanged": told[False]}
@@ -139,7 +139,7 @@ def _verbatim(pairs: Pairs, samples: Sequence[Sample]) -> str:
         # One caption a pair may be written by a rule, which a model can learn; several are written by people.
         if len(own) > 1 and change_flag(sample):
             asked += 1
-            text = normalise(output.text or "")
+            text = normalise(output.answer or "")
             copied += text in own and owners[text] == 1
     if lower_bound(copied, asked) <= VERBATIM:
         return ""
@@ -155,7 +155,7 @@ def _all_right(pairs: Pairs) -> str:
             answers = true_answers(sample)
         except ValueError:  # a sample without a truth shows nothing
             return ""
-        if extract_answer(output.text or "").answer not in {normalise(answer) for answer in answers}:
+        if extract_answer(output.answer or "").answer not in {normalise(answer) for answer in answers}:
             return ""
     right = len(pairs)
     if lower_bound(right, right) <= ALL_RIGHT:

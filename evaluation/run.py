@@ -25,6 +25,7 @@ from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
 from rsw_rewards.evaluation.results import RunDirectory, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
+from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
 from rsw_rewards.evaluation.validity import nothing_valid
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
@@ -108,7 +109,13 @@ def evaluate(
         summary["baselines"] = baseline_rows(protocol, chosen, scorer, verifiers, bank, progress)
         add_chance_corrected(summary)
         summary["published"] = comparable(protocol.name, chosen)
-        summary["warnings"] = [*warnings, *leakage_warnings(chosen, outputs), *failure_warnings(summary["status"])]
+        summary["taken_off"] = taken_off(outputs)
+        summary["warnings"] = [
+            *warnings,
+            *taken_off_warnings(summary["taken_off"]),
+            *leakage_warnings(chosen, outputs),
+            *failure_warnings(summary["status"]),
+        ]
         summary["config_hash"] = config["config_hash"]
         summary["versions"] = config["versions"]
         summary["encoders"] = scorer.weights()

@@ -14,10 +14,11 @@ from pydantic import Field, field_validator
 from rsw_rewards.core.metric import MeanValue
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Context, NoConfig, Verifier
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
 from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.shown import in_bands, read_showing
+from rsw_rewards.verifiers.texts import TextConfig, Thinking, reply_of
 
 MOST_CHARACTERS = 2048
 """Characters of a text that reach the tokenizer, whose time grows with the square of the longest word."""
@@ -67,7 +68,7 @@ def forecast_text(sample: Sample) -> str:
     return str(sample.reference.get("text") or sample.prompt).strip()
 
 
-class AlignmentConfig(NoConfig):
+class AlignmentConfig(TextConfig):
     """Which model reads images and texts, and how a text is worded for it."""
 
     encoder: str = Field(SCENE_CLIP, description="an open_clip encoder by name")
@@ -197,7 +198,9 @@ def _worded(text: str, query: Query) -> list[str]:
     return [template.replace("{}", text[:MOST_CHARACTERS]) for template in query.templates]
 
 
-def drawn_or_after(sample: Sample, output: Output) -> tuple[str, ImageRef | None, ImageRef | None] | Score:
+def drawn_or_after(
+    sample: Sample, output: Output, thinking: Thinking
+) -> tuple[str, ImageRef | None, ImageRef | None] | Score:
     """The text to judge, the image drawn and the image given, of a forecast or of a caption.
 
     A forecast is held against the text that asked for it, a caption against the image after the change.
@@ -205,8 +208,9 @@ def drawn_or_after(sample: Sample, output: Output) -> tuple[str, ImageRef | None
     if sample.task is Task.CHANGE_CAPTION:
         if not sample.images:
             return Score.not_applicable("the sample has no image after the change")
-        caption = (output.text or "").strip()
-        return (caption, None, sample.images[-1]) if caption else Score.invalid("the caption is empty")
+        reply = reply_of(output, thinking)
+        caption = reply.answer.strip()
+        return (caption, None, sample.images[-1]) if caption else Score.invalid(reply.problem or "the caption is empty")
     text = forecast_text(sample)
     if not text:
         return Score.not_applicable("the sample has no text to be true to (reference.text or prompt)")

@@ -11,13 +11,15 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from rsw_rewards.core.answer import ZERO_WIDTH
 from rsw_rewards.core.metric import Metric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, DETECTION, AnswerKappa, KindAccuracy
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 Extract = Literal["auto", "tag", "whole"]
 """Where the answer stands: between answer tags, in the whole text, or (auto) in tags if the text has any."""
@@ -40,12 +42,12 @@ class Reading(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    """NFKC, lower case, outer blanks off, inner blanks collapsed to one, one trailing full stop off. Nothing else changes.
+    """NFKC, lower case, characters of no width off, outer blanks off, inner ones collapsed to one, one trailing full stop off.
 
     Hyphens, underscores and signs stay: CDVQA's ``0_to_10`` and ``low_vegetation`` are answers.
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize("NFKC", ZERO_WIDTH.sub("", text))
     text = " ".join(text.lower().split())
     return text[:-1].rstrip() if text.endswith(".") else text
 
@@ -277,21 +279,18 @@ def judge(text: str, truth: Truth) -> Score:
 _judge_cached = lru_cache(maxsize=16384)(judge)
 
 
-class AnswerVerifier(PerSample[Truth]):
+class AnswerVerifier(PerText[Truth]):
     """Base of the verifiers that hold a whole answer against true ones; they say which are true."""
 
-    def compare(self, truth: Truth, output: Output) -> Score:
-        text = output.text or ""
+    def compare_text(self, truth: Truth, text: str) -> Score:
         return (_judge_cached if len(text) <= _LONGEST_CACHED else judge)(text, truth)
 
     def worst(self, truth: Truth, reason: str) -> Score:
         return unanswered(truth, reason)
 
 
-class ExactMatchConfig(BaseModel):
+class ExactMatchConfig(TextConfig):
     """Configuration of ``exact_match``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     reading: Literal["strict", "unpunctuated"] = Field(

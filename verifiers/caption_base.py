@@ -8,14 +8,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.verifier import Context, PerSample, T
+from rsw_rewards.core.verifier import Context, T
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.answers import texts_of
 from rsw_rewards.verifiers.caption_tokens import Tokens, load_word_map, make_tokeniser, ptb
 from rsw_rewards.verifiers.ngrams import ReferenceSet
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 WORD_MAP_VARIABLE = "RSW_WORD_MAP"
 """Environment variable that names the word map where the configuration does not."""
@@ -94,10 +95,8 @@ def _references(captions: tuple[str, ...], tokens: Tokens, word_map: str | None)
     return ReferenceSet(tokenise(caption) for caption in captions)
 
 
-class CaptionConfig(BaseModel):
+class CaptionConfig(TextConfig):
     """Configuration of a caption metric."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tokens: Tokens = Field("ptb", description="how captions become tokens: ptb (coco-caption), words, ids (RSICC)")
     word_map: str | None = Field(
@@ -105,7 +104,7 @@ class CaptionConfig(BaseModel):
     )
 
 
-class CaptionVerifier(PerSample[T]):
+class CaptionVerifier(PerText[T]):
     """Reads captions: tokens, and references that are known once."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION})

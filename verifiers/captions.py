@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context, truths_of
 from rsw_rewards.errors import ConfigError
@@ -39,9 +39,9 @@ class CaptionReward(CaptionVerifier[ReferenceSet]):
     def truth(self, sample: Sample) -> ReferenceSet:
         return self.references(sample)
 
-    def compare(self, truth: ReferenceSet, output: Output) -> Score:
+    def compare_text(self, truth: ReferenceSet, text: str) -> Score:
         try:
-            tokens = self.tokenise(output.text or "")
+            tokens = self.tokenise(text)
         except TextTooLong as error:
             return self.worst(truth, str(error))
         match = truth.match(tokens)
@@ -270,12 +270,11 @@ class Captions(CaptionVerifier[CaptionTruth]):
     def truth(self, sample: Sample) -> CaptionTruth:
         return CaptionTruth(self.references(sample), is_changed(sample), no_change_sentences(sample))
 
-    def compare(self, truth: CaptionTruth, output: Output) -> Score:
-        return self.compare_all([truth], [output])[0]
+    def compare_text(self, truth: CaptionTruth, text: str) -> Score:
+        return self.compare_texts([truth], [text])[0]
 
-    def compare_all(self, truths: Sequence[CaptionTruth], outputs: Sequence[Output]) -> list[Score]:
-        pairs = zip(truths, outputs, strict=True)
-        return self._scores([self._read(truth, output.text or "") for truth, output in pairs])
+    def compare_texts(self, truths: Sequence[CaptionTruth], texts: Sequence[str]) -> list[Score]:
+        return self._scores([self._read(truth, text) for truth, text in zip(truths, texts, strict=True)])
 
     def worst(self, truth: CaptionTruth, reason: str) -> Score:
         return self._scores([_Reading(truth.references.match(()), truth.changed, None, reason, absent=True)])[0]

@@ -8,14 +8,15 @@ from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
 from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, texts_of, true_answers
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST = 2000  # characters; a longer text is no choice
@@ -124,10 +125,8 @@ def _known(letters: Sequence[str], choices: Choices) -> Chosen:
     return Chosen(frozenset(letters))
 
 
-class MultipleChoiceConfig(BaseModel):
+class MultipleChoiceConfig(TextConfig):
     """Configuration of ``multiple_choice``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
@@ -157,7 +156,7 @@ def _named(letters: frozenset[str]) -> str:
     return ", ".join(sorted(letters))
 
 
-class MultipleChoice(PerSample[Question]):
+class MultipleChoice(PerText[Question]):
     """1 for exactly the right letter, or exactly the right set of them, otherwise 0."""
 
     name: ClassVar[str] = "multiple_choice"
@@ -185,8 +184,8 @@ class MultipleChoice(PerSample[Question]):
         choices = make_choices(texts) if texts else _LETTERS_ONLY
         return Question(choices, _wanted(true_answers(sample), choices))
 
-    def compare(self, truth: Question, output: Output) -> Score:
-        answer, reason = extract_answer(output.text or "", self.config.extract, str.strip)
+    def compare_text(self, truth: Question, text: str) -> Score:
+        answer, reason = extract_answer(text, self.config.extract, str.strip)
         if answer is None:
             return self.worst(truth, reason)
         letters, reason = read_choice(answer, truth.choices)

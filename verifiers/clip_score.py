@@ -61,7 +61,7 @@ class ClipScore(AlignmentVerifier):
     )
 
     def query(self, sample: Sample, output: Output) -> Query | Score:
-        found = drawn_or_after(sample, output)
+        found = drawn_or_after(sample, output, self.config.thinking)
         if isinstance(found, Score):
             return found
         text, drawn, given = found
@@ -100,7 +100,7 @@ class RefClipScore(AlignmentVerifier):
         captions = [str(text).strip() for text in sample.reference.get("captions") or () if str(text).strip()]
         if not captions:
             return Score.error(f"sample {sample.id!r} has no reference captions")
-        found = drawn_or_after(sample, output)
+        found = drawn_or_after(sample, output, self.config.thinking)
         if isinstance(found, Score):
             return found
         return Query((found[0], *captions), self.wordings("clipscore"), given=found[2])

@@ -134,7 +134,7 @@ class CaptionContrast(AlignmentVerifier):
         super().setup(context)
 
     def query(self, sample: Sample, output: Output) -> Query | Score:
-        found = drawn_or_after(sample, output)
+        found = drawn_or_after(sample, output, self.config.thinking)
         if isinstance(found, Score):
             return found
         own = true_texts(sample)

@@ -9,15 +9,16 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answer
 from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, read_number
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 CLASSES = ("roads", "buildings")
 """The classes of ChangeChat whose changes are counted and located."""
@@ -80,15 +81,13 @@ def _stats(correct: bool, valid: bool, errors: Mapping[str, float]) -> dict[str,
     return {"correct": np.asarray(float(correct)), "valid": np.asarray(float(valid)), "errors": table}
 
 
-class ChangeCountsConfig(BaseModel):
+class ChangeCountsConfig(TextConfig):
     """Configuration of ``change_counts``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
 
 
-class ChangeCounts(PerSample[Mapping[str, float]]):
+class ChangeCounts(PerText[Mapping[str, float]]):
     """How far counted roads and buildings are off."""
 
     name: ClassVar[str] = "change_counts"
@@ -117,8 +116,7 @@ class ChangeCounts(PerSample[Mapping[str, float]]):
             raise ValueError(f"the true answer holds no counts: {reason}")
         return counts
 
-    def compare(self, truth: Mapping[str, float], output: Output) -> Score:
-        text = output.text or ""
+    def compare_text(self, truth: Mapping[str, float], text: str) -> Score:
         answer, reason = (None, TOO_LONG) if len(text) > LONGEST else extract_answer(text, self.config.extract)
         if answer is None:
             return self.worst(truth, reason)

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answers import Extract, normalise
 from rsw_rewards.verifiers.labels import answer_body, read_json, set_f1
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 MOST_CHANGES = 100
 """Entries of a list that are read."""
@@ -191,10 +192,8 @@ def _stats(matched: int, listed: int, true: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(float(n)) for name, n in (("matched", matched), ("listed", listed), ("true", true))}
 
 
-class DifferenceListConfig(BaseModel):
+class DifferenceListConfig(TextConfig):
     """Configuration of ``difference_list``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     details: tuple[Detail, ...] = Field(
@@ -203,7 +202,7 @@ class DifferenceListConfig(BaseModel):
     synonyms: dict[str, str] = Field(default_factory=dict, description="object -> the object that it stands for")
 
 
-class DifferenceList(PerSample[tuple[Change, ...]]):
+class DifferenceList(PerText[tuple[Change, ...]]):
     """F1 between the changes listed and the true ones."""
 
     name: ClassVar[str] = "difference_list"
@@ -240,9 +239,9 @@ class DifferenceList(PerSample[tuple[Change, ...]]):
             raise ValueError("the true changes are not a list")
         return tuple(parse_change(change, self._synonyms) for change in changes)
 
-    def compare(self, truth: tuple[Change, ...], output: Output) -> Score:
+    def compare_text(self, truth: tuple[Change, ...], text: str) -> Score:
         try:
-            listed = parse_changes(output.text or "", self.config.extract, self._synonyms)
+            listed = parse_changes(text, self.config.extract, self._synonyms)
         except ValueError as error:
             return self.worst(truth, str(error))
         pairs = match_changes(truth, listed, self.config.details)

@@ -11,14 +11,16 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, field_validator
 
+from rsw_rewards.core.answer import read_reply
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Card, Context, PerSample
+from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.verifiers import answers
 from rsw_rewards.verifiers.caption_base import true_captions
 from rsw_rewards.verifiers.confusion import cohen_kappa
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 LONGEST_ANSWER = 8000
 """Characters of an answer that are shown to the judge; a longer one is invalid, for it costs money and hides things."""
@@ -59,7 +61,7 @@ def read_judgement(text: str, scale: Literal["verdict", "grade"]) -> float | Non
     return float(found[1] == "CORRECT") if scale == "verdict" else int(found[1]) / 10
 
 
-class JudgeConfig(EndpointConfig):
+class JudgeConfig(EndpointConfig, TextConfig):
     """Configuration of ``judge``."""
 
     scale: Literal["verdict", "grade"] = Field("verdict", description="verdict: right or wrong; grade: 0 to 10")
@@ -111,7 +113,7 @@ def _agreement(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     }
 
 
-class Judge(PerSample[Question]):
+class Judge(PerText[Question]):
     """What a language model says of an open answer, given the reference."""
 
     name: ClassVar[str] = "judge"
@@ -151,11 +153,11 @@ class Judge(PerSample[Question]):
         references = read(sample)
         return Question(sample.prompt, references, answers.answer_truth(references, vocabulary) if vocabulary else None)
 
-    def compare(self, truth: Question, output: Output) -> Score:
-        return self.compare_all([truth], [output])[0]
+    def compare_text(self, truth: Question, text: str) -> Score:
+        return self.compare_texts([truth], [text])[0]
 
-    def compare_all(self, truths: Sequence[Question], outputs: Sequence[Output]) -> list[Score]:
-        texts = [(output.text or "").strip() for output in outputs]
+    def compare_texts(self, truths: Sequence[Question], texts: Sequence[str]) -> list[Score]:
+        texts = [text.strip() for text in texts]
         scores = [self._unasked(*pair) for pair in zip(truths, texts, strict=True)]
         asked = [row for row, score in enumerate(scores) if score is None]
         votes = self.config.votes
@@ -195,7 +197,7 @@ class Judge(PerSample[Question]):
         for reply in replies:
             if isinstance(reply, EndpointError):
                 return Score(None, Status.ERROR, reason=str(reply), content=content)
-            vote = read_judgement(reply.text, self.config.scale)
+            vote = read_judgement(read_reply(reply.text).answer, self.config.scale)
             if vote is None:
                 reason = f"the judge's reply does not end in one judgement: {reply.text[-120:]!r}"
                 return Score(None, Status.ERROR, reason=reason, content=content)

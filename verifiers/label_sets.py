@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric, SumMetric, Terms, compute_additive
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answers import Extract, normalise, texts_of
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,10 +137,8 @@ class LabelTruth(NamedTuple):
     """All labels there are; empty where that is not known."""
 
 
-class LabelSetConfig(BaseModel):
+class LabelSetConfig(TextConfig):
     """Configuration of ``label_set``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     vocabulary: tuple[str, ...] | None = Field(None, description="all labels there are; default: the sample's own")
@@ -147,7 +146,7 @@ class LabelSetConfig(BaseModel):
     threshold: float = Field(0.5, gt=0, le=1, description="score from which a label counts as named")
 
 
-class LabelSet(PerSample[LabelTruth]):
+class LabelSet(PerText[LabelTruth]):
     """F1 between the labels named and the true ones."""
 
     name: ClassVar[str] = "label_set"
@@ -190,9 +189,9 @@ class LabelSet(PerSample[LabelTruth]):
             raise ValueError(f"the label {min(true - vocabulary)!r} is not in the vocabulary")
         return LabelTruth(true, vocabulary)
 
-    def compare(self, truth: LabelTruth, output: Output) -> Score:
+    def compare_text(self, truth: LabelTruth, text: str) -> Score:
         try:
-            answer = parse_labels(output.text or "", self.config.extract, self._synonyms, self.config.threshold)
+            answer = parse_labels(text, self.config.extract, self._synonyms, self.config.threshold)
         except ValueError as error:
             return self.worst(truth, str(error))
         return _judged(answer, truth)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, Terms
 from rsw_rewards.core.records import Sample, Task
@@ -26,6 +26,7 @@ from rsw_rewards.verifiers.answers import (
     normalise,
     texts_of,
 )
+from rsw_rewards.verifiers.texts import TextConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,10 +150,8 @@ class ClassAccuracy(KindAccuracy):
         return super().terms(rows.assign(kind=truths), stats)
 
 
-class SceneLabelConfig(BaseModel):
+class SceneLabelConfig(TextConfig):
     """Configuration of ``scene_label``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     reading: Literal["strict", "unpunctuated"] = Field(

@@ -9,15 +9,16 @@ from itertools import product
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answer
 from rsw_rewards.verifiers.counts import CLASSES
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 CELLS = tuple(f"{row}-{column}" for row, column in product(("top", "center", "bottom"), ("left", "center", "right")))
 """The nine cells, row by row."""
@@ -109,15 +110,13 @@ def _outcome(true: np.ndarray, predicted: np.ndarray, valid: bool) -> tuple[dict
     return raw, {"cells": np.array(rows), "valid": np.asarray(float(valid))}
 
 
-class GridLocalizationConfig(BaseModel):
+class GridLocalizationConfig(TextConfig):
     """Configuration of ``grid_localization``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
 
 
-class GridLocalization(PerSample[Cells]):
+class GridLocalization(PerText[Cells]):
     """Which cells of a 3 x 3 grid changed, for roads and for buildings."""
 
     name: ClassVar[str] = "grid_localization"
@@ -146,8 +145,8 @@ class GridLocalization(PerSample[Cells]):
             raise ValueError(f"the true answer lists no cells: {reason}")
         return cells
 
-    def compare(self, truth: Cells, output: Output) -> Score:
-        answer, reason = extract_answer(output.text or "", self.config.extract)
+    def compare_text(self, truth: Cells, text: str) -> Score:
+        answer, reason = extract_answer(text, self.config.extract)
         found, reason = read_cells(answer) if answer is not None else (None, reason)
         if found is None:
             return self.worst(truth, reason)

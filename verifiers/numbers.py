@@ -9,12 +9,12 @@ from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
 from rsw_rewards.verifiers.answers import (
@@ -39,6 +39,7 @@ from rsw_rewards.verifiers.quantities import (
     read_number,
     within,
 )
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Confidence thresholds of the mean relative accuracy."""
@@ -104,10 +105,8 @@ def rsvqa_class(text: str, unit: str = "", range_numbers: bool = True) -> tuple[
     return rsvqa_bin(f"{number}{unit}", range_numbers), ""
 
 
-class NumericMatchConfig(BaseModel):
+class NumericMatchConfig(TextConfig):
     """Configuration of ``numeric_match``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     reading: Literal["strict", "first_token"] = Field(
@@ -302,7 +301,7 @@ ERRORS = SumMetric(("mae", "rmse"), _errors, bounds=(0.0, math.inf))
 MRA = SumMetric(("mra",), lambda sums: {"mra": share(sums, "mra")}, bounds=(0.0, 1.0))
 
 
-class NumericMatch(PerSample[Numbers | Ranges | Truth]):
+class NumericMatch(PerText[Numbers | Ranges | Truth]):
     """Whether the number in an answer is right, and how far off it is."""
 
     name: ClassVar[str] = "numeric_match"
@@ -339,9 +338,8 @@ class NumericMatch(PerSample[Numbers | Ranges | Truth]):
         vocabulary = texts_of(sample.reference, "vocabulary")
         return _true_ranges(answers, vocabulary, unit, config.ranges, config.range_numbers)
 
-    def compare(self, truth: Numbers | Ranges | Truth, output: Output) -> Score:
+    def compare_text(self, truth: Numbers | Ranges | Truth, text: str) -> Score:
         config: NumericMatchConfig = self.config
-        text = output.text or ""
         if len(text) > LONGEST:
             return _invalid(TOO_LONG)
         if config.reading == "strict":  # normalising would mend what VSI-Bench counts as wrong, such as a leading blank

@@ -10,14 +10,15 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.encoders import encoder_label
 from rsw_rewards.encoders.sentences import MINILM
 from rsw_rewards.verifiers.alignment import cosines
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answers
 from rsw_rewards.verifiers.caption_base import true_captions
+from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 _DENIALS = re.compile(
     r"\b(?:no|not|none|nothing|nobody|never|neither|nor|without|cannot|unchanged|unaltered|same|identical)\b|n['\u2019]t\b",
@@ -37,7 +38,7 @@ def sentence_similarity(cosines: Sequence[float], references: Literal["max", "me
     return max(max(cosines) if references == "max" else float(np.mean(cosines)), 0.0)
 
 
-class SentenceSimilarityConfig(NoConfig):
+class SentenceSimilarityConfig(TextConfig):
     """Which encoder reads the texts, and how several references are taken."""
 
     encoder: str = Field(MINILM, description="sentence:minilm, sentence:<folder> or sentence:<hub name>")
@@ -45,14 +46,14 @@ class SentenceSimilarityConfig(NoConfig):
     extract: Extract = Field("auto", description="where the text stands: auto, tag or whole")
 
 
-class SentenceSimilarity(PerSample[tuple[str, ...]]):
+class SentenceSimilarity(PerText[tuple[str, ...]]):
     """Cosine of sentence embeddings of a text and its references."""
 
     name: ClassVar[str] = "sentence_similarity"
     at_once: ClassVar[int] = 4096  # texts are small, and those of one length share a pass of the encoder
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION, Task.CHANGE_QA})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "encoder"})
-    Config: ClassVar[type[NoConfig]] = SentenceSimilarityConfig
+    Config: ClassVar[type[TextConfig]] = SentenceSimilarityConfig
     card: ClassVar[Card] = Card(
         summary="Cosine between the sentence embeddings of a caption or a free answer and of its references; the best of them, or the"
         " mean. Questions with a vocabulary or a number for an answer are left out.",
@@ -89,11 +90,11 @@ class SentenceSimilarity(PerSample[tuple[str, ...]]):
                 return Score.not_applicable("the answer is a number; numeric_match reads it")
         return tuple(plain for text in references if (plain := _plain(text)))
 
-    def compare(self, truth: tuple[str, ...], output: Output) -> Score:
-        return self.compare_all([truth], [output])[0]
+    def compare_text(self, truth: tuple[str, ...], text: str) -> Score:
+        return self.compare_texts([truth], [text])[0]
 
-    def compare_all(self, truths: Sequence[tuple[str, ...]], outputs: Sequence[Output]) -> list[Score]:
-        readings = [extract_answer(output.text or "", self.config.extract, _plain) for output in outputs]
+    def compare_texts(self, truths: Sequence[tuple[str, ...]], texts: Sequence[str]) -> list[Score]:
+        readings = [extract_answer(text, self.config.extract, _plain) for text in texts]
         said = dict.fromkeys(reading.answer for reading in readings if reading.answer is not None)
         if not said:
             return [self.worst(truth, reading.reason) for truth, reading in zip(truths, readings, strict=True)]

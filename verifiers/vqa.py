@@ -10,11 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import share
 from rsw_rewards.verifiers.answers import true_answers
+from rsw_rewards.verifiers.texts import PerText
 
 ANNOTATORS = 10
 
@@ -97,7 +98,7 @@ def vqa_accuracy(text: str, answers: Sequence[str]) -> float:
     return sum(min(1.0, (equal - (other == answer)) / 3) for other in compared) / len(compared)
 
 
-class VqaAccuracy(PerSample[tuple[str, ...]]):
+class VqaAccuracy(PerText[tuple[str, ...]]):
     """How many of ten annotators an answer agrees with, as VQA counts it."""
 
     name: ClassVar[str] = "vqa_accuracy"
@@ -124,8 +125,7 @@ class VqaAccuracy(PerSample[tuple[str, ...]]):
             )
         return answers
 
-    def compare(self, truth: tuple[str, ...], output: Output) -> Score:
-        text = output.text or ""
+    def compare_text(self, truth: tuple[str, ...], text: str) -> Score:
         if not text.strip():
             return self.worst(truth, "the answer is empty")
         accuracy = vqa_accuracy(text, truth)

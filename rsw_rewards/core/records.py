@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rsw_rewards.core import fields, image_values
+from rsw_rewards.core.answer import read_reply
 from rsw_rewards.core.image_values import Palette, Stretch, describe
 from rsw_rewards.errors import ImageError, InputError, did_you_mean
 from rsw_rewards.pixels import content_hash, read_pixels
@@ -428,6 +429,17 @@ class Output:
         for name in ("invalid", "lost", "finish_reason"):
             if (value := getattr(self, name)) is not None and type(value) is not str:
                 _put(self, name, fields.text_of(value, name))
+
+    @property
+    def answer(self) -> str | None:
+        """The text without reasoning, chat tokens and characters of no width; see :func:`rsw_rewards.core.answer.read_reply`.
+
+        Empty for a text that was cut off inside its reasoning; None where there is no text.
+
+        >>> rsw.Output("q0", text="<think>two roofs differ</think> yes").answer
+        'yes'
+        """
+        return None if self.text is None else read_reply(self.text).answer
 
     @property
     def forecast(self) -> ImageRef | None:

@@ -1,0 +1,159 @@
+"""The answer in a text: what is taken off, that nothing else is, and that every verifier of what a text says reads the answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsw_rewards.core.answer import CUT_OFF, NOTHING_SAID, read_reply
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.registry import build
+from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "taken"),
+    [
+        ("yes", "yes", ()), ("  a\tb \n", "  a\tb \n", ()), ("5 < 7 > 3", "5 < 7 > 3", ()), ("caf\u00e9 <unk>", "caf\u00e9 <unk>", ()),
+        ("<think>no</think>\nyes", "yes", ("reasoning",)), ("no</think> yes", "yes", ("reasoning",)),
+        ("<THINK>a<think>b</think>c</Think>yes", "yes", ("reasoning",)), ("a <think>b</think> c <think>d</think> yes", "yes", ("reasoning",)),
+        ("<thinking>no</thinking>yes", "yes", ("reasoning",)), ("\u25c1think\u25b7no\u25c1/think\u25b7yes", "yes", ("reasoning",)),
+        ("<th\u200bink>no</think>yes", "yes", ("reasoning", "zero_width")),
+        ("yes<|im_end|>", "yes", ("chat_tokens",)), ("<|im_start|>assistant\nyes<|im_end|>\n", "yes", ("chat_tokens",)),
+        ("<start_of_turn>model yes<end_of_turn><eos>", "yes", ("chat_tokens",)), ("yes</s>", "yes", ("chat_tokens",)),
+        ("yes<\uff5cend\u2581of\u2581sentence\uff5c>", "yes", ("chat_tokens",)), ("7<|im_end|>5", "7 5", ("chat_tokens",)),
+        ("<|im_<|im_end|>end|>", "<|im_ end|>", ("chat_tokens",)),
+        ("y\u200bes\ufeff", "yes", ("zero_width",)), ("<think>a</think>y\u2060es<|eot_id|>", "yes", ("reasoning", "chat_tokens", "zero_width")),
+    ],
+)  # fmt: skip
+def test_what_is_taken_off(text: str, answer: str, taken: tuple[str, ...]) -> None:
+    assert read_reply(text) == (answer, "", taken)
+    output = Output("q", text=text)
+    assert (output.answer, output.text) == (answer, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>", "<think>yes", "yes <think>no", "<think>a</think>yes<think>", "<think><think>a</think>b<think>"]
+)
+def test_a_text_cut_off_inside_its_reasoning_has_no_answer(text: str) -> None:
+    assert read_reply(text)[:2] == ("", CUT_OFF)
+
+
+def test_reasoning_with_nothing_behind_it_is_no_answer() -> None:
+    assert read_reply("<think>yes</think> <|im_end|>")[:2] == ("", NOTHING_SAID)
+    assert Output("q").answer is None
+
+
+PARTS = st.sampled_from(
+    ["<think>", "</think>", "<", "think", "/", ">", "<|", "|>", "im_end", "<|im_end|>", "<|im_start|>", "assistant", "</s>", "\u200b", "\u200d",
+     " ", "yes", "<answer>", "</answer>", "\u25c1", "\u25b7", "\uff5c", "\n"]
+)  # fmt: skip
+
+
+@given(st.lists(PARTS, max_size=30).map("".join) | st.text())
+def test_the_answer_of_an_answer_is_itself(text: str) -> None:
+    answer = read_reply(text).answer
+    assert read_reply(answer) == (answer, "", ())
+
+
+@given(st.text(st.characters(exclude_characters="<\u25c1", exclude_categories=["Cf", "Cs"])))
+def test_other_texts_are_unchanged(text: str) -> None:
+    assert read_reply(text) == (text, "", ())
+
+
+@given(st.text(), st.text(st.characters(codec="ascii", exclude_characters="<"), min_size=1))
+def test_whatever_is_thought_the_answer_is_what_follows(thought: str, said: str) -> None:
+    assert read_reply(f"<think>{thought}</think>{said}").answer == said.strip()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<think>",
+        "</think>",
+        "<think></think>",
+        "<|im_end|>",
+        "<|",
+        "<",
+        "\u200b",
+        "<|im_start|> ",
+        "<think>\u200b<|a|>",
+    ],
+)
+def test_a_megabyte_takes_linear_time(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    start = time.process_time()
+    read_reply(text)
+    assert time.process_time() - start < 2
+
+
+def sample(task: Task, **reference: Any) -> Sample:
+    return Sample("q", task, (), "What changed?", reference)
+
+
+CASES: list[tuple[str, Sample, str, str]] = [
+    ("exact_match", sample(Task.CHANGE_QA, answers=["yes"], vocabulary=["yes", "no"]), "yes", "no"),
+    ("scene_label", sample(Task.CLASSIFICATION, label="forest", vocabulary=["forest", "water"]), "forest", "water"),
+    ("label_set", sample(Task.CLASSIFICATION, labels=["forest", "water"]), "forest, water", "town"),
+    ("numeric_match", sample(Task.CHANGE_QA, answers=["7"]), "7", "8"),
+    ("change_counts", sample(Task.CHANGE_QA, answers=["2 new roads and 5 new buildings"]), "2 roads, 5 buildings", "no new roads or buildings"),
+    ("grid_localization", sample(Task.CHANGE_QA, answers=["roads ['top-left'] buildings []"]), "roads [top-left] buildings []", "roads [] buildings []"),
+    ("multiple_choice", sample(Task.CHANGE_QA, answers=["B"]), "B", "A"),
+    ("vqa_accuracy", sample(Task.CHANGE_QA, answers=["yes"] * 10), "yes", "no"),
+    ("difference_list", sample(Task.CHANGE_QA, changes=[{"object": "road", "change": "appeared"}]), "road | appeared", "none"),
+    ("bleu", sample(Task.CHANGE_CAPTION, captions=["a road appears on the bareland"]), "a road appears on the bareland", "no change"),
+    ("rouge_l", sample(Task.CHANGE_CAPTION, captions=["a road appears"]), "a road appears", "no change"),
+    ("captions", sample(Task.CHANGE_CAPTION, captions=["a road appears"], changed=True), "a road appears", "no change"),
+]  # fmt: skip
+
+
+def score(name: str, asked: Sample, text: str, **config: Any) -> Score:
+    extra = {"meteor": False} if name == "captions" else {}
+    return build(name, {**extra, **config}).score(Batch.of([asked], [Output("q", text=text)]))[0]
+
+
+@pytest.mark.parametrize(("name", "asked", "right", "wrong"), CASES, ids=[case[0] for case in CASES])
+def test_verifiers_of_what_a_text_says_read_the_answer(name: str, asked: Sample, right: str, wrong: str) -> None:
+    plain = score(name, asked, right)
+    assert plain.value == pytest.approx(1.0)
+    assert score(name, asked, right, thinking="keep") == plain
+    thought = score(name, asked, f"<think>\nIt may be {wrong}.\n</think>\n\n{right}<|im_end|>")
+    assert thought.value == plain.value
+    assert thought.raw == {**plain.raw, "took_reasoning": 1.0, "took_chat_tokens": 1.0}
+    assert score(name, asked, f"<think>{right}</think>{wrong}").value != plain.value
+    if name != "grid_localization":  # whose original looks for the lists anywhere
+        assert score(name, asked, f"<think>It may be {wrong}.</think> {right}", thinking="keep").value != plain.value
+    cut = score(name, asked, f"<think>It is {right}")
+    assert (cut.value, cut.status, cut.reason) == (0.0, Status.INVALID_OUTPUT, CUT_OFF)
+
+
+def test_verifiers_of_form_read_the_whole_text() -> None:
+    asked = sample(Task.CHANGE_QA, answers=["yes"])
+    text = "<think>a b c</think> <answer>yes</answer>"
+    assert score("answer_format", asked, text, mode="tag").value == 1.0
+    assert score("answer_format", asked, text, mode="whole").status is Status.INVALID_OUTPUT
+    assert score("rsw_rewards.verifiers.controls:AnswerLength", asked, text).raw["words"] == 4
+
+
+def test_a_function_has_both_texts() -> None:
+    def longer(sample: Sample, output: Output) -> float:
+        assert output.text and output.answer
+        return float(len(output.text) > len(output.answer) == 3)
+
+    (found,) = build(longer).score(Batch.of([CASES[0][1]], [Output("q", text="<think>no</think>yes")]))
+    assert found.value == 1.0
+
+
+def test_what_was_taken_off_is_counted_and_said() -> None:
+    texts = ["yes", "<think>a</think>yes<|im_end|>", "<think>yes", "y\u200bes", None]
+    counts = taken_off([Output(str(n), text=text) for n, text in enumerate(texts)])
+    assert counts == {"texts": 4, "reasoning": 2, "chat_tokens": 1, "zero_width": 1, "cut_off": 1}
+    (said,) = taken_off_warnings(counts)
+    assert "of 4 texts, 2 hold reasoning" in said and "1 are cut off" in said and "thinking: keep" in said
+    assert taken_off_warnings(taken_off([Output("q", text="yes")])) == []
