@@ -36,7 +36,7 @@ def clean(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words between blanks; punctuation is not taken off (get_eval_score of github.com/Chen-Yang-Liu/Change-Agent)."""
+    """Lower-case words between blanks; punctuation is not taken off."""
     return text.lower().split()
 
 

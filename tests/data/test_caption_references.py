@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,59 @@ def test_the_official_file_gives_the_published_numbers(tmp_path: Path, tokens: s
     for ours, theirs in KEYS.items():
         if ours != "meteor" or java:
             assert metrics[ours]["value"] == pytest.approx(expected[theirs], rel=1e-9), ours
+
+
+def as_change_agent_encodes(images: list[dict[str, Any]]) -> tuple[dict[str, int], Callable[[str], str]]:
+    """vocab.json and the text of numbers of a caption, by the lines of preprocess_data.py of Chen-Yang-Liu/Change-Agent."""
+
+    def tokenize(text: str) -> list[str]:
+        for sign in ";,":
+            text = text.replace(sign, f" {sign}")
+        for sign in "?.":
+            text = text.replace(sign, "")
+        return [token for token in text.split(" ") if token]
+
+    count = Counter(token for image in images for one in image["sentences"] for token in tokenize(one["raw"]))
+    vocab = {"<NULL>": 0, "<UNK>": 1, "<START>": 2, "<END>": 3}
+    for token, number in sorted(count.items()):
+        if number > 5:
+            vocab[token] = len(vocab)
+    return vocab, lambda text: " ".join(str(vocab.get(token, vocab["<UNK>"])) for token in tokenize(text))
+
+
+def test_the_vocabulary_of_change_agent_gives_the_numbers_of_its_code(tmp_path: Path) -> None:
+    """Its code hands the scorers texts of numbers, which are the words of those texts."""
+    _, items = golden()
+    source = tmp_path / "LEVIR-CC"
+    source.mkdir()
+    images = karpathy("f", items)["f"]["images"]
+    for image in images[::3]:
+        first = image["sentences"][0]
+        first["raw"] = f" rare{len(first['tokens'])}, houses; near" + first["raw"].replace(" on ", " on . ")
+    (source / "LevirCCcaptions.json").write_text(json.dumps({"images": images}))
+    vocab, encode = as_change_agent_encodes(images)
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    predictions = {f"levir_cc/{Path(item['id']).stem}": item["prediction"] for item in items}
+    write_jsonl(tmp_path / "p.jsonl", [{"id": key, "text": text} for key, text in predictions.items()])
+    write_jsonl(tmp_path / "p2.jsonl", [{"id": key, "text": encode(text)} for key, text in predictions.items()])
+    write_jsonl(
+        tmp_path / "s2.jsonl",
+        [
+            {"id": key, "task": "change_caption", "reference": {"captions": [encode(one["raw"]) for one in image["sentences"]]}}
+            for key, image in zip(predictions, images, strict=True)
+        ],
+    )  # fmt: skip
+    rsw("data", "from", "levir-cc", source, "--set", "reading=change-agent", "--out", tmp_path / "made")
+    quiet = ("--set", "captions.meteor=false")
+    rsw(
+        "evaluate", "levir-cc-ids", "--samples", tmp_path / "made" / "samples.jsonl", "--root", source, "--predictions",
+        tmp_path / "p.jsonl", "--out", tmp_path / "a", *quiet, "--set", f"captions.word_map={tmp_path / 'vocab.json'}",
+    )  # fmt: skip
+    rsw(
+        "evaluate", "levir-cc-words", "--samples", tmp_path / "s2.jsonl", "--predictions", tmp_path / "p2.jsonl",
+        "--out", tmp_path / "b", *quiet,
+    )  # fmt: skip
+    ours, theirs = (json.loads((tmp_path / run / "summary.json").read_text())["metrics"] for run in "ab")
+    for key in ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"):
+        assert ours[key]["value"] == pytest.approx(theirs[key]["value"], rel=1e-12), key
+    assert ours["bleu4"]["value"] < 1

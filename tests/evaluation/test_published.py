@@ -103,6 +103,9 @@ def test_other_definitions_of_captions_never_stand_beside_ours() -> None:
     ids = {row.method: row for row in published_rows("levir-cc-ids", "levir_cc", "test")}
     pieces = {row.method: row for row in published_rows("levir-cc-gpt2-ids")}
     assert "PromptCC" not in ids and "DeltaVLM" not in ids
+    assert not published_rows("levir-cc-words")  # no table reads words
+    assert all("its own vocabulary" in row.note for row in ids.values())
+    assert "reading=change-agent, vocab.json of RSCaMa" in ids["RSCaMa"].note
     # the same model under two definitions
     assert ids["RSICCFormer"].metrics["s_star_m"] - pieces["RSICCFormer"].metrics["s_star_m"] == pytest.approx(0.0151)
 
