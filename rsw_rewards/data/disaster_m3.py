@@ -6,7 +6,9 @@ Two layouts are read. As released (huggingface.co/datasets/Kingdrone-Junjue/Disa
 ``<subset>.json`` and ``images``. A record has ``pre_image_path`` and ``post_image_path`` (or ``image_path``), ``prompts``,
 ``task``, and for a choice ``options_str`` or ``options_list`` and the letters in ``ground_truth_option``.
 
-Questions with options, and counts without, become samples. Reports, advice and referred masks do not; a note counts them.
+Questions with options become samples: counts are asked as a choice of ranges, damaged roads as a choice of shares of the area. Reports,
+advice and referred masks do not; a note counts them. The words of a prompt are the authors' (``prompt_libs`` of ``run_vllm.py``), who put
+each image behind a line that names it; here the images come first.
 """
 
 from __future__ import annotations
@@ -38,13 +40,19 @@ SUBSETS = (
 )
 """The questions among the subsets of the authors' code."""
 
+_PROMPT = "Analyze {images} to answer the following question. Choose the best {option} from the candidate options provided.\n\nQuestion: {question}\nOptions: {options}\n\nYour task is to respond with ONLY the capital {letter}. Do not include any explanation or other text."
+_PAIR, _SINGLE = "both the pre-disaster and post-disaster images", "the image"
+_ONE = {"option": "option", "letter": "letter of the correct option (e.g., C)"}
+_ALL = {
+    "option": "option(s)",
+    "letter": "letters of the correct options, separated by a comma and a space (e.g., C, D, H)",
+}
 # The authors' prompts ask for all right options of these, and for one option of the others.
 _SEVERAL = ("bearing", "scene recognition", "landuse")
 # Land use is asked of the picture before the disaster alone.
 _BEFORE_ONLY = ("scene recognition", "landuse")
 
 _MARK = re.compile(r"(?:^|[\s,;])\(?([A-Z])[.):]\s*")
-_NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?\s*%?")
 _LETTERS = re.compile(r"\s*\(?([A-Z])[.)]?\s*")
 _LONGEST = 20_000  # characters of a prompt or of its options
 
@@ -74,8 +82,8 @@ def _among(kind: str, words: tuple[str, ...]) -> bool:
     return any(word in kind.lower().replace("_", " ") or word in kind.lower() for word in words)
 
 
-def _question(record: Mapping[str, Any], kind: str, where: str) -> tuple[str, dict[str, Any]] | None:
-    """Prompt and reference of a record, or None where it is neither a choice nor a count."""
+def _question(record: Mapping[str, Any], kind: str, images: int, where: str) -> tuple[str, dict[str, Any]] | None:
+    """Prompt and reference of a record that shows so many images, or None where it is no choice."""
     asked = record.get("prompts")
     asked = asked[0] if isinstance(asked, list) and asked else asked
     options = record.get("options_str") or record.get("option_str")
@@ -90,28 +98,22 @@ def _question(record: Mapping[str, Any], kind: str, where: str) -> tuple[str, di
             for letter, option in zip(ascii_uppercase, listed, strict=False)
         )
     letters = parse_letters(record.get("ground_truth_option"))
-    truth = record.get("ground_truth")
-    if isinstance(truth, (int, float)) and not isinstance(truth, bool):
-        truth = str(truth)
-    counted = "count" in kind.lower() and isinstance(truth, str) and _NUMBER.fullmatch(truth.strip()) is not None
-    if not (options and letters) and not counted:
+    if not (options and letters):
         return None
     if not isinstance(asked, str) or not asked.strip() or len(asked) > _LONGEST:
         raise InputError(f"{where} has no 'prompts' that is a question")
-    if not (options and letters):
-        return f"{asked.strip()}\nAnswer with a number.", {"answers": [str(truth).strip()]}
     if not isinstance(options, str) or len(options) > _LONGEST:
         raise InputError(f"{where} has options that are no text")
     choices = [option.strip() for option in listed] or parse_options(options)
     if choices and ord(letters[-1]) - ord("A") >= len(choices):
         raise InputError(f"{where} has the answer {letters[-1]}, but only {len(choices)} options")
-    how = (
-        "Answer with the letters of all options that are right, separated by commas."
-        if _among(kind, _SEVERAL) or len(letters) > 1
-        else "Answer with the letter of the option that is right."
+    prompt = _PROMPT.format(
+        images=_SINGLE if images == 1 else _PAIR,
+        question=asked,
+        options=options,
+        **(_ALL if _among(kind, _SEVERAL) else _ONE),
     )
-    reference: dict[str, Any] = {"answers": [", ".join(letters)], **({"choices": choices} if choices else {})}
-    return f"{asked.strip()}\nOptions: {options.strip()}\n{how}", reference
+    return prompt, {"answers": [", ".join(letters)], **({"choices": choices} if choices else {})}
 
 
 class _Images:
@@ -155,15 +157,15 @@ def _samples(
         task = kind if kind is not None else record.get("task")
         if not isinstance(task, str) or not task:
             raise InputError(f"{where} has no 'task'")
-        asked = _question(record, task, where)
-        if asked is None:
-            skipped[task] += 1
-            continue
         keys: tuple[str, ...] = ("pre_image_path", "post_image_path")
         if "image_path" in record and "pre_image_path" not in record:
             keys = ("image_path",)
         elif _among(task, _BEFORE_ONLY):
             keys = ("pre_image_path",)
+        asked = _question(record, task, len(keys), where)
+        if asked is None:
+            skipped[task] += 1
+            continue
         shown = images(record, keys, where)
         sensor = record.get("post_image_type") or record.get("image_type")
         yield {
@@ -214,9 +216,9 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
         for record in _samples(name, parts[name][0], parts[name][1], _Images(source, parts[name][2]), skipped)
     )
     files = ", ".join(str(parts[name][0]) for name in chosen)
-    count, file = write_samples(Path(out), take(records, limit), f"{files} holds no choice and no count")
+    count, file = write_samples(Path(out), take(records, limit), f"{files} holds no choice")
     notes = []
     if skipped:
         shown = ", ".join(f"{number} {task}" for task, number in skipped.most_common())
-        notes.append(f"left out, as they are neither choices nor counts: {shown}")
+        notes.append(f"left out, as they are no choices: {shown}")
     return Conversion(count, file, [source], notes)

@@ -18,8 +18,9 @@ from rsw_rewards.io.records_io import load_samples
 PAIR = {"pre_image_path": "test_images\\flood_pre_0.png", "post_image_path": "test_images\\flood_post_0.png"}
 COUNT = {
     **PAIR, "post_image_type": "SAR", "task": "Building Damage Counting", "prompts": "How many buildings were destroyed?",
-    "options_str": "A. 0-3, B. 4-9, C. more than 9", "options_list": ["0-3", "4-9", "more than 9"],
-    "ground_truth": 7, "ground_truth_option": "B",
+    "options_str": "A. 0-3, B. 4-9, C. 10-19, D. 20-49, E. more than 49",
+    "options_list": ["0-3", "4-9", "10-19", "20-49", "more than 49"], "ground_truth": 7, "ground_truth_option": "B",
+    "training_answer": "B", "answer_format": "single choice", "type": "counting", "qa_id": "q0",
 }  # fmt: skip
 BODIES = {
     **PAIR, "task": "Disaster Bearing Bodies Recognition", "prompts": ["Which bodies were hit?"],
@@ -35,13 +36,12 @@ BOXED = {
 }  # fmt: skip
 REPORT = {**PAIR, "task": "Disaster Report", "prompts": "Report.", "ground_truth": "DISASTER: flood"}
 MASK = {**PAIR, "task": "Referring Expression Segmentation", "prompts": "Mark.", "ground_truth": "masks\\x.png"}
-FREE = {
-    **PAIR,
-    "task": "Building Damage Counting",
-    "prompts": "How many?",
-    "ground_truth": "12",
-    "ground_truth_option": "N/A",
-}
+# In spite of its task's name a share of the area, and a choice.
+ROADS = {
+    **PAIR, "task": "Road Damage Counting", "prompts": "Which share of the roads is debris?", "ground_truth": "5.22%",
+    "options_list": ["1.10%", "5.22%", "9.76%", "14.03%", "20.50%"],
+    "options_str": "A. 1.10%, B. 5.22%, C. 9.76%, D. 14.03%, E. 20.50%", "ground_truth_option": "B",
+}  # fmt: skip
 
 
 def release(folder: Path, records: list[Any], images: str = "test_images") -> Path:
@@ -55,29 +55,51 @@ def release(folder: Path, records: list[Any], images: str = "test_images") -> Pa
 
 @pytest.mark.parametrize("images", ["test_images", "test_images/test_images"])
 def test_release(tmp_path: Path, images: str) -> None:
-    source = release(tmp_path / "m3", [COUNT, REPORT, BODIES, LAND, BOXED, MASK, FREE], images)
+    source = release(tmp_path / "m3", [COUNT, REPORT, BODIES, LAND, BOXED, MASK, ROADS], images)
     done = convert(source, tmp_path / "out")
-    assert done.notes == [
-        "left out, as they are neither choices nor counts: 1 Disaster Report, 1 Referring Expression Segmentation"
-    ]
+    assert done.notes == ["left out, as they are no choices: 1 Disaster Report, 1 Referring Expression Segmentation"]
     samples = load_samples(done.file, done.roots)
     assert [sample.id for sample in samples] == [f"disaster_m3/test/{n}" for n in (0, 2, 3, 4, 6)]
     assert {sample.task for sample in samples} == {Task.CHANGE_QA}
-    assert [sample.reference["answers"] for sample in samples] == [["B"], ["A, B"], ["B"], ["A"], ["12"]]
+    assert [sample.reference["answers"] for sample in samples] == [["B"], ["A, B"], ["B"], ["A"], ["B"]]
     assert [sample.reference.get("choices") for sample in samples] == [
-        ["0-3", "4-9", "more than 9"], ["A. buildings", "B. roads", "C. water"], ["farm", "town"], ["left", "right"], None,
+        COUNT["options_list"], ["A. buildings", "B. roads", "C. water"], ["farm", "town"], ["left", "right"], ROADS["options_list"],
     ]  # fmt: skip
     shown = [[image.path.name for image in sample.images if image.path] for sample in samples]
     assert shown == [["flood_pre_0.png", "flood_post_0.png"]] * 2 + [["flood_pre_0.png"], ["b.png"], shown[0]]
     assert samples[0].scene == samples[2].scene == "disaster_m3/flood_0"
     assert samples[0].metadata["sensor"] == "SAR"
-    assert samples[0].prompt.splitlines()[1:] == [
-        "Options: A. 0-3, B. 4-9, C. more than 9", "Answer with the letter of the option that is right.",
-    ]  # fmt: skip
-    assert "Options: A. buildings, B. roads, C. water" in samples[1].prompt
-    assert "letters of all options" in samples[1].prompt
-    assert samples[4].prompt.endswith("Answer with a number.")
+    assert samples[0].prompt == (
+        "Analyze both the pre-disaster and post-disaster images to answer the following question. Choose the best option from the "
+        "candidate options provided.\n\nQuestion: How many buildings were destroyed?\nOptions: A. 0-3, B. 4-9, C. 10-19, D. 20-49, "
+        "E. more than 49\n\nYour task is to respond with ONLY the capital letter of the correct option (e.g., C). Do not include any "
+        "explanation or other text."
+    )
+    several = "ONLY the capital letters of the correct options, separated by a comma and a space (e.g., C, D, H)."
+    assert [several in sample.prompt for sample in samples] == [False, True, True, False, False]
+    both = "both the pre-disaster and post-disaster images"
+    assert [both in sample.prompt for sample in samples] == [True, True, False, False, True]
+    assert "Options: A. buildings, B. roads, C. water\n" in samples[1].prompt
     assert all(image.pixels().shape == (4, 4, 3) for sample in samples for image in sample.images)
+
+
+def test_a_prompt_does_not_tell_how_many_options_are_right(tmp_path: Path) -> None:
+    """The authors ask for one option of this task whatever the truth is."""
+    done = convert(release(tmp_path / "m3", [{**COUNT, "ground_truth_option": "A, B"}]), tmp_path / "out")
+    (sample,) = load_samples(done.file, done.roots)
+    assert "Choose the best option from" in sample.prompt and sample.reference["answers"] == ["A, B"]
+
+
+def test_a_count_without_options_is_no_choice(tmp_path: Path) -> None:
+    plain = {
+        **PAIR,
+        "task": "Building Damage Counting",
+        "prompts": "How many?",
+        "ground_truth": "12",
+        "ground_truth_option": "",
+    }
+    done = convert(release(tmp_path / "m3", [COUNT, plain]), tmp_path / "out")
+    assert (done.samples, done.notes) == (1, ["left out, as they are no choices: 1 Building Damage Counting"])
 
 
 def test_a_list_of_options_counts_more_than_their_text(tmp_path: Path) -> None:
@@ -142,7 +164,7 @@ def test_letters(value: Any, letters: list[str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"ground_truth_option": "D"}, "has the answer D, but only 3 options"),
+        ({"ground_truth_option": "F"}, "has the answer F, but only 5 options"),
         ({"prompts": []}, "has no 'prompts' that is a question"),
         ({"task": None}, "has no 'task'"),
         ({"pre_image_path": "..\\x.png"}, "not a path inside the data set"),
@@ -161,5 +183,5 @@ def test_layouts_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"should hold benchmark_release.json with test_images"):
         convert(tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(InputError, match="holds no choice and no count"):
+    with pytest.raises(InputError, match="holds no choice"):
         convert(release(tmp_path / "m3", [REPORT]) / "DisasterM3_Bench", tmp_path / "out")
