@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import rsw_rewards as rsw
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import batch_of
+from rsw_rewards.evaluation.inputs import read_pair, seldom_collecting
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate_file, load_pair, seldom_collecting
 from rsw_rewards.evaluation.summary import metrics_of, slices_of
 from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.rollouts.baselines import make_baseline
@@ -72,9 +73,9 @@ def main() -> None:
         folder = Path(name)
         files = write_files(folder, n)
         start = time.perf_counter()
-        clock("evaluate", lambda: evaluate_file([protocol], *files, folder / "run"))
+        clock("evaluate", lambda: rsw.evaluate(protocol, *files, folder / "run"))
         wall = round(time.perf_counter() - start, 3)
-        samples, outputs, _ = clock("load", lambda: load_pair(*files))
+        samples, outputs, _ = clock("load", lambda: read_pair(*files))
         batch = batch_of({sample.id: sample for sample in samples}, outputs)
         table = clock("score", lambda: scorer.score(batch))
         clock("store", lambda: table.write(folder / "scores.parquet"))

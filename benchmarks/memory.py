@@ -110,15 +110,14 @@ def evaluation(n: int, components: list[str]) -> dict[str, Any]:
     """``rsw evaluate tfsf --policy copy_before`` over n scenes, its RSS sampled as it goes."""
     from dataclasses import replace
 
-    import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
+    import rsw_rewards as rsw  # first: on a CPU it lets torchvision load
     from rsw_rewards.data.scene_world import write_scene_world
     from rsw_rewards.evaluation.protocols import PROTOCOLS
-    from rsw_rewards.evaluation.run import evaluate_policy
 
     protocol = PROTOCOLS.find("tfsf")
     if components != ["all"]:
         chosen = tuple(one for one in protocol.components if one["use"] in components)
-        protocol = replace(protocol, components=chosen, baselines=("copy_before",))
+        protocol = replace(protocol, name="part-of-tfsf", components=chosen, baselines=("copy_before",))
     at: dict[str, float] = {}
     done = threading.Event()
     highest: list[float] = [0.0]
@@ -136,7 +135,7 @@ def evaluation(n: int, components: list[str]) -> dict[str, Any]:
         threading.Thread(target=watch, daemon=True).start()
         start = time.perf_counter()
         samples = Path(folder) / "world" / "samples.jsonl"
-        evaluate_policy([protocol], samples, "copy_before", Path(folder) / "out", progress=progress)
+        rsw.evaluate(protocol, samples, policy="copy_before", out=Path(folder) / "out", progress=progress)
         done.set()
     return {
         "samples": n, "components": [one["use"] for one in protocol.components], "seconds": round(time.perf_counter() - start, 1),

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +16,58 @@ import yaml
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError
+from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, sign
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.resampling import holm
+from rsw_rewards.evaluation.results import features_in
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
 from rsw_rewards.features.bank import FeatureBank
 
 
 class Run:
-    """A finished run directory, read back.
+    """A finished evaluation to compare with others: one in memory, or a run directory that is read back.
 
     Args:
-        folder: the run directory.
-        protocol: by which it was made; needed where that is not one that has a name. No code is ever run because a run directory,
-            which may be somebody else's, names it.
+        source: the evaluation, or the run directory.
+        protocol: by which a directory was made; needed where that is not one that has a name. No code is ever run because a run
+            directory, which may be somebody else's, names it.
 
     Raises:
         InputError: the folder holds no finished run, or one of another protocol.
     """
 
-    def __init__(self, folder: Path, protocol: Protocol | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, source: Path | str | Evaluation, protocol: str | Protocol | None = None) -> None:
+        self.folder: Path | None = None
+        if isinstance(source, Evaluation):
+            self.config, self.summary, self.protocol = source.config, source.summary, source.protocol
+            self.table, self.bank = source.table, source.bank or FeatureBank()
+        else:
+            self.folder = Path(source)
+            self._read(self.folder, PROTOCOLS.find(protocol) if isinstance(protocol, str) else protocol)
+        frame = self.table.frame
+        self.outputs = frozenset(zip(frame["scene"], frame["sample"], frame["candidate"], strict=True))
+        """Scene, sample and candidate of every row."""
+
+    def _read(self, folder: Path, protocol: Protocol | None) -> None:
         try:
-            self.config: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
-            self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+            self.config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            self.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             name = str(self.config["protocol"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise InputError(f"{folder} is not a finished run directory: {error}") from error
         named = protocol or (PROTOCOLS.find(name) if name in PROTOCOLS else None)
         if named is None or named.name != name:
             raise InputError(
-                f"{folder} is of the protocol {name!r}; say where that is defined, by --protocol file.py:NAME"
+                f"{folder} is of the protocol {name!r}; say where that is defined (protocol=..., --protocol file.py:NAME)"
             )
         self.protocol = _as_run(named, self.config.get("components") or ())
-        self.table = ScoreTable.read(self.folder / "scores.parquet")
-        self.outputs = frozenset(
-            zip(self.table.frame["scene"], self.table.frame["sample"], self.table.frame["candidate"], strict=True)
-        )
-        """Scene, sample and candidate of every row."""
+        self.table = ScoreTable.read(folder / "scores.parquet")
+        self.bank = FeatureBank(directory=features_in(folder))
+
+    def __str__(self) -> str:
+        return "the run in memory" if self.folder is None else str(self.folder)
 
     def verifiers(self) -> dict[str, Verifier]:
         """The verifiers of the protocol, by component."""
@@ -73,8 +87,8 @@ def _as_run(protocol: Protocol, components: Sequence[Mapping[str, Any]]) -> Prot
     which may be somebody else's."""
     then = {(part.get("name"), part.get("use")): part.get("config") for part in components}
     parts = []
-    for part in protocol.written():
-        config = then.get((part.get("name"), part["use"]))
+    for part, written in zip(protocol.components, protocol.written(), strict=True):
+        config = then.get((written.get("name"), written["use"]))
         parts.append({**part, "config": config} if config else part)
     return replace(protocol, components=tuple(parts))
 
@@ -82,8 +96,8 @@ def _as_run(protocol: Protocol, components: Sequence[Mapping[str, Any]]) -> Prot
 class _Features:
     """Stored features of several runs."""
 
-    def __init__(self, *folders: Path) -> None:
-        self.banks = [FeatureBank(directory=folder / "features") for folder in folders]
+    def __init__(self, *runs: Run) -> None:
+        self.banks = [run.bank for run in runs]
 
     def features(self, encoder: str, hashes: Sequence[str]) -> Any:
         rows = []
@@ -99,29 +113,31 @@ class _Features:
         return np.stack(rows)
 
 
-def read_runs(folders: Sequence[Path | Run]) -> list[Run]:
+def read_runs(sources: Sequence[Path | str | Evaluation | Run], protocol: str | Protocol | None = None) -> list[Run]:
     """Runs that may be compared; those that are read already stay as they are.
 
     Raises:
-        InputError: fewer than two runs, a folder that holds none, the same folder twice, runs of different protocols, or runs
+        InputError: fewer than two runs, a folder that holds none, the same run twice, runs of different protocols, or runs
             without a sample in common.
     """
-    if len(folders) < 2:
-        raise InputError("give two or more run directories to compare")
-    runs = [folder if isinstance(folder, Run) else Run(folder) for folder in folders]
-    twice = [folder for folder, count in Counter(run.folder.resolve() for run in runs).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]} is given twice; a run is not compared with itself")
+    if len(sources) < 2:
+        raise InputError("give two or more runs to compare")
+    runs = [source if isinstance(source, Run) else Run(source, protocol) for source in sources]
+    places = Counter(id(run.table) if run.folder is None else run.folder.resolve() for run in runs)
+    if twice := [place for place, count in places.items() if count > 1]:
+        raise InputError(
+            f"{twice[0] if isinstance(twice[0], Path) else 'a run'} is given twice; a run is not compared with itself"
+        )
     base = runs[0]
     for run in runs[1:]:
         if run.protocol.name != base.protocol.name:
             raise InputError(
-                f"{run.folder} is of the protocol {run.protocol.name}, {base.folder} of {base.protocol.name}: "
+                f"{run} is of the protocol {run.protocol.name}, {base} of {base.protocol.name}: "
                 "numbers of two protocols are not compared"
             )
     if not _shared(runs):
         raise InputError(
-            f"the runs {', '.join(str(run.folder) for run in runs)} have no sample in common: evaluate all of them on one file"
+            f"the runs {', '.join(map(str, runs))} have no sample in common: evaluate all of them on one file"
         )
     return runs
 
@@ -176,26 +192,22 @@ def warnings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     return found
 
 
-def run_names(folders: Sequence[Path], names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The names given, or else the names of the folders, with their parents where those are the same.
+def run_names(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The names given, or else those of the folders, with their parents where those are the same; ``run 1`` .. for runs in memory.
 
     Raises:
         InputError: not as many names as runs, or one name twice.
     """
     if names:
-        if len(names) != len(folders):
-            raise InputError(f"{len(names)} names for {len(folders)} runs; give one for each run, in their order")
+        if len(names) != len(runs):
+            raise InputError(f"{len(names)} names for {len(runs)} runs; give one for each run, in their order")
         chosen = tuple(names)
     else:
-        paths = [Path(folder).resolve() for folder in folders]
-        depth = next(
-            (
-                depth
-                for depth in range(1, max(len(path.parts) for path in paths) + 1)
-                if len({path.parts[-depth:] for path in paths}) == len(paths)
-            ),
-            1,
-        )
+        numbered = [Path(f"run {number}") for number in range(1, len(runs) + 1)]
+        paths = [run.folder.resolve() if run.folder else own for run, own in zip(runs, numbered, strict=True)]
+        deepest = max(len(path.parts) for path in paths)
+        depths = (d for d in range(1, deepest + 1) if len({path.parts[-d:] for path in paths}) == len(paths))
+        depth = next(depths, 1)
         chosen = tuple("/".join(path.parts[-depth:]) for path in paths)
     twice = [name for name, count in Counter(chosen).items() if count > 1]
     if twice:
@@ -203,7 +215,9 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None = None) -> tu
     return chosen
 
 
-def compare_runs(folders: Sequence[Path | Run], keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def compare_runs(
+    runs: Sequence[Run], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Differences of every run to the first, for every number of their protocol, over the outputs that both have.
 
     Returns:
@@ -211,21 +225,21 @@ def compare_runs(folders: Sequence[Path | Run], keys: Sequence[str] | None = Non
         all records), ``reason``.
 
     Raises:
-        InputError: as :func:`read_runs`, and for a key that the protocol does not have.
+        InputError: for a key that the protocol does not have.
     """
-    runs = read_runs(folders)
+    called = run_names(runs, names)
     base, verifiers = runs[0], runs[0].verifiers()
     _check_keys(keys, runs, verifiers)
     rows: list[dict[str, Any]] = []
-    for run in runs[1:]:
+    for name, run in zip(called[1:], runs[1:], strict=True):
         shared = _shared((base, run))
-        features = _Features(base.folder, run.folder)
+        features = _Features(base, run)
         values = [_numbers(side, shared, verifiers, features) for side in (base, run)]
         found = compare(base.protocol, verifiers, base.only(shared), run.only(shared), features, keys)
         for key, estimate in found.items():
             rows.append(
                 {
-                    "run": str(run.folder),
+                    "run": str(run.folder or name),
                     "metric": key,
                     "base": values[0].get(key, {}).get("value"),
                     "value": values[1].get(key, {}).get("value"),
@@ -242,7 +256,7 @@ def compare_runs(folders: Sequence[Path | Run], keys: Sequence[str] | None = Non
 
 
 def leaderboard(
-    folders: Sequence[Path | Run], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
+    runs: Sequence[Run], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
 ) -> Leaderboard:
     """Runs of one protocol beside each other, the best first.
 
@@ -250,19 +264,18 @@ def leaderboard(
     p-values of all columns together are corrected by Holm's method.
 
     Args:
-        folders: two or more run directories.
+        runs: two or more, of :func:`read_runs`.
         keys: the columns; default: all numbers of the protocol that a run has a value of.
-        names: of the runs, in the order of the folders; default: the folders' names.
+        names: of the runs, in their order; default: the folders' names.
 
     Raises:
-        InputError: as :func:`read_runs` and :func:`run_names`, and for a key that the protocol does not have.
+        InputError: as :func:`run_names`, and for a key that the protocol does not have.
     """
-    runs = read_runs(folders)
-    called = run_names([run.folder for run in runs], names)
+    called = run_names(runs, names)
     verifiers = runs[0].verifiers()
     _check_keys(keys, runs, verifiers)
     shared = _shared(runs)
-    features = _Features(*(run.folder for run in runs))
+    features = _Features(*runs)
     numbers = [_numbers(run, shared, verifiers, features) for run in runs]
     known = dict.fromkeys(key for found in numbers for key, entry in found.items() if entry["value"] is not None)
     columns = tuple(keys or known or runs[0].protocol.headline)
@@ -308,6 +321,7 @@ def leaderboard(
         baselines=_baselines(runs[0], columns) if whole else {},
         fractions=_fractions(verifiers),
         warnings=tuple(warnings_of(runs, called)),
+        differences=partial(compare_runs, runs, keys, names),
     )
 
 

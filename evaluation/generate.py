@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rsw_rewards.core.records import Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.results import write_text
@@ -75,16 +75,31 @@ def generate_file(
     return path
 
 
+def generate_outputs(
+    policy: Policy, samples: Sequence[Sample], about: Mapping[str, Any], *, actors: int, device: str, progress: Progress
+) -> list[Output]:
+    """The outputs of a policy, in memory; the arguments are those of :func:`generate_file`."""
+    from rsw_rewards.rollouts.pool import RolloutPool
+
+    groups: dict[str, list[Output]] = {}
+    with RolloutPool(policy, actors=actors, device=device, chunk=GROUPS_PER_CALL) as pool:
+        made = pool.generate(samples, about["candidates"], about["temperature"], about["seed"])
+        for number, group in enumerate(made):
+            groups[group[0].sample_id] = group
+            progress("generating", number + 1, len(samples))
+    return [output for sample in samples for output in groups[sample.id]]
+
+
 def _made_before(folder: Path, path: Path, about: Mapping[str, Any], resume: bool) -> dict[str, list[dict[str, Any]]]:
     """Whole groups of an earlier attempt, by sample."""
     if not path.exists():
         return {}
     if not resume:
-        raise InputError(f"{folder} holds outputs already; add --resume, or give another --out")
+        raise InputError(f"{folder} holds outputs already; go on with --resume (resume=True), or name another folder")
     described = folder / "policy.yaml"
     known = yaml.safe_load(described.read_text(encoding="utf-8")) if described.exists() else None
     if known != dict(about):
-        raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; give another --out")
+        raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; name another folder")
     groups: dict[str, list[dict[str, Any]]] = {}
     for _, record in read_jsonl(path):
         if isinstance(record, dict):

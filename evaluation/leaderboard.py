@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.evaluation.format import number
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOWER_IS_BETTER = ("fid", "fd_", "kid", "cmmd", "lpips", "l1", "mae", "mse", "rmse", "hamming")
 """Beginnings of the keys of metrics that should fall."""
@@ -64,6 +67,18 @@ class Leaderboard:
     """Keys of numbers between -1 and 1, which may be written in percent."""
     warnings: tuple[str, ...] = ()
     """What forbids or weakens the comparison, in words."""
+    differences: Callable[[], list[dict[str, Any]]] = field(default=list, compare=False, repr=False)
+    """Gives the paired difference of every run to the first one, for every key: ``run``, ``metric``, ``base``, ``value``, ``difference``,
+    ``ci95``, ``n_scenes``, ``p_value``, ``p_holm`` (corrected for all of them), ``reason``."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """The cells as a table: one row per run and key."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records())
+
+    def __str__(self) -> str:
+        return self.to_text()
 
     def caption(self) -> str:
         """What the numbers and marks mean."""

@@ -30,6 +30,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def features_in(folder: Path) -> Path:
+    """Where a run directory keeps the encoder features that its numbers are computed from."""
+    return Path(folder) / "features"
+
+
 class RunDirectory:
     """The files of one evaluation.
 
@@ -46,26 +51,29 @@ class RunDirectory:
 
     def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool = False) -> None:
         self.folder = Path(folder)
+        self.features = features_in(folder)
         self.parts = self.folder / "scores.parts"
         known = self.folder / "config.yaml"
         if known.exists():
             old = yaml.safe_load(known.read_text(encoding="utf-8"))
             if not resume:
-                raise InputError(f"{self.folder} holds a run already; add --resume, or give another --out")
+                raise InputError(
+                    f"{self.folder} holds a run already; go on with --resume (resume=True), or name another folder"
+                )
             if old.get("config_hash") != config.get("config_hash"):
                 raise InputError(
                     f"{self.folder} was made with another configuration, other code or files of a verifier, or other samples"
-                    f" ({old.get('config_hash')}, now {config.get('config_hash')}); give another --out"
+                    f" ({old.get('config_hash')}, now {config.get('config_hash')}); name another folder"
                 )
             if old.get("inputs_hash") != config.get("inputs_hash"):
                 raise InputError(
-                    f"{self.folder} holds scores of other answers or predictions than those given now; give another --out"
+                    f"{self.folder} holds scores of other answers or predictions than those given now; name another folder"
                 )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"the folder {self.folder} cannot be made: {error.strerror}; give another --out"
+                f"the folder {self.folder} cannot be made: {error.strerror}; name another folder"
             ) from error
         write_text(known, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 

@@ -1,11 +1,13 @@
-"""Rewards for a predictions file or a dump of rollouts, by the rubric and the code that training uses."""
+"""Rewards for many outputs, by the rubric and the code that training uses."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -14,53 +16,87 @@ from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
+from rsw_rewards.evaluation.inputs import read_pair
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.results import write_text
-from rsw_rewards.evaluation.run import load_pair
 from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import write_jsonl
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def score_file(
+
+@dataclass(repr=False)
+class Rewards:
+    """Rewards of outputs, and the scores that they are made of."""
+
+    rubric: Rubric
+    table: ScoreTable
+    records: list[dict[str, Any]]
+    """Per output ``id``, ``candidate``, ``reward`` (None where a failure of ours leaves none) and, where there is one, ``reason``."""
+    problems: list[Problem] = field(default_factory=list)
+    """Records among the outputs that could not be used as they were, and samples without an output."""
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per output and verifier: value, status, reason, raw numbers."""
+        return self.table.frame
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the rewards that there are; None where there is none."""
+        known = [record["reward"] for record in self.records if record["reward"] is not None]
+        return sum(known) / len(known) if known else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rewards as a table with the columns ``id``, ``candidate``, ``reward`` and ``reason``."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.records, columns=["id", "candidate", "reward", "reason"])
+        return frame.astype({"reward": float}).fillna({"reason": ""})
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Write ``scores.parquet``, ``rewards.jsonl`` and ``rubric.yaml``, and return the folder."""
+        folder = Path(folder)
+        self.table.write(folder / "scores.parquet")
+        write_jsonl(folder / "rewards.jsonl", self.records)
+        write_text(folder / "rubric.yaml", yaml.safe_dump(self.rubric.dump(), sort_keys=False))
+        return folder
+
+    def __repr__(self) -> str:
+        mean = self.mean
+        return f"<rewards of {len(self.records)} outputs, mean {'none' if mean is None else format(mean, '.4f')}>"
+
+
+def rewards_of(
     rubric: Rubric,
-    samples: Path,
-    predictions: Path,
-    out: Path,
+    samples: Any,
+    outputs: Any,
     *,
     roots: Sequence[Path] = (),
     limit: int | None = None,
     on_missing: str = "invalid",
     workers: int = 0,
+    device: str = "cpu",
     progress: Progress = silent,
-) -> tuple[ScoreTable, list[dict[str, Any]], list[Problem]]:
-    """Rewards for a predictions file, or for a dump of rollouts, as training gives them.
-
-    Writes ``scores.parquet``, ``rewards.jsonl`` (``id``, ``candidate``, ``reward`` or null, ``reason``) and ``rubric.yaml`` to
-    ``out``.
-
-    Returns:
-        The score table, the records of ``rewards.jsonl``, and the problems of the predictions file.
-    """
-    asked, outputs, problems = load_pair(samples, predictions, roots, limit, on_missing, own=True)
-    with Scorer(rubric, workers=workers) as scorer:
+) -> Rewards:
+    """Rewards for outputs in memory, for a predictions file, or for a dump of rollouts; see :func:`rsw_rewards.rewards`."""
+    asked, answers, problems = read_pair(samples, outputs, roots, limit, on_missing, own=True)
+    with Scorer(rubric, workers=workers, device=device) as scorer:
         scorer.check(asked)
         scorer.prepare(asked)
         tables = []
         by_id = {sample.id: sample for sample in asked}
-        pieces = list(group_chunks(outputs, CHUNK, whole=needs_whole(scorer)))
+        pieces = list(group_chunks(answers, CHUNK, whole=needs_whole(scorer)))
         for number, piece in enumerate(pieces):
             progress("scoring", number, len(pieces))
             tables.append(scorer.score(batch_of(by_id, piece)))
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
-    table.write(Path(out) / "scores.parquet")
-    records = [_reward_record(row) for row in rewards(table, rubric).to_dict("records")]
-    write_jsonl(Path(out) / "rewards.jsonl", records)
-    write_text(Path(out) / "rubric.yaml", yaml.safe_dump(rubric.dump(), sort_keys=False))
-    return table, records, problems
+    return Rewards(rubric, table, [_record(row) for row in rewards(table, rubric).to_dict("records")], problems)
 
 
-def _reward_record(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _record(row: Any) -> dict[str, Any]:
     reward = float(row["reward"])
     record = {"id": row["sample"], "candidate": int(row["candidate"]), "reward": None if math.isnan(reward) else reward}
     return {**record, "reason": row["reason"]} if row["reason"] else record

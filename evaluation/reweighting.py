@@ -6,9 +6,8 @@ Nothing is scored again: a score table holds the values of all components, and a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ import pandas as pd
 from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import Rubric, load_rubric
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import ConfigError, InputError, did_you_mean
 
 COLUMNS_READ = ["sample", "group", "candidate", "verifier", "value", "status", "reason"]
 """What rewards depend on; statistics, which make most of a table, are not read."""
@@ -83,25 +82,18 @@ def _read(file: Path) -> pd.DataFrame:
         raise InputError(f"{file} is not a score table: {error}") from error
 
 
-def parse_weights(text: str, rubric: Rubric) -> dict[str, float]:
-    """``component=weight`` pairs, separated by commas; components not named weigh 0. Raises :class:`ConfigError`."""
-    labels = [component.label for component in rubric.components]
-    weights = dict.fromkeys(labels, 0.0)
-    for pair in text.split(","):
-        label, separator, number = (part.strip() for part in pair.partition("="))
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = float("nan")
-        if not separator or label not in weights or not 0 <= weight < float("inf"):
-            raise ConfigError(
-                f"the weights {text!r} are wrong at {pair.strip()!r}; write component=weight,... with weights from 0, the"
-                f" components being {', '.join(labels)}"
-            )
-        weights[label] = weight
-    if not any(weights.values()):
-        raise ConfigError(f"the weights {text!r} leave no component with a weight")
-    return weights
+def full_weights(weights: Mapping[str, float], rubric: Rubric) -> dict[str, float]:
+    """The weight of every component of a rubric, 0 for those that are not named. Raises :class:`ConfigError`."""
+    full = {component.label: 0.0 for component in rubric.components}
+    for label, weight in weights.items():
+        if label not in full:
+            raise ConfigError(f"the rubric has no component {label!r} to weigh; {did_you_mean(label, full)}")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+            raise ConfigError(f"the weight of {label!r} must be a number from 0, not {weight!r}")
+        full[label] = float(weight)
+    if not any(full.values()):
+        raise ConfigError(f"the weights {dict(weights)} leave no component with a weight")
+    return full
 
 
 def reweight(table: ScoreTable, rubric: Rubric, weightings: Sequence[Mapping[str, float]]) -> list[Reweighted]:
@@ -177,18 +169,13 @@ def _rankings(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> tupl
     return (np.concatenate(taus), np.concatenate(changed)) if taus else (np.zeros(0), np.zeros(0))
 
 
-def reweight_folder(folder: Path, weightings: Sequence[str], rubric: Path | None = None) -> list[dict[str, Any]]:
-    """:func:`reweight` of what a folder holds, as records.
+def reweight_scores(table: ScoreTable, rubric: Rubric, weightings: Sequence[Mapping[str, float]]) -> list[Reweighted]:
+    """:func:`reweight` with components that are not named weighing 0.
 
     Raises:
-        InputError: no scores there.
-        ConfigError: no rubric is known, or the weights do not fit it.
+        ConfigError: the table lacks a component of the rubric, or the weights do not fit it.
     """
-    table, found = load_table(folder)
-    found = load_rubric(rubric) if rubric is not None else found
-    if found is None:
-        raise ConfigError(f"{folder} does not say by which rubric it was scored; name it with --rubric FILE")
     known = set(table.names)
-    if missing := [part.label for part in found.components if part.label not in known]:
-        raise ConfigError(f"{folder} holds no scores of {', '.join(missing)}, which the rubric names")
-    return [asdict(one) for one in reweight(table, found, [parse_weights(text, found) for text in weightings])]
+    if missing := [part.label for part in rubric.components if part.label not in known]:
+        raise ConfigError(f"there are no scores of {', '.join(missing)}, which the rubric names")
+    return reweight(table, rubric, [full_weights(weights, rubric) for weights in weightings])

@@ -1,35 +1,34 @@
-"""Evaluation: outputs in, a run directory with scores, summary and report out. The scorer is the one that training uses."""
+"""Evaluation: outputs in, scores and numbers out. The scorer is the one that training uses."""
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
+import tempfile
+import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.records import ImageRef, Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.generate import generate_file
+from rsw_rewards.evaluation.inputs import seldom_collecting
 from rsw_rewards.evaluation.leakage import leakage_warnings
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
-from rsw_rewards.evaluation.results import RunDirectory, versions
+from rsw_rewards.evaluation.results import RunDirectory, features_in, versions
 from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
 from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
 from rsw_rewards.evaluation.validity import nothing_valid
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
-from rsw_rewards.io.records_io import load_outputs, load_samples
 
 
 def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
@@ -41,24 +40,13 @@ def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
     return chosen
 
 
-@contextmanager
-def seldom_collecting() -> Iterator[None]:
-    """Let the collector of cycles run seldom: records and scores hold none, and it would go through all of them again and again."""
-    usual = gc.get_threshold()
-    gc.set_threshold(100_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-
-
 @seldom_collecting()
 def evaluate(
     protocol: Protocol,
     samples: Sequence[Sample],
     outputs: Sequence[Output],
-    out: Path,
     *,
+    out: Path | None = None,
     problems: Sequence[Problem] = (),
     resume: bool = False,
     workers: int = 0,
@@ -67,15 +55,15 @@ def evaluate(
     warnings: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Evaluation:
-    """Score outputs by a protocol and write the run directory.
+    """Score outputs by a protocol; :meth:`Evaluation.save` writes what was found.
 
     Args:
         protocol: what to measure.
         samples: what was asked; samples of other tasks are left out.
         outputs: the answers, of these samples.
-        out: the run directory.
-        problems: of the predictions file, to be counted in the summary.
-        resume: do only what an earlier attempt left undone or what failed.
+        out: a run directory in which scores and features are kept as they come, so that an interrupted evaluation can be resumed.
+        problems: of the predictions, to be counted in the summary.
+        resume: do only what an earlier attempt in ``out`` left undone or what failed.
         workers: Ray actors that share the scoring; 0 scores here.
         device: where encoders run.
         about: what the report says of where the outputs come from.
@@ -88,7 +76,7 @@ def evaluate(
     chosen = select(samples, protocol)
     known = {sample.id for sample in chosen}
     outputs = [output for output in outputs if output.sample_id in known]
-    bank = FeatureBank(device, Path(out) / "features")
+    bank = _bank(device, out, workers)
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
         scorer.prepare(chosen)
         config = {
@@ -99,9 +87,8 @@ def evaluate(
             "config_hash": config_hash(protocol, scorer, chosen),
             "inputs_hash": inputs_hash(chosen, outputs),
         }
-        run = RunDirectory(out, config, resume)
-        table = _score(scorer, chosen, outputs, run, resume, progress)
-        run.finish(table)
+        run = None if out is None else RunDirectory(out, config, resume)
+        table = _score(scorer, chosen, outputs, run, progress)
         verifiers = scorer.by_name
         summary = summarise(protocol, verifiers, table, chosen, bank)
         summary["problems"] = count_problems(problems)
@@ -121,12 +108,19 @@ def evaluate(
         summary["encoders"] = scorer.weights()
         summary["features"] = bank.report()
         summary["about"] = config["about"]
-    run.write_summary(summary)
-    result = Evaluation(protocol, chosen, list(outputs), table, summary, list(problems))
-    from rsw_rewards.evaluation.report import write_report
+    return Evaluation(protocol, chosen, outputs, table, summary, list(problems), config, bank)
 
-    write_report(Path(out) / "report.html", result)
-    return result
+
+def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
+    """Features kept in the run directory; without one in memory, or in a temporary folder where actors share the work."""
+    if out is not None:
+        return FeatureBank(device, features_in(out))
+    if not workers:
+        return FeatureBank(device)
+    folder = tempfile.TemporaryDirectory(prefix="rsw_features_")
+    bank = FeatureBank(device, Path(folder.name))
+    weakref.finalize(bank, folder.cleanup)
+    return bank
 
 
 def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -> str:
@@ -172,12 +166,11 @@ def _score(
     scorer: Scorer,
     samples: Sequence[Sample],
     outputs: Sequence[Output],
-    run: RunDirectory,
-    resume: bool,
+    run: RunDirectory | None,
     progress: Progress,
 ) -> ScoreTable:
-    """Rows of all outputs; every chunk is on disk before the next is begun."""
-    done = run.done() if resume else ScoreTable()
+    """Rows of all outputs; with a run directory, every chunk is on disk before the next is begun."""
+    done = ScoreTable() if run is None else run.done()
     complete = _complete(done, scorer, outputs)
     todo = [output for output in outputs if output.sample_id not in complete]
     tables = [ScoreTable(done.frame[done.frame["sample"].isin(complete)])]
@@ -186,7 +179,8 @@ def _score(
     for piece in group_chunks(todo, CHUNK, whole=needs_whole(scorer), grow=True):
         progress("scoring", scored, len(todo))
         part = scorer.score(batch_of(by_id, piece))
-        run.append(part)
+        if run is not None:
+            run.append(part)
         tables.append(part)
         scorer.bank.settle()
         scored += len(piece)
@@ -249,145 +243,3 @@ def count_problems(problems: Iterable[Problem]) -> dict[str, Any]:
     for problem in listed:
         kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
     return {"counts": kinds, "first": [str(problem) for problem in listed[:10]]}
-
-
-def evaluate_file(
-    protocols: Sequence[Protocol],
-    samples: Path,
-    predictions: Path,
-    out: Path,
-    *,
-    roots: Sequence[Path] = (),
-    limit: int | None = None,
-    on_missing: str = "invalid",
-    **options: Any,
-) -> list[Evaluation]:
-    """Score a predictions file by one or more protocols; several get a folder each below ``out``."""
-    asked, outputs, problems = load_pair(samples, predictions, roots, limit, on_missing)
-    if on_missing != "drop":
-        outputs = level(outputs)
-    about = {"samples": str(samples), "predictions": str(predictions)}
-    return [
-        evaluate(
-            protocol,
-            asked,
-            outputs,
-            out if len(protocols) == 1 else out / protocol.name,
-            problems=problems,
-            about=about,
-            **options,
-        )
-        for protocol in protocols
-    ]
-
-
-@seldom_collecting()
-def load_pair(
-    samples: Path,
-    predictions: Path,
-    roots: Sequence[Path] = (),
-    limit: int | None = None,
-    on_missing: str = "invalid",
-    own: bool = False,
-) -> tuple[list[Sample], list[Output], list[Problem]]:
-    """The first ``limit`` samples of a file, the outputs for them, and the problems of the predictions file.
-
-    Predictions for the samples after the limit are no problem, so all samples are read.
-    """
-    every = load_samples(samples, roots)
-    outputs, problems = load_outputs(predictions, every, roots, on_missing, own)
-    asked = every[:limit]
-    known = {sample.id for sample in asked}
-    later = {sample.id for sample in every} - known
-    return (
-        asked,
-        [output for output in outputs if output.sample_id in known],
-        [problem for problem in problems if not (problem.kind == "missing" and problem.where in later)],
-    )
-
-
-def level(outputs: Sequence[Output]) -> list[Output]:
-    """The outputs with invalid ones added until all samples have equally many, or a sample with few would count for little.
-
-    Args:
-        outputs: those of a sample stand together.
-    """
-    counts = Counter(output.sample_id for output in outputs)
-    most = max(counts.values(), default=0)
-    levelled: list[Output] = []
-    for place, output in enumerate(outputs):
-        levelled.append(output)
-        last = place + 1 == len(outputs) or outputs[place + 1].sample_id != output.sample_id
-        if last and (lacking := most - counts[output.sample_id]):
-            why = f"no prediction for this candidate; other samples have {most}"
-            first = output.candidate + 1
-            levelled += [Output(output.sample_id, first + extra, invalid=why) for extra in range(lacking)]
-    return levelled
-
-
-def evaluate_policy(
-    protocols: Sequence[Protocol],
-    samples: Path,
-    policy: str,
-    out: Path,
-    *,
-    candidates: int = 1,
-    temperature: float = 0.0,
-    actors: int = 0,
-    seed: int = 0,
-    roots: Sequence[Path] = (),
-    limit: int | None = None,
-    resume: bool = False,
-    progress: Progress = silent,
-    **options: Any,
-) -> list[Evaluation]:
-    """Run a policy on the samples and score what it makes; its outputs are kept in ``out/outputs`` as a predictions file.
-
-    The policy is what :func:`rsw_rewards.rollouts.policies.build_policy` takes: a name, a YAML file, or the directory of a run.
-    With ``resume``, only outputs that are missing or were lost are made.
-    """
-    from rsw_rewards.rollouts.policies import build_policy, is_folder
-    from rsw_rewards.rollouts.trained import find_trained
-
-    asked = load_samples(samples, roots, limit)
-    tasks = {protocol.task for protocol in protocols}
-    chosen = [sample for sample in asked if sample.task in tasks]
-    if not resume and (Path(out) / "config.yaml").exists():
-        raise InputError(f"{out} holds a run already; add --resume, or give another --out")
-    trained = find_trained(Path(policy)) if is_folder(policy) else None
-    built = build_policy(policy if trained is None else trained.folder)  # of a run that goes on, this one
-    if unknown := tasks - built.tasks:
-        raise ConfigError(f"the policy {policy!r} does not do the task {', '.join(sorted(unknown))}")
-    about: dict[str, Any] = {"policy": policy, "candidates": candidates, "temperature": temperature, "seed": seed}
-    warnings = []
-    if trained is not None:
-        about["step"] = trained.step
-        if trained.is_checkpoint:
-            warnings = [f"the policy is a checkpoint, {trained.folder}, and not the one that a training ended with"]
-    made = generate_file(
-        built,
-        chosen,
-        Path(out) / "outputs",
-        about,
-        actors=actors,
-        device=str(options.get("device", "cpu")),
-        resume=resume,
-        progress=progress,
-    )
-    outputs, problems = load_outputs(made, chosen, own=True)
-    about = {"samples": str(samples), **about}
-    return [
-        evaluate(
-            protocol,
-            asked,
-            outputs,
-            out if len(protocols) == 1 else out / protocol.name,
-            problems=problems,
-            about=about,
-            warnings=warnings,
-            resume=resume,
-            progress=progress,
-            **options,
-        )
-        for protocol in protocols
-    ]

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 from rsw_rewards import _torchvision
 
 if TYPE_CHECKING:
+    from rsw_rewards import data as data
     from rsw_rewards import metrics as metrics
+    from rsw_rewards import predictions as predictions
+    from rsw_rewards.api.evaluating import compare as compare
+    from rsw_rewards.api.evaluating import evaluate as evaluate
+    from rsw_rewards.api.evaluating import protocol as protocol
+    from rsw_rewards.api.evaluating import validate as validate
+    from rsw_rewards.api.listing import names as names
+    from rsw_rewards.api.scoring import rewards as rewards
+    from rsw_rewards.api.scoring import reweight as reweight
+    from rsw_rewards.api.scoring import score as score
+    from rsw_rewards.api.training import ablate as ablate
+    from rsw_rewards.api.training import train as train
     from rsw_rewards.core.functions import verifier as verifier
     from rsw_rewards.core.records import ImageRef as ImageRef
     from rsw_rewards.core.records import Output as Output
@@ -33,9 +45,25 @@ if TYPE_CHECKING:
     from rsw_rewards.errors import MissingExtra as MissingExtra
     from rsw_rewards.errors import RswError as RswError
     from rsw_rewards.errors import RunStopped as RunStopped
+    from rsw_rewards.evaluation.evaluation import Evaluation as Evaluation
+    from rsw_rewards.evaluation.leaderboard import Leaderboard as Leaderboard
+    from rsw_rewards.evaluation.protocols import Protocol as Protocol
+    from rsw_rewards.evaluation.rewards import Rewards as Rewards
     from rsw_rewards.rollouts.policies import load_policy as load_policy
+    from rsw_rewards.rollouts.policy import Policy as Policy
+    from rsw_rewards.training.finished import Run as Run
 
 _EXPORTS = {
+    "ablate": "rsw_rewards.api.training",
+    "compare": "rsw_rewards.api.evaluating",
+    "evaluate": "rsw_rewards.api.evaluating",
+    "names": "rsw_rewards.api.listing",
+    "protocol": "rsw_rewards.api.evaluating",
+    "rewards": "rsw_rewards.api.scoring",
+    "reweight": "rsw_rewards.api.scoring",
+    "score": "rsw_rewards.api.scoring",
+    "train": "rsw_rewards.api.training",
+    "validate": "rsw_rewards.api.evaluating",
     "verifier": "rsw_rewards.core.functions",
     "ImageRef": "rsw_rewards.core.records",
     "Output": "rsw_rewards.core.records",
@@ -58,11 +86,17 @@ _EXPORTS = {
     "MissingExtra": "rsw_rewards.errors",
     "RswError": "rsw_rewards.errors",
     "RunStopped": "rsw_rewards.errors",
+    "Evaluation": "rsw_rewards.evaluation.evaluation",
+    "Leaderboard": "rsw_rewards.evaluation.leaderboard",
+    "Protocol": "rsw_rewards.evaluation.protocols",
+    "Rewards": "rsw_rewards.evaluation.rewards",
     "load_policy": "rsw_rewards.rollouts.policies",
+    "Policy": "rsw_rewards.rollouts.policy",
+    "Run": "rsw_rewards.training.finished",
 }
 """Public name -> the module that defines it. The imports above say the same to type checkers; a test holds the two equal."""
 
-_MODULES = ("metrics",)
+_MODULES = ("data", "metrics", "predictions")
 """Public names that are modules of this package."""
 
 __all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])

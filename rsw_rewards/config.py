@@ -341,6 +341,12 @@ METHODS: Mapping[str, str] = {
 """The configuration model of every training method."""
 
 
+def key_of_steps(content: Mapping[str, Any]) -> str:
+    """The key of the training steps in a configuration: methods that learn from rewards have a section of their own."""
+    method = content.get("method", "grpo")
+    return f"{method}.steps" if method in ("grpo", "ppo", "flow_grpo") else "steps"
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises :class:`ConfigError`."""
     try:
@@ -354,21 +360,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def override(content: dict[str, Any], assignment: str) -> None:
-    """Apply one ``a.b=c`` to nested mappings and lists, in place. The value is read as YAML.
+def change(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``a.b`` in nested mappings and lists, in place.
 
     Raises:
-        ConfigError: no ``=``, or a part of the key leads through something that is no mapping or list.
+        ConfigError: the key is empty, or a part of it leads through something that is no mapping or list.
     """
-    key, equals, text = assignment.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set needs key=value, not {assignment!r}")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--set {assignment!r}: the value is not valid YAML ({' '.join(str(error).split())})"
-        ) from error
+    if not key:
+        raise ConfigError(f"there is no key for the value {value!r}; write key=value")
     *parents, last = key.split(".")
     place: Any = content
     for depth, part in enumerate(parents):
@@ -389,7 +388,7 @@ def _item(place: Any, part: str, key: str) -> Any:
     if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
         return place[int(part)]
     what = f"a list of {len(place)}" if isinstance(place, list) else f"the value {place!r}"
-    raise ConfigError(f"--set {key}: {part!r} leads into {what}")
+    raise ConfigError(f"the key {key}: {part!r} leads into {what}")
 
 
 def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -406,12 +405,12 @@ def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
             content[key] = value
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), smoke: bool = False) -> BaseModel:
-    """Read, override and validate a run configuration.
+def load_config(path: Path, changes: Mapping[str, Any] | None = None, smoke: bool = False) -> BaseModel:
+    """Read, change and validate a run configuration.
 
     Args:
         path: the YAML file.
-        overrides: ``a.b=c`` assignments; they win over the file and its smoke section.
+        changes: ``a.b`` -> value; they win over the file and its smoke section.
         smoke: apply the file's ``smoke`` section.
 
     Returns:
@@ -421,13 +420,13 @@ def load_config(path: Path, overrides: Sequence[str] = (), smoke: bool = False) 
         ConfigError: one sentence naming the file and the key.
     """
     content = read_yaml(path)
-    changes = content.pop("smoke", {})
+    smaller = content.pop("smoke", {})
     if smoke:
-        if not isinstance(changes, dict):
+        if not isinstance(smaller, dict):
             raise ConfigError(f"{path}: 'smoke' must be a mapping of keys to change")
-        _merge(content, changes)
-    for assignment in overrides:
-        override(content, assignment)
+        _merge(content, smaller)
+    for key, value in (changes or {}).items():
+        change(content, key, value)
     method = content.setdefault("method", "grpo")
     if method not in METHODS:
         raise ConfigError(f"{path}: 'method' is {method!r}; it must be one of {', '.join(METHODS)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rsw_rewards.cli.options import assignments
 from rsw_rewards.config import RunConfig, load_config
 from rsw_rewards.errors import ConfigError
 
@@ -27,7 +28,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def load(path: Path, *overrides: str, smoke: bool = False) -> RunConfig:
-    config = load_config(path, overrides, smoke)
+    config = load_config(path, assignments(overrides), smoke)
     assert isinstance(config, RunConfig)
     return config
 
@@ -59,7 +60,7 @@ def test_overrides_reach_into_lists_and_new_sections(tmp_path: Path) -> None:
         ("method=alchemy", r"'method' is 'alchemy'; it must be one of grpo"),
         ("grpo.mix.forecast=1", r"add up to 1, but 'prompts' is 4"),
         ("checkpoints.keep=1", r"checkpoints\.keep"),
-        ("seed", r"--set needs key=value"),
+        ("seed", r"--set seed: write key=value"),
         ("rubric.components.7.weight=1", r"'7' leads into a list of 1"),
         ("seed.deeper=1", r"'deeper' leads into"),
         ("seed=[1", r"not valid YAML"),

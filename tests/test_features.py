@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ImageError
-from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import write_png
 from rsw_rewards.pixels import content_hash
@@ -318,8 +316,8 @@ def test_a_run_says_what_was_encoded_and_a_second_one_with_another_rubric_encode
     found = []
     for number, names in enumerate((["clip_score", "frechet"], ["clip_score", "kid", "neighbours"])):
         parts = tuple({"use": name, "config": {"encoder": encoder}} for name in names)
-        protocol = replace(PROTOCOLS.find("tfsf"), components=parts, headline=(), baselines=())
-        result = evaluate(protocol, samples, outputs, tmp_path / f"run{number}")
+        protocol = rsw.protocol("features", parts, baselines=())
+        result = rsw.evaluate(protocol, samples, outputs, tmp_path / f"run{number}")
         found.append(result.summary["features"]["encoders"])
         assert (
             result.summary["features"]

@@ -328,7 +328,7 @@ def test_outputs_in_memory_are_counted_as_those_of_a_file(tmp_path: Path, name: 
     assert pair_outputs(samples, tmp_path / "p.jsonl", on_missing=on_missing) == (wanted, problems)
     protocol = PROTOCOLS.find("exact-qa")
     by_file, by_list = (
-        evaluate(protocol, samples, pairs, tmp_path / folder, problems=said)
+        evaluate(protocol, samples, pairs, out=tmp_path / folder, problems=said)
         for folder, pairs, said in (("file", wanted, problems), ("memory", outputs, found))
     )
     columns = ["sample", "scene", "candidate", "verifier", "status", "value", "reason", "raw"]

@@ -20,12 +20,11 @@ import rsw_rewards as rsw
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.registry import VERIFIERS, Registry, build
 from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
-from rsw_rewards.data.importers import IMPORTERS, import_predictions
+from rsw_rewards.data.importers import IMPORTERS, read_predictions
 from rsw_rewards.detectors import DETECTORS, load_detector
 from rsw_rewards.encoders import ENCODERS, load_encoder
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.records_io import load_samples, write_jsonl
 from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
 from rsw_rewards.rollouts.policies import POLICIES, build_policy
@@ -279,14 +278,13 @@ def test_things_of_ones_own_do_their_work(mine: Path, questions: Path, tmp_path:
         done = resolve_adapter(adapter)(tmp_path / "texts", tmp_path / "out")
         assert load_samples(done.file)[0].reference == {"answers": ["yes"]}
     (tmp_path / "answers.txt").write_text("q0 yes\nq1 no\n")
-    found = import_predictions(f"{mine}:read_lines", tmp_path / "answers.txt", samples, tmp_path / "found.jsonl")
-    assert found.predictions == 2
+    found = read_predictions(f"{mine}:read_lines", tmp_path / "answers.txt", samples)
+    assert len(found) == 2
 
 
 def test_an_evaluation_is_not_resumed_with_an_edited_package(installed: Callable[..., Path], questions: Path) -> None:
     def run(**options: Any) -> float:
-        protocol = PROTOCOLS.find("acme")
-        (found,) = evaluate_file([protocol], questions / "s.jsonl", questions / "p.jsonl", questions / "out", **options)
+        found = rsw.evaluate("acme", questions / "s.jsonl", questions / "p.jsonl", questions / "out", **options)
         return float(found.summary["metrics"]["first_letter"]["value"])
 
     installed()

@@ -53,6 +53,14 @@ class Protocol:
             for component in self.components
         ]
 
+    def configures(self, other: Any) -> bool:
+        """Whether another protocol is this one with settings of its verifiers changed."""
+        if not isinstance(other, Protocol) or replace(self, components=()) != replace(other, components=()):
+            return False
+        parts = (self.components, other.components)
+        mine, theirs = ([(part["use"], part.get("name")) for part in listed] for listed in parts)
+        return mine == theirs
+
     def configured(self, settings: Mapping[str, Any]) -> Protocol:
         """The protocol with some configuration keys of its verifiers set.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import rsw_rewards as rsw
 from rsw_rewards.cli.display import print_json, print_rows, warn
 from rsw_rewards.cli.options import Json, Limit, Out, Roots, Samples, assignments, check_folders
 
@@ -19,14 +21,8 @@ def make_scene_world(
     tasks: Annotated[str, typer.Option("--tasks", help="Tasks, separated by commas.")] = "change_qa,forecast",
 ) -> None:
     """Make samples from the scene world: procedural pairs of images with exact truth."""
-    from rsw_rewards.data.scene_world.write import write_scene_world
-    from rsw_rewards.errors import ConfigError
-
-    try:
-        path = write_scene_world(out, n, seed, split=split, tasks=[task.strip() for task in tasks.split(",")])
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    typer.echo(f"{n} samples: {path}")
+    rsw.data.make_scene_world(out, n, seed, split=split, tasks=[task.strip() for task in tasks.split(",")])
+    typer.echo(f"{n} samples: {out / 'samples.jsonl'}")
 
 
 def data_from(
@@ -41,13 +37,7 @@ def data_from(
     ] = None,
 ) -> None:
     """Write samples.jsonl from a data set in its own layout; imagery stays where it is."""
-    from rsw_rewards.data.adapter import resolve_adapter
-    from rsw_rewards.errors import ConfigError
-
-    try:
-        conversion = resolve_adapter(adapter)(path, out, split=split, limit=limit, **assignments(options or []))
-    except TypeError as error:
-        raise ConfigError(f"the adapter {adapter!r} does not take these options: {error}") from error
+    conversion = rsw.data.convert(adapter, path, out, split=split, limit=limit, **assignments(options or []))
     for note in conversion.notes:
         typer.echo(f"note: {note}")
     roots = " ".join(f"--root {root}" for root in conversion.roots)
@@ -87,9 +77,6 @@ def predictions_from(
     as_json: Json = False,
 ) -> None:
     """Turn another tool's answers into a predictions file; what cannot be matched is reported, never guessed."""
-    from dataclasses import asdict
-
-    from rsw_rewards.data.importers import import_predictions
     from rsw_rewards.errors import ConfigError
     from rsw_rewards.io.records_io import load_samples
 
@@ -97,11 +84,16 @@ def predictions_from(
     given = assignments(options or [])
     if unknown := set(given) - {"by", "id", "text"}:
         raise ConfigError(f"--set {min(unknown)}: an importer takes by, id and text")
-    found = import_predictions(importer, file, load_samples(samples, root or []), out, **given)
+    found = rsw.predictions.read(importer, file, load_samples(samples, root or []), **given)
+    written = found.save(out)
     if as_json:
-        print_json(asdict(found))
+        record = {
+            "predictions": len(found), "samples": found.answered, "file": written, "problems": [asdict(p) for p in found.problems],
+            "notes": found.notes,
+        }  # fmt: skip
+        print_json(record)
         return
     warn(found.problems)
     for note in found.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"{found.predictions} predictions for {found.samples} samples: {found.file}")
+    typer.echo(f"{len(found)} predictions for {found.answered} samples: {written}")

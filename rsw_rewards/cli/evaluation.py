@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import rsw_rewards as rsw
 from rsw_rewards.cli.display import (
     print_differences,
     print_evaluation,
@@ -29,11 +31,10 @@ from rsw_rewards.cli.options import (
     Settings,
     Workers,
     assignments,
-    check_choice,
-    check_device,
     check_folders,
     join_cluster,
     progress_bar,
+    weights_in,
 )
 
 
@@ -67,37 +68,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model's outputs, from a file or live, by a benchmark's protocol: summary.json, scores.parquet, report.html."""
-    from rsw_rewards.errors import ConfigError
-    from rsw_rewards.evaluation.protocols import PROTOCOLS
-    from rsw_rewards.evaluation.run import evaluate_file, evaluate_policy
-
-    if (predictions is None) == (policy is None):
-        raise ConfigError("give either --predictions FILE or --policy POLICY")
-    check_choice("--on-missing", on_missing, ("invalid", "drop"))
     check_folders(root)
-    check_device(device)
     join_cluster(ray_address)
-    options: dict[str, Any] = {
-        "roots": root or [], "limit": limit, "resume": resume, "workers": workers, "device": device,
-        "progress": progress_bar(as_json),
-    }  # fmt: skip
-    given = assignments(settings or [])
-    protocols = [PROTOCOLS.find(name.strip()).configured(given) for name in protocol.split(",")]
-    if predictions is not None:
-        results = evaluate_file(protocols, samples, predictions, out, on_missing=on_missing, **options)
-    else:
-        assert policy is not None
-        results = evaluate_policy(
-            protocols,
-            samples,
-            policy,
-            out,
-            candidates=candidates,
-            temperature=temperature,
-            actors=actors,
-            seed=seed,
-            **options,
-        )
+    results = rsw.evaluate(
+        [name.strip() for name in protocol.split(",")], samples, predictions, out,
+        policy=policy, candidates=candidates, temperature=temperature, seed=seed, actors=actors,
+        settings=assignments(settings or []), roots=root or [], limit=limit, on_missing=on_missing, resume=resume,
+        workers=workers, device=device, progress=progress_bar(as_json),
+    )  # fmt: skip
     if as_json:
         print_json({result.protocol.name: result.summary for result in results})
     else:
@@ -120,49 +98,46 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Rewards for a predictions file or a rollout dump, exactly as training gives them."""
-    from rsw_rewards.core.rubric import load_rubric
     from rsw_rewards.engine.monitor import component_stats
-    from rsw_rewards.evaluation.rewards import score_file
     from rsw_rewards.evaluation.validity import nothing_valid
 
-    check_choice("--on-missing", on_missing, ("invalid", "drop"))
     check_folders(root)
     join_cluster(ray_address)
-    loaded = load_rubric(rubric)
-    table, records, problems = score_file(
-        loaded, samples, predictions, out,
+    found = rsw.rewards(
+        rubric, samples, predictions, out,
         roots=root or [], limit=limit, on_missing=on_missing, workers=workers, progress=progress_bar(as_json),
     )  # fmt: skip
-    known = [record["reward"] for record in records if record["reward"] is not None]
-    mean = sum(known) / len(known) if known else None
-    paid = [component.label for component in loaded.components if component.weight > 0]
-    invalid = nothing_valid(table, paid)
+    mean = found.mean
+    paid = [component.label for component in found.rubric.components if component.weight > 0]
+    invalid = nothing_valid(found.table, paid)
     result = {
-        "outputs": len(records), "without_reward": len(records) - len(known), "mean_reward": mean,
+        "outputs": len(found.records),
+        "without_reward": sum(record["reward"] is None for record in found.records),
+        "mean_reward": mean,
         "nothing_valid": invalid,
-    }  # fmt: skip
-    stats = component_stats(table, loaded)
+    }
+    stats = component_stats(found.table, found.rubric)
     if as_json:
         print_json({**result, "components": {key: None if value != value else value for key, value in stats.items()}})
-        raise typer.Exit(0 if known and not invalid else 1)
-    warn(problems)
+        raise typer.Exit(1 if invalid or mean is None else 0)
+    warn(found.problems)
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=f"{len(records)} outputs, mean reward {'-' if mean is None else f'{mean:.4f}'}")
+    shown = Table(title=f"{len(found.records)} outputs, mean reward {'-' if mean is None else f'{mean:.4f}'}")
     for column in ("component", "mean", "std in group", "groups without spread", "errors", "invalid"):
         shown.add_column(column, justify="left" if column == "component" else "right")
-    for component in loaded.components:
+    for component in found.rubric.components:
         keys = ("mean", "std", "frac_zero_std", "error_rate", "invalid_rate")
         numbers = (stats[f"reward/{component.label}/{key}"] for key in keys)
         shown.add_row(component.label, *("-" if number != number else f"{number:.4f}" for number in numbers))
     Console().print(shown)
-    print_reasons(table)
+    print_reasons(found.table)
     typer.echo(f"rewards: {out / 'rewards.jsonl'}   scores: {out / 'scores.parquet'}")
     print_nothing_valid(invalid)
-    if not known:
+    if mean is None:
         typer.echo("rsw: no output has a reward", err=True)
-    if invalid or not known:
+    if invalid or mean is None:
         raise typer.Exit(1)
 
 
@@ -188,22 +163,18 @@ def compare(
 ) -> None:
     """Compare runs over the outputs they share: paired differences of two, a leaderboard of more, p-values corrected by Holm."""
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.evaluation.comparison import Run, compare_runs, leaderboard
-    from rsw_rewards.evaluation.protocols import PROTOCOLS
 
     if markdown + latex + as_json > 1:
         raise ConfigError("give one of --markdown, --latex and --json")
-    read = [Run(folder, PROTOCOLS.find(protocol) if protocol else None) for folder in runs]
+    board = rsw.compare(*runs, metrics=metric, names=name, protocol=protocol)
     if as_json:
-        print_json(compare_runs(read, metric))
-        return
-    board = leaderboard(read, metric, name)
-    if markdown or latex:
+        print_json(board.differences())
+    elif markdown or latex:
         typer.echo(board.to_latex(percent) if latex else board.to_markdown(), nl=False)
-        return
-    typer.echo(board.to_text())
-    if len(runs) == 2:
-        print_differences(compare_runs(read, metric))
+    else:
+        typer.echo(board.to_text())
+        if len(runs) == 2:
+            print_differences(board.differences())
 
 
 def validate(
@@ -216,18 +187,11 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check a samples file before anything is measured on it: the truth scores 1, and tricks stay under their ceilings."""
-    from rsw_rewards.evaluation.protocols import PROTOCOLS
-    from rsw_rewards.evaluation.validation import validate as check
-    from rsw_rewards.io.records_io import load_samples
-
     check_folders(root)
-    check_device(device)
-    asked = load_samples(samples, root or [], limit)
-    given = assignments(settings or [])
-    found = [
-        check(PROTOCOLS.find(name.strip()).configured(given), asked, device=device, progress=progress_bar(as_json))
-        for name in protocol.split(",")
-    ]
+    found = rsw.validate(
+        [name.strip() for name in protocol.split(",")], samples,
+        settings=assignments(settings or []), roots=root or [], limit=limit, device=device, progress=progress_bar(as_json),
+    )  # fmt: skip
     if as_json:
         print_json([one.to_json() for one in found])
     else:
@@ -254,9 +218,8 @@ def reweight(
 ) -> None:
     """Other weights over stored scores: how rewards, rankings inside groups and advantages would change. No GPU."""
     from rsw_rewards.evaluation.format import number
-    from rsw_rewards.evaluation.reweighting import reweight_folder
 
-    rows = reweight_folder(folder, weights or [], rubric)
+    rows = [asdict(one) for one in rsw.reweight(folder, [weights_in(text) for text in weights or []], rubric)]
     if as_json:
         print_json(rows)
         return

@@ -92,13 +92,6 @@ def assignments(options: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    from rsw_rewards.errors import ConfigError
-
-    if value not in allowed:
-        raise ConfigError(f"{option} must be {' or '.join(allowed)}, not {value!r}")
-
-
 def check_folders(roots: list[Path] | None) -> None:
     from rsw_rewards.errors import InputError
 
@@ -107,20 +100,20 @@ def check_folders(roots: list[Path] | None) -> None:
             raise InputError(f"--root {folder}: there is no such folder")
 
 
-def check_device(name: str) -> None:
-    """Refuse a device that is not there before anything is scored."""
+def weights_in(text: str) -> dict[str, float]:
+    """``component=weight`` pairs, separated by commas."""
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.extras import need
 
-    if name == "cpu":
-        return
-    need(f"--device {name}", "torch")
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    found = {}
+    for pair in text.split(","):
+        label, _, number = (part.strip() for part in pair.partition("="))
+        try:
+            found[label] = float(number)
+        except ValueError:
+            raise ConfigError(
+                f"--weights {text}: {pair.strip()!r} is not component=weight; write component=weight,..."
+            ) from None
+    return found
 
 
 def join_cluster(address: str | None) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+import rsw_rewards as rsw
 from rsw_rewards.cli.display import print_json, print_rows
-from rsw_rewards.cli.options import Address, Json, Out, join_cluster
+from rsw_rewards.cli.options import Address, Json, Out, assignments, join_cluster, weights_in
 
 
 def train(
@@ -29,19 +30,17 @@ def train(
     """Train a policy with verifiable rewards, and measure it before and after on held-out samples."""
     join_cluster(ray_address)
     if dry_run:
-        _plan(config, overrides or [], smoke)
+        _plan(config, assignments(overrides or []), smoke)
         return
-    from rsw_rewards.training.run import train as run
-
-    run(config, overrides or [], resume, smoke)
+    rsw.train(config, settings=assignments(overrides or []), resume=resume, smoke=smoke)
 
 
-def _plan(config: Path, overrides: list[str], smoke: bool) -> None:
+def _plan(config: Path, changes: dict[str, Any], smoke: bool) -> None:
     from rsw_rewards.config import ExperimentConfig, load_config
     from rsw_rewards.errors import ConfigError
     from rsw_rewards.training.placement import planned
 
-    run = load_config(config, overrides, smoke)
+    run = load_config(config, changes, smoke)
     if not isinstance(run, ExperimentConfig):
         typer.echo("this method runs in one process; there is nothing to place")
         return
@@ -96,15 +95,15 @@ def ablate(
 
     from rsw_rewards.errors import ConfigError
     from rsw_rewards.training.ablation.page import table
-    from rsw_rewards.training.ablation.run import ablate as run
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ConfigError(f"--seeds {seeds!r}: write whole numbers, separated by commas") from None
-    named = [kind.strip() for kind in kinds.split(",") if kind.strip()]
-    found = run(
-        config, out=out, seeds=numbers, kinds=named, weightings=weights or [], overrides=overrides or [],
+    found = rsw.ablate(
+        config, out,
+        seeds=numbers, kinds=[kind.strip() for kind in kinds.split(",") if kind.strip()],
+        weights=[weights_in(text) for text in weights or []], settings=assignments(overrides or []),
         parallel=parallel, smoke=smoke, ray_address=ray_address, say=lambda words: typer.echo(words, err=True),
     )  # fmt: skip
     if as_json:

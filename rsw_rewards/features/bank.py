@@ -31,6 +31,8 @@ happened to be scored together.
 """
 KEPT_HASHES = 8192
 """Hashes of images that outlive :meth:`FeatureBank.settle`; finding one again costs reading the image."""
+COPIED_ROWS = 4096
+"""Features that are held at once while they are copied to another folder."""
 SHARED_VARIABLE = "RSW_FEATURES"
 """Environment variable that names a folder of features which several runs share, beside the folder of each."""
 
@@ -250,6 +252,19 @@ class FeatureBank:
             digest = hashes[int(np.argmin(there))]
             raise KeyError(f"no {encoder} features are stored for the image {digest[:12]}")
         return found
+
+    def copy_to(self, directory: Path) -> None:
+        """Write the features of this run into a folder, where a bank of that ``directory`` finds them."""
+        with self._lock:
+            for model in self._encoders.values():
+                for kind in ("image", "text"):
+                    own = self._stores(model, kind)[0]
+                    there = FeatureFile(directory / _stem(model, kind), model.dim)
+                    new = [key for key in own.keys() if not there.has(key)]  # noqa: SIM118 - no mapping
+                    for start in range(0, len(new), COPIED_ROWS):
+                        keys = new[start : start + COPIED_ROWS]
+                        rows, sound = own.read(keys)
+                        there.add([key for key, fine in zip(keys, sound, strict=True) if fine], rows[sound])
 
     def _stores(self, model: Encoder, kind: str) -> list[FeatureRows]:
         """Where rows of an encoder are: of this run first, then of the folder that runs share."""

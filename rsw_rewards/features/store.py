@@ -43,6 +43,10 @@ class FeatureRows(Protocol):
         """Rows that were ever added, by whatever process, those that a later one replaced among them."""
         ...
 
+    def keys(self) -> list[bytes]:
+        """All keys that have a row."""
+        ...
+
     def has(self, key: bytes) -> bool:
         """Whether the key has an undamaged row."""
         ...
@@ -84,6 +88,10 @@ class FeatureFile:
             return self._index.stat().st_size // ENTRY.size
         except FileNotFoundError:
             return 0
+
+    def keys(self) -> list[bytes]:
+        self._refresh()
+        return list(self._entries)
 
     def has(self, key: bytes) -> bool:
         if key not in self._entries:
@@ -188,6 +196,9 @@ class MemoryRows:
 
     def __len__(self) -> int:
         return len(self._rows) if self._spilled is None else len(self._spilled)
+
+    def keys(self) -> list[bytes]:
+        return list(self._rows) if self._spilled is None else self._spilled.keys()
 
     def has(self, key: bytes) -> bool:
         return key in self._rows if self._spilled is None else self._spilled.has(key)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from rsw_rewards.config import ExperimentConfig, load_config
 from rsw_rewards.core.plugins import resolve_object
@@ -29,12 +30,14 @@ TRAINERS: Mapping[str, str] = {
 also the processes."""
 
 
-def train(config: Path, overrides: Sequence[str] = (), resume: Path | None = None, smoke: bool = False) -> Path:
+def train(
+    config: Path, changes: Mapping[str, Any] | None = None, resume: Path | None = None, smoke: bool = False
+) -> Path:
     """Train by a configuration file.
 
     Args:
         config: the YAML file.
-        overrides: ``a.b=c`` assignments.
+        changes: of the configuration, ``a.b`` -> value.
         resume: a run directory to go on with; the configuration must be the one it was started with.
         smoke: apply the file's ``smoke`` section: a few tiny steps.
 
@@ -45,8 +48,8 @@ def train(config: Path, overrides: Sequence[str] = (), resume: Path | None = Non
         RswError: a configuration, data or directory that cannot be used, or a run that stopped itself.
     """
     if resume is not None:
-        overrides = [*overrides, f"out={resume}"]
-    run = load_config(Path(config), overrides, smoke)
+        changes = {**(changes or {}), "out": str(resume)}
+    run = load_config(Path(config), changes, smoke)
     out, method = Path(getattr(run, "out")), str(getattr(run, "method"))  # noqa: B009  (every method's model has them)
     if isinstance(run, ExperimentConfig):
         run.check_processes(launched())

@@ -19,7 +19,8 @@ from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.heldout import Change, Heldout, changes_record
-from rsw_rewards.training.runlog import RunLog, keep_until, read_log
+from rsw_rewards.training.log_rows import keep_until, read_log
+from rsw_rewards.training.runlog import RunLog
 
 REWARD = "reward_mean/"
 """Before a task's name, the logged number that rises: the mean weighted sum of what the components gave, before anything is

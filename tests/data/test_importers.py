@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.data.importers import IMPORTERS, Imported, import_predictions, inspect_logs, plain
+from rsw_rewards.data.importers import IMPORTERS, Imported, inspect_logs, plain, read_predictions
 from rsw_rewards.data.importers.matching import Ids, key_of
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.records_io import load_outputs
@@ -27,8 +27,8 @@ def done(
     name: str, file: Path, samples: list[Sample] = SAMPLES, **options: Any
 ) -> tuple[Imported, dict[tuple[str, int], str | None]]:
     """What an import says, and the texts that the predictions file it wrote gives to the samples."""
-    imported = import_predictions(name, file, samples, file.parent / "out" / "predictions.jsonl", **options)
-    outputs, _ = load_outputs(imported.file, samples, on_missing="drop")
+    imported = read_predictions(name, file, samples, **options)
+    outputs, _ = load_outputs(imported.save(file.parent / "out" / "predictions.jsonl"), samples, on_missing="drop")
     return imported, {(output.sample_id, output.candidate): output.text for output in outputs}
 
 
@@ -69,7 +69,7 @@ def test_a_whole_id_wins_over_one_that_ends_alike(tmp_path: Path) -> None:
     imported, texts = done("json", file)
     assert texts == {(SAMPLES[0].id, 0): "near"}
     assert kinds(imported) == ["duplicate", "missing", "missing"]
-    assert imported.samples == 1
+    assert imported.answered == 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_whole_id_wins_over_one_that_ends_alike(tmp_path: Path) -> None:
 def test_json(tmp_path: Path, records: Any) -> None:
     imported, texts = done("json", write(tmp_path / "a.json", records))
     assert texts == {(sample.id, 0): f"t{n}" for n, sample in enumerate(SAMPLES)}
-    assert (imported.predictions, imported.problems, imported.notes) == (3, [], [])
+    assert (len(imported), imported.problems, imported.notes) == (3, [], [])
     if isinstance(records, list):
         assert done("json", lines(tmp_path / "a.jsonl", records))[1] == texts
 
@@ -112,8 +112,8 @@ def test_half_a_surrogate_pair_costs_its_answer_alone(tmp_path: Path) -> None:
         '[{"id": "a", "prediction": "\\ud800"}, {"id": "b", "prediction": "\\ud83d\\ude00"}]'
     )
     samples = [Sample(name, Task.CHANGE_QA, ()) for name in ("a", "b")]
-    done = import_predictions("json", tmp_path / "a.json", samples, tmp_path / "p.jsonl")
-    assert done.predictions == 1 and [problem.kind for problem in done.problems] == ["malformed", "missing"]
+    imported = read_predictions("json", tmp_path / "a.json", samples)
+    assert len(imported) == 1 and [problem.kind for problem in imported.problems] == ["malformed", "missing"]
 
 
 def test_an_answer_that_may_be_the_truth_is_refused(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_lmms_eval_by_order_goes_by_the_document_not_the_line(tmp_path: Path) ->
     imported, texts = done("lmms-eval", file, by="order")
     assert texts == {(SAMPLES[0].id, 0): "t0", (SAMPLES[2].id, 0): "t2"}
     assert imported.notes == []
-    with pytest.raises(InputError, match=r"names no ids of its own; .* use --set by=order"):
+    with pytest.raises(InputError, match=r"names no ids of its own; .* use by=order"):
         done("lmms-eval", file)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.protocols import answers as family
-from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.records_io import read_jsonl, write_jsonl
 from tests.shared_data import shared
 
@@ -31,7 +31,7 @@ def run(folder: Path, protocol: str, questions: list[Question], **reference: Any
     ]  # fmt: skip
     write_jsonl(folder / "s.jsonl", samples)
     write_jsonl(folder / "p.jsonl", [{"id": f"q{n}", "text": given} for n, (_, _, given) in enumerate(questions)])
-    (result,) = evaluate_file([PROTOCOLS.find(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / protocol)
+    (result,) = rsw.evaluate([PROTOCOLS.find(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / protocol)
     return result
 
 
@@ -204,7 +204,7 @@ def test_every_key_of_a_headline_is_reported_and_a_missing_prediction_is_counted
     )
     write_jsonl(tmp_path / "p.jsonl", [{"id": f"q{n}", "text": truth[0]} for n in range(3)])
     found = PROTOCOLS.find(protocol)
-    (result,) = evaluate_file([found], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
+    (result,) = rsw.evaluate([found], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
     assert tuple(result.summary["metrics"]) == found.headline
     assert sorted(statuses(result)) == ["invalid_output", "ok", "ok", "ok"]
     assert result.summary["metrics"][found.headline[0]]["valid_rate"] == 0.75

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate, evaluate_file
 from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.verifiers import captions, meteor
 from tests.shared_data import shared
@@ -87,7 +87,7 @@ def test_captions_of_levir_cc(tmp_path: Path, java: None, tokens: str) -> None:
     protocol = PROTOCOLS.find(f"levir-cc-{tokens}")
     if tokens == "ids":
         protocol = protocol.configured({"captions.word_map": str(golden / "wordmap_rsicc_minfreq5.json")})
-    (found,) = evaluate_file([protocol], *levir_cc(golden, tmp_path), tmp_path / "out")
+    (found,) = rsw.evaluate([protocol], *levir_cc(golden, tmp_path), tmp_path / "out")
     check(found, json.loads((golden / "expected.json").read_text())["first_60"][tokens])
     changed, unchanged = found.summary["slices"]["changed"], found.summary["slices"]["unchanged"]
     assert (changed["cider"]["n"], unchanged["cider"]["n"]) == (18, 42)
@@ -108,7 +108,7 @@ def test_tricky_captions(tmp_path: Path, java: None) -> None:
         Sample(str(n), Task.CHANGE_CAPTION, (), reference={"captions": texts}) for n, (_, texts) in enumerate(pairs)
     ]
     outputs = [Output(str(n), text=text) for n, (text, _) in enumerate(pairs)]
-    found = evaluate(PROTOCOLS.find("coco-caption"), samples, outputs, tmp_path / "out")
+    found = rsw.evaluate(PROTOCOLS.find("coco-caption"), samples, outputs, tmp_path / "out")
     check(found, TRICKY)
     assert found.summary["status"]["captions"]["invalid_output"] == 1  # the empty one
 
@@ -127,7 +127,7 @@ def small(
     ]
     outputs = [Output(key, text=text, invalid=None if text else "cut off") for key, text in texts.items()]
     protocol = PROTOCOLS.find(name).configured(settings or {})
-    return evaluate(protocol, samples, outputs, tmp_path / name, **options)
+    return rsw.evaluate(protocol, samples, outputs, tmp_path / name, **options)
 
 
 TEXTS: dict[str, str | None] = {"a": "a road is built", "b": "some trees", "c": "there is no difference"}

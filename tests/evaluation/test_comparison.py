@@ -6,16 +6,17 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+import rsw_rewards as rsw
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.comparison import compare_runs, leaderboard, run_names
+from rsw_rewards.evaluation.comparison import run_names
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.records_io import write_jsonl
 
 SAMPLES = 60
@@ -55,7 +56,7 @@ def run(
             for c in range(candidates)
         ],
     )
-    evaluate_file([PROTOCOLS.find(protocol)], samples, predictions, folder / name)
+    rsw.evaluate([PROTOCOLS.find(protocol)], samples, predictions, folder / name)
     return folder / name
 
 
@@ -79,7 +80,7 @@ def edited(run: Path, to: Path, **summary: Any) -> Path:
 
 
 def test_differences_are_to_the_first_run_and_corrected_together(runs: dict[str, Path]) -> None:
-    rows = compare_runs([runs["good"], runs["near"], runs["bad"]])
+    rows = rsw.compare(runs["good"], runs["near"], runs["bad"]).differences()
     assert [(Path(row["run"]).name, row["metric"]) for row in rows] == [("near", "accuracy"), ("bad", "accuracy")]
     near, bad = rows
     assert bad["base"] == pytest.approx(58 / 60) and bad["value"] == pytest.approx(0.5)
@@ -89,7 +90,7 @@ def test_differences_are_to_the_first_run_and_corrected_together(runs: dict[str,
 
 
 def test_a_leaderboard_marks_the_best_and_what_is_not_shown_to_be_worse(runs: dict[str, Path]) -> None:
-    board = leaderboard([runs["bad"], runs["near"], runs["good"]])
+    board = rsw.compare(runs["bad"], runs["near"], runs["good"])
     assert board.names == ("good", "near", "bad") and board.keys == ("accuracy",)
     good, near, bad = (board.cells[name, "accuracy"] for name in board.names)
     assert good.best and not good.tied and good.difference is None
@@ -103,50 +104,50 @@ def test_a_leaderboard_marks_the_best_and_what_is_not_shown_to_be_worse(runs: di
 
 def test_equal_runs_are_both_the_best(runs: dict[str, Path], tmp_path: Path) -> None:
     same = edited(runs["good"], tmp_path / "same")
-    board = leaderboard([runs["good"], same, runs["bad"]])
+    board = rsw.compare(runs["good"], same, runs["bad"])
     assert board.cells["good", "accuracy"].best and board.cells["same", "accuracy"].best
-    (row,) = compare_runs([runs["good"], same])
+    (row,) = rsw.compare(runs["good"], same).differences()
     assert row["difference"] == 0 and row["p_value"] == 1.0 and row["ci95"][0] < 0 < row["ci95"][1]
 
 
 def test_runs_of_other_samples_are_compared_over_those_they_share(runs: dict[str, Path], tmp_path: Path) -> None:
     part = run(tmp_path, "part", {22}, asked=range(20, SAMPLES))
-    board = leaderboard([runs["good"], part], names=["all", "part"])
+    board = rsw.compare(runs["good"], part, names=["all", "part"])
     assert "40 samples (20 scenes)" in board.warnings[0] and board.n == 40 and board.n_scenes == 20
     assert board.cells["all", "accuracy"].value == 1.0  # its two errors are among the questions that are not shared
     assert board.cells["part", "accuracy"].difference == pytest.approx(-1 / 40)
     assert not board.baselines  # they are of other samples
-    (row,) = compare_runs([runs["good"], part])
+    (row,) = rsw.compare(runs["good"], part).differences()
     assert row["base"] == 1.0 and row["difference"] == pytest.approx(row["value"] - row["base"])
 
 
 def test_only_shared_candidates_are_compared(runs: dict[str, Path], tmp_path: Path) -> None:
-    board = leaderboard([runs["good"], run(tmp_path, "three", {3}, candidates=3)])
+    board = rsw.compare(runs["good"], run(tmp_path, "three", {3}, candidates=3))
     assert board.n == 60 and len(board.warnings) == 1 and "good 1, three 3" in board.warnings[0]
 
 
 def test_what_cannot_be_compared_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     other = run(tmp_path, "other", asked=range(100, 110))
     with pytest.raises(InputError, match="no sample in common"):
-        leaderboard([runs["good"], other])
+        rsw.compare(runs["good"], other)
     counted = run(tmp_path, "counted", protocol="cdvqa")
     with pytest.raises(InputError, match="of the protocol cdvqa"):
-        leaderboard([runs["good"], counted])
-    board = leaderboard([counted, run(tmp_path, "counted2", {1}, protocol="cdvqa")])
+        rsw.compare(runs["good"], counted)
+    board = rsw.compare(counted, run(tmp_path, "counted2", {1}, protocol="cdvqa"))
     assert board.keys == ("oa",)  # these questions have no kinds
     with pytest.raises(InputError, match="given twice"):
-        leaderboard([runs["good"], runs["good"] / ".." / "good"])
+        rsw.compare(runs["good"], runs["good"] / ".." / "good")
     with pytest.raises(InputError, match="two or more"):
-        compare_runs([runs["good"]])
+        rsw.compare(runs["good"]).differences()
     with pytest.raises(InputError, match="no metric 'bleu'; they have accuracy"):
-        leaderboard([runs["good"], runs["near"]], ["bleu"])
+        rsw.compare(runs["good"], runs["near"], metrics=["bleu"])
     with pytest.raises(InputError, match="not a finished run"):
-        leaderboard([runs["good"], tmp_path / "nowhere"])
+        rsw.compare(runs["good"], tmp_path / "nowhere")
 
 
 def test_unequal_shares_of_valid_outputs_are_warned_of(runs: dict[str, Path], tmp_path: Path) -> None:
     silent = run(tmp_path, "silent", missing=range(6))
-    (words,) = leaderboard([runs["good"], silent]).warnings
+    (words,) = rsw.compare(runs["good"], silent).warnings
     assert "share of valid outputs differs (exact_match: good 1.000, silent 0.900)" in words
 
 
@@ -157,7 +158,7 @@ def test_other_configurations_and_weights_are_warned_of(runs: dict[str, Path], t
     config["components"][0]["config"] = {"extract": "whole"}
     config["config_hash"] = "0" * 12
     (other / "config.yaml").write_text(yaml.safe_dump(config))
-    warnings = " ".join(leaderboard([first, other]).warnings)
+    warnings = " ".join(rsw.compare(first, other).warnings)
     assert "different configurations" in warnings and "weights of the encoder clip differ" in warnings
 
 
@@ -167,17 +168,20 @@ def test_a_run_directory_cannot_name_code(runs: dict[str, Path], tmp_path: Path)
     config = yaml.safe_load((other / "config.yaml").read_text())
     config["components"] = [{"use": f"{tmp_path / 'evil.py'}:thing"}]
     (other / "config.yaml").write_text(yaml.safe_dump(config))
-    leaderboard([other, runs["good"]])
+    rsw.compare(other, runs["good"])
     assert not (tmp_path / "ran").exists()
 
 
 def test_names_are_made_different_or_refused() -> None:
-    assert run_names([Path("/a/x/out"), Path("/a/y/out")]) == ("x/out", "y/out")
-    assert run_names([Path("/a/x"), Path("/a/y")], ["A", "B"]) == ("A", "B")
+    def at(*folders: str) -> list[Any]:
+        return [SimpleNamespace(folder=Path(folder)) for folder in folders]
+
+    assert run_names(at("/a/x/out", "/a/y/out")) == ("x/out", "y/out")
+    assert run_names(at("/a/x", "/a/y"), ["A", "B"]) == ("A", "B")
     with pytest.raises(InputError, match="1 names for 2 runs"):
-        run_names([Path("/a/x"), Path("/a/y")], ["A"])
+        run_names(at("/a/x", "/a/y"), ["A"])
     with pytest.raises(InputError, match="named 'A'"):
-        run_names([Path("/a/x"), Path("/a/y")], ["A", "A"])
+        run_names(at("/a/x", "/a/y"), ["A", "A"])
 
 
 BOARD = Leaderboard(

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.encoders import SCENE_CLIP_FOLDER
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.pixels import content_hash
 
@@ -28,7 +28,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     outputs = [Output(sample.id, image=sample.images[-1]) for sample in samples]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(folder))  # no weights of AlexNet
-        return evaluate(PROTOCOLS.find("tfsf"), samples, outputs, folder / "run")
+        return rsw.evaluate(PROTOCOLS.find("tfsf"), samples, outputs, folder / "run")
 
 
 @needs_clip
@@ -72,7 +72,7 @@ def test_encoders_are_named_by_setting_them(tmp_path: Path, copied: Evaluation) 
     protocol = PROTOCOLS.find("tfsf").configured({"frechet.encoder": name, "kid.encoder": name})
     few = copied.samples[:4]
     outputs = [Output(sample.id, image=sample.images[-1]) for sample in few]
-    metrics = evaluate(protocol, few, outputs, tmp_path / "run").summary["metrics"]
+    metrics = rsw.evaluate(protocol, few, outputs, tmp_path / "run").summary["metrics"]
     for key in ("fid", "kid"):
         assert metrics[key]["value"] is None and "no weights at" in metrics[key]["reason"]
     assert metrics["cmmd_scene-clip"]["value"] is not None
@@ -90,7 +90,7 @@ def test_samples_without_an_input_image_run_through_and_say_what_is_missing(tmp_
     outputs = [Output(s.id, candidate=c, image=picture(9 + n + c)) for n, s in enumerate(samples) for c in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(tmp_path))
-        result = evaluate(PROTOCOLS.find("txt2img-mhn-rsicd"), samples, outputs, tmp_path / "run")
+        result = rsw.evaluate(PROTOCOLS.find("txt2img-mhn-rsicd"), samples, outputs, tmp_path / "run")
     metrics: dict[str, Any] = result.summary["metrics"]
     for key, words in (
         ("fid_rsicd/own-images", "pretrain_inception.py"), ("zero_shot_cls_oa", "resnet18"), ("clip_rsicd", "clip-rsicd-v2"),

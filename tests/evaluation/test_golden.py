@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.records_io import read_jsonl, write_jsonl
 from tests.shared_data import shared
 
@@ -26,7 +26,7 @@ def test_change_masks_of_six_models(tmp_path: Path, model: str) -> None:
     ]
     write_jsonl(tmp_path / "s.jsonl", samples)
     write_jsonl(tmp_path / "p.jsonl", [{"id": name, "mask": f"pred/{model}/{name}"} for name in names])
-    (result,) = evaluate_file(
+    (result,) = rsw.evaluate(
         [PROTOCOLS.find("change-mask")], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out", roots=[golden]
     )
     metrics = {key: entry["value"] for key, entry in result.summary["metrics"].items()}
@@ -55,7 +55,7 @@ def test_partial_labels_leave_the_rest_of_the_scene_out(tmp_path: Path) -> None:
     reference = {"mask": "change.png", "valid": "valid.png"}
     write_jsonl(tmp_path / "s.jsonl", [{"id": "taizhou", "task": "change_mask", "reference": reference}])
     write_jsonl(tmp_path / "p.jsonl", [{"id": "taizhou", "mask": "pred_cva_otsu.png"}])
-    (result,) = evaluate_file(
+    (result,) = rsw.evaluate(
         [PROTOCOLS.find("change-mask")],
         tmp_path / "s.jsonl",
         tmp_path / "p.jsonl",
@@ -84,7 +84,7 @@ def test_cdvqa(tmp_path: Path, predictor: str) -> None:
     ]  # fmt: skip
     write_jsonl(tmp_path / "s.jsonl", samples)
     write_jsonl(tmp_path / "p.jsonl", [{"id": str(item["question_id"]), "text": item[predictor]} for item in items])
-    (result,) = evaluate_file([PROTOCOLS.find("cdvqa")], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
+    (result,) = rsw.evaluate([PROTOCOLS.find("cdvqa")], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
     summary = result.summary
     assert summary["metrics"]["oa"]["value"] == pytest.approx(expected["OA"], rel=1e-9)
     assert summary["metrics"]["aa"]["value"] == pytest.approx(expected["AA"], rel=1e-9)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.protocols import grounding as family
-from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_samples, write_jsonl
 from rsw_rewards.rollouts.baselines import BASELINES
@@ -22,7 +22,7 @@ SIZE = 32
 def summary(folder: Path, protocol: str, samples: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> Any:
     write_jsonl(folder / "s.jsonl", samples)
     write_jsonl(folder / "p.jsonl", outputs)
-    (result,) = evaluate_file([PROTOCOLS.find(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / "out")
+    (result,) = rsw.evaluate([PROTOCOLS.find(protocol)], folder / "s.jsonl", folder / "p.jsonl", folder / "out")
     return result.summary
 
 
@@ -73,7 +73,7 @@ def test_the_convention_of_rrsis_d_is_a_setting(scene: Path) -> None:
     protocol = PROTOCOLS.find("referring-segmentation").configured({"referring_mask.no_target": "zero"})
     write_jsonl(scene / "s.jsonl", [grounding("a", mask="empty.png")])
     write_jsonl(scene / "p.jsonl", [{"id": "a", "mask": "empty.png"}])
-    (result,) = evaluate_file([protocol], scene / "s.jsonl", scene / "p.jsonl", scene / "out")
+    (result,) = rsw.evaluate([protocol], scene / "s.jsonl", scene / "p.jsonl", scene / "out")
     assert result.summary["metrics"]["giou_mean"]["value"] == 0.0
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -29,7 +29,7 @@ def evaluate(
     write_jsonl(folder / "samples.jsonl", samples)
     write_jsonl(folder / "predictions.jsonl", predictions)
     out = folder / f"out{number}"
-    evaluate_file([PROTOCOLS.find(protocol)], folder / "samples.jsonl", folder / "predictions.jsonl", out, **options)
+    rsw.evaluate([PROTOCOLS.find(protocol)], folder / "samples.jsonl", folder / "predictions.jsonl", out, **options)
     assert (out / "report.html").stat().st_size > 0
     return json.loads((out / "summary.json").read_text())
 

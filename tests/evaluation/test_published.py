@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.published import NOT_OURS, PublishedRow, all_rows, comparable, published_rows
-from rsw_rewards.evaluation.run import evaluate_file
 from rsw_rewards.io.records_io import write_jsonl
 from tests.shared_data import shared
 
@@ -140,7 +140,7 @@ def test_a_run_writes_the_rows_and_the_warnings_beside_its_numbers(tmp_path: Pat
     ]
     write_jsonl(tmp_path / "s.jsonl", records)
     write_jsonl(tmp_path / "p.jsonl", [{"id": r["id"], "text": r["reference"]["answers"][0]} for r in records])
-    evaluate_file([PROTOCOLS.find("cdvqa")], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
+    rsw.evaluate([PROTOCOLS.find("cdvqa")], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["method"] for row in summary["published"]] == ["RSVQA", "CDVQA", "SOBA", "VisTA"]
     assert summary["published"][3]["metrics"]["oa"] == 0.731

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.evaluation.gallery import THUMBNAIL, choose, data_uri, pictures
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate
 
 ATTACK = '<script>document.title="taken"</script><img src=x onerror=alert(1)>"\'{{ 7 * 7 }}'
 
@@ -37,7 +37,7 @@ def masked(name: str) -> Sample:
 def report(tmp_path: Path) -> Path:
     samples = [question(str(n), "yes" if n % 3 else "no", f"kind {n % 2} {ATTACK}") for n in range(12)]
     outputs = [Output(s.id, text="yes" if n % 2 else ATTACK) for n, s in enumerate(samples)]
-    evaluate(PROTOCOLS.find("exact-qa"), samples, outputs, tmp_path / "run")
+    rsw.evaluate(PROTOCOLS.find("exact-qa"), samples, outputs, tmp_path / "run")
     return tmp_path / "run" / "report.html"
 
 

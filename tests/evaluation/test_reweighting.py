@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
+import rsw_rewards as rsw
+from rsw_rewards.cli.options import weights_in
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.evaluation.reweighting import _rankings, advantages, parse_weights, reweight, reweight_folder
+from rsw_rewards.evaluation.reweighting import _rankings, advantages, full_weights, reweight
 
 RUBRIC = Rubric(
     components=(
@@ -81,8 +83,8 @@ def test_advantages_have_no_mean_and_unit_spread_within_a_group() -> None:
 
 @pytest.mark.parametrize("text", ["right", "right=x", "wrong=1", "right=-1", "right=nan", "right=0", ""])
 def test_weights_that_say_nothing_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"right, form|no component"):
-        parse_weights(text, RUBRIC)
+    with pytest.raises(ConfigError, match=r"component=weight|no component|right, form|must be a number from 0"):
+        full_weights(weights_in(text), RUBRIC)
 
 
 def test_a_folder_is_reweighted_without_scoring_anything_again(tmp_path: Path) -> None:
@@ -93,8 +95,8 @@ def test_a_folder_is_reweighted_without_scoring_anything_again(tmp_path: Path) -
         folder = tmp_path / "dumps" / f"step-{step}"
         table(rng.random((20, 4)), rng.random((20, 4))).write(folder / "scores.parquet")
         (folder / "rubric.yaml").write_text(yaml.safe_dump(RUBRIC.dump()))
-    rows = reweight_folder(tmp_path, ["right=1", "right=1,form=0.1"])
-    assert [row["name"] for row in rows] == ["as trained", "right 1", "right 1, form 0.1"]
-    assert rows[1]["rank_agreement"] < rows[0]["rank_agreement"] == 1.0
+    rows = rsw.reweight(tmp_path, [{"right": 1}, {"right": 1, "form": 0.1}])
+    assert [row.name for row in rows] == ["as trained", "right 1", "right 1, form 0.1"]
+    assert rows[1].rank_agreement < rows[0].rank_agreement == 1.0
     with pytest.raises(InputError, match=r"no scores\.parquet"):
-        reweight_folder(tmp_path / "dumps", [])
+        rsw.reweight(tmp_path / "dumps")

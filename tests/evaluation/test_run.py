@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import parse_rubric
@@ -22,9 +23,9 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
-from rsw_rewards.evaluation.rewards import score_file
-from rsw_rewards.evaluation.run import evaluate_file, evaluate_policy, failure_warnings, level
+from rsw_rewards.evaluation.inputs import level
+from rsw_rewards.evaluation.protocols import Protocol
+from rsw_rewards.evaluation.run import failure_warnings
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
 
 FORECASTS = Protocol(
@@ -56,16 +57,14 @@ def questions(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, out: str = "out", **options: Any) -> Evaluation:
-    protocol = PROTOCOLS.find("exact-qa")
-    (result,) = evaluate_file([protocol], folder / "s.jsonl", folder / "p.jsonl", folder / out, **options)
-    return result
+    return rsw.evaluate("exact-qa", folder / "s.jsonl", folder / "p.jsonl", folder / out, **options)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import rsw_rewards as rsw
 from rsw_rewards.evaluation import run
-from rsw_rewards.evaluation.protocols import PROTOCOLS
 
 run.CHUNK = 8
 folder = Path(sys.argv[1])
@@ -74,9 +73,7 @@ def progress(what, done, total):
     if done >= 24:
         os.kill(os.getpid(), signal.SIGKILL)
 
-run.evaluate_file(
-    [PROTOCOLS.find("exact-qa")], folder / "s.jsonl", folder / "p.jsonl", folder / "killed", progress=progress
-)
+rsw.evaluate("exact-qa", folder / "s.jsonl", folder / "p.jsonl", folder / "killed", progress=progress)
 """
 
 
@@ -153,9 +150,7 @@ def forecasts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def copied(forecasts: Path) -> Evaluation:
     """A policy that copies its input, run and scored."""
-    policy = "copy_before"
-    (result,) = evaluate_policy([FORECASTS], forecasts / "samples.jsonl", policy, forecasts / "copied")
-    return result
+    return rsw.evaluate(FORECASTS, forecasts / "samples.jsonl", policy="copy_before", out=forecasts / "copied")
 
 
 def test_a_policy_is_run_and_its_outputs_kept(forecasts: Path, copied: Evaluation) -> None:
@@ -177,11 +172,11 @@ def test_outputs_that_are_kept_are_not_made_again(
 ) -> None:
     from rsw_rewards.rollouts.baselines import CopyBefore
 
-    policy = "copy_before"
     made: list[str] = []
     original = CopyBefore.answer
     monkeypatch.setattr(CopyBefore, "answer", lambda self, sample: (made.append(sample.id), original(self, sample))[1])
-    (again,) = evaluate_policy([FORECASTS], forecasts / "samples.jsonl", policy, forecasts / "copied", resume=True)
+    asked, out = forecasts / "samples.jsonl", forecasts / "copied"
+    again = rsw.evaluate(FORECASTS, asked, policy="copy_before", out=out, resume=True)
     assert len(made) == 12  # by the baseline of that name alone
     # What had to be decoded is another matter than what came out.
     assert {**again.summary, "features": {}} == {**copied.summary, "features": {}}
@@ -226,7 +221,8 @@ def test_rewards_of_a_file_are_those_of_the_scorer(questions: Path) -> None:
         for c in range(2)
     ]
     write_jsonl(questions / "p.jsonl", predictions)
-    table, records, problems = score_file(rubric, questions / "s.jsonl", questions / "p.jsonl", questions / "out")
+    found = rsw.rewards(rubric, questions / "s.jsonl", questions / "p.jsonl", questions / "out")
+    table, records, problems = found.table, found.records, found.problems
     outputs, _ = load_outputs(questions / "p.jsonl", samples)
     trained = rewards(score_in_process(rubric, Batch.of(samples, outputs)), rubric)
     theirs = {(row["sample"], row["candidate"]): row["reward"] for row in trained.to_dict("records")}

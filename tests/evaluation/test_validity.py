@@ -204,7 +204,7 @@ def test_rewards_of_outputs_of_which_none_is_valid(
 
 def test_an_evaluation_without_outputs(tmp_path: Path) -> None:
     sample = Sample("a", Task.CHANGE_QA, (), reference={"answers": ["yes"]})
-    summary = evaluate(PROTOCOLS.find("exact-qa"), [sample], [], tmp_path / "out").summary
+    summary = evaluate(PROTOCOLS.find("exact-qa"), [sample], []).summary
     assert summary["nothing_valid"] == [{"task": "", "outputs": 0, "reasons": []}]
 
 

@@ -30,7 +30,7 @@ RUBRIC = parse_rubric(
 
 
 def test_every_reward_is_left_out_once_and_tried_alone() -> None:
-    found = variants(RUBRIC, ("leave-one-out", "single"), ["exact_match=1,gain_over_copy=3"])
+    found = variants(RUBRIC, ("leave-one-out", "single"), [{"exact_match": 1.0, "gain_over_copy": 3.0}])
     assert [variant.name for variant in found[:2]] == [FULL, "without exact_match"]
     assert len(found) == 1 + 3 + 3 + 1 and len({variant.folder for variant in found}) == len(found)
     assert found[1].weights == {"exact_match": 0.0, "answer_format": 0.1, "gain_over_copy": 1.0}
@@ -46,7 +46,7 @@ def test_a_single_reward_cannot_be_left_out() -> None:
 
 
 def test_a_task_that_loses_its_reward_is_not_trained_on() -> None:
-    config = load_config(QUICKSTART, ["out=x"])
+    config = load_config(QUICKSTART, {"out": "x"})
     assert isinstance(config, RunConfig)
     rubric = parse_rubric(config.rubric, "test")
     without = next(variant for variant in variants(rubric, ("leave-one-out",)) if variant.component == "gain_over_copy")
@@ -58,7 +58,7 @@ def test_a_task_that_loses_its_reward_is_not_trained_on() -> None:
 
 @pytest.mark.parametrize("name", ["ppo_quickstart", "diffusion_forecast"])
 def test_other_methods_are_varied_in_their_own_section(name: str) -> None:
-    config = load_config(QUICKSTART.with_name(f"{name}.yaml"), ["out=x"])
+    config = load_config(QUICKSTART.with_name(f"{name}.yaml"), {"out": "x"})
     assert isinstance(config, ExperimentConfig)
     rubric = parse_rubric(config.rubric, "test")
     tasks = sorted({str(task) for part in rubric.components for task in part.build().tasks} & {"change_qa", "forecast"})
@@ -75,7 +75,7 @@ def test_other_methods_are_varied_in_their_own_section(name: str) -> None:
 def test_runs_at_a_time_leave_every_run_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 16)
     for threads, actors, fits in ((1, 0, 16), (4, 2, 4), (1, 8, 2), (64, 0, 1)):
-        config = load_config(QUICKSTART, ["out=x", f"grpo.threads={threads}", f"rollouts.actors={actors}"])
+        config = load_config(QUICKSTART, {"out": "x", "grpo.threads": threads, "rollouts.actors": actors})
         assert isinstance(config, ExperimentConfig) and fitting(config) == fits
 
 
@@ -136,14 +136,14 @@ def test_an_ablation_runs_keeps_what_is_finished_and_shows_its_table(tmp_path: P
         "out": tmp_path / "abl",
         "seeds": (1,),
         "kinds": (),
-        "weightings": ["exact_match=1"],
+        "weightings": [{"exact_match": 1.0}],
         "smoke": True,
-        "overrides": [
-            "rollouts.actors=0",
-            "measure.sampled=false",
-            "measure.components=[{use: exact_match}, {use: gain_over_copy}]",
-            "measure.metrics=[accuracy, gain_over_copy]",
-        ],
+        "changes": {
+            "rollouts.actors": 0,
+            "measure.sampled": False,
+            "measure.components": [{"use": "exact_match"}, {"use": "gain_over_copy"}],
+            "measure.metrics": ["accuracy", "gain_over_copy"],
+        },
         "say": said.append,
     }
     found = ablate(QUICKSTART, **options)  # type: ignore[arg-type]
@@ -167,4 +167,4 @@ def test_an_ablation_runs_keeps_what_is_finished_and_shows_its_table(tmp_path: P
     ablate(QUICKSTART, **options)  # type: ignore[arg-type]
     assert said == ["2 runs (2 variants, 1 seeds), 2 of them finished already"]
     with pytest.raises(ConfigError, match="another configuration"):
-        ablate(QUICKSTART, **{**options, "overrides": [*options["overrides"], "grpo.steps=3"]})  # type: ignore[arg-type]
+        ablate(QUICKSTART, **{**options, "changes": {**options["changes"], "grpo.steps": 3}})  # type: ignore[arg-type]

@@ -151,9 +151,9 @@ def test_a_short_answer_keeps_its_share_beside_a_picture() -> None:
 def test_stages_that_cannot_run_say_why(tmp_path: Path) -> None:
     sit = CONFIGS / "rs_worldmodel_sit.yaml"
     with pytest.raises(ConfigError, match="'mix' add up to 3, but 'batch' is 4"):
-        load_config(sit, ["mix.forecast=1"], smoke=True)
+        load_config(sit, {"mix.forecast": 1}, smoke=True)
     with pytest.raises(ConfigError, match="'mix' asks for change_qa, of which there is none"):
-        train(sit, [f"out={tmp_path / 'a'}", "train.questions=0"], smoke=True)
+        train(sit, {"out": str(tmp_path / "a"), "train.questions": 0}, smoke=True)
     futureless = replace(SAMPLES[2], reference={})
     assert futureless.task is Task.FORECAST
     with pytest.raises(InputError, match="has no true future to learn from"):
@@ -182,14 +182,14 @@ def test_a_resumed_run_with_adapters_ends_where_it_would_have(method: str, tmp_p
     }
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config))
-    out = train(file, [f"out={tmp_path / 'run'}"])
+    out = train(file, {"out": str(tmp_path / "run")})
     steps = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert all(0 < step["reward_task/forecast"] < 1 and step["failed"] == 0 for step in steps)
     if method == "ppo":
         assert max(step["sampler_gap"] for step in steps) < 1e-5
     ended = load_file(out / "final" / "adapter_model.safetensors")
     (out / "checkpoints" / "checkpoint-2" / "complete.json").unlink()
-    train(file, [], resume=out)
+    train(file, {}, resume=out)
     resumed = load_file(out / "final" / "adapter_model.safetensors")
     assert ended.keys() == resumed.keys() and any("trainable_tokens" in name for name in ended)
     assert all(torch.equal(ended[name], resumed[name]) for name in ended)

@@ -31,7 +31,7 @@ from rsw_rewards.training.run import train
 
 folder = Path(sys.argv[1])
 for name, actors in (("grpo", 0), ("ppo", 0), ("flow_grpo", 1)):  # an actor's latents lie in the first process's cluster
-    train(folder / f"{name}.yaml", [f"out={folder / name}", f"rollouts.actors={actors}"])
+    train(folder / f"{name}.yaml", {"out": str(folder / name), "rollouts.actors": actors})
 taken_up = folder / "taken_up"
 if dist.get_rank() == 0:
     shutil.copytree(folder / "grpo", taken_up, ignore=shutil.ignore_patterns("final", "checkpoint-4"))
@@ -71,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         text=True,
     ) as started:
         for name in configurations():
-            train(one / f"{name}.yaml", [f"out={one / name}"])
+            train(one / f"{name}.yaml", {"out": str(one / name)})
         said, _ = started.communicate(timeout=400)
     assert started.returncode == 0, said[-4000:]
     assert said.count("the trained policy is in") == 4, "one process says what happens"
@@ -149,7 +149,7 @@ def test_weights_that_a_launcher_divides_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match="FSDP divides the weights"):
-        train(QUICKSTART, [f"out={tmp_path / 'run'}"])
+        train(QUICKSTART, {"out": str(tmp_path / "run")})
     assert not (tmp_path / "run").exists()
 
 
@@ -158,7 +158,7 @@ def test_a_method_that_learns_in_one_process_is_told_to_be_started_once(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="'supervised' takes one process, but was started as 2"):
-        train(QUICKSTART.parent / "embedded" / "supervised.yaml", [f"out={tmp_path / 'run'}"])
+        train(QUICKSTART.parent / "embedded" / "supervised.yaml", {"out": str(tmp_path / "run")})
     with pytest.raises(ConfigError, match="an ablation takes one process"):
         ablate(QUICKSTART, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -58,7 +58,7 @@ def test_a_stage_that_was_cut_off_ends_where_the_whole_one_ends(
     common = {"steps": 5, "batch": 2, "threads": 1, "device": "cpu", "learning_rate": 1e-3, "log_every": 1}
     file.write_text(yaml.safe_dump({**STAGES[stage], **common, "checkpoints": {"every": 2}}))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(file, [f"out={whole}"])
+    train(file, {"out": str(whole)})
     first = capsys.readouterr().out
     start, last, trained = (
         weights_of(made)
@@ -79,15 +79,15 @@ def test_a_stage_that_was_cut_off_ends_where_the_whole_one_ends(
     ends = weights(whole), weights(cut)
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     with pytest.raises(ConfigError, match="'batch'"):
-        train(file, ["batch=4"], resume=cut)
+        train(file, {"batch": 4}, resume=cut)
 
 
 def test_a_stage_without_checkpoints_is_not_started_over_by_mistake(tmp_path: Path) -> None:
     file = tmp_path / "stage.yaml"
     file.write_text(yaml.safe_dump({**STAGES["diffusion"], "steps": 1, "batch": 2, "threads": 1, "device": "cpu"}))
-    out = train(file, [f"out={tmp_path / 'run'}"])
+    out = train(file, {"out": str(tmp_path / "run")})
     with pytest.raises(ConfigError, match="there is no whole checkpoint"):
-        train(file, ["steps=2"], resume=out)
+        train(file, {"steps": 2}, resume=out)
 
 
 def test_stages_of_the_embedded_models_are_started_anew(tmp_path: Path) -> None:

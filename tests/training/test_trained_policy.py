@@ -42,8 +42,8 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps of the quickstart, large enough that answers change."""
     out = tmp_path_factory.mktemp("runs") / "quick"
-    few = ["heldout=null", "grpo.learning_rate=0.006", "rollouts.actors=0", "train.forecasts=0", "grpo.group=8"]
-    return train(QUICKSTART, [f"out={out}", *few], smoke=True)
+    few = {"heldout": None, "grpo.learning_rate": 0.006, "rollouts.actors": 0, "train.forecasts": 0, "grpo.group": 8}
+    return train(QUICKSTART, {"out": str(out), **few}, smoke=True)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pyt
 
 def test_a_run_can_start_from_another_run(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "second"
-    few = [f"policy={run}", "heldout=null", "rollouts.actors=0", f"out={out}"]
+    few = {"policy": str(run), "heldout": None, "rollouts.actors": 0, "out": str(out)}
     train(QUICKSTART, few, smoke=True)
     first, second = weights(load_policy(run)), weights(load_policy(out))
     distance = max(float((first[key] - second[key]).abs().max()) for key in first)

@@ -15,8 +15,8 @@ from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.evaluation.statistics import Estimate
 from rsw_rewards.training.heldout import Change, rewarded_labels
+from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.ppo import train_ppo
-from rsw_rewards.training.runlog import read_log
 from rsw_rewards.training.watch import alarms, first_of_each_task, reward_rise
 from tests.training.run_files import changed, same
 

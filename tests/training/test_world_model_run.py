@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from rsw_rewards.cli.options import assignments
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
@@ -82,7 +83,7 @@ def test_the_learner_scores_what_the_sampler_sampled(untrained: Path) -> None:
 @pytest.fixture(scope="module")
 def run_directory(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "smoke"
-    return train(QUICKSTART, [f"policy.path={untrained}", f"out={out}", "rollouts.actors=0"], smoke=True)
+    return train(QUICKSTART, {"policy.path": str(untrained), "out": str(out), "rollouts.actors": 0}, smoke=True)
 
 
 def test_the_quickstart_leaves_everything_it_promises(run_directory: Path) -> None:
@@ -105,13 +106,13 @@ def test_the_final_policy_can_be_loaded(run_directory: Path) -> None:
 def test_resuming_needs_the_same_configuration(run_directory: Path, untrained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run_directory, copy)
-    same = [f"policy.path={untrained}", "rollouts.actors=0"]
+    same = {"policy.path": str(untrained), "rollouts.actors": 0}
     with pytest.raises(ConfigError, match=r"'grpo\.learning_rate' \(0\.1 instead of 0\.0003\) differs"):
-        train(QUICKSTART, [*same, "grpo.learning_rate=0.1"], copy, smoke=True)
+        train(QUICKSTART, {**same, "grpo.learning_rate": 0.1}, copy, smoke=True)
     with pytest.raises(ConfigError, match="not the directory of a run"):
         train(QUICKSTART, same, tmp_path / "nothing", smoke=True)
     with pytest.raises(ConfigError, match="holds a run already"):
-        train(QUICKSTART, [*same, f"out={copy}"], smoke=True)
+        train(QUICKSTART, {**same, "out": str(copy)}, smoke=True)
     train(QUICKSTART, same, copy, smoke=True)  # finished already: measured again, nothing trained
     assert (copy / "log.jsonl").read_text() == (run_directory / "log.jsonl").read_text()
 
@@ -141,6 +142,11 @@ def test_the_resolved_configuration_is_one(run_directory: Path) -> None:
 def test_what_does_not_fit_is_said_in_one_sentence(
     untrained: Path, tmp_path: Path, override: str, message: str
 ) -> None:
-    overrides = [f"policy.path={untrained}", f"out={tmp_path / 'run'}", "rollouts.actors=0", override]
+    overrides = {
+        "policy.path": str(untrained),
+        "out": str(tmp_path / "run"),
+        "rollouts.actors": 0,
+        **assignments([override]),
+    }
     with pytest.raises(ConfigError, match=message):
         train(QUICKSTART, overrides, smoke=True)

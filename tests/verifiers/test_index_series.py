@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.ndvi_series import convert
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.rollouts.baselines import make_baseline
 from rsw_rewards.rollouts.policy import Request
@@ -115,7 +115,7 @@ def test_climatology_beats_persistence_where_there_are_seasons(folder: Path, tmp
     samples = load_samples(conversion.file, conversion.roots)
     assert len(samples) == 4 and len(samples[0].images) == 24 and len(samples[0].reference["images"]) == 12
     outputs = make_baseline("climatology", samples).generate([Request(sample) for sample in samples])
-    summary = evaluate(PROTOCOLS.find("ndvi-series"), samples, outputs, tmp_path / "run").summary
+    summary = rsw.evaluate(PROTOCOLS.find("ndvi-series"), samples, outputs, tmp_path / "run").summary
     rows = summary["baselines"]
     assert rows["oracle"]["metrics"]["nnse"]["value"] == 1.0
     assert rows["climatology"]["metrics"]["nnse"]["value"] == summary["metrics"]["nnse"]["value"] > 0.8
@@ -135,6 +135,6 @@ def test_the_real_series_has_its_rows_in_order(tmp_path: Path) -> None:
     conversion = convert(shared("data/sentinel2_ndvi_series"), tmp_path / "out")
     samples = load_samples(conversion.file, conversion.roots)
     outputs = make_baseline("persistence", samples).generate([Request(sample) for sample in samples])
-    summary = evaluate(PROTOCOLS.find("ndvi-series"), samples, outputs, tmp_path / "run").summary
+    summary = rsw.evaluate(PROTOCOLS.find("ndvi-series"), samples, outputs, tmp_path / "run").summary
     rows = {name: row["metrics"]["nnse"]["value"] for name, row in summary["baselines"].items()}
     assert rows["persistence"] < rows["climatology"] < rows["oracle"] == 1.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import Task
 from rsw_rewards.core.registry import build
 from rsw_rewards.core.scores import Score, Status
@@ -15,7 +16,6 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.encoders import lpips as networks
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.verifiers import perceptual
 from tests.verifiers.paired_pictures import (
     blurred,
@@ -202,7 +202,7 @@ def test_an_evaluation_without_weights_goes_on_and_says_why(tmp_path: Path) -> N
         name="made", title="made", task=Task.FORECAST, source="made", components=components, headline=("lpips", "l1")
     )
     before, after, _ = built(1)
-    found = evaluate(protocol, [sample(before, after)], [forecast(after)], tmp_path / "run").summary["metrics"]
+    found = rsw.evaluate(protocol, [sample(before, after)], [forecast(after)], tmp_path / "run").summary["metrics"]
     assert found["l1"]["value"] == 0.0
     assert found["lpips"]["value"] is None and "alexnet-owt-7be5be79.pth" in found["lpips"]["reason"]
 

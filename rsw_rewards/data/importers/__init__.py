@@ -1,18 +1,19 @@
-"""Answers that other tools wrote, turned into a predictions file: ``rsw predictions from NAME FILE``.
+"""Answers that other tools wrote, as outputs: ``rsw predictions from NAME FILE`` and :func:`rsw_rewards.predictions.read`.
 
 An answer is never guessed to belong to a sample: ids that are unknown or may mean several samples are reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.records import Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.registry import Registry
-from rsw_rewards.data.importers.matching import Answer, match
+from rsw_rewards.data.importers.matching import Answer, match, unmatched
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import output_to_json, write_jsonl
@@ -37,61 +38,61 @@ IMPORTERS: Registry[Callable[..., Iterable[Answer]]] = Registry(
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import wrote, for the command to print."""
+    """Answers of another tool as outputs; :func:`rsw_rewards.evaluate` takes it in place of a list."""
 
-    predictions: int
-    samples: int
-    """Samples that have at least one prediction."""
-    file: Path
+    outputs: list[Output]
     problems: list[Problem]
     """Answers that could not be used, and samples without an answer."""
     notes: list[str] = field(default_factory=list)
 
+    def __iter__(self) -> Iterator[Output]:
+        return iter(self.outputs)
 
-def import_predictions(
-    name: str | Any,
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def answered(self) -> int:
+        """Samples that have at least one output."""
+        return len({output.sample_id for output in self.outputs})
+
+    def save(self, file: str | PathLike[str]) -> Path:
+        """Write a predictions file (JSON Lines), which appears whole or not at all, and return its path."""
+        out = Path(file)
+        try:
+            write_jsonl(out, (output_to_json(output, out.parent) for output in self.outputs))
+        except OSError as error:
+            raise InputError(f"{out} cannot be written: {error.strerror}") from error
+        return out
+
+
+def read_predictions(
+    importer: str | Any,
     file: Path,
-    samples: Sequence[Sample],
-    out: Path,
+    samples: Sequence[Sample] | None = None,
     *,
     by: str = "id",
     id: str | None = None,
     text: str | None = None,
 ) -> Imported:
-    """Write the answers in ``file`` as a predictions file for ``samples``.
-
-    Args:
-        name: a name or an object of :data:`IMPORTERS`.
-        file: what the other tool wrote.
-        samples: what was asked, in the order of their file.
-        out: the JSON Lines file to write; it appears whole or not at all.
-        by: ``"id"``, or ``"order"`` where the file's order is that of the samples.
-        id, text: the column or key (with dots for nested ones) that holds the id and the answer, where the usual ones do not.
-
-    Raises:
-        ConfigError: no importer of that name, or an option of an unknown value.
-        InputError: the file is not of that kind, or none of its answers belongs to a sample.
-    """
-    read = IMPORTERS.find(name)
+    """The answers in a file as outputs; see :func:`rsw_rewards.predictions.read`."""
+    read = IMPORTERS.find(importer)
     if by not in ("id", "order"):
         raise ConfigError(f"'by' must be id or order, not {by!r}")
+    if by == "order" and samples is None:
+        raise ConfigError("answers are matched by their order among the samples; give the samples too")
     file = Path(file)
     if not file.is_file():
-        raise InputError(f"{file} is not a file; give the one that {name} wrote")
+        raise InputError(f"{file} is not a file; give the one that {importer} wrote")
     answers = list(read(file, id=None if id is None else str(id), text=None if text is None else str(text)))
     if by == "id" and answers and all(answer.id is None and answer.problem is None for answer in answers):
         raise InputError(
-            f"{file} names no ids of its own; if its order is that of the samples use --set by=order, or name the field that holds the id with --set id=FIELD"
+            f"{file} names no ids of its own; if its order is that of the samples use by=order, or name the field that holds the id"
+            " with id=FIELD (on the command line with --set)"
         )
-    outputs, problems, notes = match(answers, samples, by)
+    outputs, problems, notes = unmatched(answers) if samples is None else match(answers, samples, by)
     if not outputs:
         first = next((problem for problem in problems if problem.kind != "missing"), None)
         why = f"the first reason of {len(answers)}: {first}" if first else "it holds no answers"
-        raise InputError(f"no answer in {file} belongs to a sample ({why})")
-    out = Path(out)
-    try:
-        write_jsonl(out, (output_to_json(output, out.parent) for output in outputs))
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}") from error
-    answered = len({output.sample_id for output in outputs})
-    return Imported(len(outputs), answered, out, problems, notes)
+        raise InputError(f"no answer in {file} {'can be used' if samples is None else 'belongs to a sample'} ({why})")
+    return Imported(outputs, problems, notes)

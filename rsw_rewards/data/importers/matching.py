@@ -115,8 +115,8 @@ def match(
     # Whole ids first: a row that names its sample exactly must not lose it to one that only ends alike.
     given = list(answers)
     for answer in sorted(given, key=lambda answer: by == "id" and answer.id not in ids.known):
-        if answer.problem is not None or answer.text is None:
-            problems.append(Problem("malformed", answer.where, answer.problem or "it holds no text"))
+        if (why := _unusable(answer)) is not None:
+            problems.append(Problem("malformed", answer.where, why))
             continue
         if by == "id" and answer.id is None:
             problems.append(Problem("malformed", answer.where, "it has no id"))
@@ -152,3 +152,26 @@ def match(
             f"{len(doubtful)} of {matched} answers stand beside a truth that is not their sample's, such as {target!r} for {sample.id!r}: check that they were matched rightly"
         )
     return outputs, problems, notes
+
+
+def unmatched(answers: Iterable[Answer]) -> tuple[list[Output], list[Problem], list[str]]:
+    """The answers under the names that the file has for them, and those that cannot be used, as :func:`match` gives them."""
+    outputs: list[Output] = []
+    problems: list[Problem] = []
+    for answer in answers:
+        why = _unusable(answer)
+        if why is None and not 0 <= answer.candidate <= _LARGEST_CANDIDATE:
+            why = f"there is no candidate {answer.candidate}"
+        if why is None and answer.id is None:
+            why = "it has no id"
+        if why is None:
+            outputs.append(Output(str(answer.id), answer.candidate, text=answer.text))
+        else:
+            problems.append(Problem("malformed", answer.where, why))
+    return outputs, problems, []
+
+
+def _unusable(answer: Answer) -> str | None:
+    if answer.problem is not None or answer.text is None:
+        return answer.problem or "it holds no text"
+    return None

@@ -37,8 +37,8 @@ def ablate(
     out: Path,
     seeds: Sequence[int] = (1, 2, 3),
     kinds: Sequence[str] = ("leave-one-out",),
-    weightings: Sequence[str] = (),
-    overrides: Sequence[str] = (),
+    weightings: Sequence[Mapping[str, float]] = (),
+    changes: Mapping[str, Any] | None = None,
     parallel: int = 1,
     smoke: bool = False,
     ray_address: str | None = None,
@@ -51,6 +51,7 @@ def ablate(
     Args:
         file: configuration of ``rsw train`` with the method ``grpo``, ``ppo`` or ``flow_grpo`` and held-out samples.
         seeds: of the runs; differences are paired by seed.
+        changes: of the configuration, ``a.b`` -> value.
         parallel: runs at a time; 0 for as many as the cores have room for.
         smoke: apply the file's ``smoke`` section.
         ray_address: a running Ray cluster for all runs to join; None starts one for each.
@@ -60,7 +61,7 @@ def ablate(
         ConfigError: the configuration cannot be ablated, or ``out`` holds another ablation.
     """
     check_one_process("an ablation")  # which starts its runs itself
-    config = load_config(Path(file), [*overrides, f"out={out}"], smoke)
+    config = load_config(Path(file), {**(changes or {}), "out": str(out)}, smoke)
     if not isinstance(config, ExperimentConfig) or config.heldout is None:
         raise ConfigError(
             f"{file}: an ablation needs a method that learns from rewards (grpo, ppo, flow_grpo) and 'heldout' samples"

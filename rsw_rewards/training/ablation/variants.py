@@ -11,7 +11,7 @@ from typing import Any
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.rubric import Rubric, component_tasks, parse_rubric
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.evaluation.reweighting import parse_weights
+from rsw_rewards.evaluation.reweighting import full_weights
 
 FULL = "all rewards"
 KINDS = ("leave-one-out", "single")
@@ -32,13 +32,13 @@ class Variant:
         return re.sub(r"[^\w.=-]+", "-", self.name).strip("-")
 
 
-def variants(rubric: Rubric, kinds: Sequence[str], weightings: Sequence[str] = ()) -> list[Variant]:
+def variants(rubric: Rubric, kinds: Sequence[str], weightings: Sequence[Mapping[str, float]] = ()) -> list[Variant]:
     """The full rubric and its variations.
 
     Args:
         rubric: what is trained with.
         kinds: of :data:`KINDS`: each reward left out, each reward alone.
-        weightings: ``component=weight,...`` each; what is not named weighs 0.
+        weightings: component -> weight; what is not named weighs 0.
 
     Raises:
         ConfigError: an unknown kind, weights that do not fit, or a rubric of one reward where one is to be left out.
@@ -56,8 +56,8 @@ def variants(rubric: Rubric, kinds: Sequence[str], weightings: Sequence[str] = (
         found += [Variant(f"without {label}", {**own, label: 0.0}, label) for label in rewarding]
     if "single" in kinds:
         found += [Variant(f"only {label}", {**dict.fromkeys(own, 0.0), label: own[label]}) for label in rewarding]
-    for text in weightings:
-        weights = parse_weights(text, rubric)
+    for given in weightings:
+        weights = full_weights(given, rubric)
         found.append(Variant(", ".join(f"{label}={weight:g}" for label, weight in weights.items()), weights))
     return list({variant.folder: variant for variant in found}.values())
 

@@ -1,0 +1,167 @@
+"""What an evaluation is made on: samples, and the outputs for them, from a predictions file or from a policy."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.evaluation.generate import generate_file, generate_outputs
+from rsw_rewards.evaluation.progress import Progress, silent
+from rsw_rewards.io.in_memory import as_samples, pair_outputs
+from rsw_rewards.io.pairing import Problem
+from rsw_rewards.io.records_io import load_outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Samples, the outputs for them, and what is known of where the outputs come from."""
+
+    samples: list[Sample]
+    outputs: list[Output]
+    problems: list[Problem]
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the report says of them."""
+    warnings: list[str] = field(default_factory=list)
+    """What a reader must know of the outputs, a sentence each."""
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Let the collector of cycles run seldom: records and scores hold none, and it would go through all of them again and again."""
+    usual = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+@seldom_collecting()
+def read_pair(
+    samples: Any,
+    outputs: Any,
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    on_missing: str = "invalid",
+    own: bool = False,
+) -> tuple[list[Sample], list[Output], list[Problem]]:
+    """The first ``limit`` samples, the outputs for them, and the problems of the outputs.
+
+    Outputs for the samples after the limit are no problem, so all samples are read.
+
+    Args:
+        samples, outputs: files, or what :mod:`rsw_rewards.io.in_memory` reads.
+        own: a predictions file may be a dump of rollouts, which says of some that they were lost.
+    """
+    every = as_samples(samples, roots)
+    if own and isinstance(outputs, (str, PathLike)):
+        answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own)
+    else:
+        answers, problems = pair_outputs(every, outputs, roots, on_missing)
+    asked = every[:limit]
+    known = {sample.id for sample in asked}
+    later = {sample.id for sample in every} - known
+    return (
+        asked,
+        [output for output in answers if output.sample_id in known],
+        [problem for problem in problems if not (problem.kind == "missing" and problem.where in later)],
+    )
+
+
+def level(outputs: Sequence[Output]) -> list[Output]:
+    """The outputs with invalid ones added until all samples have equally many, or a sample with few would count for little.
+
+    Args:
+        outputs: those of a sample stand together.
+    """
+    counts = Counter(output.sample_id for output in outputs)
+    most = max(counts.values(), default=0)
+    levelled: list[Output] = []
+    for place, output in enumerate(outputs):
+        levelled.append(output)
+        last = place + 1 == len(outputs) or outputs[place + 1].sample_id != output.sample_id
+        if last and (lacking := most - counts[output.sample_id]):
+            why = f"no prediction for this candidate; other samples have {most}"
+            first = output.candidate + 1
+            levelled += [Output(output.sample_id, first + extra, invalid=why) for extra in range(lacking)]
+    return levelled
+
+
+def of_predictions(
+    samples: Any, outputs: Any, roots: Sequence[Path] = (), limit: int | None = None, on_missing: str = "invalid"
+) -> Inputs:
+    """Samples and the outputs for them, from files or in memory.
+
+    Unless missing outputs are dropped, every sample has equally many, the lacking ones being invalid.
+    """
+    asked, answers, problems = read_pair(samples, outputs, roots, limit, on_missing)
+    if on_missing != "drop":
+        answers = level(answers)
+    return Inputs(asked, answers, problems, {"samples": _named(samples), "predictions": _named(outputs)})
+
+
+def _named(source: Any) -> str:
+    """What the report says of where records come from."""
+    return str(source) if isinstance(source, (str, PathLike)) else "given in Python"
+
+
+def of_policy(
+    samples: Any,
+    policy: Any,
+    tasks: frozenset[Task],
+    out: Path | None,
+    *,
+    candidates: int = 1,
+    temperature: float = 0.0,
+    actors: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Inputs:
+    """Samples and the outputs that a policy makes for those of the ``tasks``.
+
+    Args:
+        policy: what :func:`rsw_rewards.rollouts.policies.build_policy` takes: a name, a YAML file, or the directory of a run.
+        out: the outputs are kept in ``out/outputs`` as a predictions file; None keeps them in memory.
+        resume: make only outputs that are missing or were lost.
+    """
+    from rsw_rewards.rollouts.policies import build_policy, is_folder
+    from rsw_rewards.rollouts.trained import find_trained
+
+    asked = as_samples(samples, roots)[:limit]
+    chosen = [sample for sample in asked if sample.task in tasks]
+    if out is not None and not resume and (out / "config.yaml").exists():
+        raise InputError(f"{out} holds a run already; go on with --resume (resume=True), or name another folder")
+    named = isinstance(policy, (str, Path))
+    trained = find_trained(Path(policy)) if named and is_folder(policy) else None
+    built = build_policy(policy if trained is None else trained.folder)  # of a run that goes on, this one
+    if unknown := tasks - built.tasks:
+        raise ConfigError(f"the policy {policy!r} does not do the task {', '.join(sorted(unknown))}")
+    about: dict[str, Any] = {
+        "policy": str(policy) if named else built.describe(), "candidates": candidates, "temperature": temperature, "seed": seed,
+    }  # fmt: skip
+    warnings = []
+    if trained is not None:
+        about["step"] = trained.step
+        if trained.is_checkpoint:
+            warnings = [f"the policy is a checkpoint, {trained.folder}, and not the one that a training ended with"]
+    problems: list[Problem] = []
+    if out is None:
+        outputs = generate_outputs(built, chosen, about, actors=actors, device=device, progress=progress)
+    else:
+        made = generate_file(
+            built, chosen, out / "outputs", about, actors=actors, device=device, resume=resume, progress=progress
+        )
+        outputs, problems = load_outputs(made, chosen, own=True)
+    return Inputs(asked, outputs, problems, {"samples": _named(samples), **about}, warnings)
