@@ -15,13 +15,14 @@ import numpy as np
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample
 from rsw_rewards.core.scores import Score
+from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import read_mask
 from rsw_rewards.rollouts.baselines.pictures import size_of
 from rsw_rewards.verifiers.answers import normalise
+from rsw_rewards.verifiers.forecast_case import read_case
 from rsw_rewards.verifiers.maps import changed_mask, index_map
 from rsw_rewards.verifiers.paired import error_map
-from rsw_rewards.verifiers.regions import read_future
 
 LITTLE = 0.003
 """Mean squared error, pixels in [0, 1], under which two dates differ by no change; gain_over_copy divides by no less."""
@@ -138,10 +139,14 @@ def _no_building(sample: Sample, output: Output) -> float:
 
 def _copy_gains_nothing(sample: Sample, output: Output) -> float:
     """0.5 for a copy where something changed; up to 1 where before and after differ by less than a change."""
-    truth = read_future(FeatureBank(), sample, before=True)
-    if isinstance(truth, Score) or truth.before is None or not truth.valid.any():
+    try:
+        case = read_case(FeatureBank(), sample, future=True, before=True)
+    except ImageError:
         return 1.0
-    error = error_map(truth.before, truth.future)[truth.valid].mean()
+    if isinstance(case, Score):
+        return 1.0
+    future = case.picture(case.future)
+    error = error_map(case.picture(case.newest), future)[case.counted(future)].mean()
     return 1 / (1 + min(1.0, float(error) / LITTLE))
 
 

@@ -14,8 +14,8 @@ from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Status
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_mask, read_rgb
+from rsw_rewards.verifiers.forecast_case import as_future
 from rsw_rewards.verifiers.maps import index_map
-from rsw_rewards.verifiers.shown import as_future
 
 if TYPE_CHECKING:
     from rsw_rewards.evaluation.evaluation import Evaluation

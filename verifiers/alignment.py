@@ -14,11 +14,11 @@ from pydantic import Field, field_validator
 from rsw_rewards.core.metric import MeanValue
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Context, Verifier
+from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
-from rsw_rewards.errors import ImageError
-from rsw_rewards.verifiers.shown import in_bands, read_showing
-from rsw_rewards.verifiers.texts import TextConfig, Thinking, reply_of
+from rsw_rewards.verifiers.forecast_case import ForecastCase, in_bands, read_case
+from rsw_rewards.verifiers.texts import TextConfig, reply_of
+from rsw_rewards.verifiers.together import Together
 
 MOST_CHARACTERS = 2048
 """Characters of a text that reach the tokenizer, whose time grows with the square of the longest word."""
@@ -86,36 +86,29 @@ class AlignmentConfig(TextConfig):
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """What must be encoded to judge one output."""
+    """What is encoded to judge an output: what the sample gives, and once there is an output, what that gives."""
 
     texts: tuple[str, ...]
-    """The first is the one judged: whether it was cut is reported."""
-    templates: tuple[str, ...] = TEMPLATES["plain"]
-    drawn: ImageRef | None = None
-    """An image of the output's: one that cannot be read is the policy's fault."""
+    """The first is the one judged: whether it was cut is reported. That of a caption is the output's, and is put before these."""
+    templates: tuple[str, ...]
+    case: ForecastCase | None
+    """How a forecast is shown; None where the output is a caption."""
     given: ImageRef | None = None
-    """An image of the sample's: one that cannot be read is the data's fault."""
+    """An image of the sample's, as the encoder sees it."""
+    drawn: ImageRef | None = None
+    """The output's image, likewise."""
 
 
-class AlignmentVerifier(Verifier):
-    """Base of the verifiers that hold texts against images: says once how a batch is encoded, and what went wrong in it."""
+class AlignmentVerifier(Together[Query, Query]):
+    """Base of the verifiers that hold texts against images: says once how outputs are encoded, and what went wrong in it."""
 
     Config: ClassVar[type[AlignmentConfig]] = AlignmentConfig
 
     @abstractmethod
-    def query(self, sample: Sample, output: Output) -> Query | Score:
-        """What to encode, or the score of an output that needs no looking at."""
-
-    @abstractmethod
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
         """The score from (d,) image features, not normalised, and (len(query.texts), d) text features."""
-
-    def wordings(self, default: Preset = "plain") -> tuple[str, ...]:
-        """The configured templates; where none are, those of ``default``."""
-        chosen = self.config.templates or default
-        return TEMPLATES[chosen] if isinstance(chosen, str) else chosen
 
     def key(self, stem: str, published: bool = False) -> str:
         """Key of a metric: ``stem`` alone where the number is ``published`` under that name, else with encoder and wording."""
@@ -135,49 +128,50 @@ class AlignmentVerifier(Verifier):
     def encoders(self) -> Sequence[str]:
         return (self.config.encoder,)
 
-    def score(self, batch: Batch) -> list[Score]:
-        found = [self._shown(pair[0], self.query(*pair)) for pair in zip(batch.samples, batch.outputs, strict=True)]
-        queries = [query for query in found if isinstance(query, Query)]
-        judged = self._judged(queries) if queries else iter(())
-        return [next(judged) if isinstance(query, Query) else query for query in found]
+    def query(self, sample: Sample, texts: Sequence[str] = (), wording: Preset = "plain") -> Query | Score:
+        """What a sample gives: a forecast is held against the text that asked for it, a caption against the image after the change.
 
-    def _shown(self, sample: Sample, query: Query | Score) -> Query | Score:
-        """The query with its images as the encoder sees them, or the score that says which of them cannot be read."""
-        if isinstance(query, Score):
-            return query
+        Args:
+            sample: a forecast to make, or a pair to caption.
+            texts: what is encoded beside the text that is judged.
+            wording: the templates where none are configured.
+
+        Raises:
+            ImageError: an image or a mask of the sample cannot be used.
+        """
+        templates = self.config.templates or wording
+        wordings = TEMPLATES[templates] if isinstance(templates, str) else templates
         bank, bands = self.context.bank, bands_of(self.config.encoder)
-        drawn, given = query.drawn, query.given
-        showing = None if drawn is None else read_showing(bank, sample, bands)
-        if isinstance(showing, Score):
-            return showing
-        try:
-            if given is not None:
-                given = in_bands(given, bands) if showing is None else showing.given(bank, given)
-                bank.hash(given)
-        except ImageError as error:
-            return Score.error(f"an image of the sample cannot be used: {error}")
-        try:
-            if drawn is not None and showing is not None:
-                drawn = showing.drawn(bank, drawn)
-                bank.hash(drawn)
-        except ImageError as error:
-            return Score.invalid(str(error))
-        return replace(query, drawn=drawn, given=given)
+        if sample.task is Task.CHANGE_CAPTION:
+            if not sample.images:
+                return Score.not_applicable("the sample has no image after the change")
+            given = in_bands(sample.images[-1], bands)
+            bank.hash(given)
+            return Query(tuple(texts), wordings, None, given)
+        if not (text := forecast_text(sample)):
+            return Score.not_applicable("the sample has no text to be true to (reference.text or prompt)")
+        case = read_case(bank, sample, bands)
+        return case if isinstance(case, Score) else Query((text, *texts), wordings, case)
+
+    def see(self, truth: Query, output: Output) -> Query | Score:
+        """The query with what the output gives."""
+        if truth.case is not None:
+            return replace(truth, drawn=truth.case.forecast(output))
+        reply = reply_of(output, self.config.thinking)
+        if not (caption := reply.answer.strip()):
+            return self.worst(truth, reply.problem or "the caption is empty")
+        return replace(truth, texts=(caption, *truth.texts))
+
+    def rate(self, truths: Sequence[Query], seen: Sequence[Query]) -> list[Score]:
+        return list(self._judged(seen))
 
     def _judged(self, queries: Sequence[Query]) -> Iterator[Score]:
         bank, name = self.context.bank, self.config.encoder
         shown = [image for query in queries for image in (query.drawn, query.given) if image is not None]
-        images = iter(bank.image_features(name, shown, as_is=True)) if shown else iter(())
-        worded = dict.fromkeys(text for query in queries for one in query.texts for text in _worded(one, query))
-        texts = dict(zip(worded, bank.text_features(name, list(worded)), strict=True))
+        images = iter(bank.image_features(name, shown, as_is=True))
         cut = self._cut(dict.fromkeys(text for query in queries for text in _worded(query.texts[0], query)))
-        wholes = {
-            key: ensemble([texts[text] for text in _worded(key[0], query)])
-            for key, query in {(one, query.templates): query for query in queries for one in query.texts}.items()
-        }
-        for query in queries:
+        for query, features in zip(queries, self.text_features(queries), strict=True):
             drawn, given = (None if image is None else next(images) for image in (query.drawn, query.given))
-            features = np.stack([wholes[one, query.templates] for one in query.texts])
             score = self.judge(query, drawn, given, features)
             if cut is not None:
                 first = query.texts[0]
@@ -186,6 +180,16 @@ class AlignmentVerifier(Verifier):
                 reasons = "; ".join(part for part in (score.reason, reason) if part)
                 score = replace(score, raw={**score.raw, "truncated": float(not whole)}, reason=reasons)
             yield score
+
+    def text_features(self, queries: Sequence[Query]) -> list[np.ndarray]:
+        """(len(query.texts), d) float64 of every query: each text's mean over its wordings."""
+        worded = dict.fromkeys(text for query in queries for one in query.texts for text in _worded(one, query))
+        texts = dict(zip(worded, self.context.bank.text_features(self.config.encoder, list(worded)), strict=True))
+        wholes = {
+            key: ensemble([texts[text] for text in _worded(key[0], query)])
+            for key, query in {(one, query.templates): query for query in queries for one in query.texts}.items()
+        }
+        return [np.stack([wholes[one, query.templates] for one in query.texts]) for query in queries]
 
     def _cut(self, texts: Mapping[str, None]) -> dict[str, bool] | None:
         """Which texts have more tokens than the encoder reads; None for an encoder that cannot tell."""
@@ -196,22 +200,3 @@ class AlignmentVerifier(Verifier):
 def _worded(text: str, query: Query) -> list[str]:
     # Plain replacement, because a caption may hold braces of its own.
     return [template.replace("{}", text[:MOST_CHARACTERS]) for template in query.templates]
-
-
-def drawn_or_after(
-    sample: Sample, output: Output, thinking: Thinking
-) -> tuple[str, ImageRef | None, ImageRef | None] | Score:
-    """The text to judge, the image drawn and the image given, of a forecast or of a caption.
-
-    A forecast is held against the text that asked for it, a caption against the image after the change.
-    """
-    if sample.task is Task.CHANGE_CAPTION:
-        if not sample.images:
-            return Score.not_applicable("the sample has no image after the change")
-        reply = reply_of(output, thinking)
-        caption = reply.answer.strip()
-        return (caption, None, sample.images[-1]) if caption else Score.invalid(reply.problem or "the caption is empty")
-    text = forecast_text(sample)
-    if not text:
-        return Score.not_applicable("the sample has no text to be true to (reference.text or prompt)")
-    return Score.invalid("the output holds no image") if output.forecast is None else (text, output.forecast, None)

@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample
-from rsw_rewards.core.scores import Score
-from rsw_rewards.data.rasters import Georeference, georeference_of, grid_offset, present
+from rsw_rewards.core.records import ImageRef
+from rsw_rewards.data.rasters import Georeference, georeference_of, grid_offset
 from rsw_rewards.data.spectral import BANDS
 from rsw_rewards.errors import ImageError
-from rsw_rewards.features.bank import FeatureBank
 
 GRID_TOLERANCE_PX = 0.5
 """How far the corners of a georeferenced forecast may lie from where they should, in pixels."""
@@ -61,35 +59,6 @@ class Units:
             for place, name in enumerate(self.names)
             if name != "other"
         }
-
-
-@dataclass(frozen=True, slots=True)
-class BandTruth:
-    """What a sample says of the future in all bands. Arrays share height, width and bands."""
-
-    before: np.ndarray
-    """(H, W, C), the newest input image, as stored."""
-    future: np.ndarray
-    """(H, W, C), the true future (of a series the last frame), as stored."""
-    valid: np.ndarray
-    """(H, W) bool, pixels that count; at least one does."""
-    mask: np.ndarray | None
-    """(H, W) bool, the reference change mask, if there is one."""
-    units: Units
-    grid: Georeference | None
-    """Where the rasters lie, if they say so."""
-
-
-def without_clouds(bank: FeatureBank, sample: Sample, valid: np.ndarray) -> np.ndarray:
-    """``valid`` without the pixels under ``reference.clouds``. Raises :class:`ImageError` for a cloud mask that does not fit."""
-    clouds = sample.reference.get("clouds")
-    if clouds is None:
-        return valid
-    if not isinstance(clouds, ImageRef):
-        raise ImageError(f"reference.clouds of sample {sample.id!r} is {str(clouds)[:40]!r}; it must be a mask")
-    covered = bank.mask(clouds)
-    _check_size("reference.clouds", covered, valid)
-    return valid & ~covered
 
 
 def read_units(metadata: Mapping[str, Any], dtype: np.dtype[Any]) -> Units:
@@ -131,54 +100,6 @@ def _numbers(metadata: Mapping[str, Any], key: str, default: tuple[float, ...]) 
     return numbers
 
 
-def read_band_truth(bank: FeatureBank, sample: Sample) -> BandTruth | Score:
-    """The rasters of a sample, or the score of one that has none or whose rasters do not fit each other."""
-    futures: Sequence[ImageRef] = sample.reference.get("images") or ()
-    if not futures:
-        return Score.not_applicable("the sample has no true future image (reference.images)")
-    if not sample.images:
-        return Score.not_applicable("the sample has no input image")
-    shown, true = sample.images[-1], futures[-1]
-    mask = None
-    try:
-        before, future = stored_bands(shown), stored_bands(true)
-        if before.shape != future.shape:
-            raise ImageError(f"the input is {_size(before)}, the true future {_size(future)}")
-        units = read_units(sample.metadata, future.dtype)
-        if units.names is not None and len(units.names) != future.shape[-1]:
-            raise ImageError(f"metadata.bands names {len(units.names)} bands, the true future has {future.shape[-1]}")
-        valid = _present(before, shown) & _present(future, true)
-        if isinstance(counted := sample.reference.get("valid"), ImageRef):
-            _check_size("reference.valid", bank.mask(counted), future)
-            valid = valid & bank.mask(counted)
-        valid = without_clouds(bank, sample, valid)
-        if isinstance(changed := sample.reference.get("mask"), ImageRef):
-            mask = bank.mask(changed)
-            _check_size("reference.mask", mask, future)
-        grid = _grid(true) or _grid(shown)
-    except ImageError as error:
-        return Score.error(f"the rasters of sample {sample.id!r} cannot be used: {error}")
-    if not valid.any():
-        return Score.not_applicable("no pixel counts")
-    return BandTruth(before, future, valid, mask, units, grid)
-
-
-def read_band_forecast(output: Output, truth: BandTruth) -> np.ndarray:
-    """All bands of a forecast (of a series its last frame), (H, W, C) in the type it is stored in; it may hold NaN.
-
-    Raises:
-        ImageError: there is none, it cannot be read, it has another size or other bands than the true future, or it lies elsewhere.
-    """
-    if output.forecast is None:
-        raise ImageError("the output holds no image")
-    forecast = stored_bands(output.forecast)
-    if forecast.shape != truth.future.shape:
-        raise ImageError(f"the forecast is {_size(forecast)}, the true future {_size(truth.future)}")
-    check_numbers(forecast, truth.future, truth.valid)
-    check_place(output.forecast, truth.grid, truth.valid.shape)
-    return forecast
-
-
 SCALES = 50.0
 """How many times as large, or as small, the numbers of a forecast may be before they are on another scale. Reflectance and its
 counts are 10,000 apart, or a few hundred in 8 bits; a dark forecast of a bright scene, or a green one of bare ground, stays below."""
@@ -218,7 +139,7 @@ def _magnitude(numbers: np.ndarray) -> float:
 
 def check_place(forecast: ImageRef, grid: Georeference | None, shape: tuple[int, ...]) -> None:
     """Raise :class:`ImageError` for a georeferenced forecast that lies elsewhere than ``grid``; ``shape`` is (H, W)."""
-    own = None if grid is None else _grid(forecast)
+    own = None if grid is None else grid_of(forecast)
     if own is None or grid is None:
         return
     if own.crs != grid.crs:
@@ -240,28 +161,19 @@ def check_raster(forecast: ImageRef, future: ImageRef, valid: np.ndarray | None)
     """
     made, true = stored_bands(forecast), stored_bands(future)
     if made.shape != true.shape:
-        raise ImageError(f"the forecast is {_size(made)}, the true future {_size(true)}")
+        raise ImageError(f"the forecast is {size_of(made)}, the true future {size_of(true)}")
     counted = np.ones(made.shape[:2], dtype=bool) if valid is None else valid
     if made.dtype.kind == "f" and (holes := int((counted & ~np.isfinite(made).all(axis=-1)).sum())):
         raise ImageError(f"the forecast has no number at {holes} of {int(counted.sum())} pixels that count")
     check_numbers(made, true, counted)
-    check_place(forecast, _grid(future), counted.shape)
+    check_place(forecast, grid_of(future), counted.shape)
 
 
-def _grid(image: ImageRef) -> Georeference | None:
+def grid_of(image: ImageRef) -> Georeference | None:
+    """Where an image lies, if its file says so."""
     return None if image.path is None else georeference_of(image.path)
 
 
-def _present(pixels: np.ndarray, image: ImageRef) -> np.ndarray:
-    return present(np.moveaxis(pixels, -1, 0), (image.nodata,))
-
-
-def _size(pixels: np.ndarray) -> str:
+def size_of(pixels: np.ndarray) -> str:
+    """Width, height and bands in words."""
     return f"{pixels.shape[1]} x {pixels.shape[0]} pixels of {pixels.shape[2]} bands"
-
-
-def _check_size(what: str, mask: np.ndarray, like: np.ndarray) -> None:
-    if mask.shape[:2] != like.shape[:2]:
-        raise ImageError(
-            f"{what} is {mask.shape[1]} x {mask.shape[0]} pixels, the true future {like.shape[1]} x {like.shape[0]}"
-        )

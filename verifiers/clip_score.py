@@ -8,12 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.encoders import is_pretrained_clip
-from rsw_rewards.verifiers.alignment import AlignmentVerifier, Query, cosine, cosines, drawn_or_after
-from rsw_rewards.verifiers.shown import READS
+from rsw_rewards.verifiers.alignment import AlignmentVerifier, Query, cosine, cosines
+from rsw_rewards.verifiers.forecast_case import READS
 
 CLIP_SCORE_WEIGHT = 2.5
 """w of CLIPScore, which spreads the usual cosines over [0, 1]."""
@@ -60,13 +60,8 @@ class ClipScore(AlignmentVerifier):
         cost="one pass of the encoder per new image and text",
     )
 
-    def query(self, sample: Sample, output: Output) -> Query | Score:
-        found = drawn_or_after(sample, output, self.config.thinking)
-        if isinstance(found, Score):
-            return found
-        text, drawn, given = found
-        caption = sample.task is Task.CHANGE_CAPTION
-        return Query((text,), self.wordings("clipscore" if caption else "plain"), drawn, given)
+    def truth(self, sample: Sample) -> Query | Score:
+        return self.query(sample, wording="clipscore" if sample.task is Task.CHANGE_CAPTION else "plain")
 
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
         image = drawn if drawn is not None else given
@@ -96,14 +91,11 @@ class RefClipScore(AlignmentVerifier):
         cost="one pass of the encoder per new image and text",
     )
 
-    def query(self, sample: Sample, output: Output) -> Query | Score:
+    def truth(self, sample: Sample) -> Query | Score:
         captions = [str(text).strip() for text in sample.reference.get("captions") or () if str(text).strip()]
         if not captions:
             return Score.error(f"sample {sample.id!r} has no reference captions")
-        found = drawn_or_after(sample, output, self.config.thinking)
-        if isinstance(found, Score):
-            return found
-        return Query((found[0], *captions), self.wordings("clipscore"), given=found[2])
+        return self.query(sample, captions, wording="clipscore")
 
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
         assert given is not None

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.errors import ConfigError
@@ -21,10 +21,9 @@ from rsw_rewards.verifiers.alignment import (
     AlignmentVerifier,
     Query,
     cosines,
-    drawn_or_after,
     forecast_text,
 )
-from rsw_rewards.verifiers.shown import READS
+from rsw_rewards.verifiers.forecast_case import READS
 
 MOST_TEXTS = 4096
 """Different texts kept to draw distractors from: each is encoded once at most."""
@@ -133,20 +132,17 @@ class CaptionContrast(AlignmentVerifier):
             )
         super().setup(context)
 
-    def query(self, sample: Sample, output: Output) -> Query | Score:
-        found = drawn_or_after(sample, output, self.config.thinking)
-        if isinstance(found, Score):
-            return found
+    def truth(self, sample: Sample) -> Query | Score:
         own = true_texts(sample)
         if self.config.distractors:
             same = {plain(text) for text in own}
             others = tuple(text for text in self.config.distractors if plain(text) not in same)
         else:
             others = draw(self._pools.get(sample.task, ()), own, self.config.n, sample.id)
-        if not others:
+        query = self.query(sample, others)
+        if not others and isinstance(query, Query):
             return Score.error(f"sample {sample.id!r} has no distractors: all texts of the run are its own")
-        text, drawn, given = found
-        return Query((text, *others), self.wordings(), drawn, given)
+        return query
 
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
         image = drawn if drawn is not None else given

@@ -7,10 +7,11 @@ nothing; it counts in ``no_change_accuracy`` instead.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
@@ -18,13 +19,15 @@ from pydantic import BaseModel, Field, field_validator
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
+from rsw_rewards.core.verifier import Card, Context, NoConfig
 from rsw_rewards.detectors import SCENE_DETECTOR, Views, detector_bands, load_detector, predict_pairs
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.verifiers.bands import read_band_forecast, read_band_truth
 from rsw_rewards.verifiers.confusion import binary_change_metrics, confusion_matrix, ratio
-from rsw_rewards.verifiers.regions import dilate, read_forecast, read_future
+from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, fitting, read_case
+from rsw_rewards.verifiers.rasters import Rasters, read_rasters
+from rsw_rewards.verifiers.regions import dilate
+from rsw_rewards.verifiers.together import Together
 
 Against = Literal["mask", "detector"]
 
@@ -54,29 +57,54 @@ def detector_label(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", plain).strip("-")
 
 
-class Seen(NamedTuple):
+@dataclass(slots=True, eq=False)
+class PairTruth:
     """A sample as a detector is shown it."""
 
+    source: ForecastCase | Rasters
+    """What forecasts are read against."""
     true: Views
     """Input and true future, with the pixels that the detector sees."""
     counted: np.ndarray
     """(H, W) bool, those of them that the score is taken over; at least one is True."""
     mask: np.ndarray | None
     """(H, W) bool, the reference change mask, if there is one."""
-    source: Any
-    """What the forecast is read against."""
+    levels: np.ndarray | None = None
+    """(H, W) uint8, the true map of damage, 0 where no pixel counts; None for a detector of change."""
+    expected: np.ndarray | None = None
+    """What the detector sees in the true pair, once it was asked: (H, W) float32, or (H, W, levels)."""
+
+    def counting(self, counts: np.ndarray | None) -> PairTruth | Score:
+        """This sample where ``counts`` is True alone, (H, W) bool; None leaves it as it is."""
+        counted = self.counted if counts is None else self.counted & counts
+        return replace(self, counted=counted) if counted.any() else NOTHING_COUNTS
 
 
-class DetectorConfig(NoConfig):
+class NetworkConfig(NoConfig):
+    """Which network looks at a forecast, and what its answer is held against."""
+
+    detector: str
+    against: Against = Field(
+        "mask",
+        description="mask: the true map; detector: what it sees between input and true future, so that its bias cancels",
+    )
+
+    @field_validator("detector")
+    @classmethod
+    def _readable(cls, name: str) -> str:
+        try:
+            detector_bands(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+
+class DetectorConfig(NetworkConfig):
     """Which detector, and what its answer is held against."""
 
     detector: str = Field(
         SCENE_DETECTOR,
         description="a change detector by name, folder, torchscript:file, pkg.mod:object or file.py:object, or cva",
-    )
-    against: Against = Field(
-        "mask",
-        description="mask: the true mask; detector: what it sees between input and true future, so that its bias cancels",
     )
     threshold: float = Field(0.5, gt=0.0, lt=1.0, description="probability from which a pixel counts as changed")
     soft: bool = Field(
@@ -91,82 +119,94 @@ class DetectorConfig(NoConfig):
         "shown suits labels that cover a part of the scene. Nodata and clouds are always hidden",
     )
 
-    @field_validator("detector")
-    @classmethod
-    def _readable(cls, name: str) -> str:
-        try:
-            detector_bands(name)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return name
 
-
-def read_seen(
+def read_pair(
     bank: FeatureBank, sample: Sample, bands: tuple[int, ...] | None, outside_valid: str = "hidden"
-) -> Seen | Score:
-    """A sample as a detector that reads ``bands`` (None: the pictures in RGB) is shown it, or the score of one that has none."""
+) -> PairTruth | Score:
+    """A sample as a detector that reads ``bands`` (None: images in RGB) is shown it, or the score of one that has none.
+
+    Raises:
+        ImageError: an image or a mask cannot be used.
+    """
     labelled = sample.reference.get("valid") if outside_valid == "shown" else None
     if labelled is not None:
         sample = replace(sample, reference={key: item for key, item in sample.reference.items() if key != "valid"})
-    seen = _read_pictures(bank, sample) if bands is None else _read_bands(bank, sample, bands)
-    if isinstance(seen, Score):
-        return seen
-    if labelled is not None:
-        try:
-            counts = bank.mask(labelled)
-        except ImageError as error:
-            return Score.error(str(error))
-        if counts.shape != seen.counted.shape:
-            return Score.error(f"reference.valid of sample {sample.id!r} has another size than its true future")
-        seen = seen._replace(counted=seen.counted & counts)
-    return seen if seen.counted.any() else Score.not_applicable("no pixel counts")
+    pair = _pair_shown(bank, sample) if bands is None else _pair_in_bands(bank, sample, bands)
+    if isinstance(pair, Score) or labelled is None:
+        return pair
+    return pair.counting(fitting("reference.valid", bank.mask(labelled), pair.counted.shape))
 
 
-def _read_pictures(bank: FeatureBank, sample: Sample) -> Seen | Score:
-    truth = read_future(bank, sample, before=True)
-    if isinstance(truth, Score):
-        return truth
-    assert truth.before is not None
-    return Seen(Views(truth.before, truth.future, truth.valid), truth.valid, truth.mask, truth)
+def _pair_shown(bank: FeatureBank, sample: Sample) -> PairTruth | Score:
+    case = read_case(bank, sample, future=True, before=True)
+    if isinstance(case, Score):
+        return case
+    future = case.picture(case.future)
+    valid = case.counted(future)
+    return PairTruth(case, Views(case.picture(case.newest), future, valid), valid, case.change(future))
 
 
-def _read_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) -> Seen | Score:
-    truth = read_band_truth(bank, sample)
-    if isinstance(truth, Score):
-        return truth
-    if max(bands) >= truth.future.shape[-1]:
+def _pair_in_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) -> PairTruth | Score:
+    rasters = read_rasters(bank, sample)
+    if isinstance(rasters, Score):
+        return rasters
+    if max(bands) >= (count := rasters.future.shape[-1]):
         return Score.not_applicable(
-            f"the sample has {truth.future.shape[-1]} bands, the detector reads band {max(bands)} (counted from 0)"
+            f"the sample has {count} bands, the detector reads band {max(bands)} (counted from 0)"
         )
-    pair = Views(truth.before[..., list(bands)], truth.future[..., list(bands)], truth.valid)
-    return Seen(pair, truth.valid, truth.mask, truth)
+    before, future = (pixels[..., list(bands)] for pixels in (rasters.before, rasters.future))
+    return PairTruth(rasters, Views(before, future, rasters.valid), rasters.valid, rasters.mask)
 
 
-def read_shown(bank: FeatureBank, seen: Seen, output: Output, bands: tuple[int, ...] | None) -> Views:
-    """Input and forecast as a detector is shown them. Raises :class:`ImageError` for a forecast that cannot be used."""
-    before, future, valid = seen.true
-    if bands is None:
-        return Views(before, read_forecast(bank, output, seen.source), valid)
-    forecast = read_band_forecast(output, seen.source)[..., list(bands)]
-    if forecast.dtype != future.dtype:
-        if "f" not in forecast.dtype.kind + future.dtype.kind or np.uint8 in (forecast.dtype, future.dtype):
-            raise ImageError(f"the forecast holds {forecast.dtype} values, the true future {future.dtype}")
-        forecast, before = forecast.astype(np.float32), before.astype(np.float32)
-    if not np.isfinite(forecast[valid]).all():
-        raise ImageError("the forecast holds values that are not finite")
-    return Views(before, forecast, valid)
+class NetworkVerifier(Together[PairTruth, Views]):
+    """Base of the verifiers that show a forecast to a frozen network beside the input, and hold its answer against a true one."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    at_once: ClassVar[int] = 32
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.bands = detector_bands(self.config.detector)
+
+    @abstractmethod
+    def answers(self, pairs: Sequence[Views]) -> list[np.ndarray]:
+        """What the network sees in every pair, (H, W, ...) float32."""
+
+    @abstractmethod
+    def rated(self, truth: PairTruth, found: np.ndarray) -> Score:
+        """The score of what the network sees in a forecast; with ``against: detector``, ``truth.expected`` is known."""
+
+    def see(self, truth: PairTruth, output: Output) -> Views:
+        before, future, valid = truth.true
+        if isinstance(truth.source, ForecastCase):
+            return Views(before, truth.source.forecast_picture(output), valid)
+        assert self.bands is not None
+        forecast = truth.source.forecast(output)[..., list(self.bands)]
+        if forecast.dtype != future.dtype:
+            if "f" not in forecast.dtype.kind + future.dtype.kind or np.uint8 in (forecast.dtype, future.dtype):
+                raise ImageError(f"the forecast holds {forecast.dtype} values, the true future {future.dtype}")
+            forecast, before = forecast.astype(np.float32), before.astype(np.float32)
+        if not np.isfinite(forecast[valid]).all():
+            raise ImageError("the forecast holds values that are not finite")
+        return Views(before, forecast, valid)
+
+    def rate(self, truths: Sequence[PairTruth], seen: Sequence[Views]) -> list[Score]:
+        answers = self.look(seen, truths if self.config.against == "detector" else ())
+        return [self.rated(*pair) for pair in zip(truths, answers, strict=True)]
+
+    def look(self, seen: Sequence[Views], truths: Sequence[PairTruth]) -> list[np.ndarray]:
+        """The answers to ``seen``; beside them the network is asked what to expect of ``truths``, once each."""
+        new = [truth for truth in dict.fromkeys(truths) if truth.expected is None]
+        answers = self.answers([*seen, *(truth.true for truth in new)])
+        for truth, expected in zip(new, answers[len(seen) :], strict=True):
+            truth.expected = expected
+        return answers[: len(seen)]
 
 
-def bank_of(verifier: Verifier) -> FeatureBank:
-    """What decodes for a verifier; one of its own where it was not set up, as when an output is known to be invalid."""
-    return verifier.context.bank if hasattr(verifier, "context") else FeatureBank()
-
-
-class DetectorConsistency(Verifier):
+class DetectorConsistency(NetworkVerifier):
     """Whether a frozen change detector sees the right change between the input and the forecast."""
 
     name: ClassVar[str] = "detector_consistency"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "detector"})
     Config: ClassVar[type[BaseModel]] = DetectorConfig
     card: ClassVar[Card] = Card(
@@ -192,80 +232,55 @@ class DetectorConsistency(Verifier):
         cost="one pass of the detector per new pair",
     )
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self.bands = detector_bands(self.config.detector)
-
     def setup(self, context: Context) -> None:
         super().setup(context)
         self.detector = load_detector(self.config.detector, context.device)
 
-    def score(self, batch: Batch) -> list[Score]:
-        seen: dict[int, Seen | Score] = {}
-        rows: list[tuple[Seen, Views] | Score] = []
-        for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            if id(sample) not in seen:
-                seen[id(sample)] = self._read(self.context.bank, sample)
-            rows.append(self._shown(seen[id(sample)], output))
-        pairs = [row[1] for row in rows if not isinstance(row, Score)]
-        if self.config.against == "detector":
-            pairs += [row[0].true for row in rows if not isinstance(row, Score)]
-        said = predict_pairs(self.detector.predict, pairs, self.detector.name, self.context.device)
-        of_forecast, of_truth = iter(said), iter(said[len(pairs) // 2 :])
-        scores = []
-        for row in rows:
-            if isinstance(row, Score):
-                scores.append(row)
-            elif self.config.against == "mask":
-                scores.append(self._against_mask(next(of_forecast), row[0]))
-            else:
-                scores.append(self._against_detector(next(of_forecast), next(of_truth), row[0]))
-        return scores
+    def answers(self, pairs: Sequence[Views]) -> list[np.ndarray]:
+        return predict_pairs(self.detector.predict, pairs, self.detector.name, self.context.device)
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        seen = self._read(bank_of(self), sample)
-        return seen if isinstance(seen, Score) else self._worst(seen, reason)
-
-    def _read(self, bank: FeatureBank, sample: Sample) -> Seen | Score:
+    def truth(self, sample: Sample) -> PairTruth | Score:
         if self.config.against == "mask" and sample.reference.get("mask") is None:
             return Score.not_applicable("the sample has no change mask (reference.mask)")
-        seen = read_seen(bank, sample, self.bands, self.config.outside_valid)
-        if isinstance(seen, Score) or not self.config.band or seen.mask is None:
-            return seen
-        counted = seen.counted & (seen.mask | ~dilate(seen.mask, self.config.band))
-        return seen._replace(counted=counted) if counted.any() else Score.not_applicable("no pixel counts")
+        pair = read_pair(self.context.bank, sample, self.bands, self.config.outside_valid)
+        if isinstance(pair, Score) or not self.config.band or pair.mask is None:
+            return pair
+        return pair.counting(pair.mask | ~dilate(pair.mask, self.config.band))
 
-    def _shown(self, seen: Seen | Score, output: Output) -> tuple[Seen, Views] | Score:
-        if isinstance(seen, Score):
-            return seen
-        try:
-            return seen, read_shown(self.context.bank, seen, output, self.bands)
-        except ImageError as error:
-            return self._worst(seen, str(error))
-
-    def _against_mask(self, probability: np.ndarray, seen: Seen) -> Score:
-        assert seen.mask is not None
-        found, truth = probability[seen.counted], seen.mask[seen.counted]
-        if truth.any():
-            return self._compared(found, truth, soft_dice(found, truth))
-        return self._compared(found, truth, false_alarm_value(self._share(found)))
-
-    def _against_detector(self, probability: np.ndarray, true: np.ndarray, seen: Seen) -> Score:
-        found, expected = probability[seen.counted], true[seen.counted]
-        truth = expected >= self.config.threshold
-        changed = truth.any() if seen.mask is None else seen.mask[seen.counted].any()
-        if changed and not truth.any():
-            return Score.not_applicable(f"the detector {self.detector.name!r} sees no change in the true pair")
+    def rated(self, truth: PairTruth, found: np.ndarray) -> Score:
+        found = found[truth.counted]
+        if self.config.against == "mask":
+            assert truth.mask is not None
+            expected = true = truth.mask[truth.counted]
+            changed, forgiven = bool(true.any()), 0.0
+        else:
+            if (score := self._unseen(truth)) is not None:
+                return score
+            assert truth.expected is not None
+            expected = truth.expected[truth.counted]
+            true = expected >= self.config.threshold
+            # What the detector sees in a pair without change is its own error, which no forecast is to repeat.
+            changed, forgiven = self._changed(truth), self._share(expected)
         if changed:
-            return self._compared(found, truth, soft_dice(found, expected))
-        # What the detector sees in a pair without change is its own error, which no forecast is to repeat.
-        excess = max(0.0, self._share(found) - self._share(expected))
-        return self._compared(found, truth, false_alarm_value(excess))
+            return self._judged(found, true, soft_dice(found, expected))
+        return self._judged(found, true, false_alarm_value(max(0.0, self._share(found) - forgiven)))
+
+    def _changed(self, truth: PairTruth) -> bool:
+        assert truth.expected is not None
+        seen = truth.expected >= self.config.threshold if truth.mask is None else truth.mask
+        return bool(seen[truth.counted].any())
+
+    def _unseen(self, truth: PairTruth) -> Score | None:
+        """The score of a sample that changes, where the detector is blind to it."""
+        assert truth.expected is not None
+        if not self._changed(truth) or (truth.expected[truth.counted] >= self.config.threshold).any():
+            return None
+        return Score.not_applicable(f"the detector {self.detector.name!r} sees no change in the true pair")
 
     def _share(self, probability: np.ndarray) -> float:
         return float((probability >= self.config.threshold).mean())
 
-    def _compared(self, probability: np.ndarray, truth: np.ndarray, value: float) -> Score:
+    def _judged(self, probability: np.ndarray, truth: np.ndarray, value: float) -> Score:
         """The score of (n,) probabilities against the (n,) bool truth, ``value`` being what they are worth where that is soft."""
         counts = confusion_matrix(truth, probability >= self.config.threshold)
         numbers = binary_change_metrics(counts)
@@ -281,13 +296,17 @@ class DetectorConsistency(Verifier):
         kept = unchanged and not counts[0, 1] and not counts[1, 0]
         return {"confusion": counts.astype(np.float64), "unchanged": np.array([unchanged, kept], dtype=np.float64)}
 
-    def _worst(self, seen: Seen, reason: str) -> Score:
+    def worst(self, truth: PairTruth, reason: str) -> Score:
         """Wrong in every pixel. F1 and IoU depend on the number of wrong pixels alone, so no true mask is needed for it."""
-        truth = np.zeros(int(seen.counted.sum()), bool) if seen.mask is None else seen.mask[seen.counted]
-        # What the detector would see in the true pair is not known here: then it also counts as one left unchanged in vain.
-        unchanged = self.config.against == "detector" or not truth.any()
+        if self.config.against == "detector":
+            self.look((), [truth])
+            if (score := self._unseen(truth)) is not None:
+                return score
+        true = np.zeros(int(truth.counted.sum()), bool) if truth.mask is None else truth.mask[truth.counted]
+        # Held against the detector, it also counts as a sample without change in which change was seen in vain.
+        unchanged = self.config.against == "detector" or not true.any()
         return Score.invalid(
-            reason, raw={"f1": 0.0, "iou": 0.0}, stats=self._stats(confusion_matrix(truth, ~truth), unchanged)
+            reason, raw={"f1": 0.0, "iou": 0.0}, stats=self._stats(confusion_matrix(true, ~true), unchanged)
         )
 
     def metrics(self) -> Sequence[Metric]:

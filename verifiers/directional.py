@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
-from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.alignment import AlignmentConfig, AlignmentVerifier, Query, cosine, forecast_text, unit
 from rsw_rewards.verifiers.contrast import plain
-from rsw_rewards.verifiers.shown import READS
+from rsw_rewards.verifiers.forecast_case import READS, true_mask
 
 
 def directional_similarity(cos: float, change: float, least_change: float) -> float:
@@ -30,6 +30,14 @@ def directional_similarity(cos: float, change: float, least_change: float) -> fl
         least_change: distance from which on the cosine counts in full; above 0.
     """
     return min(1.0, change / least_change) * (1.0 + cos) - 1.0
+
+
+UNTOLD = Score.not_applicable("the encoder cannot tell the text after the change from the one before")
+
+
+def _direction(texts: np.ndarray) -> np.ndarray:
+    """From the (d,) feature of the text before the change to that of the text after it, which stands first in (2, d)."""
+    return unit(texts[0]) - unit(texts[1])
 
 
 class DirectionalConfig(AlignmentConfig):
@@ -68,7 +76,7 @@ class DirectionalSimilarity(AlignmentVerifier):
         cost="one pass of the encoder per new image and text",
     )
 
-    def query(self, sample: Sample, output: Output) -> Query | Score:
+    def truth(self, sample: Sample) -> Query | Score:
         after = forecast_text(sample)
         before = sample.reference.get("text_before") or sample.metadata.get("text_before") or self.config.text_before
         if not isinstance(before, str):
@@ -77,26 +85,24 @@ class DirectionalSimilarity(AlignmentVerifier):
             return Score.not_applicable("the sample has no text of a change (reference.text or prompt)")
         if not sample.images:
             return Score.not_applicable("the sample has no image to change")
-        try:
-            if self._asks_for_nothing(sample):
-                return Score.not_applicable("the sample asks for no change")
-        except ImageError as error:
-            return Score.error(f"the mask of the sample cannot be used: {error}")
-        if output.forecast is None:
-            return Score.invalid("the output holds no image")
-        return Query((after, before.strip()), self.wordings(), output.forecast, sample.images[-1])
+        mask = true_mask(self.context.bank, sample, "mask")
+        if sample.reference.get("changed") is False or (mask is not None and not mask.any()):
+            return Score.not_applicable("the sample asks for no change")
+        query = self.query(sample, [before.strip()])
+        if isinstance(query, Score):
+            return query
+        assert query.case is not None
+        return replace(query, given=query.case.shown(query.case.newest))
 
-    def _asks_for_nothing(self, sample: Sample) -> bool:
-        mask = sample.reference.get("mask")
-        return sample.reference.get("changed") is False or (
-            isinstance(mask, ImageRef) and not self.context.bank.mask(mask).any()
-        )
+    def worst(self, truth: Query, reason: str) -> Score:
+        (texts,) = self.text_features([truth])
+        return super().worst(truth, reason) if _direction(texts).any() else UNTOLD
 
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
         assert drawn is not None and given is not None
-        moved, told = unit(drawn) - unit(given), unit(texts[0]) - unit(texts[1])
+        moved, told = unit(drawn) - unit(given), _direction(texts)
         if not told.any():
-            return Score.not_applicable("the encoder cannot tell the text after the change from the one before")
+            return UNTOLD
         change, cos = float(np.linalg.norm(moved)), cosine(moved, told)
         number = directional_similarity(cos, change, self.config.least_change)
         reason = ""

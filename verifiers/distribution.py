@@ -16,11 +16,11 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.records import ImageRef
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
-from rsw_rewards.encoders import CMMD_ENCODER, SCENE_CLIP, bands_of, encoder_label, is_standard_inception
-from rsw_rewards.errors import ImageError
+from rsw_rewards.core.verifier import Card, NoConfig
+from rsw_rewards.encoders import CMMD_ENCODER, encoder_label, is_standard_inception
+from rsw_rewards.verifiers.forecast_case import READS
 from rsw_rewards.verifiers.frechet import (
     Moments,
     Reference,
@@ -30,7 +30,7 @@ from rsw_rewards.verifiers.frechet import (
 )
 from rsw_rewards.verifiers.kernel_distances import kernel_sums, polynomial_kernel, unit_rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
-from rsw_rewards.verifiers.shown import READS, read_showing
+from rsw_rewards.verifiers.sets import EncodedSetVerifier, SetConfig, SetTruth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -284,59 +284,18 @@ class NeighbourMetric(SetMetric):
         )
 
 
-class SetConfig(NoConfig):
-    """Which features."""
+class SetMeasure(EncodedSetVerifier):
+    """Base of what is measured between two sets: it has the images of every row encoded, and leaves their hashes in it."""
 
-    encoder: str = Field(
-        SCENE_CLIP, description="encoder by name; clean-fid-inception[:<file>] gives the standard numbers"
-    )
-
-
-class SetVerifier(Verifier):
-    """Base of what is measured between two sets: it has the images of every row encoded."""
-
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    scope: ClassVar[Scope] = "population"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
     rewarding: ClassVar[bool] = False
-    Config: ClassVar[type[SetConfig]] = SetConfig
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        context.bank.encoder(self.config.encoder)
-
-    def encoders(self) -> Sequence[str]:
-        return (self.config.encoder,)
-
-    def score(self, batch: Batch) -> list[Score]:
-        found = [self._hashes(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
-        images = [image for one in found if isinstance(one, tuple) for image in one[1:]]
-        if images:
-            self.context.bank.image_features(self.config.encoder, images, as_is=True)
-        return [one[0] if isinstance(one, tuple) else one for one in found]
-
-    def _hashes(self, sample: Sample, output: Output) -> Score | tuple[Score, ImageRef, ImageRef]:
-        """The row's score and the two images to encode, or the score of a row that has none."""
+    def rate(self, truths: Sequence[SetTruth], seen: Sequence[ImageRef]) -> list[Score]:
         bank = self.context.bank
-        images: Sequence[ImageRef] = sample.reference.get("images") or ()
-        if not images:
-            return Score.not_applicable("the sample has no true future image (reference.images)")
-        showing = read_showing(bank, sample, bands_of(self.config.encoder))
-        if isinstance(showing, Score):
-            return showing
-        try:
-            future = showing.given(bank, images[-1])
-            reference = bank.hash(future)
-        except ImageError as error:
-            return Score.error(str(error))
-        if output.forecast is None:
-            return Score.invalid("the output holds no image")
-        try:
-            forecast = showing.drawn(bank, output.forecast)
-            content = {"output": bank.hash(forecast), "reference": reference}
-        except ImageError as error:
-            return Score.invalid(str(error))
-        return Score(None, content=content), forecast, future
+        bank.image_features(self.config.encoder, [*seen, *(truth.future for truth in truths)], as_is=True)
+        return [
+            Score(None, content={"output": bank.hash(forecast), "reference": bank.hash(truth.future)})
+            for truth, forecast in zip(truths, seen, strict=True)
+        ]
 
 
 _GAMING = (
@@ -357,11 +316,11 @@ class FrechetConfig(SetConfig):
     )
 
 
-class Frechet(SetVerifier):
+class Frechet(SetMeasure):
     """Frechet distance between forecasts and true futures in an encoder's features."""
 
     name: ClassVar[str] = "frechet"
-    Config: ClassVar[type[SetConfig]] = FrechetConfig
+    Config: ClassVar[type[NoConfig]] = FrechetConfig
     card: ClassVar[Card] = Card(
         summary="Frechet distance between all forecasts and all true futures, in the features of a named encoder."
         + READS,
@@ -380,7 +339,7 @@ class Frechet(SetVerifier):
         return (frechet, InfinityMetric(self.config.encoder)) if self.config.infinity else (frechet,)
 
 
-class Kid(SetVerifier):
+class Kid(SetMeasure):
     """Kernel inception distance between forecasts and true futures in an encoder's features."""
 
     name: ClassVar[str] = "kid"
@@ -403,11 +362,11 @@ class CmmdConfig(SetConfig):
     encoder: str = Field(CMMD_ENCODER, description="encoder by name; the default alone gives 'cmmd'")
 
 
-class Cmmd(SetVerifier):
+class Cmmd(SetMeasure):
     """CLIP maximum mean discrepancy between forecasts and true futures."""
 
     name: ClassVar[str] = "cmmd"
-    Config: ClassVar[type[SetConfig]] = CmmdConfig
+    Config: ClassVar[type[NoConfig]] = CmmdConfig
     card: ClassVar[Card] = Card(
         summary="1000 times the squared MMD of unit-length features under an RBF kernel of bandwidth 10." + READS,
         range="[0, inf); 'cmmd' for CLIP ViT-L/14-336 alone, cmmd_<encoder> otherwise",
@@ -427,11 +386,11 @@ class NeighbourConfig(SetConfig):
     k: int = Field(5, ge=1, description="neighbour that bounds a ball; 3 in Kynkaanniemi et al., 5 in Naeem et al.")
 
 
-class Neighbours(SetVerifier):
+class Neighbours(SetMeasure):
     """Precision, recall, density and coverage of forecasts among true futures."""
 
     name: ClassVar[str] = "neighbours"
-    Config: ClassVar[type[SetConfig]] = NeighbourConfig
+    Config: ClassVar[type[NoConfig]] = NeighbourConfig
     card: ClassVar[Card] = Card(
         summary="How far forecasts lie among true futures, and true futures among forecasts, by nearest neighbours."
         + READS,

@@ -12,7 +12,7 @@ from rsw_rewards.core.records import ImageRef
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
 from rsw_rewards.verifiers.alignment import cosine
-from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
+from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
 
 
 class EncoderSimilarityConfig(PairedConfig):
@@ -31,7 +31,7 @@ class EncoderSimilarity(Paired):
     needs = frozenset({"output.image", "reference.images", "encoder"})
     Config = EncoderSimilarityConfig
     bounds = (-1.0, 1.0)
-    worst = -1.0
+    worst_number = -1.0
     floor = 0.05
     card = paired_card(
         summary="Cosine of an encoder's features of the forecast and of the true future. The key is cos_<encoder>, and "
@@ -65,16 +65,13 @@ class EncoderSimilarity(Paired):
     def bands(self) -> tuple[int, ...] | None:
         return bands_of(self.config.encoder)
 
-    def numbers(self, views: Sequence[View]) -> list[float]:
-        futures = {id(view.stage): view.stage.future for view in views}
-        pictures = [*futures.values(), *(view.filled() for view in views)]
-        if not pictures:
-            return []
-        images = [ImageRef(array=image) for image in pictures]
-        features = self.context.bank.image_features(self.config.encoder, images, as_is=True)
-        true = dict(zip(futures, features, strict=False))
-        seen = features[len(futures) :]
-        return [cosine(feature, true[id(view.stage)]) for feature, view in zip(seen, views, strict=True)]
+    def numbers(self, truths: Sequence[PairedTruth], images: Sequence[np.ndarray]) -> list[float]:
+        places = {truth: place for place, truth in enumerate(dict.fromkeys(truths))}
+        pictures = [*(truth.future for truth in places), *map(PairedTruth.filled, truths, images)]
+        named = [ImageRef(array=picture) for picture in pictures]
+        features = self.context.bank.image_features(self.config.encoder, named, as_is=True)
+        seen = features[len(places) :]
+        return [cosine(feature, features[places[truth]]) for feature, truth in zip(seen, truths, strict=True)]
 
     def worth(self, number: float) -> float:
         return (number + 1.0) / 2.0
@@ -82,6 +79,6 @@ class EncoderSimilarity(Paired):
     def distance(self, number: float) -> float:
         return 1.0 - number
 
-    def worst_sums(self, stage: Stage) -> dict[str, Any]:
+    def worst_sums(self, truth: PairedTruth) -> dict[str, Any]:
         # Known without an encoder. The copy's part is left out, which would only soften it.
-        return {"gained": np.float64(-self.distance(self.worst)), "possible": np.float64(0.0)}
+        return {"gained": np.float64(-self.distance(self.worst_number)), "possible": np.float64(0.0)}

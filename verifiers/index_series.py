@@ -7,7 +7,6 @@ pixels are left out of every number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.errors import ImageError
-from rsw_rewards.io.images import read_mask
 from rsw_rewards.verifiers.bands import check_numbers
+from rsw_rewards.verifiers.forecast_case import NO_FUTURE, masked_in
 
 LEAST_SPREAD = 1e-6
 """Variance of the observations of a pixel below which it says nothing: there is no course to follow."""
@@ -59,12 +58,6 @@ def nnse(observed: np.ndarray, predicted: np.ndarray, least: int = 3) -> np.ndar
     return np.where(usable, 1.0 / (1.0 + ratio), np.nan)
 
 
-@dataclass(frozen=True, slots=True)
-class _Truth:
-    observed: np.ndarray
-    """(T, H, W) float64, NaN where a pixel does not count."""
-
-
 class IndexSeriesConfig(BaseModel):
     """Configuration of ``index_series``."""
 
@@ -91,7 +84,7 @@ def _valid_rate(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return {"valid_rate": float(sums.get("valid", 0.0)) / float(sums["n"]) if sums["n"] else None}
 
 
-class IndexSeries(Verifier):
+class IndexSeries(PerSample[np.ndarray]):
     """How well a forecast series of an index follows what was observed."""
 
     name: ClassVar[str] = "index_series"
@@ -111,34 +104,16 @@ class IndexSeries(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = IndexSeriesConfig
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [self._one(sample, output) for sample, output in zip(batch.samples, batch.outputs, strict=True)]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        truth = self._truth(sample)
-        return truth if isinstance(truth, Score) else self._worst(truth, reason)
-
-    def _truth(self, sample: Sample) -> _Truth | Score:
+    def truth(self, sample: Sample) -> np.ndarray | Score:
+        """(T, H, W) float64, NaN where a pixel does not count."""
         images: Sequence[ImageRef] = sample.reference.get("images") or ()
         if not images:
-            return Score.not_applicable("the sample has no true future (reference.images)")
-        try:
-            frames = [read_index_values(image) for image in images]
-            if len({frame.shape for frame in frames}) > 1:
-                return Score.error(f"the frames of sample {sample.id!r} have several sizes")
-            observed = np.stack(frames)
-            if (valid := sample.reference.get("valid")) is not None:
-                counted = read_mask(valid)
-                if counted.shape != observed.shape[1:]:
-                    return Score.error(f"reference.valid of sample {sample.id!r} has another size than its frames")
-                observed[:, ~counted] = np.nan
-            if (clouds := sample.reference.get("clouds")) is not None:
-                hidden = read_mask(clouds)
-                if hidden.shape != observed.shape[1:]:
-                    return Score.error(f"reference.clouds of sample {sample.id!r} has another size than its frames")
-                observed[:, hidden] = np.nan
-        except ImageError as error:
-            return Score.error(f"the truth of sample {sample.id!r} cannot be read: {error}")
+            return NO_FUTURE
+        frames = [read_index_values(image) for image in images]
+        if len({frame.shape for frame in frames}) > 1:
+            raise ImageError("the frames of its true future have several sizes")
+        observed = np.stack(frames)
+        observed[:, ~masked_in(self.context.bank, sample, observed.shape[1:])] = np.nan
         if not np.isfinite(observed).any():
             return Score.not_applicable("no pixel of the future was observed")
         if not np.isfinite(nnse(observed, observed, self.config.least)).any():
@@ -146,31 +121,22 @@ class IndexSeries(Verifier):
                 f"no pixel of the future was observed {self.config.least} times or changed; a horizon of fewer frames needs a smaller"
                 " 'least'"
             )
-        return _Truth(observed)
+        return observed
 
-    def _one(self, sample: Sample, output: Output) -> Score:
-        truth = self._truth(sample)
-        if isinstance(truth, Score):
-            return truth
-        observed = truth.observed
+    def compare(self, truth: np.ndarray, output: Output) -> Score:
+        observed = truth
         made = output.images or (() if output.image is None else (output.image,))
         if len(made) != len(observed):
-            return self._worst(truth, f"the forecast has {len(made)} frames, the true future {len(observed)}")
-        try:
-            frames = [read_index_values(image) for image in made]
-        except ImageError as error:
-            return self._worst(truth, str(error))
+            raise ImageError(f"the forecast has {len(made)} frames, the true future {len(observed)}")
+        frames = [read_index_values(image) for image in made]
         if any(frame.shape != observed.shape[1:] for frame in frames):
             sizes = " x ".join(map(str, observed.shape[1:]))
-            return self._worst(truth, f"the frames of the forecast must have {sizes} pixels")
+            raise ImageError(f"the frames of the forecast must have {sizes} pixels")
         predicted = np.stack(frames)
         seen = np.isfinite(observed)
         if missing := int((seen & ~np.isfinite(predicted)).sum()):
-            return self._worst(truth, f"the forecast has no number at {missing} pixels that were observed")
-        try:
-            check_numbers(predicted, observed, seen)
-        except ImageError as error:
-            return self._worst(truth, str(error))
+            raise ImageError(f"the forecast has no number at {missing} pixels that were observed")
+        check_numbers(predicted, observed, seen)
         efficiency = nnse(observed, predicted, self.config.least)
         miss = predicted[seen] - observed[seen]
         pixels = int(np.isfinite(efficiency).sum())
@@ -181,9 +147,9 @@ class IndexSeries(Verifier):
         raw = {"mae": float(np.abs(miss).mean()), "bias": float(miss.mean()), "nnse": float(stats["nnse"]) / pixels}
         return Score(raw["nnse"], raw=raw, stats={key: np.asarray(value, np.float64) for key, value in stats.items()})
 
-    def _worst(self, truth: _Truth, reason: str) -> Score:
+    def worst(self, truth: np.ndarray, reason: str) -> Score:
         """No efficiency at any pixel that could have one."""
-        pixels = int(np.isfinite(nnse(truth.observed, truth.observed, self.config.least)).sum())
+        pixels = int(np.isfinite(nnse(truth, truth, self.config.least)).sum())
         return Score.invalid(
             reason, raw={"nnse": 0.0}, stats={"nnse": np.zeros(()), "pixels": np.asarray(float(pixels))}
         )

@@ -16,16 +16,15 @@ from pydantic import Field
 from rsw_rewards.verifiers.paired_base import (
     Paired,
     PairedConfig,
-    Stage,
-    View,
+    PairedTruth,
     gain_over_copy,
     gain_to_value,
     paired_card,
 )
-from rsw_rewards.verifiers.regions import Pair, read_pair, region_mean, region_weights
+from rsw_rewards.verifiers.regions import region_mean, region_weights
 
 __all__ = [
-    "MIN_CHANGE", "Distance", "Pair", "error_map", "gain_over_copy", "gain_to_value", "psnr", "read_pair", "region_mean",
+    "MIN_CHANGE", "Distance", "error_map", "gain_over_copy", "gain_to_value", "psnr", "region_mean",
     "region_weights",
 ]  # fmt: skip
 
@@ -42,6 +41,11 @@ def error_map(first: np.ndarray, second: np.ndarray, distance: Distance = "mse")
     """Squared or absolute difference of two (H, W, 3) uint8 images in units of [0, 1], averaged over channels: (H, W) float64."""
     difference = (first.astype(np.float64) - second.astype(np.float64)) / 255.0
     return (np.square(difference) if distance == "mse" else np.abs(difference)).mean(axis=-1)
+
+
+def farthest(future: np.ndarray) -> np.ndarray:
+    """The uint8 image that no other is farther from than a uint8 future."""
+    return np.where(future > 127, 0, 255).astype(np.uint8)
 
 
 def psnr(mse: float) -> float:
@@ -62,12 +66,11 @@ class PixelError(Paired):
     def default_floor(self) -> float:
         return MIN_CHANGE[self.kind()]
 
-    def number(self, view: View) -> float:
-        return region_mean(error_map(view.image, view.stage.future, self.kind()), view.stage.weights)
+    def number(self, truth: PairedTruth, image: np.ndarray) -> float:
+        return region_mean(error_map(image, truth.future, self.kind()), truth.weights)
 
-    def worst_sums(self, stage: Stage) -> dict[str, Any]:
-        farthest = np.where(stage.future > 127, 0, 255).astype(np.uint8)
-        return self.sums(self.number(View(stage, farthest)), self.number(self._copy(stage)))
+    def worst_sums(self, truth: PairedTruth) -> dict[str, Any]:
+        return self.sums(self.number(truth, farthest(truth.future)), self.number(truth, self.copy(truth)))
 
 
 class PsnrConfig(PairedConfig):
@@ -80,7 +83,7 @@ class Psnr(PixelError):
     """Peak signal-to-noise ratio of the forecast to the true future."""
 
     name = "psnr"
-    worst = 0.0
+    worst_number = 0.0
     bounds = None
     Config = PsnrConfig
     card = paired_card(

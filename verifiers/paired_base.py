@@ -13,24 +13,19 @@ from pydantic import Field
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
-from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
 from rsw_rewards.verifiers.illumination import MIN_PIXELS, Match, matched
 from rsw_rewards.verifiers.regions import (
     MAX_SHIFT,
     Region,
-    Truth,
     aligned,
     dilate,
     inset,
-    read_forecast,
-    read_future,
     region_weights,
 )
-
-ROWS = 16
-"""Outputs that are looked at together."""
+from rsw_rewards.verifiers.together import Together
 
 
 def gain_over_copy(error: float, copy_error: float, floor: float = 0.0) -> float:
@@ -44,33 +39,24 @@ def gain_to_value(gain: float) -> float:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stage:
-    """A sample made ready for its forecasts. All arrays share height and width, the truth's less the tolerated shift."""
+class PairedTruth:
+    """A sample made ready for its forecasts. Sizes (h, w) are those of the true future, (H, W), less the tolerated shift."""
 
-    truth: Truth
-    """As read, at full size."""
-    future: np.ndarray
-    """(H, W, 3) uint8."""
-    valid: np.ndarray
-    """(H, W) bool, pixels that count."""
-    weights: np.ndarray
-    """(H, W) bool, the pixels that the mean is taken over; at least one is True."""
+    case: ForecastCase
+    whole: np.ndarray
+    """(H, W, 3) uint8, the true future."""
     still: np.ndarray
-    """(H, W) bool at full size, pixels outside the change, on which colours are matched."""
+    """(H, W) bool, pixels outside the change, on which colours are matched."""
+    future: np.ndarray
+    """(h, w, 3) uint8, the part of the true future that forecasts are compared with."""
+    valid: np.ndarray
+    """(h, w) bool, pixels that count."""
+    weights: np.ndarray
+    """(h, w) bool, the pixels that the mean is taken over; at least one is True."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """A forecast, or a copy of the input, as it is compared."""
-
-    stage: Stage
-    image: np.ndarray
-    """(H, W, 3) uint8, its colours matched, shifted and cut as configured."""
-
-    def filled(self) -> np.ndarray:
-        """The picture with the truth where no pixel counts, for networks that see farther than a pixel."""
-        valid = self.stage.valid
-        return self.image if valid.all() else np.where(valid[..., None], self.image, self.stage.future)
+    def filled(self, image: np.ndarray) -> np.ndarray:
+        """The image with the truth where no pixel counts, for networks that see farther than a pixel."""
+        return image if self.valid.all() else np.where(self.valid[..., None], image, self.future)
 
 
 class PairedConfig(NoConfig):
@@ -114,7 +100,7 @@ def _gain_of_sums(sums: Mapping[str, np.ndarray]) -> float | None:
     return float(sums["gained"]) / float(sums["possible"])
 
 
-class Paired(Verifier):
+class Paired(Together[PairedTruth, np.ndarray]):
     """Base of the verifiers that hold a forecast against the true future over a region.
 
     A metric says what its number is (:meth:`number`) and what it is worth (:meth:`worth`); a number that is no distance also
@@ -123,21 +109,22 @@ class Paired(Verifier):
 
     tasks = frozenset({Task.FORECAST})
     needs = frozenset({"output.image", "reference.images"})
+    at_once = 16  # no more images are held than a network looks at in one pass or two
     Config: ClassVar[type[PairedConfig]] = PairedConfig
     bounds: ClassVar[tuple[float, float] | None] = None
     """Range that the mean cannot leave."""
-    worst: ClassVar[float] = 1.0
+    worst_number: ClassVar[float] = 1.0
     """The number of an invalid output: what no picture is worse than."""
     floor: ClassVar[float]
     """Default of ``min_change``: about the distance of a copy in a scene where nothing but noise differs."""
 
-    def number(self, view: View) -> float:
-        """The natural metric of one picture."""
+    def number(self, truth: PairedTruth, image: np.ndarray) -> float:
+        """The natural metric of an (h, w, 3) uint8 image, of the size of ``truth.future``."""
         raise NotImplementedError
 
-    def numbers(self, views: Sequence[View]) -> list[float]:
-        """The natural metric of every picture; override it in place of :meth:`number` where a network looks at many at once."""
-        return [self.number(view) for view in views]
+    def numbers(self, truths: Sequence[PairedTruth], images: Sequence[np.ndarray]) -> list[float]:
+        """The natural metric of every image; override it in place of :meth:`number` where a network looks at many at once."""
+        return [self.number(*pair) for pair in zip(truths, images, strict=True)]
 
     def worth(self, number: float) -> float:
         """The metric as a value in [0, 1], higher is better."""
@@ -155,7 +142,7 @@ class Paired(Verifier):
         """The pixels of a region that the metric can use, (H, W) bool."""
         return weights
 
-    def refuse(self, stage: Stage) -> str:
+    def refuse(self, truth: PairedTruth) -> str:
         """Why a sample does not suit the metric, in words; empty where it does."""
         return ""
 
@@ -200,80 +187,54 @@ class Paired(Verifier):
         key = self.key
         if self.gains:
             return (SumMetric((key,), lambda sums: {key: _gain_of_sums(sums)}),)
-        return (MeanValue(key, self.unit, self.worst, self.bounds),)
+        return (MeanValue(key, self.unit, self.worst_number, self.bounds),)
 
-    def score(self, batch: Batch) -> list[Score]:
-        # In parts, so that no more pictures are held than a network looks at in one pass or two.
-        parts = (range(start, min(start + ROWS, len(batch))) for start in range(0, len(batch), ROWS))
-        return [score for rows in parts for score in self._part(batch.take(rows))]
-
-    def _part(self, batch: Batch) -> list[Score]:
-        bank = self.context.bank
-        stages: dict[int, Stage | Score] = {}
-        copies: dict[int, View] = {}
-        rows: list[View | Score] = []
-        for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            stage = stages.get(id(sample))
-            if stage is None:
-                stage = stages[id(sample)] = self._stage(bank, sample)
-                if self.gains and isinstance(stage, Stage):
-                    copies[id(stage)] = self._copy(stage)
-            rows.append(stage if isinstance(stage, Score) else self._forecast(bank, stage, output))
-        views = [*(row for row in rows if isinstance(row, View)), *copies.values()]
-        found = dict(zip(map(id, views), self.numbers(views), strict=True))
-        copied = {stage: found[id(copy)] for stage, copy in copies.items()}
-        return [
-            row if isinstance(row, Score) else self._scored(found[id(row)], copied.get(id(row.stage))) for row in rows
-        ]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        # Also called where the verifier was not set up, so without encoders.
-        bank = self.context.bank if hasattr(self, "context") else FeatureBank()
-        stage = self._stage(bank, sample)
-        return stage if isinstance(stage, Score) else self._worst(stage, reason)
-
-    def _stage(self, bank: FeatureBank, sample: Sample) -> Stage | Score:
+    def truth(self, sample: Sample) -> PairedTruth | Score:
         config = self.config
-        truth = read_future(bank, sample, before=self.gains, bands=self.bands)
-        if isinstance(truth, Score):
-            return truth
-        if config.region != "all" and truth.mask is None:
+        case = read_case(self.context.bank, sample, self.bands, future=True, before=self.gains)
+        if isinstance(case, Score):
+            return case
+        future = case.picture(case.future)
+        mask, counted = case.change(future), case.counted(future)
+        if config.region != "all" and mask is None:
             return Score.not_applicable(f"the sample has no change mask to be {config.region} of (reference.mask)")
-        valid = ~dilate(~truth.valid, config.shift) if config.shift and not truth.valid.all() else truth.valid
-        weights = inset(region_weights(truth.mask, valid, config.region, config.band), config.shift)
+        valid = ~dilate(~counted, config.shift) if config.shift and not counted.all() else counted
+        weights = inset(region_weights(mask, valid, config.region, config.band), config.shift)
         weights = self.restrict(weights) if weights.size else weights
         if not weights.any():
             return Score.not_applicable(f"no pixel counts in the region {config.region!r}")
-        still = truth.valid
+        still = counted
         if config.match != "none":
-            still = still if truth.mask is None else still & ~dilate(truth.mask, config.band)
+            still = still if mask is None else still & ~dilate(mask, config.band)
             if still.sum() < MIN_PIXELS:
                 few = f"fewer than {MIN_PIXELS} pixels lie outside the change, too few to match colours on"
                 return Score.not_applicable(few)
-        stage = Stage(truth, inset(truth.future, config.shift), inset(valid, config.shift), weights, still)
-        return Score.not_applicable(why) if (why := self.refuse(stage)) else stage
+        truth = PairedTruth(case, future, still, inset(future, config.shift), inset(valid, config.shift), weights)
+        return Score.not_applicable(why) if (why := self.refuse(truth)) else truth
 
-    def _view(self, stage: Stage, image: np.ndarray) -> View:
-        return View(stage, aligned(image, stage.future, stage.valid, self.config.shift))
+    def see(self, truth: PairedTruth, output: Output) -> np.ndarray:
+        image = self._placed(truth, truth.case.forecast_picture(output))
+        if image is None:
+            raise ImageError("the forecast is nearly one colour outside the change, so its colours match nothing")
+        return image
 
-    def _forecast(self, bank: FeatureBank, stage: Stage, output: Output) -> View | Score:
-        try:
-            image = read_forecast(bank, output, stage.truth)
-        except ImageError as error:
-            return self._worst(stage, str(error))
-        coloured = matched(image, stage.truth.future, stage.still, self.config.match)
-        if coloured is None:
-            return self._worst(
-                stage, "the forecast is nearly one colour outside the change, so its colours match nothing"
-            )
-        return self._view(stage, coloured)
+    def rate(self, truths: Sequence[PairedTruth], seen: Sequence[np.ndarray]) -> list[Score]:
+        places = {truth: self.copy(truth) for truth in truths} if self.gains else {}
+        found = self.numbers([*truths, *places], [*seen, *places.values()])
+        copied = dict(zip(places, found[len(truths) :], strict=True))
+        return [self._scored(*pair) for pair in zip(found, map(copied.get, truths), strict=False)]
 
-    def _copy(self, stage: Stage) -> View:
-        before = stage.truth.before
-        assert before is not None
-        coloured = matched(before, stage.truth.future, stage.still, self.config.match)
+    def copy(self, truth: PairedTruth) -> np.ndarray:
+        """The newest input as a forecast is compared."""
+        before = truth.case.picture(truth.case.newest)
+        image = self._placed(truth, before)
         # A black or clouded input cannot be matched; that is nobody's fault, and it is copied as it is.
-        return self._view(stage, before if coloured is None else coloured)
+        return aligned(before, truth.future, truth.valid, self.config.shift) if image is None else image
+
+    def _placed(self, truth: PairedTruth, image: np.ndarray) -> np.ndarray | None:
+        """(h, w, 3) uint8 of an (H, W, 3) image, its colours matched, shifted and cut as configured; None if they match nothing."""
+        coloured = matched(image, truth.whole, truth.still, self.config.match)
+        return None if coloured is None else aligned(coloured, truth.future, truth.valid, self.config.shift)
 
     def _scored(self, number: float, copied: float | None) -> Score:
         if not math.isfinite(number) or (copied is not None and not math.isfinite(copied)):
@@ -295,9 +256,9 @@ class Paired(Verifier):
         copy_error = self.distance(copied)
         return {"gained": np.float64(copy_error - self.distance(number)), "possible": np.float64(copy_error)}
 
-    def worst_sums(self, stage: Stage) -> dict[str, Any]:
+    def worst_sums(self, truth: PairedTruth) -> dict[str, Any]:
         """:meth:`sums` of an output that cannot be used; those of the worst number there is."""
-        return self.sums(self.worst, self.number(self._copy(stage)))
+        return self.sums(self.worst_number, self.number(truth, self.copy(truth)))
 
-    def _worst(self, stage: Stage, reason: str) -> Score:
-        return Score.invalid(reason, stats=self.worst_sums(stage) if self.gains else {})
+    def worst(self, truth: PairedTruth, reason: str) -> Score:
+        return Score.invalid(reason, stats=self.worst_sums(truth) if self.gains else {})

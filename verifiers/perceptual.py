@@ -16,7 +16,7 @@ from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, Trunk, lpips_from_maps
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
-from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
+from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
 
 MICRO_BATCH = 8
 """Pairs per forward pass, always filled up to this number, so that a pair's distance does not depend on its neighbours."""
@@ -90,7 +90,7 @@ class Lpips(Paired):
     name = "lpips"
     needs = Paired.needs | {"network"}
     Config = LpipsConfig
-    worst = 2.0
+    worst_number = 2.0
     floor = 0.05
     card = paired_card(
         summary="Distance of the forecast and the true future in the layers of AlexNet (key lpips), VGG-16 (lpips_vgg) or SqueezeNet 1.1 "
@@ -133,32 +133,32 @@ class Lpips(Paired):
             return f"{self.name}_{self.config.name}"
         return self.name if self.config.net == "alex" else f"{self.name}_{self.config.net}"
 
-    def refuse(self, stage: Stage) -> str:
-        height, width = stage.valid.shape
+    def refuse(self, truth: PairedTruth) -> str:
+        height, width = truth.valid.shape
         least = SMALLEST[self.config.net]
         return (
             "" if min(height, width) >= least else f"{width} x {height} pixels are too few for LPIPS (at least {least})"
         )
 
-    def numbers(self, views: Sequence[View]) -> list[float]:
-        found: dict[int, float] = {}
-        by_size: dict[tuple[int, ...], list[View]] = {}
-        for view in views:
-            by_size.setdefault(view.image.shape, []).append(view)
-        for group in by_size.values():
-            for start in range(0, len(group), MICRO_BATCH):
-                part = group[start : start + MICRO_BATCH]
-                maps = self.network.maps(
-                    [view.filled() for view in part], [view.stage.future for view in part], MICRO_BATCH
-                )
-                for row, view in enumerate(part):
-                    weight = None if view.stage.weights.all() else view.stage.weights
-                    found[id(view)] = float(lpips_from_maps([layer[row : row + 1] for layer in maps], weight)[0])
-        return [found[id(view)] for view in views]
+    def numbers(self, truths: Sequence[PairedTruth], images: Sequence[np.ndarray]) -> list[float]:
+        found = np.empty(len(images))
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(place)
+        for places in by_size.values():
+            for start in range(0, len(places), MICRO_BATCH):
+                part = places[start : start + MICRO_BATCH]
+                pictures = [truths[place].filled(images[place]) for place in part]
+                maps = self.network.maps(pictures, [truths[place].future for place in part], MICRO_BATCH)
+                for row, place in enumerate(part):
+                    weights = truths[place].weights
+                    layers = [layer[row : row + 1] for layer in maps]
+                    found[place] = lpips_from_maps(layers, None if weights.all() else weights)[0]
+        return found.tolist()
 
     def worth(self, number: float) -> float:
         return 1.0 / (1.0 + 2.0 * number)
 
-    def worst_sums(self, stage: Stage) -> dict[str, Any]:
+    def worst_sums(self, truth: PairedTruth) -> dict[str, Any]:
         # Known without the network. The copy's part is left out, which would only soften it.
-        return {"gained": np.float64(-self.worst), "possible": np.float64(0.0)}
+        return {"gained": np.float64(-self.worst_number), "possible": np.float64(0.0)}

@@ -17,19 +17,15 @@ from pydantic import BaseModel, Field
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
-from rsw_rewards.errors import ImageError
-from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.verifiers.paired import MIN_CHANGE, Distance, error_map, gain_over_copy
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, read_case
+from rsw_rewards.verifiers.paired import MIN_CHANGE, Distance, error_map, farthest, gain_over_copy
 from rsw_rewards.verifiers.regions import (
     MAX_SHIFT,
     Region,
-    Truth,
     aligned,
     dilate,
     inset,
-    read_forecast,
-    read_future,
     region_mean,
     region_weights,
 )
@@ -82,11 +78,12 @@ class ConsistencyConfig(NoConfig):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stage:
+class ChangeTruth:
     """A sample made ready for its forecasts."""
 
-    truth: Truth
-    """As read."""
+    case: ForecastCase
+    future: np.ndarray
+    """(H, W, 3) uint8."""
     inside: np.ndarray
     """(h, w) bool, pixels that count inside the change; the size is the future's less the tolerated shift on every side."""
     outside: np.ndarray
@@ -100,7 +97,7 @@ def _fulfilment_of_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | Non
     return {"fulfilment": gain_over_copy(float(sums["inside_error"]), copied) if copied > 0.0 else None}
 
 
-class ChangeConsistency(Verifier):
+class ChangeConsistency(PerSample[ChangeTruth]):
     """Fulfilment inside the true change mask and preservation outside it, by the pixels."""
 
     name: ClassVar[str] = "change_consistency"
@@ -126,37 +123,20 @@ class ChangeConsistency(Verifier):
         cost="about 1 ms for 64 x 64 on a CPU; with shift: 1 four times that",
     )
 
-    def score(self, batch: Batch) -> list[Score]:
-        scores: list[Score] = []
-        last: Sample | None = None
-        stage: Stage | Score = Score.error("no sample was read")
-        for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            if sample is not last:  # candidates of a sample stand together
-                last, stage = sample, self._stage(self.context.bank, sample)
-            scores.append(stage if isinstance(stage, Score) else self._one(stage, output))
-        return scores
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        # Also called where the verifier was not set up.
-        stage = self._stage(self.context.bank if hasattr(self, "context") else FeatureBank(), sample)
-        return stage if isinstance(stage, Score) else self._worst(stage, reason)
-
-    def _stage(self, bank: FeatureBank, sample: Sample) -> Stage | Score:
+    def truth(self, sample: Sample) -> ChangeTruth | Score:
         if sample.reference.get("mask") is None:
             return Score.not_applicable("the sample has no change mask (reference.mask)")
-        truth = read_future(bank, sample, before=True)
-        if isinstance(truth, Score):
-            return truth
-        valid, shift = truth.valid, self.config.shift
+        case = read_case(self.context.bank, sample, future=True, before=True)
+        if isinstance(case, Score):
+            return case
+        before, future = case.picture(case.newest), case.picture(case.future)
+        mask, valid, shift = case.change(future), case.counted(future), self.config.shift
         if shift and not valid.all():
             valid = ~dilate(~valid, shift)  # a shift may bring in pixels from where none counts
-        inside, outside = (
-            inset(region_weights(truth.mask, valid, region, self.config.band), shift) for region in REGIONS
-        )
+        inside, outside = (inset(region_weights(mask, valid, region, self.config.band), shift) for region in REGIONS)
         if not (inside.any() or outside.any()):
-            return Score.not_applicable("no pixel counts")
-        assert truth.before is not None
-        return Stage(truth, inside, outside, self._error(truth.before, truth.future, inside | outside))
+            return NOTHING_COUNTS
+        return ChangeTruth(case, future, inside, outside, self._error(before, future, inside | outside))
 
     def _error(self, picture: np.ndarray, future: np.ndarray, counted: np.ndarray) -> np.ndarray:
         """(h, w) float64 error of an (H, W, 3) picture at the place where it fits best."""
@@ -164,32 +144,27 @@ class ChangeConsistency(Verifier):
         true = inset(future, shift)
         return error_map(aligned(picture, true, counted, shift), true, self.config.distance)
 
-    def _one(self, stage: Stage, output: Output) -> Score:
-        try:
-            forecast = read_forecast(self.context.bank, output, stage.truth)
-        except ImageError as error:
-            return self._worst(stage, str(error))
-        raw, stats = self._numbers(stage, forecast)
+    def compare(self, truth: ChangeTruth, output: Output) -> Score:
+        raw, stats = self._numbers(truth, truth.case.forecast_picture(output))
         value = change_consistency(raw.get("fulfilment"), raw.get("preservation"))
         return Score(value, raw=raw, stats=stats)
 
-    def _numbers(self, stage: Stage, forecast: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
+    def _numbers(self, truth: ChangeTruth, forecast: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
         """``raw`` and ``stats`` of an (H, W, 3) uint8 picture."""
-        floor, inside, outside = self.config.floor, stage.inside, stage.outside
-        wanted = self._error(forecast, stage.truth.future, inside | outside)
+        floor, inside, outside = self.config.floor, truth.inside, truth.outside
+        wanted = self._error(forecast, truth.future, inside | outside)
         raw: dict[str, float] = {}
         stats = {"inside_error": np.zeros(()), "inside_copy_error": np.zeros(())}
         if inside.any():
-            error, copy_error = region_mean(wanted, inside), region_mean(stage.copied, inside)
+            error, copy_error = region_mean(wanted, inside), region_mean(truth.copied, inside)
             raw["fulfilment"] = gain_over_copy(error, copy_error, floor)
             stats = {"inside_error": np.array(error), "inside_copy_error": np.array(copy_error)}
         if outside.any():
-            raw["preservation"] = preservation(region_mean(wanted, outside), region_mean(stage.copied, outside), floor)
+            raw["preservation"] = preservation(region_mean(wanted, outside), region_mean(truth.copied, outside), floor)
         return raw, stats
 
-    def _worst(self, stage: Stage, reason: str) -> Score:
-        farthest = np.where(stage.truth.future > 127, 0, 255).astype(np.uint8)
-        return Score.invalid(reason, stats=self._numbers(stage, farthest)[1])
+    def worst(self, truth: ChangeTruth, reason: str) -> Score:
+        return Score.invalid(reason, stats=self._numbers(truth, farthest(truth.future))[1])
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(("fulfilment",), _fulfilment_of_sums), MeanValue("preservation", "preservation"))

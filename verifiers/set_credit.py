@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.records import ImageRef, Sample
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
-from rsw_rewards.encoders import SCENE_CLIP, bands_of
-from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.core.verifier import Batch, Card, truth_of, truths_of
+from rsw_rewards.errors import ConfigError, ImageError, InputError
+from rsw_rewards.verifiers.forecast_case import READS
 from rsw_rewards.verifiers.frechet import Influence, Reference, leave_one_out
 from rsw_rewards.verifiers.kernel_distances import median_bandwidth, witness
-from rsw_rewards.verifiers.shown import READS, Showing, read_showing
+from rsw_rewards.verifiers.sets import EncodedSetVerifier, SetConfig, SetTruth
 
 BANDWIDTH = 0.5
 """Bandwidth of the witness's kernel in median distances of the references."""
@@ -49,19 +50,15 @@ def squash(credit: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-centred / spread))
 
 
-class SetCreditConfig(NoConfig):
+class SetCreditConfig(SetConfig):
     """Whose features, and how many true futures they are held against."""
 
-    encoder: str = Field(SCENE_CLIP, description="encoder by name")
     references: int = Field(4096, ge=3, description="most true futures used, evenly spread over the samples of the run")
 
 
-class SetCredit(Verifier):
+class SetCredit(EncodedSetVerifier):
     """Base of the rewards that a set-level distance gives its members."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    scope: ClassVar[Scope] = "population"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
     Config: ClassVar[type[SetCreditConfig]] = SetCreditConfig
 
     def __init__(self, config: Any = None) -> None:
@@ -74,61 +71,40 @@ class SetCredit(Verifier):
         step = max(1, -(-len(known) // self.config.references))
         self._shown = known[::step]
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        context.bank.encoder(self.config.encoder)
-
     @property
     def references(self) -> np.ndarray:
         """(m, d) float64 features of the true futures, encoded when first needed."""
         if self._references is None:
-            bank, futures = self.context.bank, []
+            futures = []
             for sample in self._shown:
-                showing = self._showing(sample)
-                if not isinstance(showing, Score):  # without pixels that count a future says nothing
-                    futures.append(showing.given(bank, sample.reference["images"][-1]))
-                elif showing.status is Status.ERROR:
-                    raise ImageError(showing.reason)
+                truth = truth_of(self, sample)
+                if not isinstance(truth, Score):  # without pixels that count a future says nothing
+                    futures.append(truth.future)
+                elif truth.status is Status.ERROR:
+                    raise InputError(truth.reason)
             if len(futures) < 3:
                 raise ConfigError(f"{self.name!r} needs 3 or more true futures among the samples, not {len(futures)}")
-            encoded = bank.image_features(self.config.encoder, futures, as_is=True)
+            encoded = self.context.bank.image_features(self.config.encoder, futures, as_is=True)
             self._references = encoded.astype(np.float64)
         return self._references
 
-    def _showing(self, sample: Sample) -> Showing | Score:
-        return read_showing(self.context.bank, sample, bands_of(self.config.encoder))
-
-    def encoders(self) -> Sequence[str]:
-        return (self.config.encoder,)
-
     def score(self, batch: Batch) -> list[Score]:
-        scores: dict[int, Score] = {}
-        shown: dict[int, ImageRef] = {}
-        bank = self.context.bank
-        for row, (sample, output) in enumerate(zip(batch.samples, batch.outputs, strict=True)):
-            if not sample.reference.get("images"):
-                scores[row] = Score.not_applicable("the sample has no true future image (reference.images)")
-            elif isinstance(showing := self._showing(sample), Score):
-                scores[row] = showing
-            elif output.forecast is None:
-                scores[row] = Score.invalid("the output holds no image")
-            else:
-                try:
-                    image = showing.drawn(bank, output.forecast)
-                    bank.hash(image)
-                    shown[row] = image
-                except ImageError as error:
-                    scores[row] = Score.invalid(str(error))
-        if len(shown) < 3:
-            few = f"a batch of {len(shown)} forecasts is too small to say what one of them contributes; 3 are needed"
-            scores |= {row: Score.error(few) for row in shown}
-        else:
-            features = bank.image_features(self.config.encoder, list(shown.values()), as_is=True).astype(np.float64)
-            credit = self.credit(features)
-            values = squash(credit, [batch.groups[row] for row in shown])
-            for row, value, one in zip(shown, values, credit, strict=True):
-                scores[row] = Score(float(value), raw={"credit": float(one)})
-        return [scores[row] for row in range(len(batch))]
+        scores = super().score(batch)
+        rated = [row for row, score in enumerate(scores) if score.status is Status.OK]
+        if not rated:
+            return scores
+        credit = np.array([scores[row].raw["credit"] for row in rated])
+        for row, value in zip(rated, squash(credit, [batch.groups[row] for row in rated]), strict=True):
+            scores[row] = replace(scores[row], value=float(value))
+        return scores
+
+    def rate(self, truths: Sequence[SetTruth], seen: Sequence[ImageRef]) -> list[Score]:
+        """With the credit alone; what it is worth depends on those of its group."""
+        if len(seen) < 3:
+            few = f"a batch of {len(seen)} forecasts is too small to say what one of them contributes; 3 are needed"
+            return [Score.error(few)] * len(seen)
+        features = self.context.bank.image_features(self.config.encoder, seen, as_is=True).astype(np.float64)
+        return [Score(None, raw={"credit": float(one)}) for one in self.credit(features)]
 
     @abstractmethod
     def credit(self, features: np.ndarray) -> np.ndarray:
@@ -209,15 +185,13 @@ class FrechetInfluence(FrechetCredit):
 
     def observe(self, batch: Batch) -> None:
         bank, shown = self.context.bank, []
-        for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            if output.forecast is None or isinstance(showing := self._showing(sample), Score):
+        for truth, output in zip(truths_of(self, batch.samples), batch.outputs, strict=True):
+            if isinstance(truth, Score):
                 continue
             try:
-                image = showing.drawn(bank, output.forecast)
-                bank.hash(image)
+                shown.append(self.see(truth, output))
             except ImageError:  # its score is invalid already, and a training goes on
                 continue
-            shown.append(image)
         if len(shown) < 2:
             return
         features = bank.image_features(self.config.encoder, shown, as_is=True).astype(np.float64)

@@ -8,10 +8,9 @@ cover that ``reference.text`` lets increase or decrease do.
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -19,13 +18,13 @@ from pydantic import BaseModel, Field
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, NoConfig, Verifier
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
 from rsw_rewards.data.raster_questions import WORDINGS
 from rsw_rewards.data.spectral import INDICES, index_map
 from rsw_rewards.errors import ImageError
-from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.verifiers.bands import BandTruth, Units, read_band_forecast, read_band_truth
+from rsw_rewards.verifiers.bands import Units
 from rsw_rewards.verifiers.confusion import ratio
+from rsw_rewards.verifiers.rasters import Rasters, read_rasters
 
 NAMES = tuple(INDICES)
 DIRECTIONS: Mapping[str, int] = {"up": 1, "down": -1}
@@ -110,7 +109,7 @@ class Movement:
 class Asked:
     """A sample made ready: what is asked of the indices of its forecasts."""
 
-    truth: BandTruth
+    rasters: Rasters
     moving: Mapping[str, Movement]
     """Indices that should move; where empty, all of ``still`` should stay."""
     still: Mapping[str, Movement]
@@ -129,50 +128,12 @@ class SpectralConfig(NoConfig):
     min_change: float = Field(0.02, gt=0.0, le=2.0, description="mean movement of an index that counts as one")
 
 
-class BandVerifier(Verifier):
-    """Base of verifiers of forecasts in all bands: the sample is read once, and an output that cannot be used is the worst."""
-
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
-
-    def score(self, batch: Batch) -> list[Score]:
-        scores: list[Score] = []
-        last: Sample | None = None
-        made: Any = None
-        for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            if sample is not last:  # candidates of a sample stand together
-                last, made = sample, self.read(self.context.bank, sample)
-            scores.append(made if isinstance(made, Score) else self._one(made, output))
-        return scores
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        # Also called where the verifier was not set up.
-        made = self.read(self.context.bank if hasattr(self, "context") else FeatureBank(), sample)
-        return made if isinstance(made, Score) else self.worst(made, reason)
-
-    def _one(self, made: Any, output: Output) -> Score:
-        try:
-            return self.compare(made, output)
-        except ImageError as error:
-            return self.worst(made, str(error))
-
-    @abstractmethod
-    def read(self, bank: FeatureBank, sample: Sample) -> Any:
-        """What the sample asks, or the score of one that asks nothing."""
-
-    @abstractmethod
-    def compare(self, made: Any, output: Output) -> Score:
-        """The score of an output. Raises :class:`ImageError` for one that cannot be used."""
-
-    def worst(self, made: Any, reason: str) -> Score:
-        """The score of an output that cannot be used."""
-        return Score.invalid(reason)
-
-
-class SpectralDirection(BandVerifier):
+class SpectralDirection(PerSample[Asked]):
     """Whether the vegetation, water and built-up indices of a forecast move as those of the true future do."""
 
     name: ClassVar[str] = "spectral_direction"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
     Config: ClassVar[type[BaseModel]] = SpectralConfig
     card: ClassVar[Card] = Card(
         summary="How NDVI, NDWI, MNDWI and NDBI move between the input and the forecast inside the change mask, held against how "
@@ -195,25 +156,22 @@ class SpectralDirection(BandVerifier):
         cost="1 ms for 64 x 64 x 6 on a CPU",
     )
 
-    def read(self, bank: FeatureBank, sample: Sample) -> Asked | Score:
-        truth = read_band_truth(bank, sample)
-        if isinstance(truth, Score):
-            return truth
-        names = truth.units.names
+    def truth(self, sample: Sample) -> Asked | Score:
+        rasters = read_rasters(self.context.bank, sample)
+        if isinstance(rasters, Score):
+            return rasters
+        names = rasters.units.names
         if names is None:
             return Score.not_applicable("the sample does not name its bands (metadata.bands)")
         wanted = self.config.indices or NAMES
         able = [name for name in wanted if {INDICES[name].first, INDICES[name].second} <= set(names)]
         if not able:
             return Score.not_applicable(f"no index can be computed from the bands {', '.join(names)}")
-        try:
-            said = expected_of(sample)
-        except ImageError as error:
-            return Score.error(str(error))
-        region = truth.valid
-        if self.config.region == "inside" and truth.mask is not None and (truth.mask & region).any():
-            region = truth.mask & region
-        found = self._movements(truth, region, able)
+        said = expected_of(sample)
+        region = rasters.valid
+        if self.config.region == "inside" and rasters.mask is not None and (rasters.mask & region).any():
+            region = rasters.mask & region
+        found = self._movements(rasters, region, able)
         if not found:
             return Score.not_applicable(f"{', '.join(able)} cannot be computed at any pixel that counts")
         moving = {name: move for name, move in found.items() if abs(move.mean) >= self.config.min_change}
@@ -221,11 +179,11 @@ class SpectralDirection(BandVerifier):
             moving = {name: move for name, move in moving.items() if said.get(name) == np.sign(move.mean)}
             if not moving:
                 return Score.not_applicable("the true future moves no index the way the sample says")
-        return Asked(truth, moving, {} if moving else found)
+        return Asked(rasters, moving, {} if moving else found)
 
     @staticmethod
-    def _movements(truth: BandTruth, region: np.ndarray, able: Sequence[str]) -> dict[str, Movement]:
-        before, future = (truth.units.reflectance(pixels) for pixels in (truth.before, truth.future))
+    def _movements(rasters: Rasters, region: np.ndarray, able: Sequence[str]) -> dict[str, Movement]:
+        before, future = (rasters.units.reflectance(pixels) for pixels in (rasters.before, rasters.future))
         found = {}
         for name in able:
             first, last = index_map(name, before), index_map(name, future)
@@ -234,27 +192,31 @@ class SpectralDirection(BandVerifier):
                 found[name] = Movement(pixels, first[pixels], last[pixels] - first[pixels])
         return found
 
-    def compare(self, made: Asked, output: Output) -> Score:
-        bands = made.truth.units.reflectance(read_band_forecast(output, made.truth))
+    def compare(self, truth: Asked, output: Output) -> Score:
+        bands = truth.rasters.units.reflectance(truth.rasters.forecast(output))
         with np.errstate(invalid="ignore", over="ignore"):
-            moved = {name: move.of(index_map(name, bands)) for name, move in (made.moving or made.still).items()}
+            moved = {name: move.of(index_map(name, bands)) for name, move in (truth.moving or truth.still).items()}
         raw = {name: float(values.mean()) for name, values in moved.items()}
         least = self.config.min_change
-        if not made.moving:
-            errors = [abs(raw[name] - move.mean) for name, move in made.still.items()]
+        if not truth.moving:
+            errors = [abs(raw[name] - move.mean) for name, move in truth.still.items()]
             value = float(np.mean([stillness(error, least) for error in errors]))
-            return Score(value, raw=raw, stats=self._stats(made, frozenset()))
-        agreement = float(np.mean([movement_agreement(moved[name], move.wanted) for name, move in made.moving.items()]))
-        right = {name for name, move in made.moving.items() if raw[name] * np.sign(move.mean) >= least}
-        return Score(min(1.0, max(0.0, agreement)), raw={**raw, "agreement": agreement}, stats=self._stats(made, right))
+            return Score(value, raw=raw, stats=self._stats(truth, frozenset()))
+        agreement = float(
+            np.mean([movement_agreement(moved[name], move.wanted) for name, move in truth.moving.items()])
+        )
+        right = {name for name, move in truth.moving.items() if raw[name] * np.sign(move.mean) >= least}
+        return Score(
+            min(1.0, max(0.0, agreement)), raw={**raw, "agreement": agreement}, stats=self._stats(truth, right)
+        )
 
-    def worst(self, made: Asked, reason: str) -> Score:
-        return Score.invalid(reason, raw={"agreement": -1.0}, stats=self._stats(made, frozenset()))
+    def worst(self, truth: Asked, reason: str) -> Score:
+        return Score.invalid(reason, raw={"agreement": -1.0}, stats=self._stats(truth, frozenset()))
 
     @staticmethod
-    def _stats(made: Asked, right: frozenset[str] | set[str]) -> dict[str, np.ndarray]:
+    def _stats(truth: Asked, right: frozenset[str] | set[str]) -> dict[str, np.ndarray]:
         return {
-            "asked": np.array([name in made.moving for name in NAMES], dtype=np.float64),
+            "asked": np.array([name in truth.moving for name in NAMES], dtype=np.float64),
             "right": np.array([name in right for name in NAMES], dtype=np.float64),
         }
 
@@ -289,10 +251,12 @@ def possible(pixels: np.ndarray, units: Units) -> np.ndarray:
     return within
 
 
-class PhysicalRange(BandVerifier):
+class PhysicalRange(PerSample[tuple[Rasters, np.ndarray]]):
     """The share of a forecast's pixels that the sensor could have measured."""
 
     name: ClassVar[str] = "physical_range"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
     card: ClassVar[Card] = Card(
         summary="Share of the pixels of a forecast that are finite and within the range of the sensor in every band, and whose "
         "normalised differences lie in [-1, 1]; every band is looked at. Pixels outside 'valid', of nodata and under clouds, and those where the true "
@@ -306,20 +270,21 @@ class PhysicalRange(BandVerifier):
         cost="0.3 ms for 64 x 64 x 6 on a CPU",
     )
 
-    def read(self, bank: FeatureBank, sample: Sample) -> tuple[BandTruth, np.ndarray] | Score:
-        truth = read_band_truth(bank, sample)
-        if isinstance(truth, Score):
-            return truth
-        counted = truth.valid & possible(truth.future, truth.units)
+    def truth(self, sample: Sample) -> tuple[Rasters, np.ndarray] | Score:
+        rasters = read_rasters(self.context.bank, sample)
+        if isinstance(rasters, Score):
+            return rasters
+        counted = rasters.valid & possible(rasters.future, rasters.units)
         if not counted.any():
+            low, high = rasters.units.low, rasters.units.high
             return Score.not_applicable(
-                f"no pixel of the true future is within {truth.units.low:g} .. {truth.units.high:g}; check metadata.valid_range"
+                f"no pixel of the true future is within {low:g} .. {high:g}; check metadata.valid_range"
             )
-        return truth, counted
+        return rasters, counted
 
-    def compare(self, made: tuple[BandTruth, np.ndarray], output: Output) -> Score:
-        truth, counted = made
-        fine = possible(read_band_forecast(output, truth), truth.units)[counted]
+    def compare(self, truth: tuple[Rasters, np.ndarray], output: Output) -> Score:
+        rasters, counted = truth
+        fine = possible(rasters.forecast(output), rasters.units)[counted]
         share = float(fine.mean())
         reason = "" if fine.all() else f"{int((~fine).sum())} of {fine.size} pixels are out of range or not finite"
         return Score(share, raw={"physical_range": share}, reason=reason)

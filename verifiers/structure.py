@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, Stage, View, paired_card
+from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
 from rsw_rewards.verifiers.regions import region_mean
 
 SSIM_RADIUS = 5
@@ -142,7 +142,7 @@ class Ssim(Paired):
 
     name = "ssim"
     bounds = (-1.0, 1.0)
-    worst = -1.0
+    worst_number = -1.0
     floor = 0.08
     card = paired_card(
         summary="Structural similarity (11 x 11 Gaussian window, RGB) of the forecast to the true future, as the mean over a region.",
@@ -157,8 +157,8 @@ class Ssim(Paired):
     def restrict(self, weights: np.ndarray) -> np.ndarray:
         return weights & interior(weights.shape) if self.config.region == "all" else weights
 
-    def number(self, view: View) -> float:
-        return region_mean(ssim_map(view.image, view.stage.future, view.stage.valid), view.stage.weights)
+    def number(self, truth: PairedTruth, image: np.ndarray) -> float:
+        return region_mean(ssim_map(image, truth.future, truth.valid), truth.weights)
 
     def worth(self, number: float) -> float:
         return (number + 1.0) / 2.0
@@ -180,7 +180,7 @@ class MsSsim(Paired):
 
     name = "ms_ssim"
     bounds = (0.0, 1.0)
-    worst = 0.0
+    worst_number = 0.0
     floor = 0.025
     Config = MsSsimConfig
     card = paired_card(
@@ -199,22 +199,22 @@ class MsSsim(Paired):
         scales = self.config.scales
         return self.name if scales == len(SCALE_WEIGHTS) else f"{self.name}_{scales}scales"
 
-    def refuse(self, stage: Stage) -> str:
-        height, width = stage.weights.shape
+    def refuse(self, truth: PairedTruth) -> str:
+        height, width = truth.weights.shape
         least = (2 * SSIM_RADIUS + 1) << (self.config.scales - 1)
         if min(height, width) < least:
             fits = int(math.log2(min(height, width) / (2 * SSIM_RADIUS + 1))) + 1 if min(height, width) > 10 else 0
             advice = f"set scales: {fits}" if fits else "it is too small for one"
             return f"{width} x {height} pixels are too few for {self.config.scales} scales (at least {least}); {advice}"
-        if not all(share.any() for share in self._shares(stage)):
+        if not all(share.any() for share in self._shares(truth)):
             return f"no pixel counts in the region {self.config.region!r} at {self.config.scales} scales"
         return ""
 
-    def _shares(self, stage: Stage) -> list[np.ndarray]:
-        return scale_weights(stage.weights, self.config.scales, inner=self.config.region == "all")
+    def _shares(self, truth: PairedTruth) -> list[np.ndarray]:
+        return scale_weights(truth.weights, self.config.scales, inner=self.config.region == "all")
 
-    def number(self, view: View) -> float:
-        return ms_ssim(view.image, view.stage.future, self._shares(view.stage), view.stage.valid)
+    def number(self, truth: PairedTruth, image: np.ndarray) -> float:
+        return ms_ssim(image, truth.future, self._shares(truth), truth.valid)
 
     def distance(self, number: float) -> float:
         return 1.0 - number

@@ -16,17 +16,20 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
-from rsw_rewards.encoders import RSICD_INCEPTION
+from rsw_rewards.core.verifier import Card, Context, NoConfig
+from rsw_rewards.encoders import RSICD_INCEPTION, bands_of
 from rsw_rewards.encoders.base import load_exactly, read_state
 from rsw_rewards.encoders.rsicd_inception import squash
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.verifiers.alignment import MOST_CHARACTERS, cosine, forecast_text
-from rsw_rewards.verifiers.distribution import FrechetMetric, SetConfig, SetVerifier
+from rsw_rewards.verifiers.distribution import FrechetMetric, SetMeasure
+from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
 from rsw_rewards.verifiers.frechet import Reference, frechet_of_features
+from rsw_rewards.verifiers.sets import SetConfig, SetTruth, SetVerifier
+from rsw_rewards.verifiers.together import Together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,12 +109,12 @@ class ListedFrechet(FrechetMetric):
         return []
 
 
-class FidRsicd(SetVerifier):
+class FidRsicd(SetMeasure):
     """Frechet distance of generated images to real ones in an Inception-v3 that was fine-tuned on RSICD."""
 
     name: ClassVar[str] = "fid_rsicd"
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
-    Config: ClassVar[type[SetConfig]] = FidRsicdConfig
+    Config: ClassVar[type[NoConfig]] = FidRsicdConfig
     card: ClassVar[Card] = Card(
         summary="Frechet distance between all generated images and a list of real images of RSICD, in 2048 pooled features of an"
         " Inception-v3 fine-tuned on its 30 classes.",
@@ -137,20 +140,24 @@ class FidRsicd(SetVerifier):
             except ImageError as error:
                 raise ConfigError(f"a reference image cannot be used: {error}") from None
 
-    def score(self, batch: Batch) -> list[Score]:
-        found = super().score(batch)
-        if (
-            self._listed
-            and found
-            and (first := next((i for i, score in enumerate(found) if score.content), None)) is not None
-        ):
+    def rate(self, truths: Sequence[SetTruth], seen: Sequence[ImageRef]) -> list[Score]:
+        first, *others = super().rate(truths, seen)
+        if self._listed:
             # Once a batch, so that the rows alone say what the distance is taken to.
-            found[first] = Score(None, content={**found[first].content, "listed": self._digests})
-        return found
+            first = Score(None, content={**first.content, "listed": self._digests})
+        return [first, *others]
 
     def metrics(self) -> Sequence[Metric]:
         name = "fid_rsicd" if self.config.reference_list is not None else "fid_rsicd/own-images"
         return (ListedFrechet(self.config.encoder, 2048, name),)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AskedText:
+    """What an image is asked for by."""
+
+    case: ForecastCase
+    text: str
 
 
 class ClipRsicdConfig(NoConfig):
@@ -162,7 +169,7 @@ class ClipRsicdConfig(NoConfig):
     )
 
 
-class ClipRsicd(Verifier):
+class ClipRsicd(Together[AskedText, ImageRef]):
     """Dot product of image and caption in a CLIP fine-tuned on RSICD, by a hundredth."""
 
     name: ClassVar[str] = "clip_rsicd"
@@ -187,29 +194,21 @@ class ClipRsicd(Verifier):
     def encoders(self) -> Sequence[str]:
         return (self.config.encoder,)
 
-    def score(self, batch: Batch) -> list[Score]:
+    def truth(self, sample: Sample) -> AskedText | Score:
+        text = forecast_text(sample)[:MOST_CHARACTERS]
+        if not text:
+            return Score.not_applicable("the sample has no text to be true to (reference.text or prompt)")
+        case = read_case(self.context.bank, sample, bands_of(self.config.encoder))
+        return case if isinstance(case, Score) else AskedText(case, text)
+
+    def see(self, truth: AskedText, output: Output) -> ImageRef:
+        return truth.case.forecast(output)
+
+    def rate(self, truths: Sequence[AskedText], seen: Sequence[ImageRef]) -> list[Score]:
         bank, name = self.context.bank, self.config.encoder
-        scores: list[Score | None] = []
-        shown: list[ImageRef] = []
-        texts: list[str] = []
-        for sample, output in zip(batch.samples, batch.outputs, strict=True):
-            text, image = forecast_text(sample)[:MOST_CHARACTERS], output.forecast
-            if not text:
-                scores.append(Score.not_applicable("the sample has no text to be true to (reference.text or prompt)"))
-                continue
-            try:
-                if image is None:
-                    raise ImageError("the output holds no image")
-                bank.hash(image, name)
-            except ImageError as error:
-                scores.append(Score.invalid(str(error)))
-                continue
-            scores.append(None)
-            shown.append(image)
-            texts.append(text)
-        drawn = iter(bank.image_features(name, shown) if shown else ())
-        told = iter(bank.text_features(name, texts) if texts else ())
-        return [self._one(next(drawn), next(told)) if score is None else score for score in scores]
+        drawn = bank.image_features(name, seen, as_is=True)
+        told = bank.text_features(name, [truth.text for truth in truths])
+        return [self._one(*pair) for pair in zip(drawn, told, strict=True)]
 
     @staticmethod
     def _one(image: np.ndarray, text: np.ndarray) -> Score:
@@ -219,6 +218,13 @@ class ClipRsicd(Verifier):
 
     def metrics(self) -> Sequence[Metric]:
         return (MeanValue("clip_rsicd", "clip_rsicd"), MeanValue("clip_rsicd_cos", "cos", -1.0, (-1.0, 1.0)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled(SetTruth):
+    """A real image and the number of its class."""
+
+    label: int
 
 
 class ZeroShotConfig(NoConfig):
@@ -235,12 +241,10 @@ class ZeroShotConfig(NoConfig):
     seed: int = Field(0, description="of the new head and of the order of images")
 
 
-class ZeroShotAccuracy(Verifier):
+class ZeroShotAccuracy(SetVerifier[Labelled]):
     """Accuracy on real images of a classifier that has seen generated ones only."""
 
     name: ClassVar[str] = "zero_shot_cls"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    scope: ClassVar[Scope] = "population"
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "reference.label"})
     Config: ClassVar[type[ZeroShotConfig]] = ZeroShotConfig
     card: ClassVar[Card] = Card(
@@ -285,53 +289,29 @@ class ZeroShotAccuracy(Verifier):
 
         return resnet18(weights=None, num_classes=classes)
 
-    def score(self, batch: Batch) -> list[Score]:
-        found: list[Score | None] = []
-        usable: list[int] = []
-        for row, (sample, output) in enumerate(zip(batch.samples, batch.outputs, strict=True)):
-            score = self._unusable(sample)
-            if score is None and output.forecast is None:
-                score = self.invalid(sample, "the output holds no image")
-            if score is None:
-                assert output.forecast is not None
-                try:
-                    self.context.bank.rgb(output.forecast)
-                    usable.append(row)
-                except ImageError as error:
-                    score = self.invalid(sample, str(error))
-            found.append(score)
-        if usable:
-            images = [output.forecast for output in batch.outputs]
-            labels = [self._classes.index(str(batch.samples[row].reference["label"])) for row in usable]
-            network = self._taught([image for row in usable if (image := images[row]) is not None], labels)
-            truths = {batch.samples[row].id: batch.samples[row].reference["images"][-1] for row in usable}
-            said = dict(zip(truths, self._said(network, list(truths.values())), strict=True))
-            for row, label in zip(usable, labels, strict=True):
-                found[row] = self._scored(said[batch.samples[row].id] == label)
-        return [score for score in found if score is not None]
-
-    def _unusable(self, sample: Sample) -> Score | None:
-        if sample.reference.get("label") is None:
+    def truth(self, sample: Sample) -> Labelled | Score:
+        label = sample.reference.get("label")
+        if label is None:
             return Score.not_applicable("the sample has no class (reference.label)")
-        if str(sample.reference["label"]) not in self._classes:
+        if str(label) not in self._classes:
             return Score.error("the classes are not known; prepare() must see the samples of the run first")
-        images = sample.reference.get("images") or ()
-        if not images:
-            return Score.not_applicable("the sample has no real image (reference.images)")
-        try:
-            self.context.bank.hash(images[-1])
-        except ImageError as error:
-            return Score.error(str(error))
-        return None
+        case = read_case(self.context.bank, sample, future=True)
+        if isinstance(case, Score):
+            return case
+        return Labelled(case, case.shown(case.future), self._classes.index(str(label)))
+
+    def rate(self, truths: Sequence[Labelled], seen: Sequence[ImageRef]) -> list[Score]:
+        network = self._taught(seen, [truth.label for truth in truths])
+        places = list(dict.fromkeys(truths))
+        said = dict(zip(places, self._said(network, [truth.future for truth in places]), strict=True))
+        return [self._scored(said[truth] == truth.label) for truth in truths]
 
     @staticmethod
     def _scored(right: bool) -> Score:
         stats = {"right": np.float64(right), "tested": np.float64(1.0)}
         return Score(float(right), raw={"right": float(right)}, stats=stats)  # type: ignore[arg-type]
 
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        if sample.reference.get("label") is None or not sample.reference.get("images"):
-            return Score.not_applicable("the sample has no class or no real image")
+    def worst(self, truth: Labelled, reason: str) -> Score:
         stats = {"right": np.float64(0.0), "tested": np.float64(1.0)}
         return Score.invalid(reason, raw={"right": 0.0}, stats=stats)
 

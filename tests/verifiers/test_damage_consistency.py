@@ -113,7 +113,7 @@ def test_empty_maps() -> None:
 def test_an_invalid_output_is_worse_than_any_picture(against: str) -> None:
     verifier = grading(against=against)
     base = [score_one(verifier, sample(), FUTURE)] * 2
-    lost = build("damage_consistency", {"detector": "x", "against": against}).invalid(sample(), "gone")
+    lost = verifier.invalid(sample(), "gone")
     assert lost.status is Status.INVALID_OUTPUT and lost.value == 0.0
     worst = metrics(verifier, [*base, lost])
     for picture in (BEFORE, 255 - FUTURE, noisy(FUTURE, 1, 90), np.zeros_like(FUTURE)):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.registry import build
-from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.scores import Status
 from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.detectors import MICRO_BATCH
 from rsw_rewards.errors import ConfigError
@@ -135,7 +135,7 @@ def test_an_invalid_output_is_worse_than_any_picture(against: str) -> None:
     verifier = detecting(against=against)
     base = [score_one(verifier, one, future), score_one(verifier, still, still.images[0].array)]  # type: ignore[arg-type]
     for bad in (one, still):
-        lost = build("detector_consistency", {"against": against}).invalid(bad, "gone")
+        lost = verifier.invalid(bad, "gone")
         assert lost.status is Status.INVALID_OUTPUT and lost.value == 0.0 and lost.reason == "gone"
         worst = metrics(verifier, [*base, lost])
         for picture in (before, future, 255 - future, np.where(MASK[..., None] > 0, before, 255).astype(np.uint8)):
@@ -333,4 +333,4 @@ def test_metric_keys_name_other_detectors() -> None:
     named = build("detector_consistency", {"detector": "cva:3#bands=1,2", "against": "detector"})
     assert [metric.keys[0] for metric in named.metrics()] == ["change_f1/cva-3-vs-detector"]
     assert detector_label("torchscript:/w/net.v2.pt") == "net.v2" and detector_label("nets.py:make#weights=w") == "make"
-    assert isinstance(build("detector_consistency").invalid(sample(*scene(), None), "x"), Score)
+    assert detecting().invalid(sample(*scene(), None), "x").status is Status.NOT_APPLICABLE

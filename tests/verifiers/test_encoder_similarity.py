@@ -151,10 +151,11 @@ def test_leaving_a_hard_sample_out_never_raises_a_number(pooled: str) -> None:
     one = sample(before, after)
     for gain in (False, True):
         verifier = ready("encoder_similarity", encoder=pooled, gain=gain)
-        cold = build("encoder_similarity", {"encoder": pooled, "gain": gain})
         rest = [score_one(verifier, one, forecast(near(after, 1, 8.0)))]
         worst = score_one(verifier, one, forecast(255 - after))
-        (drawn,), (left_out,) = (metric(verifier, [*rest, last]).values() for last in (worst, cold.invalid(one, "x")))
+        (drawn,), (left_out,) = (
+            metric(verifier, [*rest, last]).values() for last in (worst, verifier.invalid(one, "x"))
+        )
         assert drawn is not None and left_out is not None and left_out < drawn
 
 

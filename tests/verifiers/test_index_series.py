@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 import rsw_rewards as rsw
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch
+from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.data.ndvi_series import convert
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
+from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.rollouts.baselines import make_baseline
 from rsw_rewards.rollouts.policy import Request
@@ -30,10 +31,16 @@ def course(seed: int = 0, steps: int = 6, side: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.1, 0.9, (steps, side, side)).astype(np.float32)
 
 
+def ready() -> IndexSeries:
+    verifier = IndexSeries()
+    verifier.setup(Context(FeatureBank()))
+    return verifier
+
+
 def score(observed: np.ndarray, predicted: np.ndarray | None, **reference: object) -> Score:
     sample = Sample("s", Task.FORECAST, (), "", {"images": list(frames(observed)), **reference})
     output = Output("s", images=None if predicted is None else frames(predicted))
-    return IndexSeries().score(Batch.of([sample], [output]))[0]
+    return ready().score(Batch.of([sample], [output]))[0]
 
 
 def test_the_mean_of_a_pixel_scores_one_half_and_the_truth_one() -> None:
@@ -94,7 +101,7 @@ def test_nodata_and_unchanging_pixels_do_not_count() -> None:
     observed[:, 0, 0] = 0.4
     coded = np.where(np.arange(len(observed))[:, None, None] == 2, -9999.0, observed)
     sample = Sample("s", Task.FORECAST, (), "", {"images": list(frames(coded, nodata=-9999.0))})
-    (found,) = IndexSeries().score(Batch.of([sample], [Output("s", images=frames(observed))]))
+    (found,) = ready().score(Batch.of([sample], [Output("s", images=frames(observed))]))
     assert found.value == pytest.approx(1.0) and found.stats["pixels"] == 24 and found.stats["values"] == 5 * 25
 
 

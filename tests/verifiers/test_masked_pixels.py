@@ -16,8 +16,9 @@ from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.registry import VERIFIERS, build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
+from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.verifiers.shown import as_future, read_showing
+from rsw_rewards.verifiers.forecast_case import as_future, read_case
 from tests.verifiers.paired_pictures import built, near, ref
 
 SIDE = 48
@@ -223,20 +224,20 @@ def test_a_forecast_of_another_size_is_invalid_to_all(name: str, config: dict[st
 def test_a_picture_made_from_a_text_alone_has_any_size() -> None:
     _, after, _ = built(1, SIDE)
     one = Sample("s", Task.FORECAST, (), reference={"images": [ref(after)], "text": "a playground"})
-    showing = read_showing(FeatureBank(), one)
-    assert not isinstance(showing, Score)
+    case = read_case(FeatureBank(), one)
+    assert not isinstance(case, Score)
     small = ref(after[: SIDE // 2])
-    assert showing.drawn(FeatureBank(), small) == small
+    assert case.forecast(Output("s", image=small)) == small
 
 
 def test_masks_that_do_not_fit_are_errors_of_the_data() -> None:
     before, after, _ = built(1, SIDE)
     for key in ("valid", "clouds"):
         reference = {"images": [ref(after)], key: ref(np.ones((8, 8), bool))}
-        score = read_showing(FeatureBank(), Sample("s", Task.FORECAST, (ref(before),), reference=reference))
-        assert isinstance(score, Score) and score.status is Status.ERROR and "8 x 8" in score.reason
+        with pytest.raises(ImageError, match="8 x 8"):
+            read_case(FeatureBank(), Sample("s", Task.FORECAST, (ref(before),), reference=reference))
     reference = {"images": [ref(after)], "clouds": ref(np.ones((SIDE, SIDE), bool))}
-    score = read_showing(FeatureBank(), Sample("s", Task.FORECAST, (ref(before),), reference=reference))
+    score = read_case(FeatureBank(), Sample("s", Task.FORECAST, (ref(before),), reference=reference))
     assert isinstance(score, Score) and score.status is Status.NOT_APPLICABLE
 
 
@@ -246,6 +247,6 @@ def test_nodata_of_a_raster_is_looked_for_in_its_own_numbers(tmp_path: Path) -> 
     stored[0, 0, 5] = NODATA
     stored[0, 1, 0] = np.nan
     image = ImageRef(array=stored, bands=RED_GREEN_BLUE, stretch=LIMITS, nodata=NODATA)
-    showing = read_showing(FeatureBank(), Sample("s", Task.FORECAST, (image,), reference={"images": [image]}))
-    assert not isinstance(showing, Score) and showing.valid is not None
-    assert showing.valid.tolist() == [[False, False], [True, True]]
+    case = read_case(FeatureBank(), Sample("s", Task.FORECAST, (image,), reference={"images": [image]}))
+    assert not isinstance(case, Score) and case.valid is not None
+    assert case.valid.tolist() == [[False, False], [True, True]]

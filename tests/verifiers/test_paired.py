@@ -291,18 +291,13 @@ def test_leaving_a_hard_sample_out_never_raises_a_number(name: str, gain: bool) 
         assert (left_out >= drawn - 1e-12) if lower_is_better else (left_out <= drawn + 1e-12)
 
 
-def test_an_invalid_output_is_the_same_where_no_verifier_was_set_up() -> None:
+def test_an_invalid_output_enters_a_gain_as_the_worst() -> None:
     before, after, _ = built(1)
     one = sample(before, after)
     for name in GAINS:
-        verifier = gained(name)
-        cold = type(verifier)(verifier.config)
-        mine, theirs = (made.invalid(one, "no image") for made in (verifier, cold))
-        assert mine.status is Status.INVALID_OUTPUT and mine.reason == "no image"
-        assert {key: float(value) for key, value in mine.stats.items()} == {
-            key: float(value) for key, value in theirs.stats.items()
-        }
-        assert float(mine.stats["gained"]) < 0
+        lost = gained(name).invalid(one, "no image")
+        assert lost.status is Status.INVALID_OUTPUT and lost.reason == "no image"
+        assert float(lost.stats["gained"]) < 0
 
 
 def test_keys_say_what_was_done() -> None:

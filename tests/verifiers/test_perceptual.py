@@ -167,10 +167,12 @@ def test_leaving_a_hard_sample_out_never_raises_a_number(config: dict[str, objec
     before, after, _ = built(1)
     one = sample(before, after)
     for gain in (False, True):
-        verifier, cold = (make("lpips", {"gain": gain, **config}) for make in (lambda n, c: ready(n, **c), build))
+        verifier = ready("lpips", gain=gain, **config)
         rest = [score_one(verifier, one, forecast(near(after, 1, 8.0)))]
         worst = score_one(verifier, one, forecast(255 - after))
-        (drawn,), (left_out,) = (metric(verifier, [*rest, last]).values() for last in (worst, cold.invalid(one, "x")))
+        (drawn,), (left_out,) = (
+            metric(verifier, [*rest, last]).values() for last in (worst, verifier.invalid(one, "x"))
+        )
         assert drawn is not None and left_out is not None and (left_out < drawn if gain else left_out > drawn)
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rsw_rewards.core.records import ImageRef, Sample, Task
-from rsw_rewards.core.registry import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.verifiers import pixel_consistency
 from rsw_rewards.verifiers.pixel_consistency import ChangeConsistency
@@ -116,7 +115,7 @@ def test_metrics_and_invalid_outputs() -> None:
     assert metrics(verifier, [truth, copied]) == {"fulfilment": pytest.approx(0.5), "preservation": 1.0}
     assert metrics(verifier, [unchanged])["fulfilment"] is None
     # No picture is worse than none: whatever is drawn in its place, the numbers do not fall.
-    missing = build("change_consistency").invalid(one, "no image")
+    missing = verifier.invalid(one, "no image")
     assert missing.status is Status.INVALID_OUTPUT and missing.reason == "no image"
     worst = metrics(verifier, [truth, missing])
     for picture in (before, 255 - future, noisy(future, 1, 200), np.where(future > 127, 0, 255).astype(np.uint8)):

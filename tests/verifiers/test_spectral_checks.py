@@ -187,7 +187,7 @@ def test_directions_are_counted_and_invalid_rows_are_the_worst() -> None:
     numbers = metrics(verifier, [right, wrong])
     assert numbers["spectral_direction"] == 0.5 and numbers["spectral_direction/mndwi"] == 0.5
     assert numbers["spectral_direction/ndbi"] is None and numbers["spectral_agreement"] == pytest.approx(0.5)
-    lost = SpectralDirection(verifier.config).invalid(one, "gone")
+    lost = verifier.invalid(one, "gone")
     assert lost.status is Status.INVALID_OUTPUT and lost.reason == "gone"
     worst = metrics(verifier, [right, lost])
     for picture in (PLANTS, ROOFS, np.zeros_like(WATER), np.full_like(WATER, np.nan)):

@@ -1,0 +1,64 @@
+"""The bases of the verifiers that rate the forecasts of a batch as a set, such as distances between sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from pydantic import Field
+
+from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Context, NoConfig, Scope
+from rsw_rewards.encoders import SCENE_CLIP, bands_of
+from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
+from rsw_rewards.verifiers.together import Together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SetTruth:
+    """A sample whose true future is a member of the other set."""
+
+    case: ForecastCase
+    future: ImageRef
+    """As it is looked at."""
+
+
+T = TypeVar("T", bound=SetTruth)
+
+
+class SetVerifier(Together[T, ImageRef], Generic[T]):
+    """Base of the verifiers that rate the usable forecasts of a batch together; the others are taken out first, as everywhere."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    scope: ClassVar[Scope] = "population"
+
+    def see(self, truth: T, output: Output) -> ImageRef:
+        return truth.case.forecast(output)
+
+
+class SetConfig(NoConfig):
+    """Which features."""
+
+    encoder: str = Field(
+        SCENE_CLIP, description="encoder by name; clean-fid-inception[:<file>] gives the standard numbers"
+    )
+
+
+class EncodedSetVerifier(SetVerifier[SetTruth]):
+    """Base of what is told of two sets, the forecasts and the true futures, in the features of an encoder."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
+    Config: ClassVar[type[NoConfig]] = SetConfig
+
+    def setup(self, context: Context) -> None:
+        super().setup(context)
+        context.bank.encoder(self.config.encoder)
+
+    def encoders(self) -> Sequence[str]:
+        return (self.config.encoder,)
+
+    def truth(self, sample: Sample) -> SetTruth | Score:
+        case = read_case(self.context.bank, sample, bands_of(self.config.encoder), future=True)
+        return case if isinstance(case, Score) else SetTruth(case, case.shown(case.future))
