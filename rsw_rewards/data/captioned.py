@@ -54,22 +54,11 @@ def without_spaced_stops(raw: str) -> str:
     return raw.replace(" .", "").strip()
 
 
-def before_stop(raw: str) -> str:
-    """What stands in ``raw`` before the first full stop that follows a blank, without outer blanks.
-
-    >>> before_stop("many planes are parked . some are white .")
-    'many planes are parked'
-    """
-    return raw.split(" .")[0].strip()
-
-
 TOKENS = Reading("tokens", " ".join)
 RSICC = replace(TOKENS, decides="drawn")
 """create_input_files in utils.py and eval.py of Chen-Yang-Liu/RSICC; createHD5files.py and eval_MModalCC.py of ChangeCapsInRS/SecondCC."""
 CHANGE_AGENT = Reading("raw", without_stops, decides="first")
 """preprocess_data.py and test.py of Chen-Yang-Liu/Change-Agent and ShizhenChang/Chg2Cap; Chen-Yang-Liu/RSCaMa reads so and has no slices."""
-TXT2IMG_MHN = Reading("raw", before_stop)
-"""data_preparation.py in YonghaoXu/Txt2Img-MHN."""
 READINGS = {"rsicc": RSICC, "change-agent": CHANGE_AGENT}
 """How the captions of LEVIR-CC are read, by the repository that began it."""
 

@@ -3,7 +3,7 @@
 Expected: the authors' list ``RSICD_test.txt`` (of 2,187 names, in their folder ``taming-transformers-master``) put into the source,
 and ``dataset_rsicd.json`` with ``RSICD_images``, as the adapter ``rsicd`` takes them. The class is the name's part before its number;
 133 of the 2,187 images have a number for a name and no class. The caption is an image's first sentence up to its first `` .``, as
-the authors' data_preparation.py cuts it; it has a text of its own for a sentence without a full stop, which is taken whole here.
+the authors' data_preparation.py cuts it; for a sentence without one, as in 00744.jpg of the list, it has a text of its own.
 """
 
 from __future__ import annotations
@@ -13,13 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import TXT2IMG_MHN, Captioned, read_captioned
+from rsw_rewards.data.captioned import Captioned, Reading, read_captioned
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, take
 from rsw_rewards.data.rsicd import CAPTIONS, _captions_file
 from rsw_rewards.errors import InputError
 
 LIST = "RSICD_test.txt"
 CANDIDATES = 10
+WITHOUT_STOP = "a bustling block includes a few buildings, many cars and a football field marked with 'spartanas'"
+"""The authors' text for a sentence without a full stop."""
+
+
+def before_stop(raw: str) -> str:
+    """What stands in ``raw`` before the first full stop that follows a blank, without outer blanks; ``WITHOUT_STOP`` where there is none.
+
+    >>> before_stop("many planes are parked . some are white .")
+    'many planes are parked'
+    """
+    caption, stop, _ = raw.partition(" .")
+    return caption.strip() if stop else WITHOUT_STOP
 
 
 def class_of(stem: str) -> str | None:
@@ -72,7 +84,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     folder = find_folder(source, "RSICD_images", "images")
     if folder is None:
         raise InputError(f"{source} has no folder RSICD_images")
-    entries = {entry.stem: entry for entry in read_captioned(captions, source, None, TXT2IMG_MHN)}
+    entries = {entry.stem: entry for entry in read_captioned(captions, source, None, Reading("raw", before_stop))}
     samples = take(_samples(names, entries, ImageFolder(folder, source), captions), limit)
     count, file = write_samples(Path(out), samples, f"{LIST} names no image")
     unnamed = sum(class_of(name) is None for name in names[:limit])
