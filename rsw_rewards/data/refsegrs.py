@@ -1,7 +1,7 @@
 """Adapter ``refsegrs``: RefSegRS (Yuan et al., arXiv 2306.08625, huggingface.co/datasets/JessicaYuan/RefSegRS).
 
 Expected: ``images`` and ``masks`` with ``<id>.tif``, and ``output_phrase_<split>.txt`` (train, val, test) with lines
-``<id> <expression>``. In a mask everything over 0 is meant, as github.com/zhu-xlab/rrsis and the loaders built on it read it.
+``<id> <expression>``. In a mask values over 50 are meant, as loaders in the line of RMSIN read it; the authors published no loader.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from rsw_rewards.data.referring import expression, write_mask
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import read_index
 
+THRESHOLD = 50
+"""Largest value in a mask that is not meant."""
 MAX_PHRASE_BYTES = 1 << 26
 """Largest file of phrases that is read (64 MiB)."""
 
@@ -68,8 +70,13 @@ class _Masks:
         pixels = read_index(ImageRef(path=self.source / path))
         if ((pixels == 0) | (pixels == 255)).all():
             return path
+        marked = pixels > THRESHOLD
+        if not marked.any():
+            raise InputError(
+                f"{self.source / path} marks with values to {pixels.max()}; RefSegRS marks with values over {THRESHOLD}"
+            )
         self.written += 1
-        return write_mask(self.out, key, pixels > 0)
+        return write_mask(self.out, key, marked)
 
 
 def _samples(source: Path, splits: list[str], images: ImageFolder, masks: _Masks) -> Iterator[dict[str, Any]]:
@@ -95,5 +102,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     known = _Masks(ImageFolder(masks, source), source, out)
     records = take(_samples(source, chosen, ImageFolder(images, source), known), limit)
     count, file = write_samples(out, records, f"the files output_phrase_*.txt in {source} are empty")
-    notes = [f"{known.written} masks were not stored as 0 and 255 and were written anew into {out / 'masks'}"]
+    notes = [
+        f"{known.written} masks were not stored as 0 and 255 and were written anew into {out / 'masks'}: values over {THRESHOLD} are meant"
+    ]
     return Conversion(count, file, [source], notes if known.written else [])

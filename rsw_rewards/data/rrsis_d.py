@@ -2,7 +2,7 @@
 
 Expected: ``rrsisd/instances.json`` (COCO's form: masks as run lengths; here a ``bbox`` is x1, y1, x2, y2) and
 ``images/rrsisd`` with ``JPEGImages`` and ``ann_split``, one XML file per image with its ``split``, its ``object`` and the
-object's ``description``, the expression. ``refs(unc).p`` holds splits and expressions too, but it is a pickle, which may run
+object's ``description``, the expression. Of a mask in several parts the pixels of exactly one are meant, as in RMSIN's data set. ``refs(unc).p`` holds splits and expressions too, but it is a pickle, which may run
 code when it is opened, so it is never read.
 """
 
@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+
+import numpy as np
 
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import (
@@ -111,9 +113,7 @@ def _samples(
         masks = [decode_rle(part, where) for part in (parts if isinstance(parts, list) else [parts])]
         if not masks or any(mask.shape != masks[0].shape for mask in masks):
             raise InputError(f"{where} is empty or has parts of different sizes")
-        mask = masks[0]
-        for part in masks[1:]:
-            mask = mask | part
+        mask = np.sum(masks, axis=0) == 1
         box = _box(record.get("bbox"), *mask.shape)
         if box is None:
             boxless.append(name)

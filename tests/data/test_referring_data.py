@@ -88,7 +88,7 @@ def ref_seg(folder: Path, values: int = 255) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-@pytest.mark.parametrize("value", [255, 1])
+@pytest.mark.parametrize("value", [255, 51])
 def test_refsegrs(tmp_path: Path, value: int) -> None:
     source = ref_seg(tmp_path / "ref", value)
     done = refsegrs.convert(source, tmp_path / "out", split="test")
@@ -107,6 +107,23 @@ def test_refsegrs(tmp_path: Path, value: int) -> None:
     assert (tmp_path / "out" / "masks").exists() == (value != 255)
     assert len(done.notes) == (value != 255)
     assert refsegrs.convert(source, tmp_path / "out").samples == 4
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_refsegrs_marks_with_values_over_50(tmp_path: Path) -> None:
+    import rasterio
+
+    source = ref_seg(tmp_path / "ref")
+    stored = np.where(MASK, 255, np.arange(48).reshape(6, 8)).astype(np.uint8)
+    with rasterio.open(source / "masks" / "12.tif", "r+") as file:
+        file.write(stored, 1)
+    done = refsegrs.convert(source, tmp_path / "out", split="val")
+    (sample,) = load_samples(done.file, [source, tmp_path / "out"])
+    np.testing.assert_array_equal(read_mask(sample.reference["mask"]), MASK)
+    with rasterio.open(source / "masks" / "12.tif", "r+") as file:
+        file.write(MASK.astype(np.uint8), 1)
+    with pytest.raises(InputError, match=r"12\.tif marks with values to 1; RefSegRS marks with values over 50"):
+        refsegrs.convert(source, tmp_path / "out", split="val")
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -181,6 +198,16 @@ def test_rrsis_d(tmp_path: Path) -> None:
     assert "00011.jpg" in done.notes[0]
     assert rrsis_d.convert(source, tmp_path / "out", limit=1).samples == 1
     assert rrsis_d.convert(source, tmp_path / "out").samples == 3
+
+
+def test_pixels_of_exactly_one_part_are_meant(tmp_path: Path) -> None:
+    source = rrsis(tmp_path / "rrsis")
+    parts = [np.zeros((6, 8), bool) for _ in range(2)]
+    parts[0][1:4, 1:4] = parts[1][2:5, 2:6] = True
+    edit(source, segmentation=[{"size": [6, 8], "counts": runs(part)} for part in parts], categories_id=3, area=1.0)
+    done = rrsis_d.convert(source, tmp_path / "out", split="test", limit=1)
+    (sample,) = load_samples(done.file, done.roots)
+    np.testing.assert_array_equal(read_mask(sample.reference["mask"]), parts[0] ^ parts[1])
 
 
 @pytest.mark.parametrize(
