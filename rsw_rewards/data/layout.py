@@ -65,6 +65,12 @@ def find_folder(folder: Path, *names: str) -> Path | None:
     return found if found is not None and found.is_dir() else None
 
 
+def split_folders(source: Path, split: str | None = None) -> dict[str, Path]:
+    """Where ``train``, ``val`` and ``test`` lie below a folder, and ``split`` where it is another one, in whatever case."""
+    names = dict.fromkeys((*SPLITS, *([split] if split and split.lower() not in SPLITS else [])))
+    return {name: find_folder(source, name) or source / name for name in names}
+
+
 def natural(text: str) -> list[Any]:
     """A sort key that puts ``tile_2`` before ``tile_10``."""
     return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split(r"([0-9]+)", text)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rsw_rewards.data import mask_pairs
 from rsw_rewards.data.adapter import Conversion
-from rsw_rewards.data.layout import SPLITS, data_folder, image_folders, plain_name
+from rsw_rewards.data.layout import data_folder, image_folders, plain_name, split_folders
 from rsw_rewards.errors import ConfigError, InputError
 
 TILES = {"train": 445, "val": 64, "test": 128}
@@ -35,8 +35,7 @@ def tile_of(stem: str) -> str | None:
 
 def _named(source: Path, split: str | None) -> str:
     """``levir_cd`` or ``levir_cd_plus``, as the names of the images tell. Raises :class:`InputError` where they are neither's."""
-    places = dict.fromkeys((*SPLITS, *([split] if split else []), "."))
-    found = [image_folders(source / place, source, FOLDERS) for place in places]
+    found = [image_folders(place, source, FOLDERS) for place in (source, *split_folders(source, split).values())]
     stems = [stem for folders in found if folders is not None for stem in folders[0].stems]
     tiles = [_TILE.fullmatch(stem) for stem in stems]
     if None in tiles:

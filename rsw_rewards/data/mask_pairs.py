@@ -13,7 +13,6 @@ from typing import Any
 from rsw_rewards.core.records import ImageRef
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import (
-    SPLITS,
     ImageFolder,
     choose_splits,
     data_folder,
@@ -21,6 +20,7 @@ from rsw_rewards.data.layout import (
     inside,
     natural,
     plain_name,
+    split_folders,
     take,
 )
 from rsw_rewards.errors import InputError
@@ -93,8 +93,7 @@ def _part(
 
 
 def _parts(kind: MaskPairs, source: Path, split: str | None) -> Iterator[dict[str, Any]]:
-    places = dict.fromkeys((*SPLITS, split) if split else SPLITS)
-    found = {name: image_folders(source / name, source, kind.folders) for name in places}
+    found = {name: image_folders(place, source, kind.folders) for name, place in split_folders(source, split).items()}
     below = {name: folders for name, folders in found.items() if folders is not None}
     if below:
         for name in choose_splits(below, split, source):

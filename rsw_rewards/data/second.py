@@ -1,7 +1,7 @@
 """Adapter ``second``: SECOND (arXiv 2010.05687, captain-whu.github.io/SCD), semantic change between two dates.
 
 Expected: ``im1``, ``im2``, ``label1`` and ``label2`` with equal file names, in the source itself or in ``train``, ``val`` and
-``test`` below it. Where ``label1_rgb`` and ``label2_rgb`` stand beside, they are not read unless ``label1`` is absent.
+``test`` below it (Bi-SRNet writes them with a capital). Where ``label1_rgb`` and ``label2_rgb`` stand beside, they are not read unless ``label1`` is absent.
 
 Labels are pictures in seven colours, white for "not changed". The records point at them as they are and carry the palette,
 which is ``ST_COLORMAP`` of ggsDing/Bi-SRNet @datasets/RS_ST.py: index 0 not changed, 1 water, 2 ground, 3 low vegetation, 4 tree,
@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import SPLITS, ImageFolder, choose_splits, data_folder, image_folders, plain_name, take
+from rsw_rewards.data.layout import (
+    ImageFolder,
+    choose_splits,
+    data_folder,
+    image_folders,
+    plain_name,
+    split_folders,
+    take,
+)
 from rsw_rewards.errors import InputError
 from rsw_rewards.pixels import read_pixels
 
@@ -81,8 +89,7 @@ def _samples(source: Path, split: str | None, folders: list[ImageFolder]) -> Ite
 
 def _parts(source: Path, split: str | None) -> dict[str | None, list[ImageFolder]]:
     """Split -> its four folders; the only key is None where the folders lie in the source itself."""
-    places = dict.fromkeys((*SPLITS, split) if split else SPLITS)
-    found = {name: image_folders(source / name, source, _FOLDERS) for name in places}
+    found = {name: image_folders(place, source, _FOLDERS) for name, place in split_folders(source, split).items()}
     below = {name: folders for name, folders in found.items() if folders is not None}
     if below:
         return {name: below[name] for name in choose_splits(below, split, source)}

@@ -56,6 +56,17 @@ def test_official_order_of_classes() -> None:
     assert PALETTE["low vegetation"] == (0, 128, 0) and PALETTE["tree"] == (0, 255, 0)
 
 
+def test_split_folders_with_capitals(tmp_path: Path) -> None:
+    """As the README of Bi-SRNet has them."""
+    for split in ("Train", "Val", "Test"):
+        second(tmp_path / "SECOND" / split)
+    done = convert(tmp_path / "SECOND", tmp_path / "out")
+    splits = [sample.metadata["split"] for sample in load_samples(done.file, done.roots)]
+    assert splits == ["train", "train", "val", "val", "test", "test"]
+    done = convert(tmp_path / "SECOND", tmp_path / "out", split="Test")
+    assert [sample.id for sample in load_samples(done.file, done.roots)] == [f"second/test/{stem}" for stem in STEMS]
+
+
 def test_split_folders(tmp_path: Path) -> None:
     source = tmp_path / "SECOND"
     for split in ("train", "test"):
