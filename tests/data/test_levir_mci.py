@@ -10,6 +10,8 @@ import pytest
 
 from rsw_rewards.core.records import ImageRef, Output, Task
 from rsw_rewards.core.scores import Status
+from rsw_rewards.data import levir_mci
+from rsw_rewards.data.levir_cc import SCENES
 from rsw_rewards.data.levir_mci import CLASSES, convert
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.images import write_png
@@ -72,6 +74,14 @@ def test_captions(tmp_path: Path) -> None:
         convert(tmp_path / "mci", tmp_path / "out", task="caption")
     with pytest.raises(ConfigError, match="'mask' or 'caption', not 'both'"):
         convert(tmp_path / "mci", tmp_path / "out", task="both")
+
+
+def test_other_counts_than_the_authors_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = official(tmp_path / "mci")
+    (note,) = convert(source, tmp_path / "out", split="test").notes[1:]
+    assert note.startswith("test has 2 tiles with a label, where the authors' list names 1,929")
+    monkeypatch.setitem(levir_mci.TILES, "test", 2)
+    assert convert(source, tmp_path / "out", split="test").notes == [SCENES]
 
 
 def test_splits(tmp_path: Path) -> None:
