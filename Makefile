@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RSW_RUNS ?= runs
 
-.PHONY: install quickstart test lint weights clean
+.PHONY: install quickstart test lint weights dist resolve clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,23 @@ lint: install
 
 weights: install
 	$(BIN)/python -m rsw_rewards.training.embedded
+
+# Wheel and sdist, each installed where nothing else is, away from the checkout. The wheel is built from the sdist.
+dist:
+	rm -rf build dist
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet build
+	build/tools/bin/python -m build --outdir dist .
+	rm -rf build/tools *.egg-info
+	for made in dist/*.whl dist/*.tar.gz; do \
+		rm -rf build/core && $(PYTHON) -m venv build/core && build/core/bin/pip install --quiet $$made && \
+		(cd build && core/bin/python -P ../tests/core_examples.py) || exit 1; \
+	done
+	build/core/bin/python benchmarks/sizes.py
+
+# Whether the package installs beside the trainers that it plugs into; takes a quarter of an hour and installs nothing.
+resolve: dist
+	build/core/bin/python benchmarks/resolve.py dist/*.whl
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs
