@@ -17,7 +17,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answer
-from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, read_number
+from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, changed_by, read_number
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 CLASSES = ("roads", "buildings")
@@ -36,7 +36,8 @@ def read_counts(text: str) -> tuple[Mapping[str, float] | None, str]:
     changes in roads or buildings", numbers in digits or words, with other words around them.
 
     Returns:
-        Class -> count and ``""``, or None and the reason: a class is missing, counted twice, or numbers are left over.
+        Class -> count and ``""``, or None and the reason: a class is missing, counted twice, numbers are left over, or words change
+        a count ("at least 2 new roads").
     """
     if _NEITHER.search(text):
         counts = {name: [0.0] for name in CLASSES}
@@ -50,6 +51,8 @@ def read_counts(text: str) -> tuple[Mapping[str, float] | None, str]:
     for name, found in counts.items():
         if len(found) != 1:
             return None, f"{name} are {'counted more than once' if found else 'not counted'} in {text[:80]!r}"
+    if words := changed_by(_COUNT.sub("0", _NEITHER.sub("0", text))):
+        return None, f"{text[:80]!r} does not give its counts themselves, but says {words!r}"
     if NUMERAL.search(rest) or _COUNT.search(rest):
         return None, f"{text[:80]!r} holds other numbers than the counts"
     return {name: found[0] for name, found in counts.items()}, ""
@@ -102,7 +105,8 @@ class ChangeCounts(PerText[Mapping[str, float]]):
         transform="mean over the classes of 1 / (1 + |p - t|)",
         source="hanlinwu/DeltaVLM scripts/test-count.ipynb (arXiv 2507.22346), which stops at a sentence of another form",
         gaming=(
-            "A class left out or counted twice and numbers beside the counts are invalid, so ranges and lists score nothing."
+            "A class left out or counted twice, numbers beside the counts and words that change them ('at least 2') are invalid, so"
+            " ranges and lists score nothing."
             " mae and rmse leave invalid answers out: read them beside valid_rate and accuracy, which counts them as wrong."
             " Half of the pairs have no change, so 'no new roads or buildings' scores high: read it beside the baselines."
         ),

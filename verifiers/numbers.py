@@ -34,6 +34,7 @@ from rsw_rewards.verifiers.quantities import (
     NUMERAL,
     TOO_LONG,
     clean,
+    is_unit,
     parse_quantities,
     parse_unit,
     read_number,
@@ -201,7 +202,9 @@ class Ranges(NamedTuple):
 @lru_cache(maxsize=4096)
 def _true_numbers(answers: tuple[str, ...], unit: str | None) -> Numbers:
     """Raises ``ValueError`` for a truth that is no number."""
-    units = {quantity.unit for answer in answers for quantity in parse_quantities(answer) or ()} - {""}
+    units = {
+        quantity.unit for answer in answers for quantity in parse_quantities(answer) or () if is_unit(quantity.unit)
+    } - {""}
     if unit is None:
         if len(units) > 1:
             raise ValueError(f"the true answers {list(answers)} have several units")
@@ -323,7 +326,8 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
         ),
         gaming=(
             "Several different numbers are invalid, so a list of guesses scores nothing; so are numbers in a unit of another"
-            " dimension, infinities and numbers beyond 1e15. A constant near the typical count can score under a wide"
+            " dimension or one that is not known, words that change a number ('at least 7', '7 dozen', 'not 7'), infinities and"
+            " numbers beyond 1e15. A constant near the typical count can score under a wide"
             " rel_tol or the exponential: read it beside the majority baseline. mae and rmse leave invalid answers out: read"
             " them beside valid_rate."
         ),

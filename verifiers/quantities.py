@@ -24,6 +24,27 @@ _UNITS: Mapping[str, tuple[str, float]] = {
     "km2": ("area", 1e6),
     "%": ("share", 0.01),
     "ratio": ("share", 1.0),
+    "mm": ("length", 1e-3),
+    "cm": ("length", 1e-2),
+    "inch": ("length", 0.0254),
+    "ft": ("length", 0.3048),
+    "yd": ("length", 0.9144),
+    "mi": ("length", 1609.344),
+    "ft2": ("area", 0.09290304),
+    "yd2": ("area", 0.83612736),
+    "mi2": ("area", 2589988.110336),
+    "acre": ("area", 4046.8564224),
+    "px": ("pixels", 1.0),
+    "degree": ("angle", 1.0),
+    "second": ("time", 1.0),
+    "minute": ("time", 60.0),
+    "hour": ("time", 3600.0),
+    "day": ("time", 86400.0),
+    "week": ("time", 604800.0),
+    "month": ("months", 1.0),
+    "year": ("months", 12.0),
+    "kg": ("mass", 1.0),
+    "t": ("mass", 1e3),
 }
 _SPELLINGS = {
     "m": r"m|met(?:re|er)s?",
@@ -32,33 +53,81 @@ _SPELLINGS = {
     "ha": r"ha|hectares?",
     "km2": r"km\^?2|sq\.? ?km|square kilomet(?:re|er)s?",
     "%": r"%|per ?cent|pct",
+    "mm": r"mm|millimet(?:re|er)s?",
+    "cm": r"cm|centimet(?:re|er)s?",
+    "inch": r"inch(?:es)?|in(?=[.,;!]?$)",
+    "ft": r"ft|feet|foot",
+    "yd": r"yds?|yards?",
+    "mi": r"mi|miles?",
+    "ft2": r"ft\^?2|sq\.? ?ft|square (?:feet|foot)",
+    "yd2": r"yd\^?2|sq\.? ?yd|square yards?",
+    "mi2": r"mi\^?2|sq\.? ?mi|square miles?",
+    "acre": r"acres?",
+    "px": r"px\^?2?|pix|pixels?|square pixels?",
+    "degree": r"\u00b0|deg|degrees?",
+    "second": r"s|secs?|seconds?",
+    "minute": r"min|mins|minutes?",
+    "hour": r"h|hrs?|hours?",
+    "day": r"days?",
+    "week": r"weeks?",
+    "month": r"months?",
+    "year": r"yrs?|years?",
+    "kg": r"kg|kilograms?",
+    "t": r"t|tons?|tonnes?",
 }
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve"
 _TEENS = "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 WORDS = {word: float(value) for value, word in enumerate(f"{_ONES} {_TEENS}".split())}
 WORDS |= {word: 10.0 * ten for ten, word in enumerate(_TENS.split(), start=2)}
-_SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6}
+_SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 
 _WORD = "|".join(WORDS)
 _SCALE = "|".join(_SCALES)
 _UNIT = "|".join(_SPELLINGS.values())
-_DIGITS = r"[-+]?(?:(?:\d{1,3}(?:[,']\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?"
-# Not inside a word, another number, a range, a fraction or a sum; nothing but a unit may be glued on behind.
+_DIGITS = r"[-+]?(?:(?:\d{1,3}(?:(?:,\d{3})+|(?:'\d{3})+|(?: \d{3})+)|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?"
+# Not inside a word, another number, a range, a fraction, a sum or an amount of money; nothing but a unit may be glued on behind.
 _QUANTITY = re.compile(
-    r"(?<![\w.,'^/\u2044*+-])(?<!- )(?<!minus )(?<!negative )"
+    r"(?<![\w.,'^/\u2044*+$\u20ac\u00a3\u00a5#-])(?<!- )(?<!minus )(?<!negative )"
     rf"(?:(?P<digits>{_DIGITS})|(?P<word>{_WORD})(?![\w-]))"
-    rf"(?: (?P<scale>{_SCALE})\b)?(?: ?(?P<unit>{_UNIT})(?![\w^]))?(?![\w^/\u2044*+]|[.,']\d)"
+    rf"(?: (?P<scale>{_SCALE})\b)?(?: ?(?P<unit>{_UNIT})(?![\w^/]))?(?![\w^/\u2044*+]|[.,']\d|-\w)"
+    r"(?= ?(?P<behind>[^\s\d,;:.!?()\[\]{}'\"*~=&|-]\S*))?"
+)
+_THINGS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+_FILLERS = frozenset(
+    "a an about across after all altogether and approximately are around as at because before between but by changed during for from"
+    " has have here i if in inside into is it new now of on only or out outside overall roughly since so such than that the there these"
+    " they this those to together total was were when where which while who with within".split()
+)
+"""Words that may stand behind a number without being its unit."""
+_NO_THINGS = frozenset(
+    "square sq cubic nautical nm dm hm litre litres liter liters gallon gallons gram grams g lb lbs pound pounds ounce ounces dollar"
+    " dollars usd euro euros eur cent cents yuan decade decades century centuries percentage pp point points k mn mio bn dozen dozens"
+    " hundreds thousands millions billions score gross pair pairs couple couples time times fold halves quarters squared cubed x".split()
+)
+"""Words behind a number that neither are known units nor name things that are counted, so that they make it another number."""
+_NUMBER = rf"(?:[-+]?\.?\d|(?:{_WORD})\b)"
+_CHANGED = re.compile(
+    # Words before a number, and others anywhere, by which a text gives another number or none.
+    r"(?:\b(?:than|under|over|above|below|beyond|exceed(?:s|ing)?|almost|nearly|least|most|up to|upwards? of|minus|plus|half|twice|double"
+    r"|triple|until|till)|(?<![=-])[<>\u2264\u2265\u2260\u00b1]|!=)(?: (?:a|an|the|of|about|exactly|only|just|even|total))* ?(?="
+    + _NUMBER
+    + ")"
+    r"|\b(?:or (?:more|less|fewer|greater|larger|smaller|higher|lower|above|over|under|below|beyond)"
+    r"|and (?:more$|above|over|under|below|beyond|up|counting|an? (?:half|quarter|third)))\b"
+    r"|\bat (?:the )?(?:very )?(?:least|most|minimum|maximum)\b|\b(?:minimum|maximum|max|per(?! ?cent))\b"
+    r"|\b(?:no|not|nor|never|none|neither|without|cannot|except|excluding|wrong|false|incorrect|untrue)\b|n['\u2019]t\b"
 )
 _BARE_UNIT = re.compile(rf"(?<!\w)(?:{_UNIT})(?![\w^])")
 NUMERAL = re.compile(rf"\d|\b(?:{_WORD}|{_SCALE})\b")
 
 
 class Quantity(NamedTuple):
-    """A number and the unit that stands behind it: one of m, km, m2, ha, km2, %, or nothing."""
+    """A number and what stands behind it."""
 
     value: float
     unit: str
+    """A known unit (m, km, m2, ha, km2, %, ft, acre, px, year, ...), a word that is none (``buildings``), or nothing."""
 
 
 @lru_cache(maxsize=256)
@@ -84,8 +153,8 @@ def clean(text: str) -> str:
 def parse_quantities(text: str) -> list[Quantity] | None:
     """Every number in a text with its unit, in order.
 
-    Read are digits (thousands by comma or apostrophe, decimals by full stop, exponents) and the words zero to nineteen and
-    the tens, each with hundred, thousand or million and a unit behind it if there is one.
+    Read are digits (thousands by comma, apostrophe or any blank, decimals by full stop, exponents) and the words zero to nineteen
+    and the tens, each with hundred to trillion and a unit or a word behind it if there is one.
 
     Returns:
         The quantities, or None if the text has digits or number words beyond them: ``1.2.3``, ``12px``, ``3/4``, ``10-20``,
@@ -95,19 +164,52 @@ def parse_quantities(text: str) -> list[Quantity] | None:
     found = []
     for match in _QUANTITY.finditer(text):
         digits, unit = match["digits"], match["unit"]
-        value = float(digits.replace(",", "").replace("'", "")) if digits else WORDS[match["word"]]
+        value = float(re.sub("[,' ]", "", digits)) if digits else WORDS[match["word"]]
         value *= _SCALES.get(match["scale"], 1.0)
-        found.append(Quantity(value, (parse_unit(unit) or "") if unit else ""))
+        found.append(Quantity(value, (parse_unit(unit) or "") if unit else _word_behind(match["behind"])))
     rest = _BARE_UNIT.sub(" ", _QUANTITY.sub(" ", text))
     return None if NUMERAL.search(rest) else found
 
 
+def _word_behind(text: str | None) -> str:
+    """What stands behind a number, as its unit; empty for a word that says nothing of it."""
+    if text is None:
+        return ""
+    word = text.rstrip(",;:.!?()[]{}'\"*")[:40]
+    return "" if word in _FILLERS else word
+
+
+def is_unit(name: str) -> bool:
+    """Whether a name is that of a known unit, ``""`` among them."""
+    return name in _UNITS
+
+
 def convert(quantity: Quantity, unit: str) -> float | None:
-    """The value of a quantity in ``unit``; one without a unit is taken to be in it already. None for another dimension."""
+    """The value of a quantity in ``unit``; one without a unit is taken to be in it already.
+
+    None for another dimension, and for a word that is no known unit, unless things are counted (``""``).
+    """
     if not quantity.unit or quantity.unit == unit:
         return quantity.value
-    (dimension, factor), (wanted, wanted_factor) = _UNITS[quantity.unit], _UNITS[unit]
+    wanted, wanted_factor = _UNITS[unit]
+    if not is_unit(quantity.unit):
+        counted = _THINGS.fullmatch(quantity.unit) and quantity.unit not in _NO_THINGS
+        return quantity.value if unit == "" and counted else None
+    dimension, factor = _UNITS[quantity.unit]
     return quantity.value * (factor / wanted_factor) if dimension == wanted else None
+
+
+def changed_by(text: str) -> str:
+    """Words by which a text gives another number than the one in it, or none: ``less than``, ``at least``, ``dozen``, ``not``.
+
+    Args:
+        text: as :func:`clean` gives it.
+
+    Returns:
+        The words, empty where there are none.
+    """
+    found = _CHANGED.search(text)
+    return found[0].strip() if found else ""
 
 
 @lru_cache(maxsize=4096)  # candidates of a group often say the same
@@ -115,18 +217,21 @@ def read_number(text: str, unit: str = "") -> tuple[float | None, str]:
     """The one number that a text gives, in ``unit``.
 
     Returns:
-        The number and ``""``, or None and the reason: no number, several different ones, another dimension, not finite.
+        The number and ``""``, or None and the reason: no number, several different ones, another dimension, a unit that is not
+        known, words that change it, not finite.
     """
     quantities = parse_quantities(text)
     if quantities is None:
         return None, "the answer has digits or number words that form no single number"
     if not quantities:
         return None, "no number in the answer"
+    if words := changed_by(clean(text)):
+        return None, f"the answer does not give its number itself, but says {words!r}"
     values = []
     for quantity in quantities:
         value = convert(quantity, unit)
         if value is None:
-            return None, f"the answer is in {quantity.unit}, the question asks for {unit or 'a plain number'}"
+            return None, f"the answer is in {quantity.unit!r}, the question asks for {unit or 'a plain number'}"
         if not abs(value) <= LARGEST:
             return None, f"the number {value:g} is beyond {LARGEST:g}"
         values.append(value)

@@ -51,6 +51,9 @@ TRUTH = "There are 2 new roads and 5 new buildings."
     [
         "", "2", "2 and 5", "2 new roads", "there are 3 new buildings", "2 new roads and 4 or 5 new buildings", "-2 new roads and 5 new buildings",
         "2 new roads and 3-5 new buildings", "2.5 new roads and 5 new buildings", "2 new roads, 3 new roads and 5 new buildings",
+        "at least 2 new roads and 5 new buildings", "there are not 2 new roads and 5 new buildings", "2 new roads and fewer than 5 new buildings",
+        "2 dozen new roads and 5 new buildings", "no 2 new roads and 5 new buildings", "2 new roads and 5 new buildings or more",
+        "2 new roads and 5 new buildings? no.", "up to 2 new roads and 5 new buildings", "2 new roads and 5 new buildings were never built",
         "no new roads or buildings, 5 new buildings", "some new roads and many new buildings", "no new roads or buildings, no, 2 of them",
         "<answer>2 new roads and 5 new buildings</answer><answer>no new roads or buildings</answer>",
     ],

@@ -47,7 +47,7 @@ def score(text: str, target: object = "12", unit: str | None = None, **config: o
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("12", (12, "")), ("about 12 buildings.", (12, "")), ("-3", (-3, "")), ("\u22123", (-3, "")), (".5", (0.5, "")),
+        ("12", (12, "")), ("about 12 buildings.", (12, "buildings")), ("-3", (-3, "")), ("\u22123", (-3, "")), (".5", (0.5, "")),
         ("1,234.5 m\u00b2", (1234.5, "m2")), ("1'000 sq. m", (1000, "m2")), ("3 km^2", (3, "km2")), ("2.5ha", (2.5, "ha")),
         ("30 %", (30, "%")), ("thirty percent", (30, "%")), ("Seven", (7, "")), ("two hundred square metres", (200, "m2")),
         ("1e3", (1000, "")), ("the area in m2 is 5", (5, "")), ("4 meters", (4, "m")),
@@ -59,7 +59,7 @@ def test_what_is_read(text: str, expected: tuple[float, str]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["5.5.5", "1,23", "1.234,5", "10-20", "0_to_10", "3/4", "\u00bd", "10\u00b2", "12px", "v2 5", "- 3", "minus 3", "5+5", "twenty-one"],
+    ["5.5.5", "1,23", "7-storey", "$7", "#7", "7+", "1.234,5", "10-20", "0_to_10", "3/4", "\u00bd", "10\u00b2", "12qx", "v2 5", "- 3", "minus 3", "5+5", "twenty-one"],
 )  # fmt: skip
 def test_what_is_not_one_number(text: str) -> None:
     assert parse_quantities(text) is None
@@ -73,6 +73,61 @@ def test_no_single_plain_number_is_invalid(text: str) -> None:
     found = score(text)
     assert (found.value, found.status, float(found.stats["valid"])) == (0.0, Status.INVALID_OUTPUT, 0.0)
     assert found.reason
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0", "\u2009", "\u202f", "\u2007"])
+def test_blanks_between_thousands(blank: str) -> None:
+    assert score(f"12{blank}345", "12345").value == 1.0
+    assert score(f"1{blank}200{blank}345.5 m2", "1200345.5", unit="m2").value == 1.0
+    for text in (f"12{blank}34", f"12{blank}3456", f"1234{blank}567", f"7{blank}8"):
+        assert score(text, "7").status is Status.INVALID_OUTPUT
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["not {}", "less than {}", "more than {}", "no more than {}", "at least {}", "at most {}", "up to {}", "over {}", "under {}", "almost {}",
+     "> {}", "<{}", "\u2265 {}", "!= {}", "\u00b1{}", "half of {}", "twice {}", "a maximum of {}", "{} dozen", "{} pairs", "{} times", "{} k", "{} $",
+     "{} or more", "{} buildings or fewer", "{} and up", "{} and a half", "{} at least", "{} per year", "{}? no.", "there are no {} buildings",
+     "there aren't {}", "it is wrong that there are {}", "{} square", "{}\u00b0", "{} m/s", "{} smoots/h", "{} acres", "{} pixels", "{} years"],
+)  # fmt: skip
+def test_words_that_change_a_number_make_it_invalid(words: str) -> None:
+    for number in ("7", "seven"):
+        found = score(words.format(number), "7")
+        assert (found.value, found.status) == (0.0, Status.INVALID_OUTPUT), words
+        assert found.reason
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["{}", "about {}", "exactly {}.", "There are {} new buildings.", "({})", "count = {}", "=> {}", "{}, I think", "{} in total", "only {} buildings and more trees",
+     "{} buildings over the whole image", "{} more buildings"],
+)  # fmt: skip
+def test_words_that_leave_a_number_as_it_is(words: str) -> None:
+    assert score(words.format(7), "7").value == score(words.format("seven"), "7").value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [("1200 feet", "1200 m2"), ("1200 pixels", "1200 m2"), ("12 smoots", "12 m"), ("3 roods", "3 ha"), ("12 buildings", "12 m"), ("5 m3", "5 m"),
+     ("30 percentage points", "30 %"), ("7 months", "7 weeks"), ("12 km/h", "12 km")],
+)  # fmt: skip
+def test_a_unit_that_is_not_known_or_of_another_dimension_is_invalid(text: str, target: str) -> None:
+    assert score(text, target, rel_tol=10).status is Status.INVALID_OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "number"),
+    [("3 cm", "3 m", 0.03), ("12 feet", "12 m", 3.6576), ("12 in", "12 m", 0.3048), ("5 miles", "5 km", 8.04672), ("3 acres", "3 ha", 1.21405692672),
+     ("1200 square feet", "1200 m2", 111.483648), ("2 years", "24 months", 24.0), ("2 weeks", "14 days", 14.0)],
+)  # fmt: skip
+def test_other_units_are_converted(text: str, target: str, number: float) -> None:
+    assert score(text, target).raw["predicted"] == pytest.approx(number, rel=1e-12)
+
+
+def test_things_that_are_counted_keep_their_unit() -> None:
+    assert score("7 years", "7 years").value == score("7", "7", unit="years").value == 1.0
+    assert score("7 buildings", "7 houses").value == 1.0
+    assert score("12", "at least 12").status is Status.ERROR
 
 
 def test_units_convert() -> None:
