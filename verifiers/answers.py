@@ -19,6 +19,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, DETECTION, AnswerKappa, KindAccuracy
+from rsw_rewards.verifiers.contradictions import States, contradiction
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 Extract = Literal["auto", "tag", "whole"]
@@ -64,20 +65,30 @@ NORMALISERS: Mapping[str, Callable[[str], str]] = {"strict": normalise, "unpunct
 """What is done to answers and truths before they are held against each other, by the name of the reading."""
 
 
-def _tagged(text: str) -> list[str]:
-    """What stands between each opening answer tag and the next closing one; in one pass, however many tags are never closed."""
+def _tagged(text: str) -> tuple[list[str], list[str]]:
+    """What stands between each opening answer tag and the next closing one, and what stands before, between and behind these;
+    in one pass, however many tags are never closed."""
     found: list[str] = []
+    beside: list[str] = []
     start: int | None = None
+    end = 0
     for tag in _ANY_TAG.finditer(text):
         if not tag[1]:
-            start = tag.end() if start is None else start
+            if start is None:
+                start = tag.end()
+                beside.append(text[end : tag.start()])
         elif start is not None:
             found.append(text[start : tag.start()])
-            start = None
-    return found
+            start, end = None, tag.end()
+    return found, [*beside, text[end:]]
 
 
-def extract_answer(text: str, extract: Extract = "auto", normalise: Callable[[str], str] = normalise) -> Reading:
+def extract_answer(
+    text: str,
+    extract: Extract = "auto",
+    normalise: Callable[[str], str] = normalise,
+    states: States | None = None,
+) -> Reading:
     """The normalised answer that a text gives.
 
     Args:
@@ -85,15 +96,18 @@ def extract_answer(text: str, extract: Extract = "auto", normalise: Callable[[st
         extract: ``"tag"``: ``<answer>..</answer>`` is required; repeated tags must agree, and the last counts. ``"whole"``:
             the text is the answer. ``"auto"``: tag rules as soon as an opening or closing answer tag occurs.
         normalise: applied to the answer.
+        states: how a few words beside a tag are read as an answer, see :func:`contradiction`.
 
     Returns:
-        The answer, or a reason why there is none: no tag, tags that do not pair up, different answers, an empty answer.
+        The answer, or a reason why there is none: no tag, tags that do not pair up, different answers in tags or beside them, an
+        empty answer.
     """
     answer: str
     if extract == "whole" or (extract == "auto" and ("<" not in text or not _ANY_TAG.search(text))):
         answer = normalise(text)
     else:
-        found = [normalise(answer) for answer in _tagged(text)]
+        tagged, beside = _tagged(text)
+        found = [normalise(answer) for answer in tagged]
         if not found:
             return Reading(None, "no complete <answer>..</answer> tag")
         if len(_ANY_TAG.findall(text)) != 2 * len(found):
@@ -101,6 +115,8 @@ def extract_answer(text: str, extract: Extract = "auto", normalise: Callable[[st
         if len(set(found)) > 1:
             return Reading(None, f"{len(found)} answer tags with different answers")
         answer = found[-1]
+        if said := contradiction(answer, beside[0], " ".join(beside[1:]), states):
+            return Reading(None, f"the answer tag says {answer[:60]!r}, the text beside it {said[:60]!r}")
     return Reading(answer) if answer and not answer.isspace() else Reading(None, "the answer is empty")
 
 
@@ -193,6 +209,15 @@ class Truth(NamedTuple):
     """The closed set of answers; empty for an open question."""
     rules: Rules
 
+    def named(self, answer: str) -> str:
+        """The answer that a normalised one stands for."""
+        return dict(self.rules.synonyms).get(answer, answer) if self.rules.synonyms else answer
+
+    def stated(self, words: str) -> str | None:
+        """The answer of the closed set that a few words are, None where they are none."""
+        answer = self.named(NORMALISERS[self.rules.reading](words))
+        return answer if answer in self.entries else None
+
 
 @lru_cache(maxsize=4096)
 def answer_truth(answers: tuple[str, ...], vocabulary: tuple[str, ...] = (), rules: Rules = DEFAULT_RULES) -> Truth:
@@ -263,11 +288,10 @@ def unanswered(truth: Truth, reason: str) -> Score:
 def judge(text: str, truth: Truth) -> Score:
     """The score of one text: OK with value 1 or 0; INVALID_OUTPUT for no, several, or an answer outside the vocabulary."""
     wanted, entries, rules = truth
-    answer, reason = extract_answer(text, rules.extract, NORMALISERS[rules.reading])
+    answer, reason = extract_answer(text, rules.extract, NORMALISERS[rules.reading], truth.stated if entries else None)
     if answer is None:
         return unanswered(truth, reason)
-    if rules.synonyms:
-        answer = dict(rules.synonyms).get(answer, answer)
+    answer = truth.named(answer)
     if entries and answer not in entries:
         return unanswered(truth, _why_outside(answer, entries))
     right = answer in wanted

@@ -151,6 +151,10 @@ class Question(NamedTuple):
     wanted: tuple[frozenset[str], ...]
     """The accepted sets of letters."""
 
+    def stated(self, words: str) -> frozenset[str] | None:
+        """The letters that a few words choose, None where they choose none."""
+        return read_choice(words, self.choices).letters or None
+
 
 def _named(letters: frozenset[str]) -> str:
     return ", ".join(sorted(letters))
@@ -185,7 +189,7 @@ class MultipleChoice(PerText[Question]):
         return Question(choices, _wanted(true_answers(sample), choices))
 
     def compare_text(self, truth: Question, text: str) -> Score:
-        answer, reason = extract_answer(text, self.config.extract, str.strip)
+        answer, reason = extract_answer(text, self.config.extract, str.strip, truth.stated)
         if answer is None:
             return self.worst(truth, reason)
         letters, reason = read_choice(answer, truth.choices)

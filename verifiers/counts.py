@@ -16,7 +16,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
-from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answer
+from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, changed_by, read_number
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
@@ -121,10 +121,15 @@ class ChangeCounts(PerText[Mapping[str, float]]):
         return counts
 
     def compare_text(self, truth: Mapping[str, float], text: str) -> Score:
-        answer, reason = (None, TOO_LONG) if len(text) > LONGEST else extract_answer(text, self.config.extract)
+        read = read_single if "" in truth else read_counts
+        answer, reason = (
+            (None, TOO_LONG)
+            if len(text) > LONGEST
+            else extract_answer(text, self.config.extract, states=lambda words: read(normalise(words))[0])
+        )
         if answer is None:
             return self.worst(truth, reason)
-        found, reason = (read_single if "" in truth else read_counts)(answer)
+        found, reason = read(answer)
         if found is None:
             return self.worst(truth, reason)
         errors = {name: abs(found[name] - count) for name, count in truth.items()}

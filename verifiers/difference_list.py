@@ -15,6 +15,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answers import Extract, normalise
+from rsw_rewards.verifiers.contradictions import States
 from rsw_rewards.verifiers.labels import answer_body, read_json, set_f1
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
@@ -107,7 +108,10 @@ def singular(noun: str) -> str:
 
 
 def parse_changes(
-    text: str, extract: Extract = "auto", synonyms: Mapping[str, str] | None = None
+    text: str,
+    extract: Extract = "auto",
+    synonyms: Mapping[str, str] | None = None,
+    states: States | None = None,
 ) -> tuple[Change, ...]:
     """The changes that a text lists, in its order.
 
@@ -117,7 +121,7 @@ def parse_changes(
     Raises:
         ValueError: nothing was answered, an entry is of another form (in words, with its place), or there are over 100.
     """
-    body = answer_body(text, extract)
+    body = answer_body(text, extract, states)
     if body[0] == "{":
         raise ValueError("a JSON answer must be a list of changes")
     if in_json := body[0] == "[":
@@ -239,9 +243,15 @@ class DifferenceList(PerText[tuple[Change, ...]]):
             raise ValueError("the true changes are not a list")
         return tuple(parse_change(change, self._synonyms) for change in changes)
 
+    def _stated(self, words: str) -> frozenset[Change] | None:
+        try:
+            return frozenset(parse_changes(words, "whole", self._synonyms))
+        except ValueError:
+            return None
+
     def compare_text(self, truth: tuple[Change, ...], text: str) -> Score:
         try:
-            listed = parse_changes(text, self.config.extract, self._synonyms)
+            listed = parse_changes(text, self.config.extract, self._synonyms, self._stated)
         except ValueError as error:
             return self.worst(truth, str(error))
         pairs = match_changes(truth, listed, self.config.details)

@@ -190,8 +190,15 @@ class LabelSet(PerText[LabelTruth]):
         return LabelTruth(true, vocabulary)
 
     def compare_text(self, truth: LabelTruth, text: str) -> Score:
+        def stated(words: str) -> frozenset[str] | None:
+            try:
+                named = parse_labels(words, "whole", self._synonyms, self.config.threshold).named
+            except ValueError:
+                return None
+            return named if named <= truth.vocabulary else None
+
         try:
-            answer = parse_labels(text, self.config.extract, self._synonyms, self.config.threshold)
+            answer = parse_labels(text, self.config.extract, self._synonyms, self.config.threshold, stated)
         except ValueError as error:
             return self.worst(truth, str(error))
         return _judged(answer, truth)

@@ -23,9 +23,11 @@ from rsw_rewards.verifiers.answers import (
     Rules,
     Truth,
     answer_truth,
+    extract_answer,
     normalise,
     texts_of,
 )
+from rsw_rewards.verifiers.contradictions import States
 from rsw_rewards.verifiers.texts import TextConfig
 
 if TYPE_CHECKING:
@@ -37,29 +39,26 @@ MOST_LABELS = 500
 MOST_CLASSES = 200
 """Number of classes up to which each is reported by itself."""
 
-_ANY_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _BULLET = re.compile(r"[-*\u2022]\s+")
 
 
-def answer_body(text: str, extract: Extract = "auto") -> str:
+def answer_body(text: str, extract: Extract = "auto", states: States | None = None) -> str:
     """The part of a text that is the answer, its lines kept: inside the answer tag, and without a code fence around it.
 
     Args:
         text: what the policy wrote.
-        extract: ``"tag"``: one ``<answer>..</answer>`` is required; ``"whole"``: the text is the answer; ``"auto"``: tag rules
-            as soon as a tag occurs.
+        extract: where the answer stands.
+        states: how words beside the tag are read; see :func:`extract_answer`.
 
     Raises:
-        ValueError: the text is too long, its tags are not exactly one pair, or the answer is empty.
+        ValueError: the text is too long, or :func:`extract_answer` finds no answer in it.
     """
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"the text has {len(text)} characters, more than the {LONGEST_TEXT} that are read")
-    tags = [] if extract == "whole" else list(_ANY_TAG.finditer(text))
-    if tags or extract == "tag":
-        if [tag[1] for tag in tags] != ["", "/"]:
-            raise ValueError("not exactly one <answer>..</answer>")
-        text = text[tags[0].end() : tags[1].start()]
-    body = text.strip()
+    answer, reason = extract_answer(text, extract, str.strip, states)
+    if answer is None:
+        raise ValueError(reason)
+    body = answer
     if len(body) > 5 and body.startswith("```") and body.endswith("```"):
         opening, _, rest = body[3:-3].partition("\n")
         body = (rest if opening.strip().isalnum() or not opening.strip() else body[3:-3]).strip()
@@ -92,7 +91,11 @@ class Labels(NamedTuple):
 
 
 def parse_labels(
-    text: str, extract: Extract = "auto", synonyms: Mapping[str, str] | None = None, threshold: float = 0.5
+    text: str,
+    extract: Extract = "auto",
+    synonyms: Mapping[str, str] | None = None,
+    threshold: float = 0.5,
+    states: States | None = None,
 ) -> Labels:
     """The set of labels that a text gives.
 
@@ -102,7 +105,7 @@ def parse_labels(
     Raises:
         ValueError: nothing was answered, the JSON is broken or of another form, or there are over 500 labels.
     """
-    body = answer_body(text, extract)
+    body = answer_body(text, extract, states)
     table = synonyms or {}
     scores: dict[str, float] | None = None
     if body[0] in "[{":

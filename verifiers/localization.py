@@ -16,7 +16,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
-from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answer
+from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.counts import CLASSES
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
@@ -146,7 +146,7 @@ class GridLocalization(PerText[Cells]):
         return cells
 
     def compare_text(self, truth: Cells, text: str) -> Score:
-        answer, reason = extract_answer(text, self.config.extract)
+        answer, reason = extract_answer(text, self.config.extract, states=lambda words: read_cells(normalise(words))[0])
         found, reason = read_cells(answer) if answer is not None else (None, reason)
         if found is None:
             return self.worst(truth, reason)

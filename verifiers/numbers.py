@@ -183,6 +183,10 @@ class Numbers(NamedTuple):
     unit: str
     """The question's unit, which the values are in."""
 
+    def stated(self, words: str) -> float | None:
+        """The number that a few words give, None where they give none."""
+        return read_number(words, self.unit)[0]
+
 
 class Ranges(NamedTuple):
     """The ranges that the true numbers of a question fall into."""
@@ -197,6 +201,10 @@ class Ranges(NamedTuple):
         if self.kind == "cdvqa":
             return cdvqa_range(text, self.unit or "%")
         return rsvqa_class(text, self.unit, self.range_numbers)
+
+    def stated(self, words: str) -> str | None:
+        """The range that a few words name or whose number they state, None where there is none."""
+        return self.read(words)[0]
 
 
 @lru_cache(maxsize=4096)
@@ -347,7 +355,7 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
         if len(text) > LONGEST:
             return _invalid(TOO_LONG)
         if config.reading == "strict":  # normalising would mend what VSI-Bench counts as wrong, such as a leading blank
-            answer, reason = extract_answer(text, config.extract)
+            answer, reason = extract_answer(text, config.extract, states=truth.stated)
             if answer is None:
                 return _invalid(reason)
             text = answer

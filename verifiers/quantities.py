@@ -94,17 +94,19 @@ _QUANTITY = re.compile(
     r"(?= ?(?P<behind>[^\s\d,;:.!?()\[\]{}'\"*~=&|-]\S*))?"
 )
 _THINGS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
-_FILLERS = frozenset(
+_FILLER_WORDS = (
     "a an about across after all altogether and approximately are around as at because before between but by changed during for from"
     " has have here i if in inside into is it new now of on only or out outside overall roughly since so such than that the there these"
-    " they this those to together total was were when where which while who with within".split()
+    " they this those to together total was were when where which while who with within"
 )
+_FILLERS = frozenset(_FILLER_WORDS.split())
 """Words that may stand behind a number without being its unit."""
-_NO_THINGS = frozenset(
+_NO_THING_WORDS = (
     "square sq cubic nautical nm dm hm litre litres liter liters gallon gallons gram grams g lb lbs pound pounds ounce ounces dollar"
     " dollars usd euro euros eur cent cents yuan decade decades century centuries percentage pp point points k mn mio bn dozen dozens"
-    " hundreds thousands millions billions score gross pair pairs couple couples time times fold halves quarters squared cubed x".split()
+    " hundreds thousands millions billions score gross pair pairs couple couples time times fold halves quarters squared cubed x"
 )
+_NO_THINGS = frozenset(_NO_THING_WORDS.split())
 """Words behind a number that neither are known units nor name things that are counted, so that they make it another number."""
 _NUMBER = rf"(?:[-+]?\.?\d|(?:{_WORD})\b)"
 _CHANGED = re.compile(

@@ -75,7 +75,7 @@ def test_what_is_no_set_of_labels(text: str, why: str) -> None:
 
 
 def test_a_tag_can_be_demanded_or_ignored() -> None:
-    with pytest.raises(ValueError, match="not exactly one"):
+    with pytest.raises(ValueError, match="no complete <answer>"):
         answer_body("water", "tag")
     assert answer_body("<answer>water</answer>", "whole") == "<answer>water</answer>"
 
