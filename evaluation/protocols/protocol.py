@@ -1,4 +1,8 @@
-"""What a protocol is: a named definition of what a benchmark measures."""
+"""What a protocol is: a named definition of what a benchmark measures.
+
+Protocols of texts read the answer without reasoning and chat tokens. ``--set component.thinking=keep`` reads the whole text, as the
+published code of a benchmark does; for texts without reasoning both give the same numbers.
+"""
 
 from __future__ import annotations
 

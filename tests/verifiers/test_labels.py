@@ -54,9 +54,9 @@ def test_scores_are_kept() -> None:
     [
         ("", "empty"),
         ("<answer> </answer>", "empty"),
-        ("<answer>water", "not exactly one"),
-        ("</answer>water<answer>", "not exactly one"),
-        ("<answer>water</answer> or <answer>water</answer>", "not exactly one"),
+        ("<answer>water", "no complete <answer>"),
+        ("</answer>water<answer>", "no complete <answer>"),
+        ("<answer>water</answer> or <answer>town</answer>", "different answers"),
         ('["water"', "cannot be read"),
         ('["water", 3]', "not a text"),
         ('{"water": "high"}', "not a number"),
