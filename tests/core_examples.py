@@ -49,33 +49,34 @@ def square(top: int, left: int, side: int) -> np.ndarray:
 
 
 def scores_a_text(folder: Path) -> None:
-    sample = rsw.Sample("q1", rsw.Task.CHANGE_QA, (), reference=YES_NO)
-    with rsw.Reward({"exact_match": 0.9, "answer_format": 0.1}) as reward:
-        assert [reward.one(text, sample).reward for text in ("yes", "no")] == [1.0, 0.1]
+    assert rsw.score("exact_match", output="yes", reference=YES_NO).value == 1.0
+    assert rsw.score("exact_match", output="no", reference=YES_NO).value == 0.0
 
 
 def scores_a_mask(folder: Path) -> None:
-    sample = rsw.Sample("m1", rsw.Task.CHANGE_MASK, (), reference={"mask": rsw.ImageRef(array=square(0, 0, 16))})
-    half = rsw.Output("m1", mask=rsw.ImageRef(array=square(0, 0, 16) * (np.arange(32) < 8).astype(np.uint8)))
-    with rsw.Reward({"change_mask": 1.0}) as reward:
-        assert reward.one(half, sample).parts["change_mask"].raw["iou"] == 0.5
+    truth, half = square(0, 0, 16), square(0, 0, 16)
+    half[:, 8:] = 0
+    assert rsw.score("change_mask", output=half, reference={"mask": truth}).raw["iou"] == 0.5
 
 
 def scores_a_box(folder: Path) -> None:
-    sample = rsw.Sample("b1", rsw.Task.GROUNDING, (), reference={"boxes": [[0.0, 0.0, 10.0, 10.0]]})
-    half = rsw.Output("b1", boxes=((0.0, 0.0, 10.0, 5.0),))
-    with rsw.Reward({"box_iou": 1.0}) as reward:
-        assert reward.one(half, sample).reward == 0.5
+    truth = {"boxes": [[0.0, 0.0, 10.0, 10.0]]}
+    assert rsw.score("box_iou", output=[[0.0, 0.0, 10.0, 5.0]], reference=truth).value == 0.5
 
 
 def scores_an_image(folder: Path) -> None:
     before, after = (np.full((32, 32, 3), level, np.uint8) for level in (60, 160))
-    after[:8] = 20
-    before, after = rsw.ImageRef(array=before), rsw.ImageRef(array=after)
-    sample = rsw.Sample("f1", rsw.Task.FORECAST, (before,), reference={"images": [after]})
-    with rsw.Reward({"gain_over_copy": 1.0}) as reward:
-        truth, copy = (reward.one(rsw.Output("f1", image=image), sample).reward for image in (after, before))
+    truth, copy = (
+        rsw.score("gain_over_copy", output=image, images=[before], reference={"images": [after]}).value
+        for image in (after, before)
+    )
     assert truth == 1.0 and copy is not None and copy < 0.6, (truth, copy)
+
+
+def rewards_a_group(folder: Path) -> None:
+    sample = rsw.Sample("q1", rsw.Task.CHANGE_QA, (), reference=YES_NO)
+    with rsw.Reward({"exact_match": 0.9, "answer_format": 0.1}) as reward:
+        assert [result.reward for result in reward.many(["yes", "no"], [sample, sample])] == [1.0, 0.1]
 
 
 def computes_metrics(folder: Path) -> None:
@@ -110,10 +111,11 @@ def evaluates_masks_of_an_official_folder(folder: Path) -> None:
 
 
 def evaluates_answers_of_another_tool(folder: Path) -> None:
-    rows = [{"id": f"q{n}", "task": "change_qa", "scene": f"s{n}", "images": [], "prompt": "changed?", "reference": YES_NO} for n in range(8)]  # fmt: skip
-    for row in rows:
-        write_png(folder / "grey.png", np.full((8, 8), 90, np.uint8))
-        row["images"] = ["grey.png", "grey.png"]
+    write_png(folder / "grey.png", np.full((8, 8), 90, np.uint8))
+    images = ["grey.png", "grey.png"]
+    rows = [
+        {"id": f"q{n}", "task": "change_qa", "images": images, "prompt": "?", "reference": YES_NO} for n in range(8)
+    ]
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "answers.json").write_text(
         json.dumps([{"id": f"q{n}", "answer": "yes" if n < 6 else "no"} for n in range(8)])
@@ -125,6 +127,11 @@ def evaluates_answers_of_another_tool(folder: Path) -> None:
     code, said = command("evaluate", "exact-qa", "--samples", samples, "--predictions", predictions, "--out", str(out))
     assert code == 0, said
     assert json.loads((out / "summary.json").read_text())["metrics"]["accuracy"]["value"] == 0.75
+
+
+def evaluates_in_memory(folder: Path) -> None:
+    samples = [{"id": f"q{n}", "task": "change_qa", "reference": YES_NO} for n in range(4)]
+    assert rsw.evaluate("exact-qa", samples, ["yes", "yes", "yes", "no"]).metrics["accuracy"].value == 0.75
 
 
 def says_how_to_install_what_is_missing(folder: Path) -> None:
@@ -199,7 +206,9 @@ def never_breaks_for_want_of_an_extra(folder: Path) -> None:
 
 
 def imports_nothing_of_the_extras(folder: Path) -> None:
-    """After all of the above."""
+    """After all of the above, and with all public names imported."""
+    for name in rsw.__all__:
+        getattr(rsw, name)
     loaded = [name for name in EXTRAS if sys.modules.get(name)]
     assert not loaded, f"the core imported {', '.join(loaded)}"
 
@@ -209,9 +218,11 @@ EXAMPLES = (
     scores_a_mask,
     scores_a_box,
     scores_an_image,
+    rewards_a_group,
     computes_metrics,
     evaluates_masks_of_an_official_folder,
     evaluates_answers_of_another_tool,
+    evaluates_in_memory,
     imports_nothing_of_the_extras,
     says_how_to_install_what_is_missing,
     never_breaks_for_want_of_an_extra,

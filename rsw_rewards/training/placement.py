@@ -14,6 +14,7 @@ from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.rubric import Rubric, parse_rubric
 from rsw_rewards.engine.scorer import actors_for
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 from rsw_rewards.training.heldout import measured_rubric
 
 SLACK = 1e-6
@@ -166,4 +167,5 @@ def check_placement(config: ExperimentConfig, rubric: Rubric) -> None:
 
 def planned(config: ExperimentConfig) -> Placement:
     """The placement of a run that is not started."""
+    need("a training", "trl")
     return placement(config, parse_rubric(config.rubric, "rubric"))

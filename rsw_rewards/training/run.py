@@ -10,6 +10,7 @@ from typing import Any
 from rsw_rewards.config import ExperimentConfig, load_config
 from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.extras import need
 from rsw_rewards.training.processes import check_one_process, join, launched
 from rsw_rewards.training.run_folder import run_folder
 from rsw_rewards.training.teaching import TeachingConfig
@@ -47,6 +48,7 @@ def train(
     Raises:
         RswError: a configuration, data or directory that cannot be used, or a run that stopped itself.
     """
+    need("a training", "trl")
     if resume is not None:
         changes = {**(changes or {}), "out": str(resume)}
     run = load_config(Path(config), changes, smoke)

@@ -23,6 +23,7 @@ from rsw_rewards.config import ExperimentConfig, load_config, read_yaml, validat
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.results import write_text
+from rsw_rewards.extras import need
 from rsw_rewards.training.ablation.effects import Ablation, compare
 from rsw_rewards.training.ablation.page import page, table
 from rsw_rewards.training.ablation.variants import Job, Variant, configured, variants
@@ -60,6 +61,7 @@ def ablate(
     Raises:
         ConfigError: the configuration cannot be ablated, or ``out`` holds another ablation.
     """
+    need("a training", "trl")
     check_one_process("an ablation")  # which starts its runs itself
     config = load_config(Path(file), {**(changes or {}), "out": str(out)}, smoke)
     if not isinstance(config, ExperimentConfig) or config.heldout is None:
