@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Rewards:
-    """Rewards of outputs, and the scores that they are made of."""
+    """Rewards of outputs, and the scores that they are made of.
+
+    >>> sample = {"task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}
+    >>> rsw.rewards({"exact_match": 1.0}, [sample, sample], ["yes", "no"])
+    <rewards of 2 outputs, mean 0.5000>
+    """
 
     rubric: Rubric
     table: ScoreTable

@@ -34,7 +34,17 @@ def request_seed(run: int, step: int, sample: str, candidate: int) -> int:
 
 
 class Policy(ABC):
-    """Produces outputs for samples. Instances are cheap and picklable until :meth:`setup`, which loads weights."""
+    """Produces outputs for samples. Instances are cheap and picklable until :meth:`setup`, which loads weights.
+
+    >>> class AlwaysYes(rsw.Policy):
+    ...     name = "always_yes"
+    ...
+    ...     def generate(self, requests):
+    ...         return [rsw.Output(request.sample.id, request.candidate, text="yes") for request in requests]
+    >>> samples = [{"task": "change_qa", "reference": {"answers": [answer], "vocabulary": ["yes", "no"]}} for answer in ("yes", "no")]
+    >>> rsw.evaluate("exact-qa", samples, policy=AlwaysYes()).metrics["accuracy"].value
+    0.5
+    """
 
     name: str
     tasks: frozenset[Task] = ALL_TASKS

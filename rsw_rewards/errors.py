@@ -11,23 +11,45 @@ if TYPE_CHECKING:
 
 
 class RswError(Exception):
-    """Base of every error that is the user's to mend. Its text is shown without a traceback."""
+    """Base of every error that is the user's to mend. Its text is shown without a traceback.
+
+    >>> issubclass(rsw.InputError, rsw.RswError)
+    True
+    """
 
 
 class InputError(RswError):
-    """A file or record cannot be used: malformed, missing, outside its roots, of the wrong kind."""
+    """A file, record or value cannot be used: malformed, missing, outside its roots, of the wrong kind.
+
+    >>> rsw.Sample(id="q1", task="change_qa", prompt=3)
+    Traceback (most recent call last):
+    rsw_rewards.errors.InputError: 'prompt' must be a string, not 3
+    """
 
 
 class ConfigError(RswError):
-    """A configuration, command-line value or component name cannot be used."""
+    """A configuration, command-line value or component name cannot be used.
+
+    >>> rsw.score("exact_mach", output="yes")
+    Traceback (most recent call last):
+    rsw_rewards.errors.ConfigError: no verifier is named 'exact_mach'; did you mean 'exact_match'?...
+    """
 
 
 class MissingExtra(ConfigError):
-    """What was asked for needs a library that the core does without; the message has the command that installs it."""
+    """What was asked for needs a library that the core does without; the message has the command that installs it.
+
+    >>> issubclass(rsw.MissingExtra, rsw.ConfigError)
+    True
+    """
 
 
 class RunStopped(RswError):
-    """A run was stopped on purpose, because going on would waste or poison it (circuit breaker, no actor left)."""
+    """A run was stopped on purpose, because going on would waste or poison it (circuit breaker, no actor left).
+
+    >>> issubclass(rsw.RunStopped, rsw.RswError)
+    True
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -38,7 +60,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class ImageError(InputError):
-    """An image cannot be read: missing, not an image, too large, or of the wrong shape."""
+    """An image cannot be read: missing, not an image, too large, or of the wrong shape.
+
+    >>> rsw.image("nowhere.png").pixels()
+    Traceback (most recent call last):
+    rsw_rewards.errors.ImageError: the image nowhere.png does not exist
+    """
 
     image: ImageRef | None = None
     """The reference that was being read, by which the engine tells an image of the sample's from one of the output's."""

@@ -35,7 +35,7 @@ def read(
         ConfigError: there is no such importer.
         InputError: the file is of another kind, or no answer in it can be used.
 
-    >>> import json, pathlib
+    >>> import json
     >>> _ = pathlib.Path("answers.json").write_text(json.dumps([{"id": "q1", "text": "yes"}]))
     >>> rsw.predictions.read("json", "answers.json").outputs[0].text
     'yes'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import pathlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def examples() -> list[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = []
     for name, value in public_objects():
-        tests = finder.find(value, f"rsw.{name}", module=False, globs={"rsw": rsw, "np": np})
+        tests = finder.find(value, f"rsw.{name}", module=False, globs={"rsw": rsw, "np": np, "pathlib": pathlib})
         found += [test for test in tests if test.examples]
     return found
 
@@ -45,6 +46,17 @@ def test_docstring(example, tmp_path, monkeypatch):
     runner = doctest.DocTestRunner(optionflags=OPTIONS, verbose=False)
     runner.run(example, out=report.append)
     assert not runner.failures, "".join(report)
+
+
+NOT_RUN = {"ablate", "load_policy", "metrics.meteor", "Run", "train"}
+"""Public objects whose examples need a training, or Java; they have tests of their own."""
+
+
+@pytest.mark.parametrize(("name", "value"), [pytest.param(*pair, id=pair[0]) for pair in public_objects()])
+def test_every_public_object_has_an_example_that_runs(name, value):
+    lines = [line for line in (value.__doc__ or "").splitlines() if ">>>" in line]
+    assert lines
+    assert name in NOT_RUN or not any("+SKIP" in line for line in lines)
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -19,7 +19,12 @@ from rsw_rewards.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What is measured, on which samples, and how it is reported."""
+    """What is measured, on which samples, and how it is reported; :func:`rsw_rewards.protocol` makes one.
+
+    >>> mine = rsw.protocol("counting", "numeric_match", notes=["Words for numbers are read too."])
+    >>> mine.configured({"numeric_match.abs_tol": 1.0}).components[0]["config"]
+    {'abs_tol': 1.0}
+    """
 
     name: str
     title: str

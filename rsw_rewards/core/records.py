@@ -30,6 +30,9 @@ class ImageRef:
 
     Exactly one of ``path``, ``array`` and ``ref`` is set. ``ref`` is a Ray object reference (the return value of a task)
     holding a sequence of arrays, of which ``index`` is meant. ``sha256`` is :func:`content_hash` of the pixels where known.
+
+    >>> rsw.image("before.tif", bands=[3, 2, 1]).bands
+    (3, 2, 1)
     """
 
     path: Path | None = None
@@ -201,7 +204,11 @@ def _nodata(value: Any) -> float | None:
 
 
 class Task(StrEnum):
-    """What is asked of the model."""
+    """What is asked of the model.
+
+    >>> rsw.Task("change_qa") is rsw.Task.CHANGE_QA, len(rsw.Task)
+    (True, 8)
+    """
 
     CHANGE_QA = "change_qa"
     CHANGE_CAPTION = "change_caption"

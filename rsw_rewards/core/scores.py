@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """How a score came about. A failure of ours is never a number."""
+    """How a score came about. A failure of ours is never a number.
+
+    >>> rsw.Score.invalid("it is empty").status
+    <Status.INVALID_OUTPUT: 'invalid_output'>
+    """
 
     OK = "ok"
     INVALID_OUTPUT = "invalid_output"
@@ -34,7 +38,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one verifier says of one output."""
+    """What one verifier says of one output.
+
+    >>> rsw.Score(0.5, raw={"iou": 0.5}).status == "ok", rsw.Score.error("it broke").value
+    (True, None)
+    """
 
     value: float | None
     """The reward in [0, 1], higher is better. None for a failed score, and for verifiers that only measure (``rewarding`` False)."""

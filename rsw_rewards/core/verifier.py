@@ -32,7 +32,12 @@ ALL_TASKS: frozenset[Task] = frozenset(Task)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Outputs to score, each beside its sample. The three sequences have one length."""
+    """Outputs to score, each beside its sample. The three sequences have one length.
+
+    >>> sample = rsw.Sample("q1", "change_qa")
+    >>> rsw.Batch.of([sample], [rsw.Output("q1", text="yes"), rsw.Output("q1", 1, text="no")]).groups
+    ['q1', 'q1']
+    """
 
     samples: Sequence[Sample]
     outputs: Sequence[Output]
@@ -69,7 +74,19 @@ class Batch:
 
 @dataclass(slots=True)
 class Context:
-    """What a verifier is given once per process, in :meth:`Verifier.setup`."""
+    """What a verifier is given once per process, in :meth:`Verifier.setup`.
+
+    >>> class OnDevice(rsw.Verifier):
+    ...     name = "on_device"
+    ...
+    ...     def setup(self, context):
+    ...         self.device = context.device
+    ...
+    ...     def score(self, batch):
+    ...         return [rsw.Score(float(self.device == "cpu")) for _ in batch.outputs]
+    >>> rsw.score(OnDevice, output="yes", task="change_qa").value
+    1.0
+    """
 
     bank: FeatureBank
     device: str = "cpu"
@@ -79,7 +96,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a user must know of a verifier before trusting its numbers."""
+    """What a user must know of a verifier before trusting its numbers.
+
+    >>> card = rsw.Card(
+    ...     summary="Whether the answer is short.", range="0 or 1", transform="none", source="this page", gaming="an empty answer"
+    ... )
+    >>> card.cost
+    'microseconds on a CPU'
+    """
 
     summary: str
     range: str
@@ -114,6 +138,15 @@ class Verifier(ABC):
 
     Instances are cheap and picklable until :meth:`setup`; weights are loaded there. :meth:`score` is pure given the batch,
     the configuration and the declared state.
+
+    >>> class Short(rsw.Verifier):
+    ...     name = "short"
+    ...     tasks = "change_qa"
+    ...
+    ...     def score(self, batch):
+    ...         return [rsw.Score(1 / len(output.text.split())) for output in batch.outputs]
+    >>> rsw.score(Short, output="yes it has").value
+    0.3333333333333333
     """
 
     name: ClassVar[str]

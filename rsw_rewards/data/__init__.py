@@ -46,8 +46,15 @@ def convert(
         InputError: the folder has another layout.
         ConfigError: there is no such adapter, or it takes no such option.
 
-    >>> found = rsw.data.convert("levir-cc", "LEVIR-CC", "levir", split="test")  # doctest: +SKIP
-    >>> rsw.evaluate("levir-cc-words", found.file, "answers.jsonl", roots=found.roots)  # doctest: +SKIP
+    >>> from PIL import Image
+    >>> for folder in ("A", "B", "label"):
+    ...     pathlib.Path("LEVIR-CD/test", folder).mkdir(parents=True)
+    ...     Image.new("L", (8, 8)).save(f"LEVIR-CD/test/{folder}/test_1.png")
+    >>> found = rsw.data.convert("levir-cd", "LEVIR-CD", "levir", split="test")
+    >>> found.samples, found.file.name
+    (1, 'samples.jsonl')
+    >>> rsw.evaluate("change-mask", found.file, policy="oracle", roots=found.roots).metrics["oa"].value
+    1.0
     """
     from rsw_rewards.data.adapter import resolve_adapter
 
@@ -76,7 +83,12 @@ def read(
         InputError: the folder has another layout.
         ConfigError: there is no such adapter, it takes no such option, or it needs ``out``.
 
-    >>> samples = rsw.data.read("levir-cc", "LEVIR-CC", split="test")  # doctest: +SKIP
+    >>> from PIL import Image
+    >>> for folder in ("A", "B", "label"):
+    ...     pathlib.Path("LEVIR-CD/test", folder).mkdir(parents=True)
+    ...     Image.new("L", (8, 8)).save(f"LEVIR-CD/test/{folder}/test_1.png")
+    >>> [sample.task.value for sample in rsw.data.read("levir-cd", "LEVIR-CD", split="test")]
+    ['change_mask']
     """
     from rsw_rewards.io.records_io import load_samples
 
