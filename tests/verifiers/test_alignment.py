@@ -137,6 +137,17 @@ def test_statuses_of_forecasts(encoder: str, tmp_path: Path) -> None:
     )
 
 
+def test_a_caption_is_read_without_its_reasoning(encoder: str) -> None:
+    (sample,), (output,) = captions(1)
+    thought = replace(output, text=f"<think>no change</think> {output.text}<|im_end|>")
+    for name in ("clip_score", "ref_clip_score"):
+        plain = one(ready(name, encoder), sample, output)
+        assert one(ready(name, encoder), sample, thought).value == plain.value
+        assert one(ready(name, encoder, thinking="keep"), sample, thought).value != plain.value
+        cut = one(ready(name, encoder), sample, replace(output, text="<think>a road"))
+        assert (cut.status, cut.reason) == (Status.INVALID_OUTPUT, "the text was cut off inside its reasoning")
+
+
 def test_statuses_of_captions(encoder: str) -> None:
     (sample,), (output,) = captions(1)
     for name in ("clip_score", "ref_clip_score"):

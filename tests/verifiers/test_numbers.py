@@ -115,6 +115,14 @@ def test_a_unit_that_is_not_known_or_of_another_dimension_is_invalid(text: str, 
     assert score(text, target, rel_tol=10).status is Status.INVALID_OUTPUT
 
 
+@given(st.from_regex(r"[a-z]{2,12}( of the [a-z]{2,8})?", fullmatch=True))
+def test_no_word_behind_a_number_is_taken_for_the_unit(words: str) -> None:
+    found = score(f"12 {words}", "12 m2")
+    ((_, unit),) = parse_quantities(f"12 {words}") or [(12, words)]
+    assert (found.value == 1.0) == (unit in ("", "m2"))
+    assert found.status is Status.OK or found.reason
+
+
 @pytest.mark.parametrize(
     ("text", "target", "number"),
     [("3 cm", "3 m", 0.03), ("12 feet", "12 m", 3.6576), ("12 in", "12 m", 0.3048), ("5 miles", "5 km", 8.04672), ("3 acres", "3 ha", 1.21405692672),
