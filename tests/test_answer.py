@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.registry import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
+from rsw_rewards.evaluation.protocols import PROTOCOLS
+from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
 
 
@@ -157,3 +161,15 @@ def test_what_was_taken_off_is_counted_and_said() -> None:
     (said,) = taken_off_warnings(counts)
     assert "of 4 texts, 2 hold reasoning" in said and "1 are cut off" in said and "thinking: keep" in said
     assert taken_off_warnings(taken_off([Output("q", text="yes")])) == []
+
+
+def test_an_evaluation_strips_counts_and_can_keep(tmp_path: Path) -> None:
+    asked = [replace(CASES[0][1], id=str(n), scene=str(n)) for n in range(4)]
+    outputs = [Output(str(n), text=f"<think>no {n}</think>yes") for n in range(4)]
+    protocol = PROTOCOLS.find("exact-qa")
+    found = evaluate(protocol, asked, outputs, tmp_path / "strip")
+    assert found.summary["metrics"]["accuracy"]["value"] == 1.0
+    assert found.summary["taken_off"] == {"texts": 4, "reasoning": 4, "chat_tokens": 0, "zero_width": 0, "cut_off": 0}
+    assert any("4 hold reasoning" in words for words in found.summary["warnings"])
+    kept = evaluate(protocol.configured({"exact_match.thinking": "keep"}), asked, outputs, tmp_path / "keep")
+    assert kept.summary["metrics"]["accuracy"]["value"] == 0.0
