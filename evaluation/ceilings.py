@@ -17,11 +17,11 @@ from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.io.images import read_mask
+from rsw_rewards.io.images import read_class_map, read_marked, read_mask
 from rsw_rewards.rollouts.baselines.pictures import size_of
 from rsw_rewards.verifiers.answers import normalise
 from rsw_rewards.verifiers.forecast_case import read_case
-from rsw_rewards.verifiers.maps import changed_mask, index_map
+from rsw_rewards.verifiers.maps import in_levels
 from rsw_rewards.verifiers.paired import error_map
 
 LITTLE = 0.003
@@ -93,10 +93,8 @@ def _f1_of_changes(sample: Sample, output: Output) -> float:
 def _marked(sample: Sample, key: str) -> np.ndarray:
     """(pixels,) bool, which of the pixels that count the truth marks."""
     reference = sample.reference
-    if key == "mask" and "classes" not in reference:
-        pixels, data = changed_mask(reference[key])
-    else:
-        pixels, data = index_map(reference[key], reference.get("levels"))
+    read = read_marked if key == "mask" and "classes" not in reference else read_class_map
+    pixels, data = read(in_levels(reference[key], reference.get("levels")))
     counts = np.ones(pixels.shape, bool) if data is None else data
     if isinstance(valid := reference.get("valid"), ImageRef):
         counts = counts & read_mask(valid)

@@ -13,9 +13,9 @@ import pandas as pd
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Status
 from rsw_rewards.errors import ImageError
-from rsw_rewards.io.images import read_mask, read_rgb
+from rsw_rewards.io.images import read_index, read_mask, read_rgb
 from rsw_rewards.verifiers.forecast_case import as_future
-from rsw_rewards.verifiers.maps import index_map
+from rsw_rewards.verifiers.maps import in_levels
 
 if TYPE_CHECKING:
     from rsw_rewards.evaluation.evaluation import Evaluation
@@ -167,7 +167,9 @@ def pictures(sample: Sample, output: Output) -> list[dict[str, str]]:
             shown += [(f"predicted {name}", _coloured(made), False)] if made is not None else []
             shown += [(f"true {name}", _coloured(truth, levels), False)] if truth is not None else []
         elif made is not None and truth is not None:
-            shown.append(("white: right, orange: too much, blue: missed", _compared(truth, made), False))
+            shown.append(
+                ("white: right, orange: too much, blue: missed", _compared(truth, made, reference.get("levels")), False)
+            )
         elif (single := made if made is not None else truth) is not None:
             shown.append((f"{'predicted' if made is not None else 'true'} {name}", _compared(single, single), False))
     if sample.images and (reference.get("boxes") or output.boxes):
@@ -185,12 +187,12 @@ def _forecast(image: ImageRef, future: ImageRef | None) -> Callable[[], np.ndarr
 
 
 def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
-    return lambda: PALETTE[index_map(image, levels)[0].astype(np.int64) % len(PALETTE)]
+    return lambda: PALETTE[read_index(in_levels(image, levels)).astype(np.int64) % len(PALETTE)]
 
 
-def _compared(truth: ImageRef, made: ImageRef) -> Callable[[], np.ndarray]:
+def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
     def draw() -> np.ndarray:
-        true, found = read_mask(truth), read_mask(made)
+        true, found = read_mask(in_levels(truth, levels)), read_mask(made)
         if true.shape != found.shape:
             return np.where(found[..., None], np.uint8(245), np.uint8(32)).repeat(3, -1)
         colours = np.array([_REST, _EXTRA, _MISSED, _HIT], np.uint8)

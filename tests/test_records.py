@@ -194,8 +194,8 @@ def test_broken_images_say_so(tmp_path: Path) -> None:
             read_pixels(tmp_path / name)
 
 
-def test_masks_follow_the_rule_of_127_and_refuse_zero_one(tmp_path: Path) -> None:
-    write_png(tmp_path / "m.png", np.array([[0, 127], [128, 255]], np.uint8))
+def test_masks_hold_0_and_255(tmp_path: Path) -> None:
+    write_png(tmp_path / "m.png", np.array([[0, 0], [255, 255]], np.uint8))
     assert read_mask(ImageRef(path=tmp_path / "m.png")).tolist() == [[False, False], [True, True]]
     write_png(tmp_path / "m.png", np.array([[0, 1], [1, 0]], np.uint8))
     with pytest.raises(ImageError, match="0 and 255"):

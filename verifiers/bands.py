@@ -6,8 +6,8 @@ What a sample says of its rasters, in ``metadata`` (the last three are the names
 * ``valid_range``: ``[least, most]`` that the sensor can give, in stored numbers;
 * ``scale_factor``, ``add_offset``: reflectance = stored * scale_factor + add_offset.
 
-A pixel counts where ``reference.valid`` (> 127) says so, where input and future are finite and hold their ``nodata`` value in no
-band, and where ``reference.clouds`` (> 127 = cloud) does not lie over it. ``nodata`` of a forecast means nothing.
+A pixel counts where ``reference.valid`` says so, where input and future are finite and hold their ``nodata`` value in no
+band, and where ``reference.clouds`` does not lie over it. ``nodata`` of a forecast means nothing.
 """
 
 from __future__ import annotations

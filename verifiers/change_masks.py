@@ -1,13 +1,13 @@
 """Binary change masks: the ``change_mask`` verifier, which counts right and wrong pixels.
 
 A mask with ``classes`` in its reference is a map of indices (see :mod:`rsw_rewards.verifiers.class_maps`), of which every index
-but 0 is changed.
+but 0 is changed; predictions hold these indices, or 0 and 255. A mask without them is read by :func:`read_marked`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -18,12 +18,30 @@ from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import ImageError
-from rsw_rewards.io.images import read_index, read_mask
+from rsw_rewards.io.images import is_binary, read_index, read_marked
+from rsw_rewards.verifiers.class_maps import classes_problem
 from rsw_rewards.verifiers.confusion import METRIC_KEYS, binary_change_metrics, confusion_matrix, f1_score, mask_iou
-from rsw_rewards.verifiers.maps import Decoded, MapTruth, MapVerifier, changed_mask, fitted, index_map, read_truth
+from rsw_rewards.verifiers.maps import (
+    MapTruth,
+    MapVerifier,
+    as_classes,
+    fitted,
+    in_levels,
+    predicted_mask,
+    read_class_truth,
+    read_truth,
+)
 
 FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 """What the tool behind the published LEVIR-CD tables adds to the denominator of F1. It takes 6e-8 off F1."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskTruth(MapTruth):
+    """A true change mask."""
+
+    classes: int = 0
+    """How many classes predictions may hold indices of; 0 where they are masks."""
 
 
 class ChangeMaskConfig(BaseModel):
@@ -47,7 +65,7 @@ class ChangeMask(MapVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.mask", "reference.mask"})
     card: ClassVar[Card] = Card(
         summary=(
-            "Counts pixels of a change mask (over 127 is changed; with 'classes', every index but 0) against the true mask,"
+            "Counts pixels of a change mask (255 is changed; with 'classes', every index but 0) against the true mask,"
             " ignoring pixels outside 'valid'."
         ),
         range="iou of the changed class: [0, 1]; 1 where neither mask has change, 0 where only the prediction has",
@@ -66,29 +84,33 @@ class ChangeMask(MapVerifier):
     )
     Config: ClassVar[type[BaseModel]] = ChangeMaskConfig
 
-    def truth(self, sample: Sample) -> MapTruth | Score:
-        indexed, levels = "classes" in sample.reference, sample.reference.get("levels")
-
-        def read(image: ImageRef) -> Decoded:
-            if not indexed:
-                return changed_mask(image)
-            indices, data = index_map(image, levels)
-            return indices != 0, data
-
-        truth = read_truth(sample, ("mask",), read)
-        return truth if isinstance(truth, Score) else replace(truth, indexed=indexed)
+    def truth(self, sample: Sample) -> MaskTruth | Score:
+        classes, levels = sample.reference.get("classes"), sample.reference.get("levels")
+        if classes is None:
+            truth = read_truth(sample, ("mask",), lambda image: read_marked(in_levels(image, levels)))
+            return truth if isinstance(truth, Score) else MaskTruth(truth.maps, truth.valid)
+        if problem := classes_problem(sample.reference, len(classes)):
+            return Score.error(f"sample {sample.id!r} {problem}")
+        truth = read_class_truth(sample, ("mask",), len(classes), levels)
+        return truth if isinstance(truth, Score) else MaskTruth((truth.maps[0] != 0,), truth.valid, len(classes))
 
     def compare(self, truth: MapTruth, output: Output) -> Score:
-        if output.mask is None:
-            raise ImageError("no mask in the output")
-        predicted = read_index(output.mask) != 0 if truth.indexed else read_mask(output.mask)
-        confusion = confusion_matrix(truth.maps[0], fitted(predicted, truth, "mask"), truth.valid)
+        assert isinstance(truth, MaskTruth)
+        changed = self._changed(truth, output.mask) if truth.classes else predicted_mask(output.mask, truth, "mask")
+        confusion = confusion_matrix(truth.maps[0], changed, truth.valid)
         iou = mask_iou(confusion)
         raw = {"iou": iou}
         (_, wrong), (missed, hits) = confusion
         if (f1 := f1_score(hits, wrong, missed, self.config.epsilon)) is not None:
             raw["f1"] = f1
         return Score(iou, raw=raw, stats={"confusion": confusion.astype(np.float64)})
+
+    def _changed(self, truth: MaskTruth, image: ImageRef | None) -> np.ndarray:
+        """(H, W) bool of a prediction beside a map of classes: their indices, or a mask of 0 and 255."""
+        if image is None:
+            raise ImageError("no mask in the output")
+        pixels = fitted(read_index(image), truth, "mask")
+        return pixels != 0 if is_binary(pixels) else as_classes(pixels, truth, truth.classes, "mask") != 0
 
     def worst(self, truth: MapTruth, reason: str) -> Score:
         changed = truth.maps[0]

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from rsw_rewards.core.image_values import MAX_CLASSES
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -33,7 +34,6 @@ from rsw_rewards.verifiers.confusion import (
     segmentation_metrics,
 )
 from rsw_rewards.verifiers.maps import (
-    MAX_CLASSES,
     ExplainedMetric,
     MapTruth,
     MapVerifier,

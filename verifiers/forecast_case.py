@@ -1,7 +1,7 @@
 """What a forecast sample says, read once before any output: its images, the bands and numbers they are shown in, the pixels that count.
 
 A raster is shown as its reference says (``bands``, ``stretch``), and a forecast of it as the true future is. A pixel counts where
-``reference.valid`` (> 127) says so, where ``reference.clouds`` (> 127 = cloud) does not lie over it, and where input and true future
+``reference.valid`` says so, where ``reference.clouds`` does not lie over it, and where input and true future
 hold data: numbers that are finite and, in every band, not the raster's ``nodata`` value; of a picture not that value in all channels.
 Networks see more than one pixel at a time; they are shown the others in one colour, the same in all images of a sample.
 """
@@ -93,7 +93,7 @@ def true_mask(bank: FeatureBank, sample: Sample, key: str, shape: tuple[int, ...
         return None
     if not isinstance(named, ImageRef):
         raise ImageError(f"reference.{key} of sample {sample.id!r} is {str(named)[:40]!r}; it must be a mask")
-    mask = bank.mask(named)
+    mask = bank.mask(named, unknown=key == "clouds")
     return mask if shape is None else fitting(f"reference.{key}", mask, shape)
 
 

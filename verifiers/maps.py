@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsw_rewards.core.image_values import levels_of
 from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.records import ImageRef, Sample
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import PerSample
-from rsw_rewards.errors import ImageError
-from rsw_rewards.io.images import read_index, read_mask
+from rsw_rewards.errors import ImageError, InputError
+from rsw_rewards.io.images import Decoded, read_class_map, read_index, read_marked, read_mask
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MAX_CLASSES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,49 +33,15 @@ class MapTruth:
     """(H, W) bool or uint8 each; pixels that do not count hold anything."""
     valid: np.ndarray | None
     """(H, W) bool, the pixels that count; None where all do. At least one does."""
-    indexed: bool = True
-    """Whether predictions are maps of indices too; otherwise they are masks, over 127 is True."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.maps[0].shape
 
 
-Decoded = tuple[np.ndarray, "np.ndarray | None"]
-"""An (H, W) map and the (H, W) bool pixels of it that hold data, None where all do."""
-
-
-def changed_mask(image: ImageRef) -> Decoded:
-    """A change mask: over 127 is True. Raises :class:`ImageError`."""
-    if image.nodata is None:
-        return read_mask(image), None
-    stored = read_index(image)
-    data = stored != image.nodata
-    return read_mask(ImageRef(array=np.where(data, stored, 0).astype(stored.dtype))), data
-
-
-def index_map(image: ImageRef, levels: Sequence[int] | None = None) -> Decoded:
-    """A map of class indices; of a map with ``levels``, the place of each stored value in that list.
-
-    Raises:
-        ImageError: unreadable, a value that is none of the levels, or levels that are not different whole numbers.
-    """
-    stored = read_index(image)
-    data = None if image.nodata is None else stored != image.nodata
-    if levels is None:
-        return stored, data
-    whole = isinstance(levels, list) and all(type(level) is int for level in levels)
-    if not whole or len(set(levels)) != len(levels) or len(levels) > MAX_CLASSES:
-        raise ImageError(f"'levels' is {levels!r:.80}; it must be a list of different whole numbers, one a class")
-    places = np.zeros(stored.shape, np.uint8)
-    unknown = np.ones(stored.shape, bool) if data is None else data.copy()
-    for place, level in enumerate(levels):
-        here = stored == level
-        places[here] = place
-        unknown &= ~here
-    if unknown.any():
-        raise ImageError(f"{image} holds the value {stored[unknown][0]}, which is none of the levels {list(levels)}")
-    return places, data
+def in_levels(image: ImageRef, levels: Sequence[int] | None) -> ImageRef:
+    """The image with the ``levels`` of its reference, where its own entry names none. Raises :class:`InputError`."""
+    return image if levels is None or image.levels is not None else replace(image, levels=levels_of(levels))
 
 
 def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], Decoded]) -> MapTruth | Score:
@@ -88,7 +53,7 @@ def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], D
     try:
         decoded = [read(reference[key]) for key in keys]
         valid = read_mask(reference["valid"]) if isinstance(reference.get("valid"), ImageRef) else None
-    except ImageError as error:
+    except InputError as error:
         return Score.error(f"the truth of sample {sample.id!r} cannot be read: {error}")
     maps = tuple(pixels for pixels, _ in decoded)
     sizes = dict.fromkeys(size_of(pixels) for pixels in (*maps, *(() if valid is None else (valid,))))
@@ -106,7 +71,7 @@ def read_class_truth(
     sample: Sample, keys: Sequence[str], classes: int, levels: Sequence[int] | None = None
 ) -> MapTruth | Score:
     """:func:`read_truth` of class maps, as uint8 indices below ``classes`` where they count."""
-    truth = read_truth(sample, keys, lambda image: index_map(image, levels))
+    truth = read_truth(sample, keys, lambda image: read_class_map(in_levels(image, levels)))
     if isinstance(truth, Score):
         return truth
     for key, pixels in zip(keys, truth.maps, strict=True):
@@ -133,10 +98,29 @@ def read_classes(image: ImageRef | None, truth: MapTruth, classes: int, what: st
     """
     if image is None:
         raise ImageError(f"no {what} in the output")
-    pixels = fitted(read_index(image), truth, what)
+    return as_classes(fitted(read_index(image), truth, what), truth, classes, what)
+
+
+def as_classes(pixels: np.ndarray, truth: MapTruth, classes: int, what: str) -> np.ndarray:
+    """Predicted class indices as (H, W) uint8. Raises :class:`ImageError` for one that is no class, where pixels count."""
     if (odd := _odd_value(pixels, truth.valid, classes)) is not None:
         raise ImageError(f"the {what} holds the value {odd}; classes are 0 .. {classes - 1}")
     return pixels.astype(np.uint8, copy=False)
+
+
+def predicted_mask(image: ImageRef | None, truth: MapTruth, what: str) -> np.ndarray:
+    """A predicted mask as (H, W) bool, which answers for every pixel that counts.
+
+    Raises:
+        ImageError: missing, unreadable, of another size than the truth, or without data where pixels count.
+    """
+    if image is None:
+        raise ImageError(f"no {what} in the output")
+    marked, data = read_marked(image)
+    fitted(marked, truth, what)
+    if data is not None and not (data if truth.valid is None else data | ~truth.valid).all():
+        raise ImageError(f"the {what} has no data (its 'nodata' value) in pixels that count")
+    return marked
 
 
 def _odd_value(pixels: np.ndarray, valid: np.ndarray | None, classes: int) -> int | None:

@@ -12,8 +12,8 @@ from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, PerSample
-from rsw_rewards.io.images import read_mask
-from rsw_rewards.verifiers.maps import size_of
+from rsw_rewards.io.images import read_marked
+from rsw_rewards.verifiers.maps import MapTruth, in_levels, predicted_mask, read_truth
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which an expression counts as understood, of ``p@0.5`` to ``p@0.9``."""
@@ -99,14 +99,14 @@ class ReferringMaskConfig(BaseModel):
     )
 
 
-class ReferringMask(PerSample[np.ndarray]):
+class ReferringMask(PerSample[MapTruth]):
     """IoU of a mask with what an expression refers to."""
 
     name: ClassVar[str] = "referring_mask"
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.GROUNDING})
     needs: ClassVar[frozenset[str]] = frozenset({"output.mask"})
     card: ClassVar[Card] = Card(
-        summary="A mask (over 127 is meant) against reference.mask; an empty true mask is an expression without a target.",
+        summary="A mask (255 is meant) against reference.mask, inside 'valid'; an empty true mask is an expression without a target.",
         range="iou: [0, 1]; with an empty truth 1 for an empty mask (no_target: match) or 0 (zero), and 0 for any other",
         transform="none",
         source=(
@@ -124,29 +124,30 @@ class ReferringMask(PerSample[np.ndarray]):
     )
     Config: ClassVar[type[BaseModel]] = ReferringMaskConfig
 
-    def truth(self, sample: Sample) -> np.ndarray | Score:
+    def truth(self, sample: Sample) -> MapTruth | Score:
         mask = sample.reference.get("mask")
         if mask is None and sample.reference.get("boxes") is not None:
             return Score.not_applicable("the sample has true boxes and no true mask")
         if not isinstance(mask, ImageRef):
             raise ValueError("there is no true mask")
-        truth = read_mask(mask)
-        return truth if truth.size else Score.not_applicable("the sample has no pixel")
+        levels = sample.reference.get("levels")
+        return read_truth(sample, ("mask",), lambda image: read_marked(in_levels(image, levels)))
 
-    def compare(self, truth: np.ndarray, output: Output) -> Score:
-        if output.mask is None:
-            return self.worst(truth, "no mask in the output")
-        predicted = read_mask(output.mask)
-        if predicted.shape != truth.shape:
-            return self.worst(truth, f"the mask has {size_of(predicted)} pixels, the true one {size_of(truth)}")
-        stats = _stats(truth, predicted, self.config.no_target)
+    def compare(self, truth: MapTruth, output: Output) -> Score:
+        stats = self._stats(truth, predicted_mask(output.mask, truth, "mask"))
         iou = float(stats["iou"])
         return Score(iou, raw={"iou": iou}, stats=stats)
 
-    def worst(self, truth: np.ndarray, reason: str) -> Score:
+    def _stats(self, truth: MapTruth, predicted: np.ndarray) -> dict[str, np.ndarray]:
+        meant = truth.maps[0]
+        if truth.valid is not None:
+            meant, predicted = meant & truth.valid, predicted & truth.valid
+        return _stats(meant, predicted, self.config.no_target)
+
+    def worst(self, truth: MapTruth, reason: str) -> Score:
         # Wrong in every pixel, and in whether there is a target at all.
         stats = {
-            **_stats(truth, ~truth, self.config.no_target),
+            **self._stats(truth, ~truth.maps[0]),
             "target_found": np.zeros(()),
             "nothing_right": np.zeros(()),
         }

@@ -30,6 +30,7 @@ PROTOCOLS = (
         ),
         components=({"use": "class_map", "config": {"classes": 3}},),
         headline=("miou", "iou_0", "iou_1", "iou_2", "pixel_accuracy", "mean_pixel_accuracy", "fwiou"),
+        only_headline=False,
         baselines=("all_unchanged", "all_changed", "oracle"),
         notes=(
             "Classes: 0 background, 1 road, 2 building. Predictions hold these indices, also where the labels are grey levels.",

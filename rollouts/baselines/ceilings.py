@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
+from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.core.verifier import ALL_TASKS
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
@@ -16,7 +16,7 @@ from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.baselines.base import Baseline, in_memory, true_text
 from rsw_rewards.rollouts.baselines.pictures import FORECAST, before
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.verifiers.maps import index_map
+from rsw_rewards.verifiers.maps import in_levels
 
 if TYPE_CHECKING:
     from rsw_rewards.rollouts.visual_tokenizer import PictureCodec
@@ -37,14 +37,10 @@ class Oracle(Baseline):
             if len(future) > 1:
                 return Output(sample.id, images=tuple(future))
             return Output(sample.id, image=future[-1])
+        if isinstance(mask := reference.get("mask"), ImageRef) and "mask" in OUTPUT_FIELDS[sample.task]:
+            return Output(sample.id, mask=in_levels(mask, reference.get("levels")))
         if sample.task is Task.GROUNDING:
-            if "mask" in reference:
-                return Output(sample.id, mask=reference["mask"])
             return Output(sample.id, boxes=tuple(tuple(float(side) for side in box) for box in reference["boxes"]))
-        if reference.get("levels") is not None:  # a prediction holds indices, whatever values the labels are stored as
-            return Output(sample.id, mask=in_memory(index_map(reference["mask"], reference["levels"])[0]))
-        if (levels := reference.get("levels")) is not None:  # the truth is stored otherwise than predictions are given
-            return Output(sample.id, mask=in_memory(index_map(reference["mask"], levels)[0]))
         return Output(sample.id, **{field: reference[field] for field in OUTPUT_FIELDS[sample.task]})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import operator
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,8 +29,14 @@ Stretch = tuple[tuple[float, float], ...]
 STORED = "stored"
 """The range of an array whose numbers are those of the sample's own rasters."""
 
+DECLARED = ("bands", "stretch", "nodata", "palette", "levels", "threshold", "date", "role")
+"""What an entry of a record may say of an image beside where it is."""
+
 MAX_BANDS = 4096
 """Most bands that a stretch is read for."""
+
+MAX_CLASSES = 255
+"""Most classes of a map."""
 
 _CHANNELS = (1, 3)
 _HOW = "declare it by rsw.image with"
@@ -127,16 +134,18 @@ def picture(
     return np.array(array, order="C")
 
 
-def index_map(array: np.ndarray, layout: str | None = None) -> np.ndarray:
+def index_map(array: np.ndarray, layout: str | None = None, any_numbers: bool = False) -> np.ndarray:
     """An array as a mask or a map of classes: (H, W) or (H, W, C), bool or whole numbers. Never the caller's memory.
+
+    ``any_numbers`` takes floats as well, for a mask with a threshold.
 
     Raises:
         InputError: another shape or layout, or numbers that are not whole.
     """
     array = _arranged(array, layout, any_bands=False)
-    if array.dtype.kind not in "bui":
+    if array.dtype.kind not in "bui" and not any_numbers:
         raise InputError(
-            f"{describe(array)} is no mask; give bool or whole numbers, and probabilities above a threshold"
+            f"{describe(array)} is no mask; give bool or whole numbers, or the 'threshold' over which a number is True"
         )
     return np.array(array, order="C")
 
@@ -237,6 +246,38 @@ def palette_of(value: Any) -> Palette | None:
     if len(set(palette)) < len(palette):
         raise InputError("'palette' names a colour twice; every class needs its own")
     return _shared(palette)
+
+
+def levels_of(value: Any) -> tuple[int, ...] | None:
+    """The stored value of every class, in order. Raises :class:`InputError`."""
+    if value is None:
+        return None
+    value = _plain(value)
+    whole = isinstance(value, list) and all(type(level) is int and abs(level) < 2**63 for level in value)
+    if not whole or len(set(value)) != len(value) or not 1 < len(value) <= MAX_CLASSES:
+        raise InputError(
+            f"'levels' must be a list of 2 to {MAX_CLASSES} different whole numbers, one a class, not {describe(value)}"
+        )
+    return tuple(value)
+
+
+def number_of(value: Any, name: str) -> float | None:
+    """A number as it is given, of Python's own type. Raises :class:`InputError`."""
+    if value is None or type(value) is float:
+        return value
+    try:
+        float(operator.index(value) if not isinstance(value, np.floating) else value)
+    except (TypeError, OverflowError):
+        raise InputError(f"{name!r} must be a number, not {describe(value)}") from None
+    return value if isinstance(value, int) else value.item()
+
+
+def threshold_of(value: Any) -> float | None:
+    """A finite number. Raises :class:`InputError`."""
+    number = number_of(value, "threshold")
+    if number is not None and not math.isfinite(number):
+        raise InputError(f"'threshold' must be a finite number, not {number}")
+    return number
 
 
 def bands_of(value: Any) -> tuple[int, ...] | None:

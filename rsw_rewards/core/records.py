@@ -5,9 +5,8 @@ A record is completed and checked when it is made, whether a file or a program m
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +48,10 @@ class ImageRef:
     nodata: float | None = None
     palette: Palette | None = None
     """For maps of classes that are stored in colours; :func:`read_index` turns them into indices."""
+    levels: tuple[int, ...] | None = None
+    """For masks and maps of classes: the stored value of every class, in order. Of a mask the first is False."""
+    threshold: float | None = None
+    """For masks that are stored as probabilities or grey: values over it are True."""
 
     def pixels(self, colours: bool = False) -> np.ndarray:
         """The stored array: (H, W) or (H, W, C), in the file's own dtype. Raises :class:`ImageError`.
@@ -96,6 +99,8 @@ def image(
     stretch: Sequence[Sequence[float]] | None = None,
     nodata: float | None = None,
     palette: Sequence[Sequence[int]] | None = None,
+    levels: Sequence[int] | None = None,
+    threshold: float | None = None,
     date: str | None = None,
     role: str | None = None,
 ) -> ImageRef:
@@ -110,6 +115,8 @@ def image(
         stretch: for every stored band the numbers ``(low, high)`` that are shown as 0 and 255; the array keeps its own numbers.
         nodata: the number that stands for no data.
         palette: colours ``(red, green, blue)`` of a map of classes; the place of a colour is its index.
+        levels: of a mask or a map of classes, the stored value of every class in order; the first of a mask is False.
+        threshold: of a mask, the number over which a stored value is True.
         date, role: when it was taken and what it is, for policies and reports.
 
     Raises:
@@ -129,8 +136,12 @@ def image(
         )
     path = pixels = None
     if image_values.holds_pixels(value):
-        pixels = image_values.pixels_of(value, colours=True)
-        pixels = image_values.picture(pixels, layout, range, mapped=bands is not None or stretch is not None)
+        if levels is None and threshold is None:
+            pixels = image_values.pixels_of(value, colours=True)
+            pixels = image_values.picture(pixels, layout, range, mapped=bands is not None or stretch is not None)
+        else:
+            pixels = image_values.pixels_of(value, colours=False)
+            pixels = image_values.index_map(pixels, layout, any_numbers=threshold is not None)
     elif layout is not None or range is not None:
         raise InputError(f"{describe(value)} is no array; 'layout' and 'range' are for arrays")
     else:
@@ -143,8 +154,10 @@ def image(
         role=fields.optional_text_of(role, "role"),
         bands=image_values.bands_of(bands),
         stretch=image_values.stretch_of(stretch),
-        nodata=_nodata(nodata),
+        nodata=image_values.number_of(nodata, "nodata"),
         palette=image_values.palette_of(palette),
+        levels=image_values.levels_of(levels),
+        threshold=image_values.threshold_of(threshold),
     )
 
 
@@ -175,6 +188,8 @@ def _image_of(value: Any, index_map: bool) -> ImageRef:
                 f"an image must be a path or pixels, or an object with 'path', not {describe(dict(value))}"
             )
         keywords = {name: value[name] for name in _IMAGE_KEYWORDS if value.get(name) is not None}
+        if index_map and keywords.keys() == {"nodata"}:
+            return replace(_image_of(value[key], True), nodata=image_values.number_of(value["nodata"], "nodata"))
         return image(value[key], **keywords) if keywords else _image_of(value[key], index_map)
     if not index_map or not image_values.holds_pixels(value):
         return image(value)
@@ -182,7 +197,7 @@ def _image_of(value: Any, index_map: bool) -> ImageRef:
     return ImageRef(array=pixels, sha256=content_hash(pixels))
 
 
-_IMAGE_KEYWORDS = ("layout", "range", "bands", "stretch", "nodata", "palette", "date", "role")
+_IMAGE_KEYWORDS = ("layout", "range", *image_values.DECLARED)
 
 
 def _path(value: Any) -> Path:
@@ -191,16 +206,6 @@ def _path(value: Any) -> Path:
             f"{describe(value)} is no image; give a path, an array, a tensor, a Pillow image, bytes or a data URL"
         )
     return Path(value)
-
-
-def _nodata(value: Any) -> float | None:
-    if value is None or type(value) is float:
-        return value
-    try:
-        float(operator.index(value) if not isinstance(value, np.floating) else value)
-    except (TypeError, OverflowError):
-        raise InputError(f"'nodata' must be a number, not {describe(value)}") from None
-    return value if isinstance(value, int) else value.item()
 
 
 class Task(StrEnum):

@@ -97,9 +97,12 @@ class FeatureBank:
         """The image as (H, W, 3) uint8, decoded at most once while it stays in memory. Raises ``ImageError``."""
         return self._read("rgb", image)
 
-    def mask(self, image: ImageRef) -> np.ndarray:
-        """The image as a (H, W) bool mask, decoded at most once while it stays in memory. Raises ``ImageError``."""
-        return self._read("mask", image)
+    def mask(self, image: ImageRef, unknown: bool = False) -> np.ndarray:
+        """The image as a (H, W) bool mask, decoded at most once while it stays in memory. Raises ``ImageError``.
+
+        Pixels of it that hold no data are ``unknown``.
+        """
+        return self._read("covered" if unknown else "mask", image)
 
     def hash(self, image: ImageRef, encoder: str | None = None) -> str:
         """The content hash (hex) of the three bands that are shown, or that ``encoder`` reads where its name maps bands.
@@ -118,13 +121,14 @@ class FeatureBank:
 
     def _read(self, kind: str, image: ImageRef) -> np.ndarray:
         identity = _identity(image)
-        key = (kind, identity)
+        coding = None if kind == "rgb" else (image.palette, image.levels, image.threshold, image.nodata)
+        key = (kind, identity, coding)
         with self._lock:
             if identity is not None and key in self._pixels:
                 self._pixels.move_to_end(key)
                 self._hits["pixels"] += 1
                 return self._pixels[key]
-            pixels = (read_rgb if kind == "rgb" else read_mask)(image).view()
+            pixels = (read_rgb(image) if kind == "rgb" else read_mask(image, unknown=kind == "covered")).view()
             pixels.flags.writeable = False
             self.decoded += image.array is None
             if identity is not None:

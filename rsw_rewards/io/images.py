@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,9 @@ from rsw_rewards.errors import ImageError
 from rsw_rewards.pixels import PICTURE_FORMATS, check_size
 
 T = TypeVar("T")
+
+Decoded = tuple[np.ndarray, "np.ndarray | None"]
+"""An (H, W) map and the (H, W) bool pixels of it that hold data, None where all do."""
 
 
 def _names_image(read: Callable[[ImageRef], T]) -> Callable[[ImageRef], T]:
@@ -124,36 +127,130 @@ def _indices_of(pixels: np.ndarray, palette: Palette, name: str) -> np.ndarray:
     return indices
 
 
-@_names_image
-def read_index(image: ImageRef) -> np.ndarray:
-    """A map of class indices as an (H, W) integer array: values as stored, or those that ``image.palette`` gives to the colours.
-
-    Raises:
-        ImageError: unreadable, a colour image without a palette, or a colour that the palette does not have.
-    """
-    if image.palette is not None:
-        return _indices_of(image.pixels(colours=True), image.palette, str(image))
+def _one_band(image: ImageRef, kinds: str, wanted: str) -> np.ndarray:
+    """(H, W) stored numbers of the NumPy ``kinds``; three equal bands are one."""
     pixels = image.pixels()
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
-    if pixels.ndim != 2 or pixels.dtype.kind not in "uib":
-        raise ImageError(f"{image} has shape {pixels.shape} of {pixels.dtype}; an index map has one band of integers")
+    if pixels.ndim != 2 or pixels.dtype.kind not in kinds:
+        raise ImageError(f"{image} has shape {pixels.shape} of {pixels.dtype}; {wanted}")
     return pixels
 
 
+def _places(pixels: np.ndarray, levels: Sequence[int], data: np.ndarray | None, name: str) -> np.ndarray:
+    """(H, W) uint8 places of the stored values in ``levels``; 0 where there is no data."""
+    places = np.zeros(pixels.shape, np.uint8)
+    unknown = np.ones(pixels.shape, bool) if data is None else data.copy()
+    for place, level in enumerate(levels):
+        here = pixels == level
+        places[here] = place
+        unknown &= ~here
+    if unknown.any():
+        raise ImageError(f"{name} holds the value {pixels[unknown][0]}, which is none of the levels {list(levels)}")
+    return places
+
+
+def _data(image: ImageRef, pixels: np.ndarray) -> np.ndarray | None:
+    return None if image.nodata is None else pixels != image.nodata
+
+
 @_names_image
-def read_mask(image: ImageRef) -> np.ndarray:
-    """A change mask as (H, W) bool: values over 127 are True.
+def read_class_map(image: ImageRef) -> Decoded:
+    """A map of class indices as an (H, W) integer array, and its pixels that hold data, (H, W) bool or None where all do.
+
+    The indices are the values as stored, or the places that ``image.palette`` gives to colours and ``image.levels`` to values.
 
     Raises:
-        ImageError: unreadable, or stored as 0/1, which the rule would read as "nothing changed".
+        ImageError: unreadable, a colour image without a palette, or a colour or value that palette or levels do not have.
     """
-    pixels = read_index(image)
+    if image.palette is not None:
+        indices = _indices_of(image.pixels(colours=True), image.palette, str(image))
+        return indices, _data(image, indices)
+    pixels = _one_band(image, "uib", "an index map has one band of integers")
+    data = _data(image, pixels)
+    return (pixels if image.levels is None else _places(pixels, image.levels, data, str(image))), data
+
+
+def read_index(image: ImageRef) -> np.ndarray:
+    """The indices of :func:`read_class_map`, whether they hold data or not. Raises :class:`ImageError`."""
+    return read_class_map(image)[0]
+
+
+@_names_image
+def read_marked(image: ImageRef) -> Decoded:
+    """A mask as (H, W) bool, and its pixels that hold data, (H, W) bool or None where all do; a pixel without data is False.
+
+    Bool and 1-bit files are read as they are. Whole numbers are 0 (False) and 255 (True), with the noise that JPEG leaves beside
+    both. Any other coding is declared: ``image.levels`` or ``image.palette`` (the first is False), ``image.threshold`` (over it is
+    True), or ``image.nodata`` (0 and 1 are then a coding too).
+
+    Raises:
+        ImageError: unreadable, or other values than these, which it names.
+    """
+    if image.levels is not None or image.palette is not None:
+        indices, data = read_class_map(image)
+        marked = indices != 0
+        return (marked if data is None else marked & data), data
+    declared = image.threshold is not None
+    pixels = _one_band(image, "uibf" if declared else "uib", _CODINGS)
+    data = _data(image, pixels)
+    known = pixels if data is None else np.where(data, pixels, pixels.dtype.type(0))
+    if declared:
+        if known.dtype.kind == "f" and np.isnan(known).any():
+            raise ImageError(f"{image} holds values that are no numbers (NaN); a mask says yes or no in every pixel")
+        marked = known > image.threshold
+        return (marked if data is None else marked & data), data
+    if data is not None and known.max(initial=0) == 1 and known.min(initial=0) >= 0:
+        return known == 1, data
+    if not is_binary(known, lossy=image.path is not None and image.path.suffix.lower() in {".jpg", ".jpeg"}):
+        raise ImageError(f"{image} holds {_values_of(known)}; {_CODINGS}")
+    return known if known.dtype == bool else known > 127, data
+
+
+_CODINGS = (
+    "a mask holds 0 and 255; say what other values mean by 'threshold', 'levels' or 'nodata' in its entry, as in"
+    " {path: FILE, threshold: 0} for over 0"
+)
+
+NOISE = 95
+"""How far from 0 or 255 the noise of JPEG reaches at most; at quality 75 beside the edges of masks it is about 40."""
+
+
+def is_binary(pixels: np.ndarray, lossy: bool = False) -> bool:
+    """Whether all values are 0 or 255, or lie around both as the noise of JPEG does.
+
+    Noise stands on both sides and leaves few gaps; class indices, instance numbers and percentages do not. In a ``lossy`` file it
+    may stand on one side.
+    """
     if pixels.dtype == bool:
-        return pixels
-    if pixels.max(initial=0) == 1:
-        raise ImageError(f"{image} holds the values 0 and 1; a mask holds 0 and 255 (over 127 is changed)")
-    return pixels > 127
+        return True
+    if pixels.dtype == np.uint8 and bool((pixels + np.uint8(1) <= 1).all()):  # 255 + 1 is 0
+        return True
+    if bool(((pixels == 0) | (pixels == 255)).all()):
+        return True
+    if pixels.dtype != np.uint8:
+        return False
+    (used,) = np.nonzero(np.bincount(pixels.ravel(), minlength=256))
+    dark, bright = used[(used > 0) & (used < 128)], 255 - used[(used < 255) & (used > 127)]
+    if lossy:
+        return bool(used.max() > 127) and all(side.max(initial=0) <= NOISE for side in (dark, bright))
+    return all(len(side) > 0 and side.max() <= min(NOISE, 8 * len(side)) for side in (dark, bright))
+
+
+def _values_of(pixels: np.ndarray) -> str:
+    """The values of a map in words, at most six of them."""
+    values = [str(value) for value in np.unique(pixels)]
+    if len(values) == 1:
+        return f"the value {values[0]}"
+    if len(values) > 6:
+        return f"{len(values)} values from {values[0]} to {values[-1]}"
+    return f"the values {', '.join(values[:-1])} and {values[-1]}"
+
+
+def read_mask(image: ImageRef, unknown: bool = False) -> np.ndarray:
+    """The mask of :func:`read_marked` as (H, W) bool, with ``unknown`` where it holds no data. Raises :class:`ImageError`."""
+    marked, data = read_marked(image)
+    return marked | ~data if unknown and data is not None else marked
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.image_values import describe
+from rsw_rewards.core.image_values import DECLARED, describe
 from rsw_rewards.core.records import ImageRef, image
 from rsw_rewards.errors import InputError
 
-_SHOWN = ("bands", "stretch", "nodata", "palette", "date", "role")
-
 
 def image_from_json(entry: Any, resolve: Callable[[str], Path]) -> ImageRef:
-    """The image of an entry of a record, a path or ``{path, date?, role?, bands?, stretch?, nodata?, palette?}``.
+    """The image of an entry of a record, a path or an object with ``path`` and any of :data:`DECLARED`.
 
     Args:
         entry: from the file.
@@ -28,7 +26,7 @@ def image_from_json(entry: Any, resolve: Callable[[str], Path]) -> ImageRef:
     if isinstance(entry, str):
         return ImageRef(path=resolve(entry))
     if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
-        return image(resolve(entry["path"]), **{key: entry[key] for key in _SHOWN if entry.get(key) is not None})
+        return image(resolve(entry["path"]), **{key: entry[key] for key in DECLARED if entry.get(key) is not None})
     raise InputError(f"an image must be a path or an object with 'path', not {describe(entry)}")
 
 

@@ -163,6 +163,8 @@ def _image_to_json(image: ImageRef, base: Path) -> Any:
         "stretch": [list(limits) for limits in image.stretch] if image.stretch else None,
         "nodata": image.nodata,
         "palette": [list(colour) for colour in image.palette] if image.palette else None,
+        "levels": list(image.levels) if image.levels else None,
+        "threshold": image.threshold,
     }
     extra = {key: value for key, value in extra.items() if value is not None}
     return {"path": path, **extra} if extra else path

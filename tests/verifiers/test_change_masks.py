@@ -105,8 +105,40 @@ def test_classes_count_as_changed_where_they_are_not_zero() -> None:
 
 
 def test_masks_from_files(tmp_path: Path) -> None:
-    write_png(tmp_path / "mask.png", np.where(TRUTH, 128, 127).astype(np.uint8))
+    write_png(tmp_path / "mask.png", np.where(TRUTH, 255, 0).astype(np.uint8))
     assert score(ImageRef(path=tmp_path / "mask.png")).value == 1.0
+
+
+def test_values_that_no_coding_explains_are_refused_in_a_truth_and_invalid_in_a_prediction() -> None:
+    percent = (TRUTH * 100).astype(np.uint8)
+    assert score(percent).status is Status.INVALID_OUTPUT and "the values 0 and 100" in score(percent).reason
+    broken = [score(mask, percent) for mask in (TRUTH, percent)]
+    assert [found.status for found in broken] == [Status.ERROR] * 2 and "the values 0 and 100" in broken[0].reason
+    assert score(ImageRef(array=percent, threshold=50)).value == 1.0
+    indices = TRUTH.astype(np.uint8)
+    assert score(TRUTH, mask=image(indices), levels=[0, 1]).value == 1.0
+    assert score(TRUTH, mask=image(indices), levels=[1, 0]).value == 0.0
+    assert score(TRUTH, mask=image(indices), levels=[0, 2]).status is Status.ERROR
+
+
+def test_pixels_of_a_declared_nodata_value_do_not_count() -> None:
+    truth = TRUTH.astype(np.uint8)
+    truth[4:] = 255
+    assert score(TRUTH, mask=image(truth)).status is Status.ERROR
+    declared = ImageRef(array=truth, nodata=255)
+    predicted = TRUTH.copy()
+    predicted[4:] = True
+    assert score(predicted, mask=declared).value == 1.0
+    assert score(declared, mask=declared).value == 1.0
+    assert score(declared).status is Status.INVALID_OUTPUT  # it says nothing of pixels that count
+
+
+def test_more_classes_than_the_reference_names_are_refused() -> None:
+    three = np.array([[0, 1], [2, 0]], dtype=np.uint8)
+    names = ["unchanged", "changed"]
+    assert score(three, three, classes=names).status is Status.ERROR
+    assert score(three, three.clip(max=1), classes=names).status is Status.INVALID_OUTPUT
+    assert score((three > 0) * np.uint8(255), three, classes=[*names, "new"]).value == 1.0
 
 
 @settings(max_examples=50)
@@ -172,7 +204,7 @@ def test_pixels_without_data_do_not_count(tmp_path: Path) -> None:
     found = score(predicted, mask=ImageRef(path=tmp_path / "labels.png", nodata=7))
     assert (found.value, found.stats["confusion"].tolist()) == (1.0, [[16, 0], [0, 16]])
     ones = score(predicted, mask=ImageRef(array=np.where(labels == 7, 255, labels > 0), nodata=255))
-    assert ones.status is Status.ERROR and "0 and 1" in ones.reason
+    assert ones.value == 1.0
 
 
 def test_golden_taizhou_partial_labels() -> None:
