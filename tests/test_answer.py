@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,13 +162,13 @@ def test_what_was_taken_off_is_counted_and_said() -> None:
     assert taken_off_warnings(taken_off([Output("q", text="yes")])) == []
 
 
-def test_an_evaluation_strips_counts_and_can_keep(tmp_path: Path) -> None:
+def test_an_evaluation_strips_counts_and_can_keep() -> None:
     asked = [replace(CASES[0][1], id=str(n), scene=str(n)) for n in range(4)]
     outputs = [Output(str(n), text=f"<think>no {n}</think>yes") for n in range(4)]
     protocol = PROTOCOLS.find("exact-qa")
-    found = evaluate(protocol, asked, outputs, tmp_path / "strip")
+    found = evaluate(protocol, asked, outputs)
     assert found.summary["metrics"]["accuracy"]["value"] == 1.0
     assert found.summary["taken_off"] == {"texts": 4, "reasoning": 4, "chat_tokens": 0, "zero_width": 0, "cut_off": 0}
     assert any("4 hold reasoning" in words for words in found.summary["warnings"])
-    kept = evaluate(protocol.configured({"exact_match.thinking": "keep"}), asked, outputs, tmp_path / "keep")
+    kept = evaluate(protocol.configured({"exact_match.thinking": "keep"}), asked, outputs)
     assert kept.summary["metrics"]["accuracy"]["value"] == 0.0
