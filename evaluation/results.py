@@ -67,7 +67,7 @@ class RunDirectory:
                 )
             if old.get("inputs_hash") != config.get("inputs_hash"):
                 raise InputError(
-                    f"{self.folder} holds scores of other answers or predictions than those given now; name another folder"
+                    f"{self.folder} holds scores of other samples, truths or outputs than those given now; name another folder"
                 )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -131,35 +132,38 @@ def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -
     return digest.hexdigest()[:12]
 
 
-_NOTHING_DRAWN = (None,) * 6
-
-
 def inputs_hash(samples: Sequence[Sample], outputs: Sequence[Output]) -> str:
-    """Twelve hexadecimal digits that change with a reference or an output (of a picture: with its path, size and time of writing),
-    so that the scores of one set of predictions are never taken for those of another."""
+    """Twelve hexadecimal digits that change with a sample, a truth or an output, so that a resumed run never mixes those of two.
+
+    An image file counts by its path, size and time of writing.
+    """
     digest = hashlib.sha256()
+    files: dict[Path, tuple[int, int] | None] = {}
+
+    def written(images: Iterable[ImageRef]) -> list[tuple[int, int] | None]:
+        return [_written(image.path, files) for image in images if image.path is not None]
+
     for sample in samples:
-        digest.update(
-            repr((sample.id, sorted(sample.reference.items()))).encode()
-        )  # keys differ, so no values are compared
+        about = (sample.id, sample.scene, sample.kind, sample.prompt, sample.images)
+        truth = sorted(sample.reference.items(), key=itemgetter(0))
+        more = sorted(sample.metadata.items(), key=itemgetter(0))
+        digest.update(repr((about, truth, more, written(sample.every_image))).encode())
     for output in outputs:
-        said = (output.sample_id, output.candidate, output.text, output.boxes, output.invalid, output.lost)
-        drawn = (output.forecast, output.mask, output.map_before, output.map_after, output.buildings, output.damage)
-        if drawn == _NOTHING_DRAWN:
-            digest.update(repr(said).encode())
-        else:
-            files = [_written(picture) for picture in (*drawn, *(output.images or ()))]
-            digest.update(repr((*said, drawn, files)).encode())
+        answer = (output.sample_id, output.candidate, output.text, output.boxes, output.invalid, output.lost)
+        images = output.every_image
+        digest.update(repr((*answer, images, written(images)) if images else answer).encode())
     return digest.hexdigest()[:12]
 
 
-def _written(picture: ImageRef | None) -> tuple[int, int] | None:
-    """Bytes of a picture's file and when it was written, in nanoseconds; None where there is none."""
-    try:
-        known = picture.path.stat() if picture is not None and picture.path is not None else None
-    except OSError:
-        return None
-    return known and (known.st_size, known.st_mtime_ns)
+def _written(path: Path, known: dict[Path, tuple[int, int] | None]) -> tuple[int, int] | None:
+    """Bytes of a file and when it was written, in nanoseconds; None where there is none. Each file is looked at once."""
+    if path not in known:
+        try:
+            found = path.stat()
+            known[path] = (found.st_size, found.st_mtime_ns)
+        except OSError:
+            known[path] = None
+    return known[path]
 
 
 def _score(

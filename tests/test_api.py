@@ -190,7 +190,7 @@ def test_a_result_is_looked_at_and_saved(tmp_path, monkeypatch):
         "config.yaml", "report.html", "scores.parquet", "summary.json",
     ]  # fmt: skip
     found.save("runs/mine")
-    with pytest.raises(rsw.InputError, match="holds scores of other answers"):
+    with pytest.raises(rsw.InputError, match="holds scores of other samples, truths or outputs"):
         rsw.evaluate("exact-qa", QUESTIONS, ["yes"] * 6).save("runs/mine")
 
 

@@ -414,7 +414,7 @@ def test_scores_of_other_predictions_are_not_taken_over(rsw: Rsw, folder: Path) 
         "evaluate", "exact-qa", "--samples", folder / "qa.jsonl", "--predictions", folder / "qa_p.jsonl",
         "--out", folder / "out", "--resume",
     )  # fmt: skip
-    assert_one_sentence(*said, "other answers or predictions")
+    assert_one_sentence(*said, "other samples, truths or outputs")
 
 
 def test_scores_of_pictures_that_were_drawn_anew_are_not_taken_over(rsw: Rsw, folder: Path) -> None:
@@ -425,4 +425,4 @@ def test_scores_of_pictures_that_were_drawn_anew_are_not_taken_over(rsw: Rsw, fo
     )  # fmt: skip
     assert rsw(*again)[0] == 0
     write_png(folder / "mask1.png", np.eye(8, dtype=np.uint8) * 255)
-    assert_one_sentence(*rsw(*again), "other answers or predictions")
+    assert_one_sentence(*rsw(*again), "other samples, truths or outputs")

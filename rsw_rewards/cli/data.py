@@ -17,7 +17,7 @@ def make_scene_world(
     out: Out,
     n: Annotated[int, typer.Option("--n", min=1, help="Samples to make; half questions, half forecasts.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Number of the data set within its split.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="Part of the world that scenes are drawn from.")] = "test",
+    split: Annotated[str, typer.Option("--split", help="Part of the world that scenes are taken from.")] = "test",
     tasks: Annotated[str, typer.Option("--tasks", help="Tasks, separated by commas.")] = "change_qa,forecast",
 ) -> None:
     """Make samples from the scene world: procedural pairs of images with exact truth."""

@@ -80,7 +80,7 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     for key, entry in summary["metrics"].items():
         if "chance_corrected" in entry:
             typer.echo(
-                f"{key} above chance (0: the commonest answer of every kind, 1: perfect): {number(entry['chance_corrected'])}"
+                f"{key} above chance (0 = always the most common answer per question type, 1 = perfect): {number(entry['chance_corrected'])}"
             )
     for reason in dict.fromkeys(entry["reason"] for entry in summary["metrics"].values() if "reason" in entry):
         keys = ", ".join(key for key, entry in summary["metrics"].items() if entry.get("reason") == reason)

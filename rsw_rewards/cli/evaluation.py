@@ -186,7 +186,7 @@ def validate(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Check a samples file before anything is measured on it: the truth scores 1, and tricks stay under their ceilings."""
+    """Check a samples file before anything is measured on it: the truth scores 1, and baselines that ignore the images score low."""
     check_folders(root)
     found = rsw.validate(
         [name.strip() for name in protocol.split(",")], samples,

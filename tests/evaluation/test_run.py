@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,10 +23,12 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.engine.scorer import score_in_process
+from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.inputs import level
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.run import failure_warnings
+from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
 
 FORECASTS = Protocol(
@@ -241,3 +244,30 @@ def test_scores_that_failed_are_said_beside_the_numbers_they_are_missing_from() 
     (warning,) = failure_warnings(status)
     assert "1 of 10" in warning and "--resume" in warning
     assert not failure_warnings({"a": {**status["a"], "error": 0}})
+
+
+@pytest.mark.parametrize("change", ["mask", "scene", "kind", "image"])
+def test_a_run_is_not_resumed_over_another_truth(tmp_path: Path, change: str) -> None:
+    masks = np.zeros((2, 8, 8), np.uint8)
+    masks[1, :4] = 255
+    record = {
+        "id": "a", "task": "change_mask", "scene": "s", "kind": "k", "images": ["i.png", "i.png"], "reference": {"mask": "m.png"},
+    }  # fmt: skip
+
+    def write(name: str, pixels: np.ndarray, moment: int) -> None:
+        write_png(tmp_path / name, pixels)
+        os.utime(tmp_path / name, (moment, moment))
+
+    write("m.png", masks[1], 1)
+    write("i.png", masks[0], 1)
+    write_jsonl(tmp_path / "p.jsonl", [{"id": "a", "mask": "m.png"}])
+    write_jsonl(tmp_path / "s.jsonl", [record])
+    files = (tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
+    rsw.evaluate("change-mask", *files)
+    rsw.evaluate("change-mask", *files, resume=True)
+    if change in ("mask", "image"):
+        write({"mask": "m.png", "image": "i.png"}[change], 255 - masks[1], 2)
+    else:
+        write_jsonl(tmp_path / "s.jsonl", [{**record, change: "another"}])
+    with pytest.raises(InputError, match="other samples, truths or outputs"):
+        rsw.evaluate("change-mask", *files, resume=True)
