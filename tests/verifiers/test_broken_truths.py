@@ -18,6 +18,7 @@ from rsw_rewards.core.registry import VERIFIERS, build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.engine.calls import scored
+from rsw_rewards.errors import InputError
 from rsw_rewards.features.bank import FeatureBank
 from tests.chat_server import chat_server, completion
 
@@ -120,7 +121,7 @@ CASES = [
         broken={"mask": [TORN, COLOURED, ImageRef(array=np.full((2, 2), 0.5))]},
         unasked={"mask": [ImageRef(array=np.zeros((0, 0), np.uint8))]},
     ),
-    *(caption(name, {**ROADS, "changed": 5}, usable={"captions": [["zzz"]], "changed": ODD}) for name in ("bleu", "rouge_l", "cider_d")),
+    *(caption(name, {**ROADS, "changed": True}, usable={"captions": [["zzz"]], "changed": ODD}) for name in ("bleu", "rouge_l", "cider_d")),
     caption(
         "captions", {**ROADS, "changed": True, "no_change": ["nothing changed"]}, config={"meteor": False},
         usable={"captions": [["zzz"]], "changed": [*NOTHING, True], "no_change": [*NOTHING, [""], [" "], ["zzz"]]},
@@ -181,11 +182,11 @@ def sample_of(case: Case, reference: Mapping[str, Any]) -> Sample:
     return Sample("s", case.task, (), "what is there?", reference, scene="s")
 
 
-def scores_of(verifier: Verifier, case: Case, reference: Mapping[str, Any]) -> list[Score]:
+def scores_of(verifier: Verifier, case: Case, sample: Sample) -> list[Score]:
     """Of an output that is right, one that says nothing, one that cannot be read, and one that is missing."""
     fields: list[Mapping[str, Any]] = [case.right, {}, case.unreadable, {"invalid": "no prediction"}]
     outputs = [Output("s", number, **one) for number, one in enumerate(fields)]
-    found = scored(verifier, Batch.of([sample_of(case, reference)], outputs))
+    found = scored(verifier, Batch.of([sample], outputs))
     assert isinstance(found, list)
     return found
 
@@ -199,7 +200,7 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_broken_truth_is_one_error_for_every_output(case: Case, url: str) -> None:
     with ready(case, url) as verifier:
-        good = scores_of(verifier, case, case.reference)
+        good = scores_of(verifier, case, sample_of(case, case.reference))
         assert good[0].status is Status.OK and good[0].value == pytest.approx(1.0, abs=0.5)
         assert [score.status for score in good[1:]] == [Status.INVALID_OUTPUT] * 3
         for key in case.reference:
@@ -207,7 +208,13 @@ def test_a_broken_truth_is_one_error_for_every_output(case: Case, url: str) -> N
                 changed = {name: entry for name, entry in case.reference.items() if name != key}
                 if value is not MISSING:
                     changed[key] = value
-                found = scores_of(verifier, case, changed)
+                try:
+                    sample = sample_of(case, changed)
+                except InputError as error:  # a record refuses what has another type, naming the field
+                    assert f"reference.{key}" in str(error)
+                    continue
+                value = sample.reference.get(key, MISSING)  # as the record completed it
+                found = scores_of(verifier, case, sample)
                 about = f"{key} = {value!r:.80}: {found}"
                 if is_one_of(value, case.usable.get(key, ())):
                     assert {score.status for score in found} <= {Status.OK, Status.INVALID_OUTPUT}, about
@@ -217,16 +224,16 @@ def test_a_broken_truth_is_one_error_for_every_output(case: Case, url: str) -> N
                 assert [(score.status, score.value) for score in found] == [(status, None)] * 4, about
                 assert len({score.reason for score in found}) == 1, about
                 if status is Status.ERROR:  # in words, not as what Python raised
-                    assert found[0].reason.startswith("the truth of sample 's' cannot be used: "), about
+                    assert found[0].reason.startswith("the truth of sample 's' cannot be "), about
                     assert "Error: " not in found[0].reason, about
 
 
 def test_a_key_that_a_verifier_does_not_read_changes_nothing(url: str) -> None:
     for case in CASES:
         with ready(case, url) as verifier:
-            assert scores_of(verifier, case, {**case.reference, "remark": math.nan}) == scores_of(
-                verifier, case, case.reference
-            ), case
+            remarked = sample_of(case, {**case.reference, "remark": math.nan})
+            plain = sample_of(case, case.reference)
+            assert scores_of(verifier, case, remarked) == scores_of(verifier, case, plain), case
 
 
 def test_every_verifier_of_answers_captions_labels_and_boxes_is_tried() -> None:

@@ -16,6 +16,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.registry import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
+from rsw_rewards.errors import InputError
 from rsw_rewards.verifiers.difference_list import (
     METRIC_KEYS,
     Change,
@@ -185,7 +186,9 @@ def test_a_missing_list_is_worse_than_an_empty_one() -> None:
 
 def test_the_data_are_ours() -> None:
     assert score("none", None).status is Status.NOT_APPLICABLE
-    for changes in ("none", [3], [{"object": "road"}], [{"object": "road", "change": "appeared", "where": "north"}]):
+    with pytest.raises(InputError, match=r"reference\.changes"):
+        score("none", "none")
+    for changes in ([3], [{"object": "road"}], [{"object": "road", "change": "appeared", "where": "north"}]):
         assert score("none", changes).status is Status.ERROR
 
 

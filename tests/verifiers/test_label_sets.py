@@ -80,7 +80,7 @@ def test_unreadable_answers_count_as_the_complement_of_the_truth() -> None:
 
 
 def test_the_data_are_ours() -> None:
-    for labels in (None, "water", [3], [""], ["sky"]):
+    for labels in (None, [3], [""], ["sky"]):
         assert score("water", labels).status is Status.ERROR
     assert score("water", None, label="water").status is Status.NOT_APPLICABLE
 

@@ -17,6 +17,7 @@ from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.engine.scorer import score_in_process
+from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.statistics import estimates
 from rsw_rewards.verifiers.labels import MOST_CLASSES, Labels, SceneLabel, answer_body, parse_labels
 
@@ -117,7 +118,8 @@ def test_synonyms_and_the_unpunctuated_reading() -> None:
 
 def test_the_data_are_ours() -> None:
     assert score("beach", sample(None)).status is Status.ERROR
-    assert score("beach", sample(7)).status is Status.ERROR
+    with pytest.raises(InputError, match=r"reference\.label"):
+        sample(7)
     assert score("beach", sample("Harbour")).status is Status.ERROR
     assert score("beach", sample("Beach", vocabulary=[1, 2])).status is Status.ERROR
     assert score("beach", sample(None, labels=["beach"])).status is Status.NOT_APPLICABLE
