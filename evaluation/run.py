@@ -138,32 +138,29 @@ def inputs_hash(samples: Sequence[Sample], outputs: Sequence[Output]) -> str:
     An image file counts by its path, size and time of writing.
     """
     digest = hashlib.sha256()
-    files: dict[Path, tuple[int, int] | None] = {}
+    known: dict[int, str] = {}  # many samples share an image, and its reference
 
-    def written(images: Iterable[ImageRef]) -> list[tuple[int, int] | None]:
-        return [_written(image.path, files) for image in images if image.path is not None]
+    def told(images: Iterable[ImageRef]) -> list[str]:
+        return [known.get(id(image)) or known.setdefault(id(image), _told(image)) for image in images]
 
     for sample in samples:
-        about = (sample.id, sample.scene, sample.kind, sample.prompt, sample.images)
+        about = (sample.id, sample.scene, sample.kind, sample.prompt)
         truth = sorted(sample.reference.items(), key=itemgetter(0))
-        more = sorted(sample.metadata.items(), key=itemgetter(0))
-        digest.update(repr((about, truth, more, written(sample.every_image))).encode())
+        more = sorted(sample.metadata.items(), key=itemgetter(0)) if sample.metadata else ()
+        digest.update(repr((about, truth, more, told(sample.every_image))).encode())
     for output in outputs:
         answer = (output.sample_id, output.candidate, output.text, output.boxes, output.invalid, output.lost)
-        images = output.every_image
-        digest.update(repr((*answer, images, written(images)) if images else answer).encode())
+        digest.update(repr((*answer, told(output.every_image))).encode())
     return digest.hexdigest()[:12]
 
 
-def _written(path: Path, known: dict[Path, tuple[int, int] | None]) -> tuple[int, int] | None:
-    """Bytes of a file and when it was written, in nanoseconds; None where there is none. Each file is looked at once."""
-    if path not in known:
-        try:
-            found = path.stat()
-            known[path] = (found.st_size, found.st_mtime_ns)
-        except OSError:
-            known[path] = None
-    return known[path]
+def _told(image: ImageRef) -> str:
+    """What is known of an image without reading it; of a file also its bytes and when it was written, in nanoseconds."""
+    try:
+        file = image.path.stat() if image.path is not None else None
+    except OSError:
+        file = None
+    return repr((image, file and (file.st_size, file.st_mtime_ns)))
 
 
 def _score(

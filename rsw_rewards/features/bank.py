@@ -259,6 +259,8 @@ class FeatureBank:
 
     def copy_to(self, directory: Path) -> None:
         """Write the features of this run into a folder, where a bank of that ``directory`` finds them."""
+        if self.directory is not None and self.directory.resolve() == directory.resolve():
+            return
         with self._lock:
             for model in self._encoders.values():
                 for kind in ("image", "text"):
