@@ -7,8 +7,10 @@ import io
 import math
 import os
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -17,12 +19,13 @@ from rsw_rewards.extras import need
 
 if TYPE_CHECKING:
     import PIL.Image
+    from rasterio.io import DatasetReader
 
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded (67 million pixels, 8192 x 8192). A file that declares more is refused unread."""
 
-MAX_BYTES = 1 << 30
-"""Largest decoded size of a file with any number of bands and any type (1 GiB)."""
+MAX_BYTES = 1 << 29
+"""Largest decoded size of a file with any number of bands and any type (512 MiB)."""
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff"})
 
@@ -31,6 +34,10 @@ RASTER_DRIVER = "GTiff"
 
 PICTURE_FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats of Pillow that are looked for in a picture: others (EPS) start programs."""
+
+
+ORIENTATION = 0x0112
+"""The tag of EXIF that says how an image is turned when it is shown."""
 
 
 def content_hash(array: np.ndarray) -> str:
@@ -58,25 +65,36 @@ def check_shape(shape: tuple[int, ...], itemsize: int, where: Path | str) -> Non
         )
 
 
+MAX_HEADER = 1 << 16
+"""Bytes at the beginning of a NumPy file in which its header must end."""
+
+
+def npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that an ``.npy`` file declares. A header longer than :data:`MAX_HEADER` raises :class:`ValueError`."""
+    head = io.BytesIO(stream.read(MAX_HEADER))
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(head)
+    return shape, dtype
+
+
 def _read_npz(path: Path) -> np.ndarray:
     """The array of an ``.npy`` file or the only array of an ``.npz`` file, bands last. Object arrays (pickles) are refused."""
     try:
         # Memory is limited by the declared shape, which is read before the data. Content decides, not the suffix: a plain
         # array is mapped, an archive's member looked at.
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r")
-        if isinstance(loaded, np.ndarray):
-            check_shape(loaded.shape, loaded.dtype.itemsize, path)
-            return np.asarray(loaded)
-        with loaded:
+        with path.open("rb") as stream:
+            if stream.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+                stream.seek(0)
+                shape, dtype = npy_header(stream)
+                check_shape(shape, dtype.itemsize, path)
+                return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
+        with np.load(path, allow_pickle=False) as loaded:
             names = loaded.files
             if len(names) != 1:
                 raise ImageError(f"{path} holds the arrays {names}; an image file must hold exactly one")
             with loaded.zip.open(names[0] + ".npy") as member:
-                version = np.lib.format.read_magic(member)
-                read_header = (
-                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                )
-                shape, _, dtype = read_header(member)
+                shape, dtype = npy_header(member)
             check_shape(shape, dtype.itemsize, path)
             return loaded[names[0]]
     except (ImageError, MemoryError):
@@ -87,28 +105,138 @@ def _read_npz(path: Path) -> np.ndarray:
         raise ImageError(f"{path} cannot be read as a NumPy image: {error}") from error
 
 
-def _read_raster(path: Path) -> np.ndarray:
+def _check_alone(path: Path) -> None:
+    """Refuse a raster beside which a file lies that would change its values: no other file is read with it."""
+    mask, notes = Path(f"{path}.msk"), Path(f"{path}.aux.xml")
+    if os.path.lexists(mask):
+        raise ImageError(
+            f"{path} has a mask in the file {mask.name}, which is not read; write it into the raster (GDAL_TIFF_INTERNAL_MASK=YES)"
+            " or take the file away"
+        )
+    if not os.path.lexists(notes):
+        return
+    text = ""
+    if not notes.is_symlink() and notes.is_file():
+        with notes.open("rb") as stream:
+            text = stream.read(_MAX_NOTES).decode("utf-8", "replace")
+    if not text or any(tag in text for tag in ("<NoDataValue", "<ColorTable", "<ColorInterp")):
+        raise ImageError(
+            f"{path} has its nodata value or its colours in the file {notes.name}, which is not read; write them into the raster or take"
+            " the file away"
+        )
+
+
+_MAX_NOTES = 1 << 20
+
+_RASTER_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no file beside it is looked for
+    "GDAL_PAM_ENABLED": "NO",
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no address is opened
+}
+
+
+@contextmanager
+def open_tiff(path: Path) -> Iterator[DatasetReader]:
+    """A GeoTIFF that is read by itself: no file beside it and no address, nor any overview that its tags name.
+
+    Raises:
+        ImageError: unreadable, or a file beside it would change its values.
+    """
     need(f"the TIFF file {path}", "rasterio")
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+    _check_alone(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), rasterio.Env(**_RASTER_OPTIONS):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, driver=RASTER_DRIVER) as raster:
-                itemsize = max(np.dtype(kind).itemsize for kind in raster.dtypes)
-                check_shape((raster.height, raster.width, raster.count), itemsize, path)
-                bands = raster.read()
+            # Overviews may be a file or an address that the raster names itself, and are read in decimated reads.
+            with rasterio.open(path.absolute(), driver=RASTER_DRIVER, OVERVIEW_LEVEL="NONE") as raster:
+                yield raster
     except RasterioError as error:
         raise ImageError(f"{path} cannot be read as a raster: {error}") from error
-    return bands[0] if bands.shape[0] == 1 else np.moveaxis(bands, 0, -1)
 
 
-def read_pixels(path: Path, colours: bool = False) -> np.ndarray:
+def bands_of_raster(raster: DatasetReader, bands: int | None) -> list[int]:
+    """The bands of an open raster that hold numbers, counted from 1: all, or those beside its alpha band.
+
+    Args:
+        raster: from :func:`open_tiff`.
+        bands: how many are declared, at least; an alpha band is left out where as many are left. None: every band is kept. (Four
+            bands of 8 bits are often written with the last marked as alpha, whatever it holds.)
+    """
+    from rasterio.enums import ColorInterp
+
+    every = list(raster.indexes)
+    plain = [band for band, kind in zip(every, raster.colorinterp, strict=True) if kind is not ColorInterp.alpha]
+    return plain if bands is not None and len(plain) >= max(bands, 1) else every
+
+
+def mask_of_raster(raster: DatasetReader, used: Sequence[int], **part: Any) -> np.ndarray | None:
+    """(H, W) bool, the pixels that the mask or the alpha band of an open raster says hold data; None where it has neither.
+
+    ``used`` are the bands that hold numbers, ``part`` the ``window`` or ``out_shape`` of rasterio.
+    """
+    from rasterio.enums import ColorInterp, MaskFlags
+
+    alpha = [band for band in raster.indexes if raster.colorinterp[band - 1] is ColorInterp.alpha]
+    if alpha:
+        return None if alpha[0] in used else raster.read(alpha[0], **part) > 0
+    if MaskFlags.per_dataset not in raster.mask_flag_enums[0]:
+        return None
+    return raster.read_masks(1, **part) > 0
+
+
+def _read_raster(path: Path, colours: bool, bands: int | None) -> np.ndarray:
+    with open_tiff(path) as raster:
+        used = bands_of_raster(raster, bands)
+        if any("complex" in kind for kind in raster.dtypes):
+            raise ImageError(f"{path} holds complex numbers; an image holds real ones")
+        itemsize = max(np.dtype(kind).itemsize for kind in raster.dtypes)
+        check_shape((raster.height, raster.width, len(used)), itemsize, path)
+        pixels: np.ndarray = raster.read(used)
+        if len(used) > 1:
+            return np.moveaxis(pixels, 0, -1)
+        (pixels,) = pixels
+        if colours and raster.count == 1 and (table := _colour_table(raster)) is not None:
+            return table[pixels]
+        bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+        if raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and pixels.dtype.kind == "u":
+            pixels = pixels.dtype.type(2 ** int(bits or 8 * pixels.dtype.itemsize) - 1) - pixels
+        return pixels.astype(bool) if bits == "1" else pixels
+
+
+def _colour_table(raster: DatasetReader) -> np.ndarray | None:
+    """(n, 3) uint8 colours of the indices that a raster of one band can hold."""
+    try:
+        colours = raster.colormap(1)
+    except ValueError:
+        return None
+    table = np.zeros((np.iinfo(raster.dtypes[0]).max + 1, 3), np.uint8)
+    for place, colour in colours.items():
+        table[place] = colour[:3]
+    return table
+
+
+def read_raster_mask(path: Path, bands: int | None) -> np.ndarray | None:
+    """(H, W) bool, the pixels that a GeoTIFF's own mask or alpha band says hold data; None for other files and where all do.
+
+    ``bands`` as :func:`bands_of_raster` takes it. Raises :class:`ImageError`.
+    """
+    if path.suffix.lower() not in RASTER_SUFFIXES:
+        return None
+    with open_tiff(path) as raster:
+        check_shape((raster.height, raster.width), 1, path)
+        mask = mask_of_raster(raster, bands_of_raster(raster, bands))
+    return None if mask is None or mask.all() else mask
+
+
+def read_pixels(path: Path, colours: bool = False, bands: int | None = None) -> np.ndarray:
     """Decode an image file: PNG, JPEG and the like, GeoTIFF, ``.npy`` or ``.npz``.
 
     Returns:
-        (H, W) or (H, W, C) array in the file's own dtype. Palette images give their indices, or their ``colours``.
+        (H, W) or (H, W, C) array in the file's own dtype. Palette images give their indices, or their ``colours``. The alpha band of a
+        GeoTIFF is left out where ``bands`` are declared and as many remain (see :func:`bands_of_raster`).
 
     Raises:
         ImageError: the file is missing, not an image, broken, or declares more than ``MAX_PIXELS`` pixels.
@@ -119,7 +247,7 @@ def read_pixels(path: Path, colours: bool = False) -> np.ndarray:
     if path.suffix.lower() in {".npy", ".npz"}:
         return _read_npz(path)
     if path.suffix.lower() in RASTER_SUFFIXES:
-        return _read_raster(path)
+        return _read_raster(path, colours, bands)
     return read_picture(path, str(path), colours)
 
 
@@ -148,8 +276,47 @@ def read_picture(file: Path | bytes, where: str, colours: bool = False) -> np.nd
 
 
 def picture_pixels(image: PIL.Image.Image, where: str, colours: bool = False) -> np.ndarray:
-    """The pixels of a Pillow image: (H, W) or (H, W, 3). Transparency is left out, other colour spaces become RGB."""
+    """The pixels of a Pillow image as a viewer turns it (EXIF): (H, W) or (H, W, 3).
+
+    Transparency is left out, other colour spaces become RGB. Raises :class:`ImageError` for more bits than Pillow keeps.
+    """
+    from PIL import ImageOps
+
     check_size(image.height, image.width, where)
+    if _is_cut(image):
+        raise ImageError(
+            f"{where} holds more than 8 bits a colour, of which only 8 would be read; write it as GeoTIFF or .npy"
+        )
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if (colours and image.mode == "P") or image.mode in {"RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA"}:
         return np.asarray(image.convert("RGB"))
     return np.asarray(image)
+
+
+def _is_cut(image: PIL.Image.Image) -> bool:
+    """Whether Pillow would keep less of an image's numbers than its file holds, or scale them. Known until it is decoded."""
+    tiles = getattr(image, "tile", None) or ()
+    if not tiles or image.mode[0] == "F":
+        return False
+    if image.format == "PPM":  # numbers up to another maximum than a type's are scaled
+        most = next((tile[3][1] for tile in tiles if tile[0].startswith("ppm") and isinstance(tile[3], tuple)), 255)
+        return most != 255 and not (image.mode == "I" and most == 65535)
+    if image.mode[0] == "I":
+        return False
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (8,))) > 8  # type: ignore[attr-defined]  # BitsPerSample
+    if image.format == "JPEG2000":
+        return _jpeg2000_bits(image) > 8
+    return any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _jpeg2000_bits(image: PIL.Image.Image) -> int:
+    """Bits of the first band, from the header."""
+    stream = image.fp  # type: ignore[attr-defined]
+    place = stream.tell()
+    stream.seek(0)
+    head = stream.read(MAX_HEADER)
+    stream.seek(place)
+    start = head.find(b"\xff\x4f\xff\x51")  # the code stream begins with its size
+    return (head[start + 42] & 0x7F) + 1 if 0 <= start < len(head) - 42 else 8

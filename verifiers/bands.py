@@ -27,9 +27,14 @@ GRID_TOLERANCE_PX = 0.5
 """How far the corners of a georeferenced forecast may lie from where they should, in pixels."""
 
 
-def stored_bands(image: ImageRef) -> np.ndarray:
-    """All bands of an image, (H, W, C) in the type it is stored in. Raises :class:`ImageError` for what holds no real numbers."""
-    pixels = image.pixels()
+def stored_bands(image: ImageRef, count: int | None = None) -> np.ndarray:
+    """All bands of an image, (H, W, C) in the type it is stored in. Raises :class:`ImageError` for what holds no real numbers.
+
+    An alpha band is left out where ``count`` others are there; where that is not said, as many as its stretch has.
+    """
+    if count is None and image.stretch is not None:
+        count = len(image.stretch)
+    pixels = image.pixels(bands=count)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.dtype.kind not in "uif" or 0 in pixels.shape:
@@ -159,7 +164,8 @@ def check_raster(forecast: ImageRef, future: ImageRef, valid: np.ndarray | None)
         forecast, future: rasters of one height and width.
         valid: (H, W) bool, pixels that count; None for all.
     """
-    made, true = stored_bands(forecast), stored_bands(future)
+    true = stored_bands(future)
+    made = stored_bands(forecast, true.shape[2])
     if made.shape != true.shape:
         raise ImageError(f"the forecast is {size_of(made)}, the true future {size_of(true)}")
     counted = np.ones(made.shape[:2], dtype=bool) if valid is None else valid

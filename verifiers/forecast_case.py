@@ -18,6 +18,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.data.rasters import present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.io.images import declared_bands, read_data
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.verifiers.bands import check_raster
 
@@ -68,12 +69,17 @@ def lacking_bands(image: ImageRef, bands: tuple[int, ...] | None) -> Score | Non
 
 def holds_data(bank: FeatureBank, image: ImageRef) -> np.ndarray | None:
     """(H, W) bool, the pixels of an image that hold data; None where that is all of them. Raises :class:`ImageError`."""
+    data = read_data(image)
     if image.is_mapped:
-        stored = image.pixels()
+        stored = image.pixels(bands=declared_bands(image))
         if image.nodata is None and stored.dtype.kind != "f":
-            return None
-        return present(np.moveaxis(stored if stored.ndim == 3 else stored[..., None], -1, 0), (image.nodata,))
-    return None if image.nodata is None else (bank.rgb(image) != image.nodata).any(axis=-1)
+            return data
+        found = present(np.moveaxis(stored if stored.ndim == 3 else stored[..., None], -1, 0), (image.nodata,))
+    elif image.nodata is None:
+        return data
+    else:
+        found = (bank.rgb(image) != image.nodata).any(axis=-1)
+    return found if data is None else found & data
 
 
 def masked_in(bank: FeatureBank, sample: Sample, shape: tuple[int, ...]) -> np.ndarray:
@@ -221,7 +227,9 @@ def read_case(
         if (lacks := lacking_bands(image, bands)) is not None:
             return lacks
     masked = any(sample.reference.get(key) is not None for key in ("valid", "clouds"))
-    masked = masked or any(image.is_mapped or image.nodata is not None for image in images)
+    masked = masked or any(
+        image.is_mapped or image.nodata is not None or read_data(image) is not None for image in images
+    )
     if masked and not images:
         raise ImageError("it has masks and no image that they are of")
     case = ForecastCase(bank, sample, bands)

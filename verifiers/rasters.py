@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.data.rasters import Georeference, present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.pixels import read_raster_mask
 from rsw_rewards.verifiers.bands import (
     Units,
     check_numbers,
@@ -48,7 +50,7 @@ class Rasters:
         """
         if output.forecast is None:
             raise ImageError(NO_FORECAST)
-        forecast = stored_bands(output.forecast)
+        forecast = stored_bands(output.forecast, self.future.shape[2])
         if forecast.shape != self.future.shape:
             raise ImageError(f"the forecast is {size_of(forecast)}, the true future {size_of(self.future)}")
         check_numbers(forecast, self.future, self.valid)
@@ -61,7 +63,9 @@ def read_rasters(bank: FeatureBank, sample: Sample) -> Rasters | Score:
     images = images_of(sample, future=True, before=True)
     if isinstance(images, Score):
         return images
-    future, before = (stored_bands(image) for image in images)
+    named = sample.metadata.get("bands")
+    count = len(named) if isinstance(named, Sequence) else None
+    future, before = (stored_bands(image, count) for image in images)
     if before.shape != future.shape:
         raise ImageError(f"the input is {size_of(before)}, the true future {size_of(future)}")
     units = read_units(sample.metadata, future.dtype)
@@ -75,4 +79,6 @@ def read_rasters(bank: FeatureBank, sample: Sample) -> Rasters | Score:
 
 
 def _present(pixels: np.ndarray, image: ImageRef) -> np.ndarray:
-    return present(np.moveaxis(pixels, -1, 0), (image.nodata,))
+    found = present(np.moveaxis(pixels, -1, 0), (image.nodata,))
+    data = None if image.path is None else read_raster_mask(image.path, pixels.shape[2])
+    return found if data is None else found & data

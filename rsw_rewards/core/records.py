@@ -53,10 +53,11 @@ class ImageRef:
     threshold: float | None = None
     """For masks that are stored as probabilities or grey: values over it are True."""
 
-    def pixels(self, colours: bool = False) -> np.ndarray:
+    def pixels(self, colours: bool = False, bands: int | None = None) -> np.ndarray:
         """The stored array: (H, W) or (H, W, C), in the file's own dtype. Raises :class:`ImageError`.
 
-        ``colours`` turns the indices of a palette image into the colours that they stand for.
+        ``colours`` turns the indices of a palette image into the colours that they stand for. The alpha band of a GeoTIFF is left out
+        where at least ``bands`` others are there; None keeps it.
         """
         if self.array is not None:
             return self.array
@@ -67,7 +68,7 @@ class ImageRef:
         if self.path is None:
             raise ImageError("an image reference holds neither a path nor pixels")
         try:
-            return read_pixels(self.path, colours)
+            return read_pixels(self.path, colours, bands)
         except ImageError as error:
             error.image = self
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,24 +92,23 @@ def meaning(spec: PairSpec) -> dict[str, Any]:
 def write_raster(
     path: Path, pixels: NDArray[Any], bands: Sequence[str], nodata: float | None, place: Georeference | None
 ) -> None:
-    """Write an (H, W, C) tile as a GeoTIFF with named bands; the file appears whole or not at all.
+    """Write an (H, W, C) tile as a GeoTIFF with named bands, none of them alpha; the file appears whole or not at all.
 
     Args:
         place: of the tile, if it is known where it lies.
     """
     need("a tile that is written as GeoTIFF", "rasterio")
     import rasterio
-
-    from rsw_rewards.data.rasters import quiet
+    from rasterio.errors import NotGeoreferencedWarning
 
     height, width, count = pixels.shape
     where = {} if place is None else {"crs": place.crs, "transform": place.transform}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with (
-        quiet(),
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
         rasterio.open(
             partial, "w", driver=RASTER_DRIVER, height=height, width=width, count=count, dtype=pixels.dtype,
-            nodata=nodata, compress="deflate", **where,
+            nodata=nodata, compress="deflate", alpha="no", **where,
         ) as file,
     ):  # fmt: skip
         file.write(np.moveaxis(pixels, -1, 0))

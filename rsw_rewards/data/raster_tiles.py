@@ -98,10 +98,10 @@ def _rgb(bands: Sequence[str]) -> list[int]:
 
 def _usable_values(raster: Raster, nodata: float | None) -> NDArray[Any]:
     """(bands, n) usable pixels of the whole raster."""
-    pixels = raster.overview()
-    usable = present(pixels, (nodata, raster.nodata))
+    pixels, data = raster.overview()
+    usable = present(pixels, (nodata, raster.nodata), data)
     if not usable.any():
-        raise InputError(f"{raster.name} holds no usable pixel (all are NaN or nodata)")
+        raise InputError(f"{raster.name} holds no usable pixel (all are NaN, nodata or masked)")
     values: NDArray[Any] = pixels[:, usable]
     return values
 
@@ -227,8 +227,14 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
     rgb = _rgb(spec.bands)
     for row, col in origins:
         here = slice(row, row + size[0]), slice(col, col + size[1])
-        windows = [raster.window(row, col, *size) for raster in pair.rasters]
-        usable = present(windows[0], (value, first.nodata)) & present(windows[1], (value, last.nodata))
+        read = [raster.window(row, col, *size) for raster in pair.rasters]
+        windows = [window for window, _ in read]
+        usable = np.logical_and(
+            *(
+                present(window, (value, raster.nodata), data)
+                for raster, (window, data) in zip(pair.rasters, read, strict=True)
+            )
+        )
         if pair.lacking is not None:
             usable &= ~pair.lacking[here]
         share = float(usable.mean())

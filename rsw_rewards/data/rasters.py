@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsw_rewards.errors import ImageError, InputError
-from rsw_rewards.extras import need
-from rsw_rewards.pixels import MAX_PIXELS, RASTER_DRIVER, RASTER_SUFFIXES, read_pixels
+from rsw_rewards.errors import InputError
+from rsw_rewards.pixels import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    RASTER_SUFFIXES,
+    bands_of_raster,
+    mask_of_raster,
+    npy_header,
+    open_tiff,
+    read_pixels,
+)
 
 SAMPLED_PIXELS = 1 << 22
 """Percentiles of a larger GeoTIFF are taken from a regular subsample of about this many pixels."""
@@ -51,7 +58,7 @@ class Georeference:
 
 @dataclass(frozen=True, slots=True)
 class Raster:
-    """One date of a pair. Small files are held as an array; a GeoTIFF of more than ``MAX_PIXELS`` pixels is read by window."""
+    """One date of a pair. Small files are held as an array; a larger GeoTIFF is read by window."""
 
     name: str
     """Path, and key of the array within it, for messages."""
@@ -61,70 +68,62 @@ class Raster:
     dtype: np.dtype[Any]
     array: NDArray[Any] | None = None
     """(bands, height, width)."""
+    data: NDArray[np.bool_] | None = None
+    """(height, width), the pixels of ``array`` that the file's own mask or alpha band says hold data; None where all do."""
     path: Path | None = None
     """The GeoTIFF to read windows from, where ``array`` is None."""
     nodata: float | None = None
     """The file's own nodata value."""
     georeference: Georeference | None = None
 
-    def window(self, row: int, col: int, height: int, width: int) -> NDArray[Any]:
-        """The pixels (bands, height, width) from (row, col) on, in the raster's dtype."""
+    def window(self, row: int, col: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The pixels (bands, height, width) from (row, col) on, in the raster's dtype, and which of them hold data, as ``data``."""
         if self.array is not None:
-            return self.array[:, row : row + height, col : col + width]
-        import rasterio
+            here = slice(row, row + height), slice(col, col + width)
+            return self.array[:, *here], None if self.data is None else self.data[here]
         from rasterio.windows import Window
 
-        with quiet(), rasterio.open(self.path, driver=RASTER_DRIVER) as source:
-            pixels: NDArray[Any] = source.read(window=Window(col, row, width, height))
-        return pixels
+        return self._read(window=Window(col, row, width, height))
 
-    def overview(self) -> NDArray[Any]:
-        """The whole raster, or of a large one a regular subsample of about ``SAMPLED_PIXELS`` pixels."""
+    def overview(self) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The whole raster as :meth:`window` gives it, or of a large one a regular subsample of about ``SAMPLED_PIXELS`` pixels."""
         if self.array is not None:
-            return self.array
-        import rasterio
-
+            return self.array, self.data
         step = max(1, int(np.ceil(np.sqrt(self.height * self.width / SAMPLED_PIXELS))))
-        with quiet(), rasterio.open(self.path, driver=RASTER_DRIVER) as source:
-            # Nearest neighbour (the default) keeps real values, nodata among them.
-            pixels: NDArray[Any] = source.read(out_shape=(self.bands, self.height // step, self.width // step))
-        return pixels
+        # Nearest neighbour (the default) keeps real values, nodata among them.
+        return self._read(size=(max(1, self.height // step), max(1, self.width // step)))
+
+    def _read(self, size: tuple[int, int] | None = None, **part: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        assert self.path is not None
+        with open_tiff(self.path) as source:
+            used = bands_of_raster(source, self.bands)
+            data = mask_of_raster(source, used, **part, **({} if size is None else {"out_shape": size}))
+            shape = {} if size is None else {"out_shape": (self.bands, *size)}
+            return source.read(used, **part, **shape), data
 
 
-class quiet(warnings.catch_warnings):
-    """A raster without georeference is nothing to warn about here."""
-
-    def __enter__(self) -> Any:
-        from rasterio.errors import NotGeoreferencedWarning
-
-        entered = super().__enter__()
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return entered
-
-
-def _tiff(path: Path) -> Raster:
-    need(f"the TIFF file {path}", "rasterio")
-    import rasterio
-    from rasterio.errors import RasterioError
-
-    try:
-        with quiet(), rasterio.open(path, driver=RASTER_DRIVER) as source:
-            large = source.height * source.width > MAX_PIXELS
-            if len(set(source.dtypes)) != 1:
-                raise InputError(f"{path} mixes the types {', '.join(source.dtypes)}; its bands must have one")
-            return Raster(
-                name=str(path),
-                height=source.height,
-                width=source.width,
-                bands=source.count,
-                dtype=np.dtype(source.dtypes[0]),
-                array=None if large else source.read(),
-                path=path,
-                nodata=None if source.nodata is None else float(source.nodata),
-                georeference=None if source.crs is None else Georeference(source.crs, source.transform),
-            )
-    except RasterioError as error:
-        raise InputError(f"{path} cannot be read as a raster: {error}") from error
+def _tiff(path: Path, bands: int | None) -> Raster:
+    with open_tiff(path) as source:
+        used = bands_of_raster(source, 1 if bands is None else bands)
+        if len(set(source.dtypes)) != 1:
+            raise InputError(f"{path} mixes the types {', '.join(source.dtypes)}; its bands must have one")
+        if "complex" in source.dtypes[0]:
+            raise InputError(f"{path} holds complex numbers; a raster holds real numbers")
+        dtype = np.dtype(source.dtypes[0])
+        pixels = source.height * source.width
+        large = pixels > MAX_PIXELS or pixels * len(used) * dtype.itemsize > MAX_BYTES
+        return Raster(
+            name=str(path),
+            height=source.height,
+            width=source.width,
+            bands=len(used),
+            dtype=dtype,
+            array=None if large else source.read(used),
+            data=None if large else mask_of_raster(source, used),
+            path=path,
+            nodata=None if source.nodata is None else float(source.nodata),
+            georeference=None if source.crs is None else Georeference(source.crs, source.transform),
+        )
 
 
 def _npz_array(path: Path, key: str) -> NDArray[Any]:
@@ -134,14 +133,14 @@ def _npz_array(path: Path, key: str) -> NDArray[Any]:
             if key not in loaded.files:
                 raise InputError(f"{path} holds no array {key!r}; it holds {', '.join(loaded.files)}")
             with loaded.zip.open(key + ".npy") as member:
-                version = np.lib.format.read_magic(member)
-                read = np.lib.format.read_array_header_1_0
-                if version != (1, 0):
-                    read = np.lib.format.read_array_header_2_0
-                shape, _, _ = read(member)
+                shape, dtype = npy_header(member)
             if len(shape) not in (2, 3) or np.prod(sorted(shape)[-2:]) > MAX_PIXELS:
                 raise InputError(
                     f"{path}:{key} has shape {shape}; a raster is (bands, H, W) of at most {MAX_PIXELS:,} pixels"
+                )
+            if np.prod(shape) * dtype.itemsize > MAX_BYTES:
+                raise InputError(
+                    f"{path}:{key} has shape {shape} of {dtype}, more than the {MAX_BYTES:,} bytes that are read"
                 )
             array: NDArray[Any] = loaded[key]
             return array
@@ -163,7 +162,7 @@ def open_raster(path: Path, key: str | None = None, bands: int | None = None) ->
     if not path.is_file():
         raise InputError(f"the raster {path} does not exist")
     if path.suffix.lower() in RASTER_SUFFIXES:
-        raster = _tiff(path)
+        raster = _tiff(path, bands)
     else:
         array = _npz_array(path, key) if key is not None else read_pixels(path)
         if array.ndim == 2:
@@ -218,23 +217,18 @@ def georeference_of(path: Path) -> Georeference | None:
     """Where a GeoTIFF lies, from its header; None for other files and for one that does not say. Raises :class:`ImageError`."""
     if path.suffix.lower() not in RASTER_SUFFIXES:
         return None
-    need(f"the TIFF file {path}", "rasterio")
-    import rasterio
-    from rasterio.errors import RasterioError
-
-    try:
-        with quiet(), rasterio.open(path, driver=RASTER_DRIVER) as source:
-            return None if source.crs is None else Georeference(source.crs, source.transform)
-    except RasterioError as error:
-        raise ImageError(f"{path} cannot be read as a raster: {error}") from error
+    with open_tiff(path) as source:
+        return None if source.crs is None else Georeference(source.crs, source.transform)
 
 
-def present(pixels: NDArray[Any], nodata: Sequence[float | None] = ()) -> NDArray[np.bool_]:
-    """(H, W) bool of (bands, H, W) pixels: finite in every band, and equal to no nodata value in any band.
+def present(
+    pixels: NDArray[Any], nodata: Sequence[float | None] = (), data: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """(H, W) bool of (bands, H, W) pixels: finite in every band, equal to no nodata value in any band, and among ``data`` if given.
 
     One missing band makes the pixel useless for indices, so it counts as missing as a whole.
     """
-    usable = np.ones(pixels.shape[1:], bool)
+    usable = np.ones(pixels.shape[1:], bool) if data is None else data.copy()
     if pixels.dtype.kind == "f":
         usable &= np.isfinite(pixels).all(0)
     for value in nodata:

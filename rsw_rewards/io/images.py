@@ -17,7 +17,7 @@ import numpy as np
 
 from rsw_rewards.core.records import ImageRef, Palette, Stretch
 from rsw_rewards.errors import ImageError
-from rsw_rewards.pixels import PICTURE_FORMATS, check_size
+from rsw_rewards.pixels import ORIENTATION, PICTURE_FORMATS, check_size, read_raster_mask
 
 T = TypeVar("T")
 
@@ -39,6 +39,10 @@ def _names_image(read: Callable[[ImageRef], T]) -> Callable[[ImageRef], T]:
     return named
 
 
+_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
+"""Orientations of EXIF that swap height and width."""
+
+
 @_names_image
 def read_size(image: ImageRef) -> tuple[int, int]:
     """Height and width of an image; of a picture file only the header is read. Raises :class:`ImageError`."""
@@ -50,9 +54,22 @@ def read_size(image: ImageRef) -> tuple[int, int]:
     try:
         with Image.open(image.path, formats=PICTURE_FORMATS) as picture:
             check_size(picture.height, picture.width, image.path)
-            return picture.height, picture.width
+            # Of a PNG the method of its own class would read the pixels.
+            turned = Image.Image.getexif(picture).get(ORIENTATION, 1) in _ON_ITS_SIDE
+            return (picture.width, picture.height) if turned else (picture.height, picture.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{image.path} cannot be read as an image: {error}") from error
+
+
+def declared_bands(image: ImageRef) -> int:
+    """How many bands an image reference speaks of, at least: those beside an alpha band, if it has one."""
+    return len(image.stretch) if image.stretch is not None else 1 + max(image.bands or (0,))
+
+
+@_names_image
+def read_data(image: ImageRef) -> np.ndarray | None:
+    """(H, W) bool, the pixels that the mask or alpha band of a GeoTIFF says hold data; None where all do. Raises :class:`ImageError`."""
+    return None if image.path is None else read_raster_mask(image.path, declared_bands(image))
 
 
 def stretched(pixels: np.ndarray, limits: Stretch) -> np.ndarray:
@@ -74,7 +91,7 @@ def read_rgb(image: ImageRef) -> np.ndarray:
     Raises:
         ImageError: unreadable, more than three bands and no band mapping, not uint8 and no stretch, or either does not fit.
     """
-    pixels = image.pixels(colours=True)
+    pixels = image.pixels(colours=True, bands=declared_bands(image))
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     if pixels.dtype != np.uint8 and image.stretch is None:
@@ -129,7 +146,7 @@ def _indices_of(pixels: np.ndarray, palette: Palette, name: str) -> np.ndarray:
 
 def _one_band(image: ImageRef, kinds: str, wanted: str) -> np.ndarray:
     """(H, W) stored numbers of the NumPy ``kinds``; three equal bands are one."""
-    pixels = image.pixels()
+    pixels = image.pixels(bands=1)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     if pixels.ndim != 2 or pixels.dtype.kind not in kinds:
@@ -151,7 +168,12 @@ def _places(pixels: np.ndarray, levels: Sequence[int], data: np.ndarray | None, 
 
 
 def _data(image: ImageRef, pixels: np.ndarray) -> np.ndarray | None:
-    return None if image.nodata is None else pixels != image.nodata
+    """(H, W) bool, the pixels of a map that hold data: none of its nodata value, or masked in its file."""
+    data = read_data(image)
+    if image.nodata is None:
+        return data
+    known: np.ndarray = pixels != image.nodata
+    return known if data is None else known & data
 
 
 @_names_image
@@ -164,7 +186,7 @@ def read_class_map(image: ImageRef) -> Decoded:
         ImageError: unreadable, a colour image without a palette, or a colour or value that palette or levels do not have.
     """
     if image.palette is not None:
-        indices = _indices_of(image.pixels(colours=True), image.palette, str(image))
+        indices = _indices_of(image.pixels(colours=True, bands=1), image.palette, str(image))
         return indices, _data(image, indices)
     pixels = _one_band(image, "uib", "an index map has one band of integers")
     data = _data(image, pixels)
@@ -200,7 +222,7 @@ def read_marked(image: ImageRef) -> Decoded:
             raise ImageError(f"{image} holds values that are no numbers (NaN); a mask says yes or no in every pixel")
         marked = known > image.threshold
         return (marked if data is None else marked & data), data
-    if data is not None and known.max(initial=0) == 1 and known.min(initial=0) >= 0:
+    if image.nodata is not None and known.max(initial=0) == 1 and known.min(initial=0) >= 0:
         return known == 1, data
     if not is_binary(known, lossy=image.path is not None and image.path.suffix.lower() in {".jpg", ".jpeg"}):
         raise ImageError(f"{image} holds {_values_of(known)}; {_CODINGS}")
@@ -224,12 +246,11 @@ def is_binary(pixels: np.ndarray, lossy: bool = False) -> bool:
     """
     if pixels.dtype == bool:
         return True
-    if pixels.dtype == np.uint8 and bool((pixels + np.uint8(1) <= 1).all()):  # 255 + 1 is 0
-        return True
-    if bool(((pixels == 0) | (pixels == 255)).all()):
-        return True
     if pixels.dtype != np.uint8:
-        return False
+        return bool(((pixels == 0) | (pixels == 255)).all())
+    signed = pixels.view(np.int8)  # 255 is -1
+    if signed.min(initial=0) >= -1 and signed.max(initial=0) <= 0:
+        return True
     (used,) = np.nonzero(np.bincount(pixels.ravel(), minlength=256))
     dark, bright = used[(used > 0) & (used < 128)], 255 - used[(used < 255) & (used > 127)]
     if lossy:
