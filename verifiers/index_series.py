@@ -89,6 +89,7 @@ class IndexSeries(PerSample[np.ndarray]):
 
     name: ClassVar[str] = "index_series"
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    at_once: ClassVar[int] = 16
     needs: ClassVar[frozenset[str]] = frozenset({"output.images", "reference.images"})
     card: ClassVar[Card] = Card(
         summary="Compares every frame of a forecast series of NDVI (or another index) with the observed one, pixel by pixel.",

@@ -102,6 +102,7 @@ class ChangeConsistency(PerSample[ChangeTruth]):
 
     name: ClassVar[str] = "change_consistency"
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    at_once: ClassVar[int] = 16
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})  # a sample may lack the mask
     Config: ClassVar[type[BaseModel]] = ConsistencyConfig
     card: ClassVar[Card] = Card(

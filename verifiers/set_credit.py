@@ -133,12 +133,14 @@ class FrechetCredit(SetCredit):
         cost="10 to 40 ms for 16 to 64 and half a second for 600 forecasts of 2048 features, plus one pass of the encoder",
     )
 
+    _kept: Reference | None = None
+
     def credit(self, features: np.ndarray) -> np.ndarray:
         return leave_one_out(features, self._reference)
 
     @property
     def _reference(self) -> Reference:
-        if not hasattr(self, "_kept"):
+        if self._kept is None:
             self._kept = Reference.of(self.references)
         return self._kept
 
@@ -242,7 +244,9 @@ class MmdCredit(SetCredit):
         cost="n x (m + n) kernel values: a millisecond for 64 forecasts and 4096 references",
     )
 
+    _bandwidth: float | None = None
+
     def credit(self, features: np.ndarray) -> np.ndarray:
-        if not hasattr(self, "_bandwidth"):
+        if self._bandwidth is None:
             self._bandwidth = BANDWIDTH * median_bandwidth(self.references)
         return witness(features, self.references, self._bandwidth)

@@ -133,6 +133,7 @@ class SpectralDirection(PerSample[Asked]):
 
     name: ClassVar[str] = "spectral_direction"
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    at_once: ClassVar[int] = 16
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
     Config: ClassVar[type[BaseModel]] = SpectralConfig
     card: ClassVar[Card] = Card(
@@ -256,6 +257,7 @@ class PhysicalRange(PerSample[tuple[Rasters, np.ndarray]]):
 
     name: ClassVar[str] = "physical_range"
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    at_once: ClassVar[int] = 16
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
     card: ClassVar[Card] = Card(
         summary="Share of the pixels of a forecast that are finite and within the range of the sensor in every band, and whose "
