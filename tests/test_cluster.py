@@ -74,3 +74,16 @@ def test_another_cluster_is_joined_only_when_it_is_asked_for(other_cluster: tupl
     own = asked()
     assert len(own) == 2 and all(found != port and cpus >= 2 for found, cpus in own)
     assert asked("auto") == [[port, 1], [port, 1]]
+
+
+def test_a_cluster_outlives_the_thread_that_started_it() -> None:
+    code = (
+        "import threading, time\n"
+        "from rsw_rewards.engine.cluster import ensure_ray\n"
+        "thread = threading.Thread(target=ensure_ray)\n"
+        "thread.start(); thread.join(); time.sleep(1)\n"
+        "import ray\n"
+        "print(ray.get(ray.remote(lambda: 7).remote(), timeout=50))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert result.stdout.strip() == "7", result.stderr

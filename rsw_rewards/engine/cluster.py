@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from rsw_rewards.core.plugins import user_modules
@@ -41,17 +44,40 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
 
     for module in user_modules():
         cloudpickle.register_pickle_by_value(module)
-    if ray.is_initialized():
-        return
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         options |= {"address": "local", "num_cpus": num_cpus or max(2, os.cpu_count() or 1), "include_dashboard": False}
     else:
         options |= {"address": address}
     try:
-        ray.init(**options)
+        with _starting:
+            if not ray.is_initialized():
+                _in_a_lasting_thread(lambda: ray.init(**options))
     except ConnectionError as error:
         raise ConfigError(f"no Ray cluster answers at {address!r}: {error}") from error
+
+
+_starting = threading.Lock()
+
+
+def _in_a_lasting_thread(start: Callable[[], object]) -> None:
+    """Call ``start`` in a thread that lives as long as this process: Ray's processes are killed with the thread that started them."""
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    started: Future[None] = Future()
+
+    def stay() -> None:
+        try:
+            start()
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        threading.Event().wait()
+
+    threading.Thread(target=stay, name="rsw-ray", daemon=True).start()
+    started.result()
 
 
 def require_gpus(count: float) -> None:
