@@ -12,7 +12,9 @@ from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, PerSample, Verifier
+from rsw_rewards.engine.calls import scored
 from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.images import read_mask, write_png
 
 
@@ -140,8 +142,50 @@ def test_a_truth_that_is_read_before_scoring_is_read_once_a_sample() -> None:
             read.append(sample.id)
             return super().truth(sample)
 
-    from rsw_rewards.engine.calls import scored
-
     outputs = [Output("good", number, text="ab") for number in range(8)]
     found = scored(Counting(), Batch.of(ASKED, outputs))
     assert read == ["good"] and isinstance(found, list) and [score.value for score in found] == [1.0] * 8
+
+
+@pytest.mark.parametrize("given", [None, 0.0, "bad", Score(None, Status.OK)])
+def test_what_invalid_gives_is_checked_as_what_score_gives(given: object) -> None:
+    class Odd(Loaded):
+        name: ClassVar[str] = "odd"
+
+        def invalid(self, sample: Sample, reason: str) -> Score:
+            return given  # type: ignore[return-value]
+
+    verifier = Odd()
+    found = scored(verifier, Batch.of(ASKED, [Output("good", 0, invalid="gone"), Output("good", 1, text="x")]))
+    assert isinstance(found, list) and [score.status for score in found] == [Status.ERROR, Status.OK]
+
+
+def test_an_exit_inside_invalid_or_truth_ends_nothing() -> None:
+    class Leaves(Loaded):
+        name: ClassVar[str] = "leaves"
+
+        def truth(self, sample: Sample) -> None:
+            if sample.id == "broken":
+                raise SystemExit("enough")
+
+        def invalid(self, sample: Sample, reason: str) -> Score:
+            raise SystemExit(3)
+
+    found = scored(Leaves(), Batch.of(ASKED, [Output("good", invalid="gone"), Output("broken", text="x")]))
+    assert isinstance(found, list) and [score.status for score in found] == [Status.ERROR] * 2
+
+
+def test_a_truth_has_no_value_and_is_not_async() -> None:
+    class Judges(Length):
+        name: ClassVar[str] = "judges"
+
+        def truth(self, sample: Sample) -> int | Score:
+            return Score.invalid("before anything was seen")
+
+    found = scored(Judges(), Batch.of(ASKED, [Output("good", text="ab")]))
+    assert isinstance(found, list) and found[0].status is Status.ERROR
+    with pytest.raises(ConfigError, match=r"Late\.truth is 'async def'"):
+
+        class Late(Length):
+            async def truth(self, sample: Sample) -> int:  # type: ignore[override]
+                return 2

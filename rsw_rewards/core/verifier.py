@@ -177,6 +177,9 @@ class Verifier(ABC):
             )
         if "needs" in own:
             cls.needs = frozenset(_names(own["needs"]))
+        for name in ("truth", "invalid"):
+            if inspect.iscoroutinefunction(getattr(cls, name)):
+                raise ConfigError(f"{cls.__name__}.{name} is 'async def'; only score may be")
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls)
@@ -330,10 +333,13 @@ class PerSample(Verifier, Generic[T]):
 def truth_of(verifier: Verifier, sample: Sample) -> Any:
     """The truth of a sample as a verifier reads it, or the score that all outputs of the sample take instead."""
     try:
-        return verifier.truth(sample)
+        truth = verifier.truth(sample)
     except (Exception, SystemExit) as error:
         told = str(error) if isinstance(error, (InputError, ValueError)) else f"{type(error).__name__}: {error}"
         return Score.error(f"the truth of sample {sample.id!r} cannot be used: {told}")
+    if isinstance(truth, Score) and truth.value is not None:
+        return Score.error(f"'truth' gave {truth!r:.80}; before an output is seen there is no value")
+    return truth
 
 
 def truths_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Any]:

@@ -83,8 +83,9 @@ def _scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
 
 def _invalid(verifier: Verifier, sample: Sample, truth: Any, reason: str) -> Score:
     try:
-        return verifier.worst(truth, reason) if isinstance(verifier, PerSample) else verifier.invalid(sample, reason)
-    except Exception as error:  # a verifier's own code, guarded like the rest of it
+        score = verifier.worst(truth, reason) if isinstance(verifier, PerSample) else verifier.invalid(sample, reason)
+        return _checked(verifier, score)
+    except (Exception, SystemExit) as error:  # a verifier's own code, guarded like the rest of it
         return Score.error(f"{type(error).__name__}: {error} (on an invalid output: {reason})")
 
 
@@ -104,14 +105,16 @@ def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
         return Failure(f"it gave {type(scores).__name__} instead of a list of scores")
     if len(scores) != len(batch):
         return Failure(f"it gave {len(scores)} scores for {len(batch)} outputs")
-    checked: list[Score] = []
-    for score in scores:
-        if not isinstance(score, Score):
-            score = Score.error(f"it gave {score!r:.80} instead of a Score")
-        elif score.value is None and score.status is Status.OK and verifier.rewarding:
-            score = Score.error("it gave a score without a value")
-        checked.append(score)
-    return checked
+    return [_checked(verifier, score) for score in scores]
+
+
+def _checked(verifier: Verifier, score: Any) -> Score:
+    """What a verifier gave for one output, or an error where that is no score."""
+    if not isinstance(score, Score):
+        return Score.error(f"it gave {score!r:.80} instead of a Score")
+    if score.value is None and score.status is Status.OK and verifier.rewarding:
+        return Score.error("it gave a score without a value")
+    return score
 
 
 def is_of_output(error: ImageError, sample: Sample, output: Output) -> bool:

@@ -51,7 +51,7 @@ def _setting_up(component: Component) -> Iterator[None]:
         yield
     except RswError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{component.label!r} cannot be set up: {type(error).__name__}: {error}") from error
 
 
