@@ -27,6 +27,9 @@ MAX_PIXELS = 1 << 26
 MAX_BYTES = 1 << 29
 """Largest decoded size of a file with any number of bands and any type (512 MiB)."""
 
+MAX_BANDS = 4096
+"""Most bands of a raster."""
+
 RASTER_SUFFIXES = frozenset({".tif", ".tiff"})
 
 RASTER_DRIVER = "GTiff"
@@ -128,6 +131,30 @@ def _check_alone(path: Path) -> None:
 
 _MAX_NOTES = 1 << 20
 
+
+def _check_tags(path: Path) -> None:
+    """Refuse a TIFF by its tags: of more bands than rasterio opens in a moment, or turned, which GDAL does not undo."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(8)
+            tags = ImageFileDirectory_v2(head + stream.read(8) if head[2:3] == b"+" or head[3:4] == b"+" else head)
+            stream.seek(tags.next)
+            tags.load(stream)
+        count, orientation = tags.get(_SAMPLES_PER_PIXEL, 1), tags.get(ORIENTATION, 1)
+    except Exception:  # whatever broken tags make Pillow raise; GDAL says what is wrong with them
+        return
+    if count > MAX_BANDS:
+        raise ImageError(f"{path} has {count:,} bands, more than the {MAX_BANDS:,} that are read")
+    if orientation != 1:
+        raise ImageError(
+            f"{path} is stored turned (its tag Orientation is {orientation}), as a raster is not read; write it upright"
+        )
+
+
+_SAMPLES_PER_PIXEL = 277
+
 _RASTER_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no file beside it is looked for
     "GDAL_PAM_ENABLED": "NO",
@@ -147,6 +174,7 @@ def open_tiff(path: Path) -> Iterator[DatasetReader]:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     _check_alone(path)
+    _check_tags(path)
     try:
         with warnings.catch_warnings(), rasterio.Env(**_RASTER_OPTIONS):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

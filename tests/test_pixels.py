@@ -144,6 +144,14 @@ def test_one_bit_and_white_as_zero(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_mask(ImageRef(path=tmp_path / f"{name}.tif")), shown)
 
 
+def test_a_raster_that_is_stored_turned_is_refused(tmp_path: Path) -> None:
+    for orientation in (1, 6):
+        Image.fromarray(COLOURS).save(tmp_path / f"{orientation}.tif", tiffinfo={274: orientation})
+    np.testing.assert_array_equal(read_pixels(tmp_path / "1.tif"), COLOURS)
+    with pytest.raises(ImageError, match="stored turned"):
+        read_pixels(tmp_path / "6.tif")
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_alpha_bands_and_internal_masks_are_pixels_without_data(tmp_path: Path, dtype: Any) -> None:
     numbers = np.moveaxis(COLOURS, -1, 0).astype(dtype)
@@ -254,6 +262,10 @@ def test_memory_is_bounded_by_what_a_header_declares(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"complex numbers|more than the 536,870,912 bytes"):
             read_pixels(tmp_path / name)
     assert open_raster(tmp_path / "f.tif").array is None  # read by window
+    with rasterio.open(tmp_path / "b.tif", "w", dtype="uint8", count=4097, height=8, width=8, **sparse):
+        pass
+    with pytest.raises(ImageError, match="4,097 bands, more than the 4,096"):
+        read_pixels(tmp_path / "b.tif")
     long = b"\x93NUMPY\x02\0" + struct.pack("<I", 2**32 - 10)
     (tmp_path / "long.npy").write_bytes(long + b" " * 100_000)
     with zipfile.ZipFile(tmp_path / "long.npz", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 
 from rsw_rewards.errors import ImageError, InputError
-from rsw_rewards.pixels import check_shape, picture_pixels, read_picture
+from rsw_rewards.pixels import MAX_BANDS, check_shape, picture_pixels, read_picture
 
 Palette = tuple[tuple[int, int, int], ...]
 """Colours of a map that is stored as an image: the place of a colour is the index that it stands for."""
@@ -31,9 +31,6 @@ STORED = "stored"
 
 DECLARED = ("bands", "stretch", "nodata", "palette", "levels", "threshold", "date", "role")
 """What an entry of a record may say of an image beside where it is."""
-
-MAX_BANDS = 4096
-"""Most bands that a stretch is read for."""
 
 MAX_CLASSES = 255
 """Most classes of a map."""

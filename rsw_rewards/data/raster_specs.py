@@ -19,6 +19,8 @@ from rsw_rewards.data.spectral import BANDS
 from rsw_rewards.errors import ConfigError, InputError
 
 Threshold = float | tuple[float, float]
+MaskEntry = str | dict[str, Any]
+"""A mask as a record names an image: its path, or an object that says what its values mean as well."""
 StretchRule = Literal["raster", "pair", "none"]
 
 
@@ -51,12 +53,12 @@ class PairSpec(_Measures):
     lat: float | None = Field(None, ge=-90, le=90)
     """Latitude of the centre, for rasters without georeference."""
     lon: float | None = Field(None, ge=-180, le=180)
-    nodata: float | str | None = None
-    """A value that stands for "no data" (beside the file's own), or a mask file whose values over 127 are "no data"."""
-    change: str | None = None
-    """Mask, over 127 = changed."""
-    unchanged: str | None = None
-    """Mask, over 127 = unchanged. With it, pixels in neither mask are unlabelled; without it, they are unchanged."""
+    nodata: float | MaskEntry | None = None
+    """A value that stands for "no data" (beside the file's own), or a mask of the pixels that hold none."""
+    change: MaskEntry | None = None
+    """Mask of what changed: a path, or ``{path, threshold or levels or nodata}`` as an image entry of a record."""
+    unchanged: MaskEntry | None = None
+    """Mask of what did not. With it, pixels in neither mask are unlabelled; without it, they are unchanged."""
     sensor: str | None = None
     units: str | None = None
     """What the numbers are, such as ``"surface reflectance x 10000"``. Integers of 8 bits are called digital numbers."""

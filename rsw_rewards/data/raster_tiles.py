@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsw_rewards.core.records import ImageRef
 from rsw_rewards.data.raster_bands import check_kept, how_shown, kept_bands, meaning, storable, tile_place, whole_haze
 from rsw_rewards.data.raster_questions import TileFacts
-from rsw_rewards.data.raster_specs import PairSpec, RasterOptions, StretchRule
+from rsw_rewards.data.raster_specs import MaskEntry, PairSpec, RasterOptions, StretchRule
 from rsw_rewards.data.rasters import (
     Georeference,
     Raster,
@@ -84,11 +83,13 @@ def _reference(name: str) -> tuple[str, str | None]:
     return (f"{file}.npz", key) if mark else (name, None)
 
 
-def _mask(roots: Roots, name: str, like: Raster) -> NDArray[np.bool_]:
-    path = roots.resolve(name)
-    mask = read_mask(ImageRef(path=path))
+def _mask(roots: Roots, entry: MaskEntry, like: Raster) -> NDArray[np.bool_]:
+    image = roots.image(entry)
+    mask = read_mask(image)
     if mask.shape != (like.height, like.width):
-        raise InputError(f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, its raster {like.width} x {like.height}")
+        raise InputError(
+            f"{image} is {mask.shape[1]} x {mask.shape[0]} pixels, its raster {like.width} x {like.height}"
+        )
     return mask
 
 
@@ -135,7 +136,7 @@ def open_pair(spec: PairSpec, folder: Path, options: RasterOptions) -> Pair:
     before, after = opened
     check_same_grid(before, after)
     value = spec.nodata if isinstance(spec.nodata, (int, float)) else None
-    lacking = _mask(roots, spec.nodata, before) if isinstance(spec.nodata, str) else None
+    lacking = _mask(roots, spec.nodata, before) if isinstance(spec.nodata, str | dict) else None
     change = _mask(roots, spec.change, before) if spec.change else None
     labelled = None
     if change is not None and spec.unchanged:

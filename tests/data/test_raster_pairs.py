@@ -242,10 +242,15 @@ def test_partial_labels_leave_the_rest_out(tmp_path: Path, six: Path) -> None:
     for sample in (forecast, mask):
         assert read_mask(sample.reference["valid"]).sum() == (8 + 10) * 64
         assert read_mask(sample.reference["mask"]).sum() == 8 * 64
-    plain = load(six, pairs=masks, tasks=["forecast"], forecast_labels=False)[0]
+    write_png(tmp_path / "change.png", change // 255)
+    with pytest.raises(InputError, match="the values 0 and 1; a mask holds 0 and 255"):
+        load(six, pairs=masks, tasks=["change_mask"])
+    coded = {"made": {**masks["made"], "change": {"path": "change.png", "threshold": 0}}}
+    assert read_mask(load(six, pairs=coded, tasks=["change_mask"])[0].reference["mask"]).sum() == 8 * 64
+    plain = load(six, pairs=coded, tasks=["forecast"], forecast_labels=False)[0]
     assert not {"mask", "valid"} & set(plain.reference)
     # Without 'unchanged' every pixel is labelled, so the whole tile can be asked about.
-    found = answers(load(six, pairs={"made": {"change": "change.png"}}))
+    found = answers(load(six, pairs={"made": {"change": coded["made"]["change"]}}))
     assert found["change_or_not/all"] == "yes" and found["change_ratio/all"] == "10_to_20"
 
 
