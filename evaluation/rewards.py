@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.records import Output
+from rsw_rewards.core.rewards import NOTHING_KNOWN, rewards
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
@@ -38,7 +39,8 @@ class Rewards:
     rubric: Rubric
     table: ScoreTable
     records: list[dict[str, Any]]
-    """Per output ``id``, ``candidate``, ``reward`` (None where a failure of ours leaves none) and, where there is one, ``reason``."""
+    """Per output, in their order: ``id``, ``candidate``, ``reward`` (None where a failure of ours leaves none) and, where there is
+    one, ``reason``."""
     problems: list[Problem] = field(default_factory=list)
     """Records among the outputs that could not be used as they were, and samples without an output."""
 
@@ -98,10 +100,24 @@ def rewards_of(
             tables.append(scorer.score(batch_of(by_id, piece)))
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
-    return Rewards(rubric, table, [_record(row) for row in rewards(table, rubric).to_dict("records")], problems)
+    return Rewards(rubric, table, _records(rewards(table, rubric), answers), problems)
 
 
-def _record(row: Any) -> dict[str, Any]:
-    reward = float(row["reward"])
-    record = {"id": row["sample"], "candidate": int(row["candidate"]), "reward": None if math.isnan(reward) else reward}
-    return {**record, "reason": row["reason"]} if row["reason"] else record
+def _records(found: pd.DataFrame, outputs: Sequence[Output]) -> list[dict[str, Any]]:
+    """One record per output, in the order of the outputs, whatever order the components scored them in."""
+    known = {
+        (sample, candidate): (reward, reason)
+        for sample, candidate, reward, reason in found[["sample", "candidate", "reward", "reason"]].itertuples(
+            index=False
+        )
+    }
+    records = []
+    for output in outputs:
+        reward, reason = known.get((output.sample_id, output.candidate), (math.nan, NOTHING_KNOWN))
+        record = {
+            "id": output.sample_id,
+            "candidate": output.candidate,
+            "reward": None if math.isnan(reward) else reward,
+        }
+        records.append({**record, "reason": reason} if reason else record)
+    return records

@@ -119,6 +119,8 @@ def rewards(
 ) -> Rewards:
     """The rewards of many outputs by a rubric, exactly as training gives them. In a trainer use :class:`Reward`.
 
+    They stand in the order of the samples, the candidates of one in theirs, whatever their tasks.
+
     Args:
         rubric: a :class:`Rubric`, a YAML file, a mapping as in YAML, the weight of each verifier, or a list of Components.
         samples, outputs, roots, limit, on_missing: see :func:`evaluate`. A dump of rollouts is a predictions file.
