@@ -279,11 +279,11 @@ def _is_named(value: Any) -> bool:
 
 
 def _placed(places: Iterable[tuple[str, Any]], samples: Sequence[Sample]) -> Iterator[tuple[str, Any]]:
-    """Records that name no sample, with the name of the sample in their place; missing ones are left out."""
+    """Records that name no sample, with the name of the sample in their place; the sample itself for a missing one."""
     for (place, value), sample in zip(places, samples, strict=True):
         if is_missing(value):
-            continue
-        if isinstance(value, Output):
+            yield place, sample
+        elif isinstance(value, Output):
             yield place, replace(value, sample_id=sample.id)
         elif _is_record(value):
             yield place, {**value, "id": sample.id}

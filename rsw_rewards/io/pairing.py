@@ -89,8 +89,8 @@ def pair(
     """The outputs that records hold for samples, and every problem met. Records with a problem never cost the others.
 
     Args:
-        records: every record with the words that say where it stands: an Output, a mapping with ``id`` and ``candidate``, or a
-            ``ValueError`` for what could not be read.
+        records: every record with the words that say where it stands: an Output, a mapping with ``id`` and ``candidate``, a
+            ``ValueError`` for what could not be read, or the Sample itself where its place holds no output.
         samples: what was asked; the outputs come back in their order, candidates of a sample together and in order.
         read: makes the output of a record for its sample; one that is invalid where the record does not say so is a problem. What
             it raises stops the pairing.
@@ -110,6 +110,8 @@ def pair(
             name, candidate, said = record["id"], record.get("candidate", 0), record.get("invalid")
         elif isinstance(record, Output):
             name, candidate, said = record.sample_id, record.candidate, record.invalid
+        elif isinstance(record, Sample):
+            continue
         elif isinstance(record, ValueError):
             problems.append(Problem("malformed", place, f"not valid JSON ({record})"))
             continue
@@ -135,8 +137,8 @@ def pair(
             raise InputError(f"{place}: {error}") from error
         if output.invalid and output.invalid != said:
             problems.append(Problem("wrong_field", place, output.invalid))
-    if not found:
-        why = str(problems[0]) if problems else "it is empty"
+    if not found and (len(problems) == count or on_missing == "drop"):
+        why = str(problems[0]) if problems else "it is empty" if not count else "all outputs are missing"
         raise InputError(f"{source} holds no prediction that can be used ({count} records read; {why})")
     outputs: list[Output] = []
     for sample in samples:
