@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One output to produce. Everything random about it follows from ``seed``."""
+    """One output to produce. Everything random about it follows from ``seed``.
+
+    >>> request = rsw.Request(rsw.Sample("q1", "change_qa"), candidate=1)
+    >>> request.sample.id, request.candidate, request.temperature
+    ('q1', 1, 1.0)
+    """
 
     sample: Sample
     candidate: int = 0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rsw_rewards.api.training import ablate as ablate
     from rsw_rewards.api.training import train as train
     from rsw_rewards.core.functions import verifier as verifier
+    from rsw_rewards.core.metric import MeanValue as MeanValue
+    from rsw_rewards.core.metric import SumMetric as SumMetric
     from rsw_rewards.core.records import ImageRef as ImageRef
     from rsw_rewards.core.records import Output as Output
     from rsw_rewards.core.records import Sample as Sample
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from rsw_rewards.evaluation.rewards import Rewards as Rewards
     from rsw_rewards.rollouts.policies import load_policy as load_policy
     from rsw_rewards.rollouts.policy import Policy as Policy
+    from rsw_rewards.rollouts.policy import Request as Request
     from rsw_rewards.training.finished import Run as Run
 
 _EXPORTS = {
@@ -65,6 +68,8 @@ _EXPORTS = {
     "train": "rsw_rewards.api.training",
     "validate": "rsw_rewards.api.evaluating",
     "verifier": "rsw_rewards.core.functions",
+    "MeanValue": "rsw_rewards.core.metric",
+    "SumMetric": "rsw_rewards.core.metric",
     "ImageRef": "rsw_rewards.core.records",
     "Output": "rsw_rewards.core.records",
     "Sample": "rsw_rewards.core.records",
@@ -92,6 +97,7 @@ _EXPORTS = {
     "Rewards": "rsw_rewards.evaluation.rewards",
     "load_policy": "rsw_rewards.rollouts.policies",
     "Policy": "rsw_rewards.rollouts.policy",
+    "Request": "rsw_rewards.rollouts.policy",
     "Run": "rsw_rewards.training.finished",
 }
 """Public name -> the module that defines it. The imports above say the same to type checkers; a test holds the two equal."""

@@ -54,9 +54,6 @@ class OutputHash(PerSample[Sample]):
             value = hash_value(truth.id, self.context.bank.hash(output.forecast))
         return Score(value, raw={"value": value})
 
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue(self.name, bounds=(0.0, 1.0)),)
-
 
 class LikenessConfig(NoConfig):
     """What is paid for."""

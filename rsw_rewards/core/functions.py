@@ -6,12 +6,11 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import ALL_TASKS, Batch, Card, Verifier
 from rsw_rewards.errors import ConfigError, ImageError
@@ -35,9 +34,6 @@ class FunctionVerifier(Verifier):
         else:
             results = [_result(function, sample, output, settings) for sample, output in calls]
         return [_score(result) for result in results]
-
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue(self.name),)
 
     def _code(self) -> Callable[..., Any]:
         return type(self).function

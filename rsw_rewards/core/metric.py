@@ -73,12 +73,21 @@ def compute_additive(
 
 @dataclass(frozen=True)
 class SumMetric:
-    """An additive metric over stored statistics: ``function`` of their sums, among which ``n`` is the number of rows."""
+    """An additive metric over stored statistics: ``function`` of their sums, among which ``n`` is the number of rows.
+
+    Args:
+        keys: the names of the numbers, as they stand in ``summary.json``.
+        function: the sums of every ``stats`` entry of the scores, and ``n``, -> the numbers; None for one that is undefined.
+        bounds: range that the numbers cannot leave; intervals are cut to it.
+
+    >>> f1 = rsw.SumMetric(("f1",), lambda sums: {"f1": 2 * sums["hits"] / sums["marked"]}, bounds=(0.0, 1.0))
+    >>> f1.from_sums({"hits": 3.0, "marked": 8.0, "n": 4.0})
+    {'f1': 0.75}
+    """
 
     keys: tuple[str, ...]
     function: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
     bounds: tuple[float, float] | None = None
-    """Range that the numbers cannot leave; intervals are cut to it."""
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
         return {**stats, "n": np.ones(len(rows))}
@@ -98,10 +107,20 @@ class SumMetric:
 
 @dataclass(frozen=True)
 class MeanValue:
-    """Mean of a raw metric over rows that were scored OK or invalid; an invalid row counts as ``invalid``."""
+    """Mean over the rows that were scored OK or invalid: of the scores' values, or of one of their raw metrics.
+
+    Args:
+        key: the name of the number, as it stands in ``summary.json``.
+        raw: the name of the raw metric; the value where left out.
+        invalid: what an invalid output counts as.
+        bounds: range that the mean cannot leave; its interval is cut to it.
+
+    >>> rsw.MeanValue("iou", "iou", bounds=(0.0, 1.0)).keys
+    ('iou',)
+    """
 
     key: str
-    raw: str = "value"
+    raw: str | None = None
     invalid: float = 0.0
     bounds: tuple[float, float] | None = None
 
@@ -110,7 +129,10 @@ class MeanValue:
         return (self.key,)
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
-        values = np.array([(raw or {}).get(self.raw, np.nan) for raw in rows["raw"]], dtype=np.float64)
+        if self.raw is None:
+            values = rows["value"].to_numpy().astype(np.float64)
+        else:
+            values = np.array([(raw or {}).get(self.raw, np.nan) for raw in rows["raw"]], dtype=np.float64)
         status = rows["status"].to_numpy().astype(str)
         values = np.where(status == "invalid_output", self.invalid, values)
         usable = np.isin(status, ("ok", "invalid_output")) & np.isfinite(values)

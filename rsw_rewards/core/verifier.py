@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from rsw_rewards.core.fingerprint import fingerprint
-from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -247,8 +247,11 @@ class Verifier(ABC):
         return Score.invalid(reason)
 
     def metrics(self) -> Sequence[Metric]:
-        """What a protocol may report from this verifier's rows."""
-        return ()
+        """What a protocol may report from this verifier's rows: by default the mean of its values, under its name.
+
+        Override it for other numbers, such as those of raw metrics: :class:`MeanValue`, :class:`SumMetric`.
+        """
+        return (MeanValue(self.name, bounds=(0.0, 1.0)),) if self.rewarding else ()
 
     def encoders(self) -> Sequence[str]:
         """Encoders whose features the metrics look up; their weights' hashes are stored with the results."""
