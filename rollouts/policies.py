@@ -37,8 +37,18 @@ _BUILT_IN = {
     "openai_endpoint": "rsw_rewards.rollouts.openai_endpoint:OpenAIEndpoint",
     "diffusion_forecaster": "rsw_rewards.rollouts.diffusion_forecaster:DiffusionForecaster",
 }
+
+
+def _policy(found: Any, use: str) -> Any:
+    if not callable(found) and not isinstance(found, Policy):
+        raise ConfigError(
+            f"{use!r} is not a policy; give its name, a class derived from rsw_rewards.Policy, or an object of one"
+        )
+    return found
+
+
 POLICIES: Registry[Any] = Registry(
-    "policy", "policies", _BUILT_IN, others="a run's directory, package.module:object or file.py:object"
+    "policy", "policies", _BUILT_IN, _policy, others="a run's directory, package.module:object or file.py:object"
 )
 """What makes a policy: a :class:`Policy` class, a function giving one, or one that is ready."""
 
@@ -73,7 +83,7 @@ def build_policy(spec: Mapping[str, Any] | str | Path | Any) -> Policy:
     elif arguments:
         raise ConfigError(f"the policy {name!r} is ready-made and takes no {', '.join(arguments)}")
     if not isinstance(found, Policy):
-        raise ConfigError(f"{name!r} is not a policy; derive it from rsw_rewards.rollouts.policy.Policy")
+        raise ConfigError(f"{name!r} is not a policy; derive its class from rsw_rewards.Policy")
     return found
 
 

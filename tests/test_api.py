@@ -250,7 +250,7 @@ def test_a_protocol_of_functions():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("exact-qa", "exact_match"), "already"),
+        (("exact-qa", "exact_match"), "built-in protocol named 'exact-qa'"),
         (("mine", []), "no component"),
         (("mine", "no_such"), "no verifier is named 'no_such'"),
         (("mine", ["exact_match", "gain_over_copy"]), "in common: none"),
@@ -261,12 +261,96 @@ def test_a_protocol_that_cannot_be(arguments, words):
         rsw.protocol(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"metrics": ["acuracy"]}, "'mine' has no number 'acuracy'; did you mean 'accuracy'"),
+        ({"baselines": ["orakle"]}, "no baseline is named 'orakle'; did you mean 'oracle'"),
+        ({"baselines": [5]}, "cannot be called"),
+    ],
+)
+def test_an_unknown_number_or_baseline_of_a_protocol_is_named(options, words):
+    with pytest.raises(rsw.ConfigError, match=words):
+        rsw.protocol("mine", "exact_match", task="change_qa", **options)
+
+
+def test_a_verifier_that_names_no_numbers_gives_the_mean_of_its_values():
+    class Length(rsw.Verifier):
+        name = "length"
+        tasks = "change_qa"
+
+        def score(self, batch):
+            return [rsw.Score(len(output.text) / 10) for output in batch.outputs]
+
+    class Watched(Length):
+        name = "watched"
+        rewarding = False
+
+        def score(self, batch):
+            return [rsw.Score(None, raw={"words": len(output.text.split())}) for output in batch.outputs]
+
+        def metrics(self):
+            return (rsw.MeanValue("words", "words", bounds=(0.0, float("inf"))),)
+
+    @rsw.verifier(tasks="change_qa")
+    def sure(sample, output):
+        return rsw.Score(float(sample.id != "q0"))
+
+    mine = rsw.protocol("mine", [Length, Watched, sure], metrics=["sure", "length", "words"])
+    found = rsw.evaluate(mine, QUESTIONS, ["yes", "no", "no no", "yes", None, "yes"]).metrics
+    assert list(found) == ["sure", "length", "words"]
+    assert found["length"].value == pytest.approx((0.3 + 0.2 + 0.5 + 0.3 + 0.0 + 0.3) / 6)
+    assert found["words"].value == pytest.approx((1 + 1 + 2 + 1 + 0 + 1) / 6)
+    assert found["sure"].value == pytest.approx(4 / 6)
+    low, high = found["sure"].ci95
+    assert low >= 0.0 and high <= 1.0
+
+
+def test_outputs_that_are_all_missing_are_all_wrong():
+    found = rsw.evaluate("exact-qa", QUESTIONS, [None] * 6)
+    assert (found.metrics["accuracy"].value, found.metrics["accuracy"].valid_rate) == (0.0, 0.0)
+    assert [problem.kind for problem in found.problems] == ["missing"] * 6
+    assert rsw.rewards({"exact_match": 1.0}, QUESTIONS, [None] * 6).mean == 0.0
+    with pytest.raises(rsw.InputError, match="all outputs are missing"):
+        rsw.evaluate("exact-qa", QUESTIONS, [None] * 6, on_missing="drop")
+    with pytest.raises(rsw.InputError, match="it is empty"):
+        rsw.evaluate("exact-qa", QUESTIONS, [])
+
+
+def test_what_is_no_policy_is_refused():
+    with pytest.raises(rsw.ConfigError, match="is not a policy; give its name"):
+        rsw.evaluate("exact-qa", QUESTIONS, policy=5)
+
+
 def test_a_protocol_in_a_file(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         'import rsw_rewards as rsw\nPROTOCOL = rsw.protocol("of-a-file", "exact_match", task="change_qa")\n'
     )
     assert rsw.evaluate(f"{file}:PROTOCOL", QUESTIONS, ANSWERS).metrics["accuracy"].value == pytest.approx(4 / 6)
+
+
+def test_rewards_of_mixed_tasks_stand_in_the_order_of_the_outputs(tmp_path):
+    caption = {"task": "change_caption", "reference": {"captions": ["a road is built"]}}
+    samples = [{**caption, "id": "c0"}, QUESTIONS[0], {**caption, "id": "c1"}, QUESTIONS[1]]
+    answers = ["a road is built", "yes", "trees", "yes"]
+    found = rsw.rewards({"exact_match": 1.0, "rouge_l": 1.0}, samples, answers, out=tmp_path)
+    assert [record["id"] for record in found.records] == ["c0", "q0", "c1", "q1"]
+    assert found.to_frame()["reward"].tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert [json.loads(line) for line in (tmp_path / "rewards.jsonl").read_text().splitlines()] == found.records
+    named = [
+        {"id": sample["id"], "candidate": n, "text": text}
+        for n in (1, 0)
+        for sample, text in zip(samples, answers, strict=True)
+    ]
+    several = rsw.rewards({"exact_match": 1.0, "rouge_l": 1.0}, samples, named)
+    assert [(record["id"], record["candidate"]) for record in several.records] == [
+        (sample["id"], n) for sample in samples for n in (0, 1)
+    ]
+    unknown = rsw.rewards({"exact_match": 0.0}, samples, answers).records  # nothing measures the captions
+    assert [(record["id"], record["reward"]) for record in unknown] == [
+        (record["id"], None) for record in found.records
+    ]
 
 
 def test_rewards_are_weighed_again(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from rsw_rewards.cli import main
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -296,6 +297,10 @@ def test_a_wrong_name_is_one_sentence(
     assert says in capsys.readouterr().err
 
 
+def needing(sample: Sample, output: Output, *, word: str, limit: int = 1) -> float:
+    return float(output.text == word)
+
+
 def test_cards_and_definitions_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert rsw("verifiers", "--json", monkeypatch=monkeypatch) == 0
     names = json.loads(capsys.readouterr().out)
@@ -303,4 +308,7 @@ def test_cards_and_definitions_are_shown(monkeypatch: pytest.MonkeyPatch, capsys
         assert rsw("verifiers", name, "--json", monkeypatch=monkeypatch) == 0
         card = json.loads(capsys.readouterr().out)[name]
         assert all(card[key] for key in ("summary", "range", "transform", "source", "gaming", "tasks"))
+    assert rsw("verifiers", f"{Path(__file__)}:needing", "--json", monkeypatch=monkeypatch) == 0
+    settings = json.loads(capsys.readouterr().out)["needing"]["configuration"]
+    assert settings == {"word": "(required)", "limit": "(default: 1)"}
     assert rsw("protocols", "tfsf", "--json", monkeypatch=monkeypatch) == 0

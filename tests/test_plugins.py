@@ -237,6 +237,20 @@ def test_a_package_cannot_take_the_name_of_a_built_in_verifier(
     assert "'exact_match' of the package acme-rewards 1.0 is refused: there is a built-in verifier" in line
 
 
+def test_a_protocol_has_the_name_of_its_own_entry_point(package: Callable[..., Path]) -> None:
+    text = """
+        import rsw_rewards as rsw
+
+        PROTOCOL = rsw.protocol("short-qa", "exact_match", task="change_qa")
+        """
+    package(text, "[rsw_rewards.protocols]\nshort-qa = acme_rewards:PROTOCOL\n")
+    assert "short-qa" in rsw.names("protocols")
+    samples = [{"task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}]
+    found = rsw.evaluate("short-qa", samples, ["yes"])
+    assert found.protocol == importlib.import_module("acme_rewards").PROTOCOL
+    assert found.metrics["accuracy"].value == 1.0
+
+
 def test_a_hash_changes_with_the_code_and_the_version_of_an_installed_package(package: Callable[..., Path]) -> None:
     def hashed(text: str, version: str = "1.0") -> str:
         package(text, version=version)

@@ -13,7 +13,7 @@ from rsw_rewards.evaluation.protocols.protocol import Protocol as Protocol
 def _protocol(found: Any, use: str) -> Protocol:
     if not isinstance(found, Protocol):
         raise ConfigError(
-            f"{use!r} is not a protocol but a {type(found).__name__}; give a rsw_rewards.evaluation.protocols.Protocol"
+            f"{use!r} is not a protocol but a {type(found).__name__}; make one by rsw_rewards.protocol(...)"
         )
     return found
 

@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
-from rsw_rewards.core.registry import Registry
+from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.baselines.base import Baseline as Baseline
 from rsw_rewards.rollouts.baselines.base import true_text as true_text
@@ -79,7 +79,7 @@ _BUILT_IN: dict[str, Callable[[Sequence[Sample]], Policy]] = {
     "repeat": lambda samples: Repeat(),
     "noise": lambda samples: Noise(),
 }
-BASELINES: Registry[Callable[[Sequence[Sample]], Policy]] = Registry("baseline", "baselines", _BUILT_IN)
+BASELINES: Registry[Callable[[Sequence[Sample]], Policy]] = Registry("baseline", "baselines", _BUILT_IN, a_function)
 """What makes a baseline from all samples of a run, which must be of one task."""
 
 

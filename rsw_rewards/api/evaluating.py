@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from rsw_rewards.api.common import File, check_device, check_missing
 from rsw_rewards.core.records import Task, as_task
 from rsw_rewards.core.rubric import Component
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.io.in_memory import as_samples
 
 if TYPE_CHECKING:
@@ -47,27 +47,38 @@ def protocol(
         notes: what a reader must know before comparing the numbers.
 
     Raises:
-        ConfigError: a component is no verifier, or the verifiers share no task or several.
+        ConfigError: a component is no verifier, the verifiers share no task or several, they do not give a number of ``metrics``, or
+            there is no such baseline.
 
     >>> mine = rsw.protocol("short-qa", ["exact_match", "answer_format"], task="change_qa")
     >>> [component["use"] for component in mine.components], str(mine.task)
     (['exact_match', 'answer_format'], 'change_qa')
     """
     from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
+    from rsw_rewards.rollouts.baselines import BASELINES
 
     listed = components if isinstance(components, (list, tuple)) else [components]
     parts = tuple(_component(part) for part in listed)
-    if name in PROTOCOLS:
-        raise ConfigError(f"there is a protocol named {name!r} already; give yours another name")
+    if name in PROTOCOLS.built_in:
+        raise ConfigError(f"there is a built-in protocol named {name!r}; give yours another name")
     if not parts:
         raise ConfigError(f"the protocol {name!r} has no component; name a verifier")
-    known = frozenset.intersection(*(Component(**part).build().tasks for part in parts))
+    verifiers = [Component(**part).build() for part in parts]
+    known = frozenset.intersection(*(verifier.tasks for verifier in verifiers))
     if task is None and len(known) != 1:
         have = ", ".join(sorted(known)) or "none"
         raise ConfigError(f"say the task of the protocol {name!r}: its verifiers have these in common: {have}")
     chosen = as_task(task) if task is not None else next(iter(known))
     if chosen not in known:
         raise ConfigError(f"the verifiers of the protocol {name!r} do not all score {chosen}")
+    numbers = [key for verifier in verifiers for metric in verifier.metrics() for key in metric.keys]
+    for key in metrics:
+        if (
+            key not in numbers and key.partition("/")[0] not in numbers
+        ):  # oa/<class> may not be known before the samples are
+            raise ConfigError(f"the protocol {name!r} has no number {key!r}; {did_you_mean(key, numbers)}")
+    for baseline in baselines or ():
+        BASELINES.find(baseline)
     if baselines is None:
         alike = [other for other in PROTOCOLS.built_in.values() if other.task is chosen]
         baselines = alike[0].baselines if alike else ()

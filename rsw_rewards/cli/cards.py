@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsw_rewards.cli.display import print_json, print_rows, words
 from rsw_rewards.cli.options import Json
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 
 def verifiers(
@@ -32,17 +35,13 @@ def verifiers(
         )
         return
     found = VERIFIERS.find(name)
-    fields = {
-        name: (item.annotation, item.default, item.description or "")
-        for name, item in found.Config.model_fields.items()
-    }
     card = {
         **dataclasses.asdict(found.card),
         "tasks": sorted(found.tasks),
         "scope": found.scope,
         "reads": sorted(found.needs),
         "gives a reward": found.rewarding,
-        "configuration": {key: f"{item[2]} (default: {item[1]!r})" for key, item in fields.items()},
+        "configuration": {key: _setting(field) for key, field in found.Config.model_fields.items()},
     }
     if as_json:
         print_json({found.name: card})
@@ -50,6 +49,12 @@ def verifiers(
     rows = [(key, words(value)) for key, value in card.items() if key != "configuration"]
     rows += [(f"config: {key}", value) for key, value in card["configuration"].items()]
     print_rows((found.name, ""), rows)
+
+
+def _setting(field: FieldInfo) -> str:
+    """What a key of a configuration means, and what it is where it is left out."""
+    known = "required" if field.is_required() else f"default: {field.get_default(call_default_factory=True)!r}"
+    return f"{field.description or ''} ({known})".strip()
 
 
 def protocols(

@@ -125,6 +125,13 @@ class Registry(Generic[T]):
             log.warning("%s", " ".join(text.split()))
 
 
+def a_function(found: Any, use: str) -> Any:
+    """The check of kinds whose objects are called. Raises :class:`ConfigError` for what cannot be."""
+    if not callable(found):
+        raise ConfigError(f"{use!r} cannot be called; give a name, a function or a class")
+    return found
+
+
 def _package(entry: EntryPoint) -> str:
     """The package of an entry point, with its version, for messages."""
     return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist else "a package"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rsw_rewards.core.registry import Registry
+from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.errors import InputError
 
 
@@ -54,6 +54,7 @@ ADAPTERS: Registry[Adapter] = Registry(
             "whu-cd", "xbd",
         )
     },
+    a_function,
     others="hf:NAME, package.module:function or file.py:function",
 )  # fmt: skip
 """The adapters by name, as ``rsw data from NAME`` finds them: the module is the name with underscores."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.registry import Registry
+from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.data.importers.matching import Answer, match, unmatched
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.pairing import Problem
@@ -32,6 +32,7 @@ IMPORTERS: Registry[Callable[..., Iterable[Answer]]] = Registry(
             ("coco-captions", "plain:read_coco_captions"),
         )
     },
+    a_function,
 )
 """Functions ``(file, *, id, text)`` that give the answers in a file of another tool."""
 
