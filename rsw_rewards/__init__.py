@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from rsw_rewards.core.verifier import Card as Card
     from rsw_rewards.core.verifier import Context as Context
     from rsw_rewards.core.verifier import Verifier as Verifier
+    from rsw_rewards.detectors.base import Detector as Detector
+    from rsw_rewards.encoders.base import Encoder as Encoder
     from rsw_rewards.engine.reward import Result as Result
     from rsw_rewards.engine.reward import Reward as Reward
     from rsw_rewards.errors import ConfigError as ConfigError
@@ -83,6 +85,8 @@ _EXPORTS = {
     "Card": "rsw_rewards.core.verifier",
     "Context": "rsw_rewards.core.verifier",
     "Verifier": "rsw_rewards.core.verifier",
+    "Detector": "rsw_rewards.detectors.base",
+    "Encoder": "rsw_rewards.encoders.base",
     "Result": "rsw_rewards.engine.reward",
     "Reward": "rsw_rewards.engine.reward",
     "ConfigError": "rsw_rewards.errors",

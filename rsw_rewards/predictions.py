@@ -6,10 +6,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.data.importers.matching import Answer
+
 if TYPE_CHECKING:
     from rsw_rewards.data.importers import Imported
 
-__all__ = ["read"]
+__all__ = ["Answer", "read"]
 
 
 def read(

@@ -9,13 +9,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.data.adapter import Conversion, resolve_adapter, write_samples
 from rsw_rewards.errors import ConfigError
 
 if TYPE_CHECKING:
     from rsw_rewards.core.records import Sample
-    from rsw_rewards.data.adapter import Conversion
 
-__all__ = ["convert", "make_scene_world", "read"]
+__all__ = ["Conversion", "convert", "make_scene_world", "read", "write_samples"]
 
 log = logging.getLogger("rsw_rewards")
 
@@ -56,8 +56,6 @@ def convert(
     >>> rsw.evaluate("change-mask", found.file, policy="oracle", roots=found.roots).metrics["oa"].value
     1.0
     """
-    from rsw_rewards.data.adapter import resolve_adapter
-
     try:
         return resolve_adapter(adapter)(Path(folder), Path(out), split=split, limit=limit, **options)
     except TypeError as error:

@@ -14,7 +14,11 @@ from rsw_rewards.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion wrote, for the command to print."""
+    """What a conversion wrote, for the command to print.
+
+    >>> rsw.data.Conversion(2, pathlib.Path("out/samples.jsonl"), roots=[pathlib.Path("LEVIR-CD")]).notes
+    []
+    """
 
     samples: int
     file: Path
@@ -80,6 +84,10 @@ def write_samples(out: Path, records: Iterable[Mapping[str, Any]], what: str) ->
 
     Raises:
         InputError: there is no record at all (``what`` says what was looked for), or ``out`` cannot be written to.
+
+    >>> count, file = rsw.data.write_samples(pathlib.Path("out"), [{"id": "q1", "task": "change_qa"}], "questions")
+    >>> count, file.name
+    (1, 'samples.jsonl')
     """
     file = out / "samples.jsonl"
     partial = out / ".samples.jsonl.partial"

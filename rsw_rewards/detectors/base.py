@@ -22,7 +22,16 @@ LEVELS = 5
 
 @runtime_checkable
 class Detector(Protocol):
-    """A frozen change detector. The answer for a pair may depend on nothing but the pair."""
+    """A frozen change detector. The answer for a pair may depend on nothing but the pair.
+
+    >>> class Unlike:
+    ...     name, weights_sha256 = "unlike", "0" * 64
+    ...
+    ...     def predict(self, before, after, valid=None):
+    ...         return (before != after).any(axis=-1).astype(np.float32)
+    >>> isinstance(Unlike(), rsw.Detector)
+    True
+    """
 
     name: str
     weights_sha256: str

@@ -29,6 +29,17 @@ class Encoder(Protocol):
 
     An encoder may also say how it looks at an image, in the attributes ``input_size`` (pixels on a side) and ``resize`` (in
     words), which :func:`describe` shows.
+
+    >>> class MeanColour:
+    ...     name, weights_sha256, dim, id = "mean-colour", "0" * 64, 3, "mean-colour@1"
+    ...
+    ...     def encode_images(self, images, micro_batch):
+    ...         return np.stack([image.mean(axis=(0, 1)) for image in images]).astype(np.float32)
+    ...
+    ...     def encode_texts(self, texts, micro_batch):
+    ...         raise rsw.ConfigError("mean-colour reads no text")
+    >>> isinstance(MeanColour(), rsw.Encoder)
+    True
     """
 
     name: str

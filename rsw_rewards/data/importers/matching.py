@@ -18,7 +18,11 @@ _LARGEST_CANDIDATE = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer as a foreign file holds it."""
+    """One answer as a foreign file holds it.
+
+    >>> rsw.predictions.Answer("answers.txt:1", "q1", "yes").text
+    'yes'
+    """
 
     where: str
     """``file:line`` or the like, for messages."""
