@@ -393,3 +393,41 @@ def test_coroutines_wait_beside_threads() -> None:
 def test_a_scorer_names_the_rows_of_an_object() -> None:
     with Scorer(rsw.Rubric(components=(rsw.Component(use=short_answer), rsw.Component(use=plain, name="word")))) as one:
         assert list(one.by_name) == ["short_answer", "word"]
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt("by a library")])
+def test_what_ends_a_program_is_an_error_of_one_output_and_async_verifiers_go_on(raised: BaseException) -> None:
+    async def helper() -> None:
+        raise raised
+
+    async def asked(sample: rsw.Sample, output: rsw.Output) -> float:
+        if output.text == "raise":
+            raise raised
+        if output.text == "task":  # a task of its own, which the loop runs beside the verifier
+            await asyncio.create_task(helper())
+        return 1.0
+
+    class Class(rsw.Verifier):
+        name = "of_class"
+
+        async def score(self, batch: rsw.Batch) -> list[rsw.Score]:  # type: ignore[override]
+            if "raise" in [output.text for output in batch.outputs]:
+                raise raised
+            return [rsw.Score(0.25)] * len(batch)
+
+    assert values(rsw.Component(use=asked), "fine", "raise", "task", "fine") == [1.0, None, None, 1.0]
+    assert values(rsw.Component(use=Class), "fine", "raise", "fine") == [0.25, None, 0.25]
+    reason = rsw.score(asked, output="raise", task="change_qa").reason
+    assert type(raised).__name__ in reason and str(raised) in reason
+    assert values(rsw.Component(use=asked), "fine") == [1.0]
+
+
+def test_an_async_verifier_that_waits_for_another_is_refused() -> None:
+    async def inner(sample: rsw.Sample, output: rsw.Output) -> float:
+        return 1.0
+
+    async def outer(sample: rsw.Sample, output: rsw.Output) -> rsw.Score:
+        return rsw.score(inner, output=output, task="change_qa")
+
+    score = rsw.score(outer, output="yes", task="change_qa")
+    assert score.status == "error" and "an async verifier cannot wait for another one" in score.reason

@@ -7,6 +7,7 @@ import inspect
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, create_model
@@ -49,7 +50,17 @@ def _rebuilt(function: Callable[..., Any], config: Mapping[str, Any]) -> Verifie
 
 
 async def _all(calls: Iterable[Awaitable[Any]]) -> list[Any]:
-    return await asyncio.gather(*calls, return_exceptions=True)
+    return await asyncio.gather(*map(_kept, calls), return_exceptions=True)
+
+
+async def _kept(call: Awaitable[Any]) -> Any:
+    """What a coroutine gives or raises: ``SystemExit`` and ``KeyboardInterrupt`` would end the loop that all of them share."""
+    try:
+        return await call
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return error
 
 
 def _result(function: Callable[..., Any], sample: Any, output: Any, settings: Mapping[str, Any]) -> Any:
@@ -188,28 +199,54 @@ def finished(value: Any) -> Any:
 
     Coroutines of this process run in one event loop in a thread of its own, so that a client that a verifier keeps from one batch
     to the next stays usable, and so that a notebook, whose main thread has a loop already, can score as well.
+
+    Raises:
+        RuntimeError: a coroutine of that loop calls it, and would wait for itself.
     """
     if not inspect.iscoroutine(value):
         return value
-    future = asyncio.run_coroutine_threadsafe(value, _loop())
+    if in_loop():
+        value.close()
+        raise RuntimeError(f"an async verifier cannot wait for another one; {INSTEAD}")
+    future = asyncio.run_coroutine_threadsafe(_kept(value), _loop())
     try:
-        return future.result()
+        result = future.result()
     except BaseException:
         future.cancel()
         raise
+    if isinstance(result, KeyboardInterrupt):  # nobody pressed a key: those go to the main thread
+        raise RuntimeError(f"a coroutine raised KeyboardInterrupt: {result}") from result
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
-_running: list[asyncio.AbstractEventLoop] = []
+INSTEAD = "await aone() or amany() of a Reward of its own instead"
+"""What a verifier does that asks other verifiers, the end of a message."""
+
+_running: list[tuple[asyncio.AbstractEventLoop, threading.Thread]] = []
 _starting = threading.Lock()
+
+
+def in_loop() -> bool:
+    """Whether the caller is a coroutine of an async verifier."""
+    return bool(_running) and threading.current_thread() is _running[0][1]
 
 
 def _loop() -> asyncio.AbstractEventLoop:
     with _starting:
         if not _running:
             loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="rsw-async", daemon=True).start()
-            _running.append(loop)
-        return _running[0]
+            thread = threading.Thread(target=_run, args=(loop,), name="rsw-async", daemon=True)
+            thread.start()
+            _running.append((loop, thread))
+        return _running[0][0]
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    while not loop.is_closed():
+        with suppress(BaseException):  # of a task that a verifier made: it leaves the loop, which others wait for
+            loop.run_forever()
 
 
 os.register_at_fork(after_in_child=_running.clear)  # the thread does not live on in a forked process
