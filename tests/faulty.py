@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
 from rsw_rewards import verifier
 from rsw_rewards.core.records import Output, Sample, Task
@@ -131,6 +132,9 @@ class Remembers(Faulty):
 
     def state_dict(self) -> dict[str, int]:
         return {"seen": self.seen} if self.seen else {}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.seen = state["seen"]
 
 
 class BadInvalid(Faulty):

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
+import pickle
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -164,6 +169,45 @@ def test_groups_may_be_named() -> None:
     assert [result.reward for result in found] == [0.75, 0.25, 0.75, 0.75]
 
 
+def test_groups_are_named_by_arrays_and_tensors_as_by_lists() -> None:
+    import torch
+
+    of, outputs, samples = rubric(faulty("GroupSize")), ["a", "b", "c"], [question("q")] * 3
+    with Reward(of) as reward:
+        expected = plain(reward.many(outputs, samples, [0, 1, 0]))
+        assert expected[0][0] == expected[2][0] != expected[1][0]
+        for groups in (np.array([0, 1, 0]), torch.tensor([0, 1, 0]), list(torch.tensor([0, 1, 0])), (0, 1, 0)):
+            assert plain(reward.many(outputs, samples, groups)) == expected
+        for groups, says in (
+            ([["a"], ["b"], ["a"]], r"keys such as .*, not \['a'\]"),
+            ("aba", "groups must be a list"),
+        ):
+            with pytest.raises(InputError, match=says):
+                reward.many(outputs, samples, groups)
+
+
+def test_one_text_or_record_is_no_list() -> None:
+    record = {"task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}
+    with Reward({"exact_match": 1.0}) as reward:
+        for outputs, samples, says in (
+            ("yes", [record] * 3, "outputs must be a list of records.* not 'yes'"),
+            ({"text": "yes"}, [record], "outputs must be a list"),
+            (["a", "b"], record, "samples must be a list"),
+            (["a"], question("q"), "samples must be a list"),
+        ):
+            with pytest.raises(InputError, match=says):
+                reward.many(outputs, samples)
+
+
+def test_different_samples_of_one_id_are_refused_unless_groups_are_named() -> None:
+    other = Sample("q", Task.CHANGE_QA, reference={"answers": ["no"], "vocabulary": ["yes", "no", "fine"]})
+    with Reward({"exact_match": 1.0}) as reward:
+        with pytest.raises(InputError, match="two different samples have the id 'q'"):
+            reward.many(["yes", "yes"], [question("q"), other])
+        assert [one.reward for one in reward.many(["yes", "yes"], [question("q"), other], [0, 1])] == [1.0, 0.0]
+        assert [one.reward for one in reward.many(["yes", "no"], [question("q"), question("q")])] == [1.0, 0.0]
+
+
 def test_a_time_limit_costs_the_output_at_fault(ray_cluster: None) -> None:
     of = rubric(faulty(timeout_s=1.0))
     with Reward(of) as reward:
@@ -276,8 +320,9 @@ def test_what_cannot_be_rewarded_is_said_at_once() -> None:
             reward.many(["a", "b"], [question("q")])
         with pytest.raises(InputError, match="of the sample 'r', not of 'q'"):
             reward.one(Output("r", text="a"), question("q"))
-    with pytest.raises(ConfigError, match="is closed"):
-        reward.one("a", question("q"))
+    for call in (lambda: reward.one("a", question("q")), reward.warm, lambda: reward.observe(["a"], [question("q")])):
+        with pytest.raises(ConfigError, match="is closed"):
+            call()
 
 
 def test_what_cannot_be_set_up_is_told_to_every_caller() -> None:
@@ -345,3 +390,86 @@ def test_callers_of_an_async_function_wait_together() -> None:
     with Reward({answered_elsewhere: 1.0}, window_ms=200) as reward:
         found = at_once(8, lambda number: reward.one("yes", question(f"q{number}")))
     assert [result.parts["answered_elsewhere"].raw["batch"] for result in found] == [8.0] * 8
+
+
+def in_a_fork(call: Callable[[], str]) -> str:
+    """What a call gives in a forked process, or the error that it raises there."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            said = call()
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    ready, _, _ = select.select([reading], [], [], 20)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    said = os.read(reading, 4096).decode() if ready else "it hangs"
+    os.close(reading)
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_scores_in_its_thread_or_is_told_to_make_its_own() -> None:
+    with Reward({"exact_match": 1.0}) as texts, Reward({answered_elsewhere: 1.0}) as waiting:
+        assert texts.one("yes", question("q")).reward == waiting.one("yes", question("q")).reward == 1.0
+        for lock in texts._locks:
+            lock.acquire()  # as if another thread were scoring
+        try:
+            assert in_a_fork(lambda: str(texts.one("yes", question("q")).reward)) == "1.0"
+        finally:
+            for lock in texts._locks:
+                lock.release()
+        told = in_a_fork(lambda: str(waiting.one("yes", question("q")).reward))
+        assert told.startswith("ConfigError") and told.endswith("make a Reward in each process")
+        assert in_a_fork(lambda: str(waiting.close())) == "None"
+        assert waiting.one("yes", question("q")).reward == 1.0
+
+
+def test_a_reward_is_copied_and_pickled_by_its_settings_and_state() -> None:
+    of = rubric(faulty("Remembers"), {"use": f"{FAULTY}:length", "weight": 2.0})
+    with Reward(of, window_ms=1) as reward:
+        reward.observe(["a", "b"], [question("q")] * 2)
+        expected = reward.one("yes", question("q"))
+        for again in (pickle.loads(pickle.dumps(reward)), copy.deepcopy(reward)):
+            with again:
+                assert plain([again.one("yes", question("q"))]) == plain([expected])
+    captions = [
+        Sample(name, Task.CHANGE_CAPTION, reference={"captions": [f"a {name} is built"]}) for name in ("road", "house")
+    ]
+    with Reward(rubric({"use": "cider_d", "config": {"tokens": "words"}}), samples=captions) as fitted:
+        again = pickle.loads(pickle.dumps(fitted))
+        assert again.one("a road is built", captions[0]) == fitted.one("a road is built", captions[0])
+
+
+def test_a_verifier_that_asks_its_own_reward_is_refused() -> None:
+    made: list[Reward] = []
+
+    def asks(sample: Sample, output: Output) -> float | None:
+        return made[0].one(output, sample).reward
+
+    async def asks_later(sample: Sample, output: Output) -> float | None:
+        return (await made[0].aone(output, sample)).reward
+
+    async def asks_and_waits(sample: Sample, output: Output) -> float | None:
+        with Reward({answered_elsewhere: 1.0}) as other:
+            return other.one(output, sample).reward
+
+    async def asks_another(sample: Sample, output: Output) -> float | None:
+        with Reward({"exact_match": 1.0}) as other:
+            return (await other.aone(output, sample)).reward
+
+    for use, says in (
+        (asks, "cannot ask the Reward that asks it"),
+        (asks_later, "cannot ask the Reward that asks it"),
+        (asks_and_waits, "an async verifier cannot wait for other verifiers"),
+    ):
+        with Reward({use: 1.0}) as reward:
+            made[:] = [reward]
+            (score,) = reward.one("yes", question("q")).parts.values()
+            assert score.status == "error" and says in score.reason
+    with Reward({asks_another: 1.0}) as reward:
+        assert reward.one("yes", question("q")).reward == 1.0

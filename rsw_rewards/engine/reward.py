@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import os
 import threading
+import weakref
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsw_rewards.core.functions import FunctionVerifier
+from rsw_rewards.core.functions import INSTEAD, FunctionVerifier, in_loop
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.rewards import Column, combined
-from rsw_rewards.core.rubric import Component, Rubric, as_rubric
+from rsw_rewards.core.rubric import Rubric, as_rubric
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.engine.batching import Batcher, Scores
 from rsw_rewards.engine.scorer import Scorer, actors_for
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.io.in_memory import as_output, as_sample, as_samples
+from rsw_rewards.io.in_memory import as_output, as_sample, as_samples, check_ids, keys_of, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,12 @@ class Reward:
     Those that work with an encoder, a detector, another network or a server, those that are ``async`` and those on actors are asked
     about the outputs of concurrent callers together, which changes no score.
 
+    A copy, or a pickled one in another process, is made anew from its settings and has the state that was observed. A forked process
+    goes on with verifiers of the caller's thread; where there are others, it is told to make a Reward of its own.
+
     Args:
-        rubric: a :class:`Rubric`, a YAML file, a mapping as in YAML, the weight of each verifier, or a list of components.
+        rubric: a :class:`Rubric`, a YAML file, a mapping as in YAML, the weight of each verifier, one verifier, or a list of
+            verifiers or components.
         samples: all samples of the run, as a list, a DataFrame, a Dataset or a file: verifiers that are fitted on references need
             them, and the rubric is checked on them.
         device: where verifiers and their encoders run.
@@ -85,7 +91,7 @@ class Reward:
 
     def __init__(
         self,
-        rubric: Rubric | str | Path | Mapping[Any, Any] | Iterable[Component],
+        rubric: Any,
         *,
         samples: Any = None,
         device: str = "cpu",
@@ -100,6 +106,10 @@ class Reward:
         self._scorer = Scorer(self.rubric, device=device, bank=bank, workers=workers, num_gpus=num_gpus, seed=seed)
         components = list(zip(self.rubric.components, self._scorer.verifiers, self._scorer.tasks, strict=True))
         known = None if samples is None else as_samples(samples)
+        self._settings = {
+            "samples": known, "device": device, "bank": bank, "workers": workers, "num_gpus": num_gpus, "seed": seed,
+            "window_ms": window_ms, "batch_size": batch_size,
+        }  # fmt: skip
         self._scorer.check(known or ())
         if known is not None:
             self._scorer.prepare(known)
@@ -108,10 +118,9 @@ class Reward:
         self._rewarded = frozenset(task for component, _, tasks in components if component.weight > 0 for task in tasks)
         self._needs_groups = _needs_groups(self.rubric, self._scorer.verifiers)
         self._calls = itertools.count()
-        self._loading = threading.Lock()
         self._loaded: set[int] = set()
-        self._locks = [threading.Lock() for _ in components]
-        self._closed = False
+        self._make_locks()
+        self._unusable = ""
         self._batchers = {
             number: Batcher(
                 partial(self._ask, number),
@@ -122,6 +131,25 @@ class Reward:
             for number, (component, verifier, _) in enumerate(components)
             if _works_in_batches(verifier) or actors_for(component, verifier, workers)
         }
+        _living.add(self)
+
+    def __reduce__(self) -> Any:
+        return partial(type(self), self.rubric, **self._settings), (), self._scorer.state_dict() or None
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._scorer.load_state_dict(state)
+
+    def _make_locks(self) -> None:
+        self._loading = threading.Lock()
+        self._locks = [threading.Lock() for _ in self.rubric.components]
+
+    def _forked(self) -> None:
+        """In a forked process, which has none of the threads, and whose locks others may have held."""
+        self._make_locks()
+        if self._batchers:
+            self._unusable = (
+                "this Reward has threads that do not live on in a forked process; make a Reward in each process"
+            )
 
     def __enter__(self) -> Reward:
         return self
@@ -133,8 +161,9 @@ class Reward:
         """Load everything that a first call would load: weights, METEOR's program, actors.
 
         Raises:
-            ConfigError: something cannot be loaded.
+            ConfigError: something cannot be loaded, or it is closed.
         """
+        self._check_usable()
         for number, lock in enumerate(self._locks):
             with lock:
                 self._load(number)
@@ -162,12 +191,16 @@ class Reward:
         Args:
             outputs: as in :meth:`one`, n of them; all candidates of a group in one call.
             samples: what each answers, n of them.
-            groups: n keys; outputs with one key are a group. Where left out, the outputs of a sample are one.
+            groups: n keys, as a list, an array or a tensor; outputs with one key are a group. Where left out, the outputs of a sample
+                are one.
 
         Raises:
             ConfigError: the rubric rewards no such task.
-            InputError: naming the field and the value of an output or a sample that cannot be used, or for other numbers of them.
+            InputError: naming the field and the value of an output or a sample that cannot be used, for other numbers of them, for
+                two samples of one id without ``groups``, and for a key that cannot be hashed.
         """
+        if self._batchers and in_loop():
+            raise ConfigError(f"an async verifier cannot wait for other verifiers; {INSTEAD}")
         call = self._start(outputs, samples, groups)
         return self._results(call, {number: answer.result() for number, answer in call.waiting.items()})
 
@@ -185,13 +218,20 @@ class Reward:
         return self._results(call, dict(zip(call.waiting, answers, strict=True)))
 
     def observe(self, outputs: Iterable[Any], samples: Iterable[Any]) -> None:
-        """Let verifiers that keep state from step to step see all outputs of a training step, after they were scored."""
+        """Let verifiers that keep state from step to step see all outputs of a training step, after they were scored.
+
+        Raises:
+            ConfigError: it is closed.
+            InputError: as in :meth:`many`.
+        """
         self.warm()
         self._scorer.observe(self._batch(outputs, samples, None)[0])
 
     def close(self) -> None:
         """Answer what was asked, stop actors and threads, and release what verifiers hold."""
-        self._closed = True
+        if self._unusable:  # closed already; or the threads and the actors are another process's
+            return
+        self._unusable = "this Reward is closed; make a new one"
         for batcher in self._batchers.values():
             batcher.close()
         self._scorer.close()
@@ -200,10 +240,15 @@ class Reward:
         if self._needs_groups:
             raise ConfigError(f"{self._needs_groups}; call many() or amany() with whole groups")
 
+    def _check_usable(self) -> None:
+        if self._unusable:
+            raise ConfigError(self._unusable)
+        if self in _asking.get():
+            raise ConfigError(f"a verifier cannot ask the Reward that asks it; {INSTEAD}")
+
     def _start(self, outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None) -> _Call:
         """Score by the verifiers that run in the caller's thread, while the others are asked already."""
-        if self._closed:
-            raise ConfigError("this Reward is closed; make a new one")
+        self._check_usable()
         batch, numbers = self._batch(outputs, samples, groups)
         tasks = {sample.task for sample in batch.samples}
         if not tasks <= self._rewarded:
@@ -219,8 +264,8 @@ class Reward:
         self, outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None
     ) -> tuple[Batch, np.ndarray]:
         """The batch, and the number of each output's group."""
-        outputs, samples = list(outputs), list(samples)
-        keys = None if groups is None else list(groups)
+        outputs, samples = listed(outputs, "outputs"), listed(samples, "samples")
+        keys = None if groups is None else keys_of(groups)
         if not len(outputs) == len(samples) == len(samples if keys is None else keys):
             told = "" if keys is None else f" in {len(keys)} groups"
             raise InputError(
@@ -231,6 +276,8 @@ class Reward:
             if id(sample) not in known:
                 known[id(sample)] = as_sample(sample, number)
         asked = [known[id(sample)] for sample in samples]
+        if keys is None:
+            check_ids(known.values())
         made = [as_output(output, sample) for output, sample in zip(outputs, asked, strict=True)]
         numbers: dict[Hashable, int] = {}
         groups_of = [
@@ -242,10 +289,14 @@ class Reward:
 
     def _ask(self, number: int, batch: Batch) -> Scores:
         """The scores of one component, None where it is not asked about a task."""
-        with self._locks[number]:
-            self._load(number)
-            rows, scores = self._scorer.scores(number, batch)
-            self._scorer.bank.settle()  # the images of this call are done with, and a Reward lives as long as a training
+        asking = _asking.set((*_asking.get(), self))
+        try:
+            with self._locks[number]:
+                self._load(number)
+                rows, scores = self._scorer.scores(number, batch)
+                self._scorer.bank.settle()  # the images of this call are done with, and a Reward lives as long as a training
+        finally:
+            _asking.reset(asking)
         if len(rows) == len(batch):
             return scores
         spread: list[Score | None] = [None] * len(batch)
@@ -276,6 +327,20 @@ class Reward:
             )
             for reward, reason, *scores in zip(rewards.tolist(), reasons.tolist(), *columns.values(), strict=True)
         ]
+
+
+_asking: ContextVar[tuple[Reward, ...]] = ContextVar("asking", default=())
+"""The Rewards whose verifiers are at work in this thread or coroutine."""
+
+_living: weakref.WeakSet[Reward] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    for reward in list(_living):
+        reward._forked()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 _IN_BATCHES = frozenset({"encoder", "detector", "network", "endpoint"})

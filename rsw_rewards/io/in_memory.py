@@ -6,7 +6,7 @@ program can make, such as a float image without a range, is the program's fault 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.fields import text_of
-from rsw_rewards.core.image_values import describe, holds_pixels, is_instance
+from rsw_rewards.core.image_values import HoldsArray, describe, holds_pixels, is_instance
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.pairing import MISSING, Problem, lacking, pair, read_output
@@ -181,6 +181,56 @@ def records_of(source: Any, what: str) -> Iterator[Any]:
         raise InputError(f"{what} must be a list of records, a DataFrame, a Dataset or a file, not {describe(source)}")
     else:
         yield from source
+
+
+def listed(values: Any, what: str) -> list[Any]:
+    """The records of a collection. Raises :class:`InputError` for one text, record or sample in place of a list."""
+    return list(values if isinstance(values, list | tuple) else records_of(values, what))
+
+
+def keys_of(groups: Any) -> list[Hashable]:
+    """The keys of groups; elements of arrays and tensors as plain values, since those of a tensor are never equal to each other.
+
+    Raises:
+        InputError: they are no list, or a key cannot be hashed.
+
+    >>> keys_of(np.array([0, 1, 0]))
+    [0, 1, 0]
+    """
+    keys = groups.tolist() if isinstance(groups, HoldsArray) else listed(groups, "groups")
+    if not isinstance(keys, list):
+        raise InputError(f"'groups' must hold a key for every output, not {describe(keys)}")
+    keys = [key.tolist() if isinstance(key, HoldsArray) else key for key in keys]
+    for key in keys:
+        try:
+            hash(key)
+        except TypeError:
+            raise InputError(f"'groups' must hold keys such as texts and whole numbers, not {describe(key)}") from None
+    return keys
+
+
+def check_ids(samples: Iterable[Sample]) -> None:
+    """Raise :class:`InputError` where different samples have one id, whose outputs would be one group."""
+    by_id: dict[str, Sample] = {}
+    for sample in samples:
+        first = by_id.setdefault(sample.id, sample)
+        if first is not sample and not _same(first, sample):
+            raise InputError(
+                f"two different samples have the id {sample.id!r}; give each an id of its own, or name the groups of the outputs"
+            )
+
+
+def _same(one: Sample, other: Sample) -> bool:
+    """Whether two records ask the same question and have the same truth."""
+    try:
+        return (one.task, one.images, one.prompt, one.reference) == (
+            other.task,
+            other.images,
+            other.prompt,
+            other.reference,
+        )
+    except ValueError:  # arrays, which say of each of their numbers whether it is equal
+        return True
 
 
 def _rows(frame: Any, what: str) -> Iterator[dict[str, Any]]:
