@@ -212,6 +212,23 @@ def test_an_object_is_written_down_by_where_it_is_from() -> None:
         again.components[0].build()
 
 
+@rsw.verifier(tasks="change_qa", name="brevity")
+def called_otherwise(sample: rsw.Sample, output: rsw.Output) -> float:
+    return 1.0
+
+
+def test_what_is_read_again_has_the_name_that_it_had() -> None:
+    for use in (called_otherwise, Lean):
+        label = rsw.Component(use=use).label
+        gated = rsw.Component(use="exact_match", gate={"component": label})
+        rubric = rsw.Rubric([use, gated])
+        again = parse_rubric(rubric.dump(), "rubric.yaml")
+        assert [component.label for component in again.components] == [label, "exact_match"]
+        assert again.dump() == rubric.dump()
+    dumped = rsw.Rubric([short_answer, "exact_match"]).dump()["components"]
+    assert dumped == [{"use": f"{__name__}:short_answer"}, {"use": "exact_match"}]
+
+
 def test_a_broken_package_costs_one_line_and_nothing_else(
     package: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:

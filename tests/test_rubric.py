@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsw_rewards.core.records import Task
 from rsw_rewards.core.rewards import rewards
-from rsw_rewards.core.rubric import Component, Gate, Rubric, load_rubric
+from rsw_rewards.core.rubric import Component, Gate, Rubric, as_rubric, load_rubric
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.engine.monitor import CircuitBreaker, component_stats
 from rsw_rewards.errors import ConfigError, InputError, RunStopped
+from rsw_rewards.verifiers.answers import ExactMatch
 
 OK, INVALID, NA, ERROR, TIMEOUT = Status
 
@@ -192,6 +195,43 @@ def test_a_wrong_rubric_is_refused_by_file_and_key(tmp_path: Path, text: str, sa
     with pytest.raises(ConfigError, match=r"r\.yaml") as error:
         load_rubric(tmp_path / "r.yaml")
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Component(use="a", weigth=1), "the component: unknown key 'weigth'; did you mean 'weight'?"),
+        (lambda: Component(use="a", tasks="change_q"), "the component: tasks: .*did you mean 'change_qa'?"),
+        (lambda: Component(use="a", tasks=3), "the component: tasks: "),
+        (lambda: Component(use="a", gate={"component": "b", "atleast": 1}), "'gate.atleast'; did you mean 'at_least'"),
+        (lambda: Component(weight=1), "the component: use: Field required"),
+        (lambda: Gate(component="a", at_least=2), "the gate: at_least: "),
+        (lambda: Rubric(components=[A], combin="x"), "the rubric: unknown key 'combin'; did you mean 'combine'?"),
+        (lambda: Rubric([A], combine="x"), "the rubric: combine: "),
+        (lambda: Rubric(components=[{"use": "a", "weigth": 1}]), "'components.0.weigth'; did you mean 'weight'"),
+        (lambda: Rubric({"a": -1}), "the rubric: components.0.weight: "),
+        (lambda: as_rubric(3), "3 is no rubric"),
+        (lambda: as_rubric("nowhere.yaml"), "nowhere.yaml cannot be read"),
+    ],
+)
+def test_what_is_wrong_in_a_program_is_said_as_in_a_file(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+def test_a_rubric_is_made_of_one_verifier_or_of_several() -> None:
+    def short(sample: object, output: object) -> float:
+        return 1.0
+
+    assert Component(use="a", tasks="change_qa").tasks == {Task.CHANGE_QA}
+    for value, labels in (
+        ("exact_match", ["exact_match"]),
+        (short, ["short"]),
+        (ExactMatch, ["exact_match"]),
+        (A, ["a"]),
+        (["exact_match", short, B, {"use": "c"}], ["exact_match", "short", "b", "c"]),
+    ):
+        assert [component.label for component in as_rubric(value).components] == labels
 
 
 def test_a_rubric_stands_alone_or_inside_a_run_configuration(tmp_path: Path) -> None:

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
 from rsw_rewards.core.registry import VERIFIERS, build
-from rsw_rewards.core.verifier import Verifier
+from rsw_rewards.core.verifier import Verifier, as_task, names_of
 from rsw_rewards.errors import ConfigError, did_you_mean
 
 
-class Gate(BaseModel):
+class _MadeByCall(type(BaseModel)):  # type: ignore[misc]
+    """Of models that Python code makes by a call: what is wrong is a :class:`ConfigError` there as well.
+
+    A model inside another is not made by a call, so that an error of it still names the place in the whole.
+    """
+
+    def __call__(cls, *args: Any, **data: Any) -> Any:
+        try:
+            return super().__call__(*args, **data)
+        except ValidationError as error:
+            raise _config_error(error, f"the {cls.__name__.lower()}", cls) from None
+
+
+class Gate(BaseModel, metaclass=_MadeByCall):
     """A condition on another component's value: until it is met, the gated component counts as 0.
 
     It is open for samples that the other component does not score, since no answer to them could open it.
@@ -30,8 +54,11 @@ class Gate(BaseModel):
     """The value it must reach."""
 
 
-class Component(BaseModel):
+class Component(BaseModel, metaclass=_MadeByCall):
     """One verifier and its part in the reward.
+
+    Raises:
+        ConfigError: naming the field that is unknown or wrong.
 
     >>> rsw.Component(use="exact_match", weight=0.9).label
     'exact_match'
@@ -48,7 +75,7 @@ class Component(BaseModel):
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Share in the weighted mean. A penalty is a verifier that gives 1 when clean; there are no negative weights."""
     tasks: frozenset[Task] | None = None
-    """Tasks it is asked about; all that the verifier knows where left out."""
+    """Tasks it is asked about, one name or several; all that the verifier knows where left out."""
     required: bool = True
     """Whether a failure leaves the output without a reward; otherwise the component is left out for its whole group."""
     gate: Gate | None = None
@@ -66,31 +93,55 @@ class Component(BaseModel):
             VERIFIERS.find(use)
         return use
 
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _known_tasks(cls, tasks: Any) -> Any:
+        try:
+            return [as_task(name, "tasks") for name in names_of(tasks)] if isinstance(tasks, Iterable) else tasks
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("tasks: ")) from None
+
     @field_serializer("use", when_used="json")
     def _place(self, use: Any) -> str:
         return use if isinstance(use, str) else place_of(use)
 
+    @model_serializer(mode="wrap")
+    def _with_label(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """The fields; as plain data with the name, where what is read again would be called otherwise."""
+        data: dict[str, Any] = write(self)
+        if info.mode == "json" and not self.name and self.label != _called(data.get("use", "")):
+            data["name"] = self.label
+        return data
+
     @property
     def label(self) -> str:
         """The name of its rows in a table."""
-        return self.name or (
-            self.use.rpartition(":")[2] if isinstance(self.use, str) else VERIFIERS.find(self.use).name
-        )
+        return self.name or _called(self.use)
 
     def build(self) -> Verifier:
         """The verifier with its configuration. Raises :class:`ConfigError`."""
         return build(self.use, self.config)
 
 
-class Rubric(BaseModel):
+def _called(use: Any) -> str:
+    """What a verifier is called that was given no name."""
+    return use.rpartition(":")[2] if isinstance(use, str) else VERIFIERS.find(use).name
+
+
+class _MadeOfComponents(_MadeByCall):
+    def __call__(cls, components: Any = None, /, **data: Any) -> Any:
+        return super().__call__(**data if components is None else {"components": _listed(components), **data})
+
+
+class Rubric(BaseModel, metaclass=_MadeOfComponents):
     """The components of a reward and how they are combined.
 
     Args:
-        components: the weight of each verifier, or a list of :class:`Component`.
+        components: the weight of each verifier; one verifier; or a list of verifiers and of :class:`Component`.
         data: the fields, by name.
 
     Raises:
-        ConfigError: what is given first is no rubric; fields by name raise pydantic's ``ValidationError``.
+        ConfigError: what is given is no rubric.
 
     >>> rsw.Rubric({"exact_match": 0.9, "answer_format": 0.1}).components[1].weight
     0.1
@@ -105,16 +156,9 @@ class Rubric(BaseModel):
     max_error_rate: float = Field(default=0.05, ge=0, le=1)
     """Share of the last :data:`ERROR_WINDOW` required scores that may fail before a run stops."""
 
-    def __init__(self, components: Mapping[Any, float] | Iterable[Component] | None = None, /, **data: Any) -> None:
-        if components is None:
-            super().__init__(**data)
-            return
-        if isinstance(components, Mapping):
-            components = [{"use": use, "weight": weight} for use, weight in components.items()]  # type: ignore[misc]
-        try:
-            super().__init__(components=tuple(components), **data)
-        except ValidationError as error:
-            raise _config_error(error, "the rubric") from None
+    if TYPE_CHECKING:
+
+        def __init__(self, components: Any = None, /, **data: Any) -> None: ...
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Rubric:
@@ -141,6 +185,20 @@ class Rubric(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
+def _listed(components: Any) -> list[Any]:
+    """Components, or mappings with the fields of one, of what a rubric is made of."""
+    if isinstance(components, Mapping):
+        return [{"use": use, "weight": weight} for use, weight in components.items()]
+    if isinstance(components, str | Component) or callable(components):
+        components = [components]
+    if not isinstance(components, Iterable):
+        raise ConfigError(
+            f"{components!r:.80} is no rubric; give a Rubric, a YAML file, a mapping of verifiers to weights, a verifier, or a list"
+            " of verifiers or Components"
+        )
+    return [one if isinstance(one, Component | Mapping) else {"use": one} for one in components]
+
+
 def parse_rubric(data: Any, where: str) -> Rubric:
     """A rubric from plain data, at the top level or under the key ``rubric``. Raises :class:`ConfigError` naming ``where``."""
     if isinstance(data, dict) and isinstance(data.get("rubric"), dict):
@@ -150,39 +208,39 @@ def parse_rubric(data: Any, where: str) -> Rubric:
     try:
         return Rubric.model_validate(data)
     except ValidationError as error:
-        raise _config_error(error, where) from None
+        raise _config_error(error, where, Rubric) from None
 
 
-def _config_error(error: ValidationError, where: str) -> ConfigError:
+def _config_error(error: ValidationError, where: str, model: type[BaseModel]) -> ConfigError:
     problem = error.errors()[0]
     parts = [str(part) for part in problem["loc"]]
-    key = ".".join(parts) or "rubric"
+    key = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        section = Gate if "gate" in parts[:-1] else Component if "components" in parts[:-1] else Rubric
+        section = Gate if "gate" in parts[:-1] else Component if "components" in parts[:-1] else model
         return ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], section.model_fields)}")
-    return ConfigError(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+    return ConfigError(f"{where}: {key and f'{key}: '}{problem['msg'].removeprefix('Value error, ')}")
 
 
-def as_rubric(value: Rubric | str | Path | Mapping[Any, Any] | Iterable[Component]) -> Rubric:
+def as_rubric(value: Any) -> Rubric:
     """The rubric that a value stands for.
 
     Args:
-        value: a rubric, a YAML file, a mapping as it stands in YAML, the weight of each verifier, or a list of components.
+        value: a rubric; a YAML file, whose name ends in ``.yaml`` or ``.yml``; a mapping as it stands in YAML; or what a
+            :class:`Rubric` is made of: the weight of each verifier, one verifier, or a list of verifiers and components.
 
     Raises:
         ConfigError: it stands for none.
+
+    >>> [component.label for component in as_rubric(["exact_match", "answer_format"]).components]
+    ['exact_match', 'answer_format']
     """
     if isinstance(value, Rubric):
         return value
-    if isinstance(value, str | Path):
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).suffix.lower() in (".yaml", ".yml")):
         return load_rubric(Path(value))
-    if isinstance(value, Mapping):
-        return parse_rubric(value, "the rubric") if {"components", "rubric"} & set(value) else Rubric(value)
-    if isinstance(value, Iterable):
-        return Rubric(value)
-    raise ConfigError(
-        f"{value!r:.80} is no rubric; give a Rubric, a YAML file, a mapping of verifiers to weights, or a list of Components"
-    )
+    if isinstance(value, Mapping) and {"components", "rubric"} & set(value):
+        return parse_rubric(value, "the rubric")
+    return Rubric(value)
 
 
 def load_rubric(path: Path) -> Rubric:

@@ -170,13 +170,13 @@ class Verifier(ABC):
         super().__init_subclass__(**kwargs)
         own = vars(cls)
         if "tasks" in own:
-            cls.tasks = frozenset(as_task(name, cls.__name__) for name in _names(own["tasks"]))
+            cls.tasks = frozenset(as_task(name, cls.__name__) for name in names_of(own["tasks"]))
         if cls.scope not in SCOPES:
             raise ConfigError(
                 f"{cls.__name__}: no scope is named {cls.scope!r}; {did_you_mean(cls.scope, sorted(SCOPES))}"
             )
         if "needs" in own:
-            cls.needs = frozenset(_names(own["needs"]))
+            cls.needs = frozenset(names_of(own["needs"]))
         for name in ("truth", "invalid"):
             if inspect.iscoroutinefunction(getattr(cls, name)):
                 raise ConfigError(f"{cls.__name__}.{name} is 'async def'; only score may be")
@@ -354,7 +354,8 @@ def truths_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Any]:
     ]
 
 
-def _names(value: str | Iterable[str]) -> tuple[str, ...]:
+def names_of(value: str | Iterable[str]) -> tuple[str, ...]:
+    """One name, or a collection of names, as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 

@@ -106,7 +106,7 @@ class Reward:
         self._scorer = Scorer(self.rubric, device=device, bank=bank, workers=workers, num_gpus=num_gpus, seed=seed)
         components = list(zip(self.rubric.components, self._scorer.verifiers, self._scorer.tasks, strict=True))
         known = None if samples is None else as_samples(samples)
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "samples": known, "device": device, "bank": bank, "workers": workers, "num_gpus": num_gpus, "seed": seed,
             "window_ms": window_ms, "batch_size": batch_size,
         }  # fmt: skip

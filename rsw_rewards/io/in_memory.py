@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.fields import text_of
-from rsw_rewards.core.image_values import HoldsArray, describe, holds_pixels, is_instance
+from rsw_rewards.core.image_values import HoldsArray, describe, holds_pixels, is_instance, pixels_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.pairing import MISSING, Problem, lacking, pair, read_output
@@ -197,10 +197,10 @@ def keys_of(groups: Any) -> list[Hashable]:
     >>> keys_of(np.array([0, 1, 0]))
     [0, 1, 0]
     """
-    keys = groups.tolist() if isinstance(groups, HoldsArray) else listed(groups, "groups")
+    keys = pixels_of(groups, colours=False).tolist() if isinstance(groups, HoldsArray) else listed(groups, "groups")
     if not isinstance(keys, list):
         raise InputError(f"'groups' must hold a key for every output, not {describe(keys)}")
-    keys = [key.tolist() if isinstance(key, HoldsArray) else key for key in keys]
+    keys = [pixels_of(key, colours=False).tolist() if isinstance(key, HoldsArray) else key for key in keys]
     for key in keys:
         try:
             hash(key)
