@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import doctest
 import io
 import json
@@ -410,6 +411,67 @@ def test_values_without_names_are_paired_by_place() -> None:
     ):
         with pytest.raises(InputError, match=why):
             pair_outputs(samples, values)
+
+
+def test_records_that_call_the_id_sample_id_are_paired_by_name(tmp_path: Path) -> None:
+    samples = as_samples(QUESTIONS)[:3]
+    turned = [{"sample_id": name, "text": name} for name in ("q2", "q0", "q1")]
+    frame = pd.DataFrame(turned)
+    made = [dataclasses.asdict(Output(record["sample_id"], text=record["text"])) for record in turned]
+    write_jsonl(tmp_path / "p.jsonl", turned)
+    for records in (turned, frame, frame.set_index("sample_id"), made, tmp_path / "p.jsonl"):
+        outputs, problems = pair_outputs(samples, records)
+        assert [(output.sample_id, output.text) for output in outputs] == [(name, name) for name in ("q0", "q1", "q2")]
+        assert problems == []
+    assert as_output({"sample_id": "q1", "text": "yes"}, samples[1]).text == "yes"
+    with pytest.raises(InputError, match="of the sample 'q1', not of 'q0'"):
+        as_output({"sample_id": "q1", "text": "yes"}, samples[0])
+    two = {"id": "q0", "sample_id": "q1", "text": "yes"}
+    with pytest.raises(
+        InputError, match="output 1: the output names two samples, 'q0' as 'id' and 'q1' as 'sample_id'"
+    ):
+        pair_outputs(samples, [turned[0], two])
+    with pytest.raises(InputError, match="two samples"):
+        as_output(two, samples[0])
+    write_jsonl(tmp_path / "p.jsonl", [turned[0], two])
+    assert [problem.kind for problem in load_outputs(tmp_path / "p.jsonl", samples)[1]] == [
+        "malformed",
+        "missing",
+        "missing",
+    ]
+
+
+def test_a_chat_message_is_its_text() -> None:
+    sample = as_samples(QUESTIONS)[0]
+    message = {"role": "assistant", "content": "yes"}
+    asked = {"role": "user", "content": "Did it change?"}
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "y"}, {"type": "text", "text": "es"}]}
+    for value in (message, [message], [asked, message], [message, asked, parts], (parts,)):
+        assert as_output(value, sample) == Output("q0", text="yes")
+        assert pair_outputs([sample], [value])[0] == [Output("q0", text="yes")]
+    assert as_output([{"role": "assistant", "content": None}], sample).invalid
+    for value, why in (
+        ([message, asked], "'role' of the last message is 'user'"),
+        ({"role": "assistant", "content": 3}, "'text' must be a string, not 3"),
+        ({"role": "assistant", "content": [{"type": "image_url", "image_url": "a.png"}]}, "'content' of a message"),
+    ):
+        with pytest.raises(InputError, match=why):
+            as_output(value, sample)
+
+
+def test_an_answer_under_a_name_that_no_output_has_is_the_callers_fault() -> None:
+    sample = as_samples(QUESTIONS)[0]
+    for record, why in (
+        ({"answer": "yes"}, "'answer' is no field of a change_qa output; known are text"),
+        ({"id": "q0", "texts": "yes"}, "'texts' is no field of a change_qa output; did you mean 'text'"),
+        ({"images": ["a.png"], "x": 1}, "'x' is no field"),
+    ):
+        with pytest.raises(InputError, match=why):
+            as_output(record, sample)
+    with pytest.raises(InputError, match="output 0: 'answer' is no field"):
+        pair_outputs([sample], [{"answer": "yes"}])
+    assert as_output({"text": "yes", "model": "m"}, sample).text == "yes"
+    assert as_output({"finish_reason": "length"}, sample).invalid == "a change_qa prediction needs text"
 
 
 @pytest.mark.parametrize("source", [{"id": "a"}, 3, None, b"x", [], [3], ["a"], [{"id": "a"}], [QUESTIONS[0]] * 2])

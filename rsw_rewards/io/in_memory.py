@@ -6,6 +6,7 @@ program can make, such as a float image without a range, is the program's fault 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -17,13 +18,14 @@ import numpy as np
 from rsw_rewards.core.fields import text_of
 from rsw_rewards.core.image_values import HoldsArray, describe, holds_pixels, is_instance, pixels_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
-from rsw_rewards.errors import InputError
-from rsw_rewards.io.pairing import MISSING, Problem, lacking, pair, read_output
+from rsw_rewards.errors import InputError, did_you_mean
+from rsw_rewards.io.pairing import MISSING, Problem, lacking, name_of, pair, read_output
 from rsw_rewards.io.records_io import load_outputs, load_samples
 
 _SAMPLE_FIELDS = ("images", "prompt", "reference", "scene", "kind", "metadata")
 _IMAGE_SOURCES = frozenset({"path", "bytes", "array"})
 """Keys of a mapping that is an image."""
+_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))})
 _RASTER_FILES = frozenset({".tif", ".tiff", ".npy", ".npz"})
 
 
@@ -57,15 +59,16 @@ def as_output(value: Any, sample: Sample) -> Output:
     """The Output that a value is for a sample.
 
     Args:
-        value: an Output; a mapping with the fields of one; None for a missing output; else the answer itself: a text, an image or a
-            list of images (of a forecast), a mask, or boxes.
+        value: an Output; a mapping with the fields of one; a chat message or a list of them; None for a missing output; else the
+            answer itself: a text, an image or a list of images (of a forecast), a mask, or boxes.
         sample: the one that it answers.
 
     Returns:
         The output with the sample's id. One that lacks a field of the sample's task is invalid, as it is in a file.
 
     Raises:
-        InputError: naming the field and the value: of the wrong kind, of another sample, or on a scale that is not declared.
+        InputError: naming the field and the value: of the wrong kind, of another sample, on a scale that is not declared, or of a name
+            that no field has.
 
     >>> sample = Sample("a", "change_qa")
     >>> as_output("yes", sample).text
@@ -73,18 +76,55 @@ def as_output(value: Any, sample: Sample) -> Output:
     >>> as_output(None, sample).invalid
     'no prediction for this sample'
     """
+    if type(value) is not str:
+        value = _spoken(value)
     if is_missing(value):
         return Output(sample.id, invalid=MISSING)
-    if isinstance(value, Output):
-        _check_name(value.sample_id, sample)
-        output = value if value.sample_id else replace(value, sample_id=sample.id)
+    if not _is_record(value):
+        return _on_scale(Output(sample.id, **_answer(value, sample)), sample)
+    if isinstance(value, Mapping):
+        _check_fields(value, sample)
+    return _of_record(value, sample)
+
+
+def _of_record(record: Any, sample: Sample) -> Output:
+    """The output of a record that holds the fields of one: an Output or a mapping. Raises :class:`InputError`."""
+    if isinstance(record, Output):
+        _check_name(record.sample_id, sample)
+        output = record if record.sample_id else replace(record, sample_id=sample.id)
         why = lacking(output, sample.task)
         return _on_scale(output if why is None else replace(output, invalid=why), sample)
-    if _is_record(value):
-        if value.get("id") is not None:
-            _check_name(text_of(value["id"], "id"), sample)
-        return _on_scale(read_output(value, sample), sample)
-    return _on_scale(Output(sample.id, **_answer(value, sample)), sample)
+    if (name := name_of(record)) is not None:
+        _check_name(text_of(name, "id"), sample)
+    return _on_scale(read_output(record, sample), sample)
+
+
+def _check_fields(record: Mapping[Any, Any], sample: Sample) -> None:
+    """Refuse a record that answers by a field that no output has. Raises :class:`InputError`."""
+    names = OUTPUT_FIELDS[sample.task]
+    if any(record.get(name) is not None for name in (*names, "invalid", "lost")):
+        return
+    for key, held in record.items():
+        if key not in _FIELDS and held is not None:
+            near = did_you_mean(str(key), names)
+            raise InputError(f"{str(key)!r} is no field of a {sample.task} output; {near}")
+
+
+def _spoken(value: Any) -> Any:
+    """The text of a chat message, or of the last one of a list as trainers keep a completion; any other value as it is."""
+    messages = value if isinstance(value, list | tuple) else [value]
+    if not messages or not all(map(_is_message, messages)):
+        return value
+    role, content = messages[-1]["role"], messages[-1]["content"]
+    if role != "assistant":
+        raise InputError(
+            f"'role' of the last message is {describe(role)}; an output ends with a message of the 'assistant'"
+        )
+    if isinstance(content, list | tuple):  # of parts, as those of which a prompt is made
+        if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
+            raise InputError(f"'content' of a message must be a text, or parts with a 'text', not {describe(content)}")
+        return "".join(part["text"] for part in content)
+    return content
 
 
 def _check_name(name: str, sample: Sample) -> None:
@@ -234,8 +274,8 @@ def _same(one: Sample, other: Sample) -> bool:
 
 
 def _rows(frame: Any, what: str) -> Iterator[dict[str, Any]]:
-    """The rows of a DataFrame without the cells that are missing. An index that is named ``id`` is a column."""
-    if frame.index.name == "id" and "id" not in frame.columns:
+    """The rows of a DataFrame without the cells that are missing. An index that names samples is a column."""
+    if frame.index.name in ("id", "sample_id") and frame.index.name not in frame.columns:
         frame = frame.reset_index()
     names = list(frame.columns)
     if len(set(names)) < len(names):
@@ -291,8 +331,8 @@ def pair_outputs(
 
     Args:
         samples: what was asked; the outputs come back in their order, candidates of a sample together and in order.
-        outputs: the path of a predictions file, or a list, DataFrame or Dataset. Records that name their samples (``id`` of a mapping,
-            ``sample_id`` of an Output) are paired by name. Where none does, the place says it, and there is one for every sample:
+        outputs: the path of a predictions file, or a list, DataFrame or Dataset. Records that name their samples (``id`` or
+            ``sample_id``) are paired by name. Where none does, the place says it, and there is one for every sample:
             texts, images, records, None for a missing output.
         roots: of a file, further folders that its paths may point into.
         on_missing: ``"invalid"`` gives a sample without a prediction an invalid output, ``"drop"`` leaves it out.
@@ -308,24 +348,35 @@ def pair_outputs(
     if isinstance(outputs, str | PathLike):
         return load_outputs(Path(outputs), samples, roots, on_missing)
     records = list(records_of(outputs, "outputs"))
-    named = not records or any(map(_is_named, records))
+    places = [(f"output {number}", record) for number, record in enumerate(records)]
+    names = [_is_named(record, place) for place, record in places]
+    named = not records or any(names)
     if not named and len(records) != len(samples):
         raise InputError(
             f"{len(records)} outputs for {len(samples)} samples; outputs that name no sample ('id') stand one for each, in order"
         )
-    places = [(f"output {number}", record) for number, record in enumerate(records)]
     return pair(places if named else _placed(places, samples), samples, _judged, "the list of outputs", on_missing)
 
 
 def _is_record(value: Any) -> bool:
     """Whether a value has the fields of an output, and is not the answer itself."""
-    return isinstance(value, Output) or (isinstance(value, Mapping) and not _IMAGE_SOURCES & value.keys())
+    if isinstance(value, Mapping):
+        return not (_IMAGE_SOURCES & value.keys() or _is_message(value))
+    return isinstance(value, Output)
 
 
-def _is_named(value: Any) -> bool:
+def _is_message(value: Any) -> bool:
+    """Whether a value is a message of a chat."""
+    return isinstance(value, Mapping) and "role" in value and "content" in value
+
+
+def _is_named(value: Any, place: str) -> bool:
     if isinstance(value, Output):
         return bool(value.sample_id)
-    return isinstance(value, Mapping) and value.get("id") is not None
+    try:
+        return isinstance(value, Mapping) and name_of(value) is not None
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def _placed(places: Iterable[tuple[str, Any]], samples: Sequence[Sample]) -> Iterator[tuple[str, Any]]:
@@ -333,21 +384,24 @@ def _placed(places: Iterable[tuple[str, Any]], samples: Sequence[Sample]) -> Ite
     for (place, value), sample in zip(places, samples, strict=True):
         if is_missing(value):
             yield place, sample
-        elif isinstance(value, Output):
-            yield place, replace(value, sample_id=sample.id)
-        elif _is_record(value):
-            yield place, {**value, "id": sample.id}
-        else:
-            try:
-                yield place, as_output(value, sample)
-            except InputError as error:
-                raise InputError(f"{place}: {error}") from error
+            continue
+        try:
+            if isinstance(value, Output):
+                record: Any = replace(value, sample_id=sample.id)
+            elif _is_record(value):
+                _check_fields(value, sample)
+                record = {**value, "id": sample.id}
+            else:
+                record = as_output(value, sample)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+        yield place, record
 
 
 def _judged(record: Any, sample: Sample) -> Output:
     """The output of a named record: invalid for a field of the wrong kind that a file could hold."""
     try:
-        return as_output(record, sample)
+        return _of_record(record, sample)
     except InputError as error:
         if isinstance(record, Output) or not all(map(_is_json, record.values())):
             raise

@@ -31,6 +31,18 @@ class Problem:
         return f"{self.where}: {self.reason}"
 
 
+def name_of(record: Mapping[str, Any]) -> Any:
+    """What a record calls its sample: ``id``, or ``sample_id`` as an Output does; None where it names none.
+
+    Raises:
+        InputError: both are set, and differ.
+    """
+    name, other = record.get("id"), record.get("sample_id") or None
+    if isinstance(name, str) and isinstance(other, str) and name != other:
+        raise InputError(f"the output names two samples, {name!r} as 'id' and {other!r} as 'sample_id'")
+    return other if name is None else name
+
+
 def lacking(output: Output, task: Task) -> str | None:
     """What an output lacks to answer a task, as a sentence; None where it answers it or says itself why it does not."""
     if output.invalid or output.lost:
@@ -89,8 +101,8 @@ def pair(
     """The outputs that records hold for samples, and every problem met. Records with a problem never cost the others.
 
     Args:
-        records: every record with the words that say where it stands: an Output, a mapping with ``id`` and ``candidate``, a
-            ``ValueError`` for what could not be read, or the Sample itself where its place holds no output.
+        records: every record with the words that say where it stands: an Output, a mapping with ``id`` (or ``sample_id``) and
+            ``candidate``, a ``ValueError`` for what could not be read, or the Sample itself where its place holds no output.
         samples: what was asked; the outputs come back in their order, candidates of a sample together and in order.
         read: makes the output of a record for its sample; one that is invalid where the record does not say so is a problem. What
             it raises stops the pairing.
@@ -106,8 +118,13 @@ def pair(
     count = 0
     for place, record in records:
         count += 1
-        if isinstance(record, Mapping) and isinstance(record.get("id"), str):
-            name, candidate, said = record["id"], record.get("candidate", 0), record.get("invalid")
+        try:
+            named = name_of(record) if isinstance(record, Mapping) else None
+        except InputError as error:
+            problems.append(Problem("malformed", place, str(error)))
+            continue
+        if isinstance(record, Mapping) and isinstance(named, str):
+            name, candidate, said = named, record.get("candidate", 0), record.get("invalid")
         elif isinstance(record, Output):
             name, candidate, said = record.sample_id, record.candidate, record.invalid
         elif isinstance(record, Sample):
