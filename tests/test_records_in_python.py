@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task, image
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
@@ -355,7 +356,7 @@ def test_masks_in_memory_are_paired_as_those_of_a_file(tmp_path: Path) -> None:
     ]
     assert [problem.kind for problem in found] == [problem.kind for problem in problems]
     with pytest.raises(InputError, match=r"output 1: 'mask'.*no mask"):
-        pair_outputs(samples, [{"id": "m0", "mask": GREY}, {"id": "m1", "mask": GREY / 255.0}])
+        pair_outputs(samples, [{"id": "m0", "mask": GREY > 9}, {"id": "m1", "mask": GREY / 255.0}])
 
 
 @pytest.mark.parametrize("empty", [[], [{"id": "zzz", "text": "no"}], pd.DataFrame({"id": [], "text": []})])
@@ -472,6 +473,107 @@ def test_an_answer_under_a_name_that_no_output_has_is_the_callers_fault() -> Non
         pair_outputs([sample], [{"answer": "yes"}])
     assert as_output({"text": "yes", "model": "m"}, sample).text == "yes"
     assert as_output({"finish_reason": "length"}, sample).invalid == "a change_qa prediction needs text"
+
+
+def test_whole_numbers_for_a_mask_are_0_and_255_or_declared() -> None:
+    marked = GREY > 127
+    truth = Sample("m", "change_mask", reference={"mask": marked})  # type: ignore[arg-type]
+    classes = Sample("c", "change_mask", reference={"mask": marked * 2, "classes": ["none", "road", "house"]})  # type: ignore[arg-type]
+    grounding = Sample("g", Task.GROUNDING)
+    for sample in (truth, grounding):
+        for value in (marked, marked * np.uint8(255), marked * 255,
+                      image(marked.astype(np.uint8), threshold=0), image(marked * 7, levels=[0, 7]),
+                      {"array": marked.astype(np.uint8), "nodata": 9}):  # fmt: skip
+            output = as_output({"mask": value}, sample)
+            assert output.mask is not None and not output.invalid
+            assert (read_mask(output.mask) == marked).all()
+        for value in (np.zeros((12, 16), np.uint8), np.full((12, 16), 255)):
+            assert not as_output({"mask": value}, sample).invalid
+        for values, why in (
+            (
+                marked.astype(np.uint8),
+                "'mask': the uint8 array .* holds the values 0 and 1; give a mask as bool or as 0 and 255",
+            ),
+            (np.ones((12, 16), np.int64), "holds the value 1"),
+            (marked * -1, "holds the values -1 and 0"),
+            (GREY % 100, "values from 0 to 99"),
+        ):
+            for call in (
+                lambda: as_output({"mask": values}, sample),  # noqa: B023
+                lambda: as_output(Output(mask=values), sample),  # noqa: B023
+                lambda: pair_outputs([sample], [{"id": sample.id, "mask": values}]),  # noqa: B023
+            ):
+                with pytest.raises(InputError, match=why):
+                    call()
+    assert as_output((marked * 2).astype(np.uint8), classes).mask is not None
+    for task, names in OUTPUT_FIELDS.items():
+        if "map_before" in names or "damage" in names:
+            assert not as_output(dict.fromkeys(names, marked.astype(np.uint8)), Sample("x", task)).invalid
+
+
+@pytest.mark.parametrize("task", [task for task, names in OUTPUT_FIELDS.items() if names != ("text",)])
+def test_a_text_that_is_no_file_is_no_image(task: Task, tmp_path: Path) -> None:
+    sample, said = Sample("a", task), "I think a road appears"
+    write_png(tmp_path / "a.png", GREY)
+    names = OUTPUT_FIELDS[task][:1] if task in (Task.FORECAST, Task.GROUNDING) else OUTPUT_FIELDS[task]
+    names = ("mask",) if task is Task.GROUNDING else names
+    given = dict.fromkeys(names, str(tmp_path / "a.png"))
+    assert not as_output(given, sample).invalid
+    wrong = {**given, names[-1]: said}
+    for value in (
+        wrong,
+        Output(**wrong),
+        *([said, [{"role": "assistant", "content": said}]] if len(names) == 1 else []),
+    ):
+        with pytest.raises(InputError, match=f"'{names[-1]}': there is no file '{said}'; a {task} output is no text"):
+            as_output(value, sample)
+    assert pair_outputs([sample], [{"id": "a", **wrong}])[0] == [Output("a", **{**given, names[-1]: said})]
+    if len(names) == 1:
+        with pytest.raises(InputError, match=r"output 0: .*there is no file"):
+            pair_outputs([sample], [said])
+
+
+def test_boxes_as_a_text_are_refused() -> None:
+    with pytest.raises(InputError, match=r"there is no file '\[\[1,1,5,5\]\]'.*give boxes as a list"):
+        as_output("[[1,1,5,5]]", Sample("g", Task.GROUNDING))
+
+
+def test_an_image_reference_holds_an_image() -> None:
+    with pytest.raises(InputError, match="needs a 'path' or an 'array'"):
+        ImageRef()
+    for array, why in (
+        (np.zeros((3, 8, 8), np.uint8), "'image': .*shape \\(3, 8, 8\\) has 8 bands.*layout='CHW'"),
+        (np.zeros((8,), np.uint8), "'image': .*shape"),
+        (np.zeros((2, 3, 8, 8), np.uint8), "'image': .*shape"),
+        (np.zeros((0, 8), np.uint8), "'image': .*shape"),
+        (tensor(RGB), "'image': .*rsw.image"),
+        (RGB.tolist(), "'image': .*rsw.image"),
+    ):
+        with pytest.raises(InputError, match=why):
+            as_output({"image": ImageRef(array=array)}, FORECAST)
+        with pytest.raises(InputError, match=why):
+            pair_outputs([FORECAST], [{"id": "f", "image": ImageRef(array=array)}])
+    for fields in ({"mask": ImageRef(array=np.zeros(4, bool))}, {"images": [ImageRef(array=np.zeros(4, bool))]}):
+        with pytest.raises(InputError, match=f"'{next(iter(fields))}': .*shape"):
+            Output("a", **fields)
+    with pytest.raises(InputError, match=r"'images': .*shape"):
+        Sample("a", Task.FORECAST, (ImageRef(array=np.zeros((0, 4, 3), np.uint8)),))
+
+
+def test_an_array_whose_mask_hides_elements_is_refused() -> None:
+    hidden, whole = np.ma.masked_array(GREY, GREY > 9), np.ma.masked_array(RGB, False)
+    for make in (
+        lambda: as_output(np.ma.masked_array(GREY > 9, True), Sample("m", Task.CHANGE_MASK)),
+        lambda: as_output(np.ma.masked_array(RGB, True), FORECAST),
+        lambda: Sample("m", Task.CHANGE_MASK, reference={"mask": hidden}),
+        lambda: Output("g", boxes=np.ma.masked_array([[0.0, 0, 1, 1]], [[True, False, False, False]])),  # type: ignore[arg-type]
+        lambda: rsw.metrics.ssim(np.ma.masked_array(RGB, True), RGB),
+        lambda: rsw.metrics.mean_absolute_error(hidden, GREY),
+    ):
+        with pytest.raises(InputError, match="has masked elements"):
+            make()
+    output = as_output(whole, FORECAST)
+    assert output.image is not None and (read_rgb(output.image) == RGB).all()
 
 
 @pytest.mark.parametrize("source", [{"id": "a"}, 3, None, b"x", [], [3], ["a"], [{"id": "a"}], [QUESTIONS[0]] * 2])

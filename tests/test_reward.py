@@ -315,7 +315,7 @@ def test_what_cannot_be_rewarded_is_said_at_once() -> None:
         Reward(3)  # type: ignore[arg-type]
     with Reward({"exact_match": 1.0}) as reward:
         with pytest.raises(ConfigError, match="rewards the task forecast"):
-            reward.one("a", Sample("f", Task.FORECAST, ()))
+            reward.one(None, Sample("f", Task.FORECAST, ()))
         with pytest.raises(InputError, match="2 outputs for 1 samples"):
             reward.many(["a", "b"], [question("q")])
         with pytest.raises(InputError, match="of the sample 'r', not of 'q'"):

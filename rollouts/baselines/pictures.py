@@ -22,7 +22,9 @@ def size_of(sample: Sample) -> tuple[int, int]:
     for key in ("mask", "map_before", "buildings", "damage"):
         if isinstance(image := sample.reference.get(key), ImageRef):
             return read_size(image)
-    return read_size(sample.images[-1] if sample.images else ImageRef())
+    if not sample.images:
+        raise ImageError(f"sample {sample.id!r} has no image whose size an output could have")
+    return read_size(sample.images[-1])
 
 
 def newest(sample: Sample) -> ImageRef:

@@ -66,6 +66,18 @@ def holds_pixels(value: Any) -> bool:
     return isinstance(value, bytes | bytearray | memoryview | HoldsArray) or is_instance(value, "PIL.Image", "Image")
 
 
+def as_array(value: Any) -> np.ndarray:
+    """The array that NumPy makes of a value. Raises :class:`InputError` where a mask hides elements, which NumPy would show."""
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise InputError(
+                f"{describe(value)} has masked elements, which would count as any others; fill them by array.filled(number),"
+                " and say by 'nodata' or a 'valid' mask that they do not count"
+            )
+        value = value.data
+    return np.asarray(value)
+
+
 def pixels_of(value: Any, colours: bool) -> np.ndarray:
     """The array that a value of :func:`holds_pixels` carries, not yet checked for what its numbers mean.
 
@@ -74,7 +86,7 @@ def pixels_of(value: Any, colours: bool) -> np.ndarray:
         colours: turn the indices of a palette image into the colours that they stand for.
 
     Raises:
-        InputError: the bytes are no image, or the tensor has no counterpart among NumPy's types.
+        InputError: the bytes are no image, the tensor has no counterpart among NumPy's types, or an array's mask hides elements.
     """
     try:
         if is_instance(value, "PIL.Image", "Image"):
@@ -86,8 +98,8 @@ def pixels_of(value: Any, colours: bool) -> np.ndarray:
         if is_instance(value, "torch", "Tensor"):
             value = value.detach().cpu()
             value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-        return np.asarray(value)
-    except (ImageError, MemoryError):
+        return as_array(value)
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever a broken file or a foreign array makes its library raise
         raise InputError(f"{describe(value)} cannot be read as an image: {error}") from error
@@ -153,10 +165,7 @@ def _arranged(array: np.ndarray, layout: str | None, any_bands: bool) -> np.ndar
         raise InputError(f"{describe(array)} holds no real numbers; an image is an array of them")
     if layout not in (None, "HW", "HWC", "CHW"):
         raise InputError(f"the layout {layout!r} is unknown; it is 'HW', 'HWC' or 'CHW'")
-    try:
-        check_shape(array.shape, array.dtype.itemsize, "the array")
-    except ImageError as error:
-        raise InputError(str(error)) from error
+    check_array(array)
     if layout is not None and len(layout) != array.ndim:
         raise InputError(f"{describe(array)} has {array.ndim} dimensions, the layout {layout!r} {len(layout)}")
     if array.ndim == 2:
@@ -171,6 +180,16 @@ def _arranged(array: np.ndarray, layout: str | None, any_bands: bool) -> np.ndar
             f"{describe(array)} has {array.shape[2]} bands, an image to look at 1 or 3; {_HOW} bands=(red, green, blue)"
         )
     return array
+
+
+def check_array(array: Any) -> None:
+    """Refuse what is no array, or has the shape of no image. Raises :class:`InputError`."""
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"{describe(array)} is no array of an image reference; make one by rsw.image(...)")
+    try:
+        check_shape(array.shape, array.dtype.itemsize, "the array")
+    except ImageError as error:
+        raise InputError(str(error)) from error
 
 
 def _limits(range: Any) -> tuple[float, float]:

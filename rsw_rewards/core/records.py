@@ -53,6 +53,10 @@ class ImageRef:
     threshold: float | None = None
     """For masks that are stored as probabilities or grey: values over it are True."""
 
+    def __post_init__(self) -> None:
+        if self.path is self.array is self.ref is self.sha256 is None:  # while pixels travel alone, their name is left
+            raise InputError("an image reference needs a 'path' or an 'array'; make one by rsw.image(...)")
+
     def pixels(self, colours: bool = False, bands: int | None = None) -> np.ndarray:
         """The stored array: (H, W) or (H, W, C), in the file's own dtype. Raises :class:`ImageError`.
 
@@ -173,9 +177,11 @@ def as_image(value: Any, name: str, index_map: bool = False) -> ImageRef:
     Raises:
         InputError: naming the field and the value.
     """
-    if type(value) is ImageRef:
-        return value
     try:
+        if type(value) is ImageRef:
+            if value.array is not None:
+                image_values.check_array(value.array)
+            return value
         return _image_of(value, index_map)
     except InputError as error:
         raise InputError(f"{name!r}: {error}") from error
@@ -246,6 +252,11 @@ def as_task(value: Any) -> Task:
     except ValueError:
         near = did_you_mean(value, map(str, Task)) if isinstance(value, str) else f"known are {', '.join(Task)}"
         raise InputError(f"'task' is {describe(value)}; {near}") from None
+
+
+def _is_stored(value: Any) -> bool:
+    """Whether a value is a reference to a file or to Ray's store, of which nothing is known that could be wrong."""
+    return type(value) is ImageRef and value.array is None
 
 
 def _images(value: Any, name: str) -> tuple[ImageRef, ...]:
@@ -337,7 +348,7 @@ class Sample:
                 raise InputError("'id' must be a text that is not empty")
         if type(self.task) is not Task:
             _put(self, "task", as_task(self.task))
-        if type(self.images) is not tuple or not {ImageRef}.issuperset(map(type, self.images)):
+        if type(self.images) is not tuple or not all(map(_is_stored, self.images)):
             _put(self, "images", _images(self.images, "images"))
         if type(self.prompt) is not str or not self.prompt.isascii():
             _put(self, "prompt", fields.text_of(self.prompt, "prompt"))
@@ -425,10 +436,10 @@ class Output:
             is self.boxes is self.seed is self.policy_version is self.invalid is self.lost is self.finish_reason is None
         ):  # fmt: skip
             return  # as most outputs of most files
-        if self.image is not None and type(self.image) is not ImageRef:
+        if self.image is not None:
             _put(self, "image", as_image(self.image, "image"))
         for name in ("mask", *_MAPS):
-            if (value := getattr(self, name)) is not None and type(value) is not ImageRef:
+            if (value := getattr(self, name)) is not None:
                 _put(self, name, _index_map(value, name))
         if self.images is not None:
             _put(self, "images", _images(self.images, "images"))

@@ -225,7 +225,7 @@ def read_marked(image: ImageRef) -> Decoded:
     if image.nodata is not None and known.max(initial=0) == 1 and known.min(initial=0) >= 0:
         return known == 1, data
     if not is_binary(known, lossy=image.path is not None and image.path.suffix.lower() in {".jpg", ".jpeg"}):
-        raise ImageError(f"{image} holds {_values_of(known)}; {_CODINGS}")
+        raise ImageError(f"{image} holds {values_of(known)}; {_CODINGS}")
     return known if known.dtype == bool else known > 127, data
 
 
@@ -258,7 +258,7 @@ def is_binary(pixels: np.ndarray, lossy: bool = False) -> bool:
     return all(len(side) > 0 and side.max() <= min(NOISE, 8 * len(side)) for side in (dark, bright))
 
 
-def _values_of(pixels: np.ndarray) -> str:
+def values_of(pixels: np.ndarray) -> str:
     """The values of a map in words, at most six of them."""
     values = [str(value) for value in np.unique(pixels)]
     if len(values) == 1:

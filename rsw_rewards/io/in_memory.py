@@ -1,7 +1,7 @@
 """Samples and outputs that a program holds: lists of records or values, a pandas DataFrame, a datasets.Dataset, or files.
 
-What a file could hold is judged as in a file: a prediction of the wrong kind is an invalid output and is counted. What only a
-program can make, such as a float image without a range, is the program's fault and raises.
+What a file could hold is judged as in a file where records name their samples: a prediction of the wrong kind is an invalid output
+and is counted. What only a program can make, such as a float image without a range, is the program's fault and raises.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from rsw_rewards.core.fields import text_of
 from rsw_rewards.core.image_values import HoldsArray, describe, holds_pixels, is_instance, pixels_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
 from rsw_rewards.errors import InputError, did_you_mean
+from rsw_rewards.io.images import is_binary, values_of
 from rsw_rewards.io.pairing import MISSING, Problem, lacking, name_of, pair, read_output
 from rsw_rewards.io.records_io import load_outputs, load_samples
 
 _SAMPLE_FIELDS = ("images", "prompt", "reference", "scene", "kind", "metadata")
 _IMAGE_SOURCES = frozenset({"path", "bytes", "array"})
 """Keys of a mapping that is an image."""
-_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))})
+_OUTPUT_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))})
+_OF_TEXT = frozenset(task for task, names in OUTPUT_FIELDS.items() if names == ("text",))
 _RASTER_FILES = frozenset({".tif", ".tiff", ".npy", ".npz"})
 
 
@@ -68,7 +70,7 @@ def as_output(value: Any, sample: Sample) -> Output:
 
     Raises:
         InputError: naming the field and the value: of the wrong kind, of another sample, on a scale that is not declared, or of a name
-            that no field has.
+            that no field has, or the path of an image that is not there.
 
     >>> sample = Sample("a", "change_qa")
     >>> as_output("yes", sample).text
@@ -80,11 +82,15 @@ def as_output(value: Any, sample: Sample) -> Output:
         value = _spoken(value)
     if is_missing(value):
         return Output(sample.id, invalid=MISSING)
-    if not _is_record(value):
-        return _on_scale(Output(sample.id, **_answer(value, sample)), sample)
-    if isinstance(value, Mapping):
-        _check_fields(value, sample)
-    return _of_record(value, sample)
+    if _is_record(value):
+        if isinstance(value, Mapping):
+            _check_fields(value, sample)
+        output = _of_record(value, sample)
+    else:
+        output = _on_scale(Output(sample.id, **_answer(value, sample)), sample)
+    if sample.task not in _OF_TEXT:
+        _check_files(output, sample)
+    return output
 
 
 def _of_record(record: Any, sample: Sample) -> Output:
@@ -105,9 +111,22 @@ def _check_fields(record: Mapping[Any, Any], sample: Sample) -> None:
     if any(record.get(name) is not None for name in (*names, "invalid", "lost")):
         return
     for key, held in record.items():
-        if key not in _FIELDS and held is not None:
+        if key not in _OUTPUT_FIELDS and held is not None:
             near = did_you_mean(str(key), names)
             raise InputError(f"{str(key)!r} is no field of a {sample.task} output; {near}")
+
+
+def _check_files(output: Output, sample: Sample) -> None:
+    """Refuse images of an output that no file is named as: a text where none is asked for. Raises :class:`InputError`."""
+    for name in OUTPUT_FIELDS[sample.task]:
+        held = getattr(output, name)
+        for image in held if isinstance(held, tuple) else (held,):
+            if isinstance(image, ImageRef) and image.path is not None and not image.path.is_file():
+                boxes = "boxes as a list, or " if sample.task is Task.GROUNDING else ""
+                raise InputError(
+                    f"{name!r}: there is no file {describe(str(image.path))}; a {sample.task} output is no text: give {boxes}an"
+                    " image as a path or pixels, or None where there is none"
+                )
 
 
 def _spoken(value: Any) -> Any:
@@ -167,15 +186,42 @@ def _on_scale(output: Output, sample: Sample) -> Output:
         for image in held if isinstance(held, tuple) else (held,):
             if not isinstance(image, ImageRef) or image.array is None:
                 continue
-            kind = image.array.dtype.kind
-            if name not in ("image", "images"):
-                if kind not in "bui":
-                    raise InputError(f"{name!r}: {describe(image.array)} is no mask; give bool or whole numbers")
-            elif image.array.dtype not in (np.uint8, bool) and not image.is_mapped and not _holds_rasters(sample):
-                raise InputError(
-                    f"{name!r}: {describe(image.array)} has no declared range; make it by rsw.image(array, range=(low, high))"
-                )
+            if name in ("image", "images"):
+                _check_picture(name, image, sample)
+            else:
+                _check_mask(name, image, sample)
     return output
+
+
+def _check_picture(name: str, image: ImageRef, sample: Sample) -> None:
+    array = image.array
+    assert array is not None
+    if image.is_mapped or _holds_rasters(sample):
+        return
+    if array.dtype not in (np.uint8, bool):
+        raise InputError(
+            f"{name!r}: {describe(array)} has no declared range; make it by rsw.image(array, range=(low, high))"
+        )
+    if array.ndim == 3 and array.shape[2] not in (1, 3):
+        raise InputError(
+            f"{name!r}: {describe(array)} has {array.shape[2]} bands, an image to look at 1 or 3; make it by rsw.image(array,"
+            " layout='CHW') or rsw.image(array, bands=(red, green, blue))"
+        )
+
+
+def _check_mask(name: str, image: ImageRef, sample: Sample) -> None:
+    array = image.array
+    assert array is not None
+    if array.dtype.kind not in "bui" and image.threshold is None:
+        raise InputError(f"{name!r}: {describe(array)} is no mask; give bool or whole numbers")
+    declared = (image.levels, image.palette, image.threshold, image.nodata) != (None,) * 4
+    if name != "mask" or declared or (sample.task is Task.CHANGE_MASK and sample.reference.get("classes") is not None):
+        return
+    if not is_binary(array):
+        raise InputError(
+            f"{name!r}: {describe(array)} holds {values_of(array)}; give a mask as bool or as 0 and 255, or say what its values"
+            " mean, as rsw.image(mask, threshold=0) for over 0"
+        )
 
 
 def _holds_rasters(sample: Sample) -> bool:

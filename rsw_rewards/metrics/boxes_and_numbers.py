@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.image_values import as_array
 from rsw_rewards.metrics.checked import public
 from rsw_rewards.verifiers import boxes, label_sets, numbers
 
@@ -23,7 +24,7 @@ def box_iou(predicted: Sequence[float], truth: Sequence[float]) -> float:
     >>> rsw.metrics.box_iou([1, 0, 2, 1, 1, 2, 0, 1], [0, 0, 2, 2])
     0.5
     """
-    first, second = (boxes.parse_box(np.asarray(box).tolist()) for box in (predicted, truth))
+    first, second = (boxes.parse_box(as_array(box).tolist()) for box in (predicted, truth))
     return boxes.box_iou(first, second)
 
 
@@ -38,7 +39,7 @@ def average_precision(scores: Any, truth: Any) -> float | None:
     >>> rsw.metrics.average_precision([0.9, 0.8, 0.1], [True, False, True])
     0.8333333333333333
     """
-    given, true = np.asarray(scores, np.float64), np.asarray(truth)
+    given, true = as_array(scores).astype(np.float64), as_array(truth)
     if given.ndim != 1 or given.shape != true.shape or np.isnan(given).any():
         raise ValueError(f"scores and truth must be (n,) and without NaN, not {given.shape} and {true.shape}")
     return label_sets.average_precision(true.astype(bool), given)
@@ -66,7 +67,7 @@ def mean_absolute_error(predicted: Any, truth: Any) -> float:
     >>> rsw.metrics.mean_absolute_error([1.0, 4.0], [2.0, 2.0])
     1.5
     """
-    found, true = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    found, true = as_array(predicted).astype(np.float64), as_array(truth).astype(np.float64)
     if found.shape != true.shape or not found.size:
         raise ValueError(f"arrays of one shape are needed, with a number at least, not {found.shape} and {true.shape}")
     error = float(np.abs(found - true).mean())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from rsw_rewards.core.image_values import as_array
 from rsw_rewards.metrics.checked import public
 from rsw_rewards.verifiers import kernel_distances
 from rsw_rewards.verifiers.frechet import frechet_from_features
@@ -24,7 +23,7 @@ def frechet_distance(predicted: Any, truth: Any) -> float:
     >>> round(rsw.metrics.frechet_distance(features + [3.0, 4.0], features), 6)
     25.0
     """
-    return frechet_from_features(np.asarray(predicted), np.asarray(truth))
+    return frechet_from_features(as_array(predicted), as_array(truth))
 
 
 @public
@@ -40,7 +39,7 @@ def kernel_distance(predicted: Any, truth: Any) -> float:
     >>> rsw.metrics.kernel_distance(features + 1.0, features) > rsw.metrics.kernel_distance(features, features)
     True
     """
-    return kernel_distances.polynomial_mmd(np.asarray(predicted), np.asarray(truth))
+    return kernel_distances.polynomial_mmd(as_array(predicted), as_array(truth))
 
 
 @public
@@ -54,4 +53,4 @@ def cmmd(predicted: Any, truth: Any) -> float:
     >>> rsw.metrics.cmmd(features, features)
     0.0
     """
-    return kernel_distances.cmmd(np.asarray(predicted), np.asarray(truth))
+    return kernel_distances.cmmd(as_array(predicted), as_array(truth))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.image_values import as_array
 from rsw_rewards.metrics.checked import public
 from rsw_rewards.verifiers import paired, structure
 
@@ -15,7 +16,7 @@ Images = Any
 
 def _images(*images: Images) -> list[np.ndarray]:
     """Images as (H, W, C) uint8 of one shape. Raises ``ValueError``."""
-    arrays = [np.asarray(image) for image in images]
+    arrays = [as_array(image) for image in images]
     for array in arrays:
         if array.dtype != np.uint8 or array.ndim not in (2, 3):
             raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.image_values import as_array
 from rsw_rewards.metrics.checked import public
 from rsw_rewards.verifiers import confusion
 from rsw_rewards.verifiers.semantic_change import contradictions, from_to
@@ -13,8 +14,8 @@ from rsw_rewards.verifiers.semantic_change import contradictions, from_to
 
 def _maps(predicted: Any, truth: Any, valid: Any, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Arrays of one shape that hold classes below ``classes``. Raises ``ValueError``."""
-    arrays = [np.asarray(predicted), np.asarray(truth)]
-    kept = None if valid is None else np.asarray(valid)
+    arrays = [as_array(predicted), as_array(truth)]
+    kept = None if valid is None else as_array(valid)
     if kept is not None and kept.dtype != bool:
         raise ValueError(f"valid pixels are an array of bool, not of {kept.dtype}")
     for name, array in zip(("prediction", "truth"), arrays, strict=True):
@@ -116,7 +117,7 @@ def _semantic(predicted: Maps, truth: Maps, classes: int, joint: str) -> dict[st
     pairs = [_maps(now, then, None, classes)[:2] for now, then in zip(predicted, truth, strict=True)]
     if joint == "stacked":
         counts = sum(confusion.confusion_matrix(true, found, None, classes) for found, true in pairs)
-        return confusion.semantic_change_metrics(confusion.ClassCounts.of(np.asarray(counts)))
+        return confusion.semantic_change_metrics(confusion.ClassCounts.of(as_array(counts)))
     if joint != "from_to":
         raise ValueError(f"'joint' is stacked or from_to, not {joint!r}")
     transitions = []

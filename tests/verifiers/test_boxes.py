@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,7 +205,7 @@ def test_what_cannot_be_scored() -> None:
     assert score(None, [[0, 0, 1, 1]]).status is Status.INVALID_OUTPUT
     assert score([(0, 0, 1, 1)] * 101, [[0, 0, 1, 1]]).status is Status.INVALID_OUTPUT
     assert score([(0, 0, 1, 1)], None).status is Status.ERROR
-    assert score([(0, 0, 1, 1)], None, mask=ImageRef()).status is Status.NOT_APPLICABLE
+    assert score([(0, 0, 1, 1)], None, mask=ImageRef(Path("mask.png"))).status is Status.NOT_APPLICABLE
 
 
 def test_missing_outputs_lower_the_numbers() -> None:
