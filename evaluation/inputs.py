@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.fields import limit_of
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.generate import generate_file, generate_outputs
@@ -61,6 +62,7 @@ def read_pair(
         samples, outputs: files, or what :mod:`rsw_rewards.io.in_memory` reads.
         own: a predictions file may be a dump of rollouts, which says of some that they were lost.
     """
+    limit = limit_of(limit)
     every = as_samples(samples, roots)
     if own and isinstance(outputs, (str, PathLike)):
         answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own)
@@ -139,6 +141,7 @@ def of_policy(
     from rsw_rewards.rollouts.policies import build_policy, is_folder
     from rsw_rewards.rollouts.trained import find_trained
 
+    limit = limit_of(limit)
     asked = as_samples(samples, roots)[:limit]
     chosen = [sample for sample in asked if sample.task in tasks]
     if out is not None and not resume and (out / "config.yaml").exists():

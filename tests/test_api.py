@@ -414,3 +414,17 @@ def test_train_and_load(tmp_path):
     assert found.metrics["accuracy"].n == 2
     with pytest.raises(rsw.InputError, match="not the folder of a training run"):
         rsw.Run(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5])
+def test_a_limit_is_at_least_one_sample(limit: object, tmp_path: Path) -> None:
+    for call in (
+        lambda: rsw.evaluate("exact-qa", QUESTIONS, ANSWERS, limit=limit),
+        lambda: rsw.evaluate("exact-qa", QUESTIONS, policy="oracle", limit=limit),
+        lambda: rsw.rewards({"exact_match": 1.0}, QUESTIONS, ANSWERS, limit=limit),
+        lambda: rsw.validate("exact-qa", QUESTIONS, limit=limit),
+        lambda: rsw.data.convert("levir-cd", tmp_path, tmp_path / "out", limit=limit),
+        lambda: rsw.data.read("levir-cd", tmp_path, limit=limit),
+    ):
+        with pytest.raises(rsw.InputError, match="'limit'"):
+            call()

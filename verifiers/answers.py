@@ -135,10 +135,15 @@ def chance_corrected(accuracy: float, chance: float) -> float:
     return (accuracy - chance) / (1.0 - chance)
 
 
-def _is_answer(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+def _answer_text(value: Any) -> str:
+    """A true answer as a text; a whole number is written without a point, for a table with a gap holds 1 as 1.0."""
+    if isinstance(value, np.number):
+        value = value.item()
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value) if value.is_integer() else value)
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise ValueError(f"the true answer {value!r:.80} is neither a text nor a finite number")
 
 
 def true_answers(sample: Sample) -> tuple[str, ...]:
@@ -153,10 +158,7 @@ def true_answers(sample: Sample) -> tuple[str, ...]:
         answers = [reference["label"]] if reference.get("label") is not None else reference.get("labels")
     if not isinstance(answers, (list, tuple)) or not answers:
         raise ValueError("there is no true answer")
-    for answer in answers:
-        if type(answer) is not str and not _is_answer(answer):
-            raise ValueError(f"the true answer {answer!r:.80} is neither a text nor a finite number")
-    texts = tuple(map(str, answers))
+    texts = tuple([answer if type(answer) is str else _answer_text(answer) for answer in answers])
     if not "".join(texts).strip():
         raise ValueError("the true answer is empty")
     return texts

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from rsw_rewards.api.common import File, check_device, check_missing
+from rsw_rewards.core.fields import limit_of
 from rsw_rewards.core.records import Task, as_task
 from rsw_rewards.core.rubric import Component
 from rsw_rewards.errors import ConfigError, did_you_mean
@@ -277,6 +278,7 @@ def validate(  # type: ignore[misc]
 
     check_device(device)
     chosen = _protocols(protocol, settings)
+    limit = limit_of(limit)
     asked = as_samples(samples, [Path(root) for root in roots])[:limit]
     found = [check(one, asked, device=device, progress=progress or silent) for one in chosen]
     return found if isinstance(protocol, (list, tuple)) else found[0]

@@ -98,3 +98,10 @@ def candidate_of(value: Any) -> int:
     if not number or not 0 <= value < MAX_CANDIDATES:
         raise InputError(f"'candidate' must be a whole number from 0, not {describe(value)}")
     return int(value)
+
+
+def limit_of(value: Any) -> int | None:
+    """How many samples are read at most, None for all. Raises :class:`InputError` for what is no whole number from 1."""
+    if value is not None and whole_of(value, "limit") < 1:
+        raise InputError(f"'limit' is the number of samples to read, 1 or more, or None for all; not {value}")
+    return None if value is None else int(value)

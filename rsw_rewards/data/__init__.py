@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.core.fields import limit_of
 from rsw_rewards.data.adapter import Conversion, resolve_adapter, write_samples
 from rsw_rewards.errors import ConfigError
 
@@ -57,7 +58,7 @@ def convert(
     1.0
     """
     try:
-        return resolve_adapter(adapter)(Path(folder), Path(out), split=split, limit=limit, **options)
+        return resolve_adapter(adapter)(Path(folder), Path(out), split=split, limit=limit_of(limit), **options)
     except TypeError as error:
         raise ConfigError(f"the adapter {adapter!r} does not take these options: {error}") from error
 

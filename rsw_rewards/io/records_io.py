@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.fields import limit_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, ImageRef, Output, Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.pairing import Problem, pair, read_output
@@ -87,7 +88,7 @@ def load_samples(path: Path, roots: Sequence[Path] = (), limit: int | None = Non
         InputError: with file and line, at the first record that cannot be used or whose id was seen before; a benchmark with
             holes is not the benchmark. Also when the file is missing or empty.
     """
-    path = Path(path)
+    path, limit = Path(path), limit_of(limit)
     where = Roots(path.parent, roots)
     samples: list[Sample] = []
     seen: dict[str, int] = {}

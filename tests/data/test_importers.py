@@ -284,8 +284,10 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.
         done("json", write(tmp_path / "b.json", []))
     with pytest.raises(InputError, match="is not valid JSON"):
         done("json", write(tmp_path / "c.json", "[" * 100_000))
-    with pytest.raises(InputError, match="is not a file"):
+    with pytest.raises(InputError, match=r"none\.json does not exist"):
         done("json", tmp_path / "none.json")
+    with pytest.raises(InputError, match="is not a file"):
+        done("json", tmp_path)
     with pytest.raises(ConfigError, match="no importer of predictions is named 'xml'; known are lmms-eval, vlmevalkit"):
         done("xml", file)
     with pytest.raises(ConfigError, match="'by' must be id or order"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import time
@@ -130,7 +131,12 @@ def test_classification_reads_the_label() -> None:
 
 
 def test_numbers_as_truth() -> None:
-    assert score("3", question(3)).value == 1.0
+    whole = (3, 3.0, np.int64(3), np.float32(3))
+    assert [score("3", question(truth)).value for truth in whole] == [1.0] * 4
+    assert score("3.0", question(3.0)).value == 0.0
+    assert score("0.5", question(np.float64(0.5))).value == 1.0
+    for truth in (math.nan, np.float64(math.inf), np.bool_(True)):
+        assert score("3", question(truth)).status is Status.ERROR
 
 
 def test_config_mistakes_are_sentences() -> None:

@@ -83,6 +83,8 @@ def read_predictions(
     if by == "order" and samples is None:
         raise ConfigError("answers are matched by their order among the samples; give the samples too")
     file = Path(file)
+    if not file.exists():
+        raise InputError(f"{file} does not exist; give the file that {importer} wrote")
     if not file.is_file():
         raise InputError(f"{file} is not a file; give the one that {importer} wrote")
     answers = list(read(file, id=None if id is None else str(id), text=None if text is None else str(text)))
