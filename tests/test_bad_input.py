@@ -262,7 +262,7 @@ def _nan_raster(folder: Path) -> str:
 
 
 def _pickle(folder: Path) -> str:
-    np.save(folder / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(folder / "bad.npy", np.array([[{"a": 1}]], dtype=object), allow_pickle=True)
     return "bad.npy"
 
 
@@ -283,8 +283,8 @@ def _huge_array(folder: Path) -> str:
         (_empty, "cannot be read"),
         (_other_size, "6 x 4"),
         (_zero_one, "0 and 255"),
-        (_nan, "integers"),
-        (_nan_raster, "integers"),
+        (_nan, "of float32; a mask holds 0 and 255"),
+        (_nan_raster, "of float32; a mask holds 0 and 255"),
         (_pickle, "cannot be read"),
         (_huge_array, "60000 x 60000 pixels"),
         (lambda folder: "nowhere.png", "does not exist"),

@@ -48,7 +48,9 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
     if address is None:
         options |= {"address": "local", "num_cpus": num_cpus or max(2, os.cpu_count() or 1), "include_dashboard": False}
     else:
-        options |= {"address": address}
+        # Ray itself takes "auto" for any cluster that runs here, whatever RAY_ADDRESS says.
+        named = os.environ.get("RAY_ADDRESS") if address == "auto" else None
+        options |= {"address": named or address}
     try:
         with _starting:
             if not ray.is_initialized():

@@ -17,7 +17,7 @@ from safetensors.torch import load_file as load_weights
 from rsw_rewards.config import PpoRunConfig, RunConfig
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import resolve
+from rsw_rewards.core.registry import VERIFIERS
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
@@ -129,7 +129,7 @@ def test_where_replacing_makes_no_sense_it_is_refused(tmp_path: Path) -> None:
         PpoRunConfig.model_validate(
             {"out": "x", "policy": "y", "train": {"source": "z"}, "rubric": {}, "ppo": {"refill": 2}}
         )
-    assert resolve("frechet_credit").scope == "population"
+    assert VERIFIERS.find("frechet_credit").scope == "population"
     components = [{"use": "exact_match"}, {"use": "frechet_credit", "config": {"encoder": "scene-clip"}}]
     with pytest.raises(ConfigError, match="'frechet_credit' scores a generation as a whole"):
         run(tmp_path, rubric={"components": components})

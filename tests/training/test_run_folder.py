@@ -211,11 +211,11 @@ def test_a_run_that_failed_at_its_start_is_mended_in_its_directory(tmp_path: Pat
 def test_the_hash_of_samples_is_the_same_everywhere_and_sees_what_counts() -> None:
     one = Sample(
         "s", Task.FORECAST, (ImageRef(array=np.zeros((2, 2, 3), np.uint8)),), "grow",
-        {"labels": {"b", "a"}, "images": [ImageRef(path=Path("/here/a.png"))]}, metadata={"scale_factor": np.float64(0.5)},
+        {"tags": {"b", "a"}, "images": [ImageRef(path=Path("/here/a.png"))]}, metadata={"scale_factor": np.float64(0.5)},
     )  # fmt: skip
     elsewhere = replace(
         one,
-        reference={"images": [ImageRef(path=Path("/there/a.png"))], "labels": {"a", "b"}},
+        reference={"images": [ImageRef(path=Path("/there/a.png"))], "tags": {"a", "b"}},
         metadata={"scale_factor": 0.5},
     )
     assert samples_hash([one]) == samples_hash([elsewhere])
