@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rsw_rewards.core.plugins import named
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
@@ -14,7 +15,7 @@ from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.summary import metrics_of
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.rollouts.policy import Request
+from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
 from rsw_rewards.verifiers.answers import chance_corrected
 
 BASELINE_SAMPLES = 1000
@@ -38,29 +39,37 @@ def baseline_rows(
     part = list(samples[:BASELINE_SAMPLES]) if draws else list(samples)
     requests = [Request(sample) for sample in part]
     by_id = {sample.id: sample for sample in part}
-    for number, name in enumerate(protocol.baselines):
+    for number, use in enumerate(protocol.baselines):
         progress("baselines", number, len(protocol.baselines))
-        try:
-            policy = make_baseline(name, samples)
-            policy.setup()
-        except ConfigError as error:  # weights that are not there
-            rows[name] = {"metrics": {}, "reason": str(error)}
-            continue
+        name = named(use)
         tables: list[ScoreTable] = []
         lost: list[str] = []
-        # Pictures are dropped once they are scored; texts are small, and looked at in larger parts.
-        for chunk in chunks(requests, CHUNK if draws and not whole else len(requests)):
-            outputs = policy.generate(chunk)
-            lost += [output.lost for output in outputs if output.lost is not None]
-            pieces = group_chunks(outputs, CHUNK, whole, grow=True)
-            tables += [scorer.score(batch_of(by_id, piece)) for piece in pieces]
-            bank.settle()
+        try:
+            policy = make_baseline(use, samples)
+            set_up(policy)
+            # Pictures are dropped once they are scored; texts are small, and looked at in larger parts.
+            for chunk in chunks(requests, CHUNK if draws and not whole else len(requests)):
+                outputs = outputs_of(policy, chunk)
+                lost += [output.lost for output in outputs if output.lost is not None]
+                pieces = group_chunks(outputs, CHUNK, whole, grow=True)
+                tables += [scorer.score(batch_of(by_id, piece)) for piece in pieces]
+                bank.settle()
+        except (
+            ConfigError
+        ) as error:  # weights that are not there, or code of a user's that is wrong: the run keeps its own numbers
+            rows[name] = {"metrics": {}, "reason": str(error)}
+            continue
         metrics = metrics_of(protocol, verifiers, ScoreTable.concat(tables), bank, intervals=False)
         rows[name] = {"metrics": metrics, "n": len(part) - len(lost)}
         if lost:
             rows[name]["reason"] = f"{len(lost)} samples do not fit it: {lost[0]}"
     progress("baselines", len(protocol.baselines), len(protocol.baselines))
     return rows
+
+
+def baseline_warnings(rows: Mapping[str, Any]) -> list[str]:
+    """A sentence for every baseline that has no numbers at all."""
+    return [f"no numbers of the baseline {name}: {row['reason']}" for name, row in rows.items() if not row["metrics"]]
 
 
 def add_chance_corrected(summary: dict[str, Any]) -> None:

@@ -137,7 +137,12 @@ def of_policy(
         policy: what :func:`rsw_rewards.rollouts.policies.build_policy` takes: a name, a YAML file, or the directory of a run.
         out: the outputs are kept in ``out/outputs`` as a predictions file; None keeps them in memory.
         resume: make only outputs that are missing or were lost.
+
+    Raises:
+        ConfigError: there is no such policy, it does not do the tasks, or less than one candidate is asked for.
     """
+    if not isinstance(candidates, int) or candidates < 1:
+        raise ConfigError(f"'candidates' must be a whole number from 1 on, not {candidates!r}")
     from rsw_rewards.rollouts.policies import build_policy, is_folder
     from rsw_rewards.rollouts.trained import find_trained
 

@@ -16,7 +16,7 @@ from rsw_rewards.core.records import ImageRef, Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows
+from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows, baseline_warnings
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.inputs import seldom_collecting
@@ -103,6 +103,7 @@ def evaluate(
             *taken_off_warnings(summary["taken_off"]),
             *leakage_warnings(chosen, outputs),
             *failure_warnings(summary["status"]),
+            *baseline_warnings(summary["baselines"]),
         ]
         summary["config_hash"] = config["config_hash"]
         summary["versions"] = config["versions"]

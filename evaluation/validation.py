@@ -24,7 +24,7 @@ from rsw_rewards.evaluation.run import select
 from rsw_rewards.evaluation.statistics import Rows
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
-from rsw_rewards.rollouts.policy import Request
+from rsw_rewards.rollouts.policy import Request, outputs_of
 
 TOLERANCE = 1e-6
 """What the truth may lack to 1: the epsilon that published F1s carry in their denominators takes 6e-8."""
@@ -167,7 +167,9 @@ class _Bench:
         """Scores and outputs of a baseline; None where no component is left to score it."""
         policy = make_baseline(name, self.samples)
         policy.setup()
-        outputs = [output for part in chunks(samples, CHUNK) for output in policy.generate([Request(s) for s in part])]
+        outputs = [
+            output for part in chunks(samples, CHUNK) for output in outputs_of(policy, [Request(s) for s in part])
+        ]
         groups = [f"{number}" for number in range(len(outputs))]  # ids may repeat, which is reported apart
         tables = []
         for label in list(self.scorers):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.config import read_yaml
+from rsw_rewards.core.plugins import named, raised
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
 from rsw_rewards.core.registry import Registry
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash
@@ -78,12 +79,18 @@ def build_policy(spec: Mapping[str, Any] | str | Path | Any) -> Policy:
     if not isinstance(found, Policy):
         try:
             found = found(**arguments)
-        except TypeError as error:
-            raise ConfigError(f"the policy {name!r} cannot be made from {arguments!r}: {error}") from error
+        except RswError:
+            raise
+        except Exception as error:  # a class of a user's may raise anything
+            raise ConfigError(
+                f"the policy {named(name)!r} cannot be made from {arguments!r}: {raised(error)}"
+            ) from error
     elif arguments:
-        raise ConfigError(f"the policy {name!r} is ready-made and takes no {', '.join(arguments)}")
+        raise ConfigError(f"the policy {named(name)!r} is ready-made and takes no {', '.join(arguments)}")
     if not isinstance(found, Policy):
-        raise ConfigError(f"{name!r} is not a policy; derive its class from rsw_rewards.Policy")
+        raise ConfigError(f"{named(name)!r} is not a policy; derive its class from rsw_rewards.Policy")
+    if not isinstance(getattr(found, "name", None), str):
+        raise ConfigError(f'the policy {named(name)!r} has no name; write name = "..." in its class')
     return found
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.image_values import describe
+from rsw_rewards.core.plugins import raised
+from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.core.verifier import ALL_TASKS
-from rsw_rewards.errors import ConfigError, RswError
+from rsw_rewards.errors import ConfigError, InputError, RswError
+from rsw_rewards.io.in_memory import as_output
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +63,10 @@ class Policy(ABC):
 
     @abstractmethod
     def generate(self, requests: Sequence[Request]) -> list[Output]:
-        """One output per request, in order.
+        """One output per request, in order: an :class:`Output`, or the answer itself (a text, an image, a mask, boxes).
+
+        An output names its request's sample, or none. One of another sample is a mistake that stops the run, as is a list of
+        another length. Where this raises, each sample is asked alone, and one at which it raises again has its outputs lost.
 
         An output that the policy got wrong (truncated, unparsable) comes back with ``invalid`` set. Images are arrays
         (``ImageRef(array=..., sha256=...)``); whoever runs the policy decides where they are kept.
@@ -82,7 +88,56 @@ def set_up(policy: Policy, device: str = "cpu", threads: int = 1) -> None:
     except RswError:
         raise
     except Exception as error:  # a setting of the wrong type, a device that is not there, weights of another model
-        said = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ConfigError(f"the policy {policy.name!r} cannot be set up on {device!r}: {raised(error)}") from error
+
+
+def outputs_of(policy: Policy, requests: Sequence[Request]) -> list[Output]:
+    """One output per request, in order. A sample at which the policy raises costs its own outputs, which are lost, and no others.
+
+    Raises:
+        ConfigError: a mistake in the policy's code: other than one output per request, what is no output, or one of another sample.
+        RswError: what the policy itself raised to stop the run.
+
+    >>> from rsw_rewards.rollouts.policy import Request, outputs_of
+    >>> class Yes(rsw.Policy):
+    ...     name = "yes"
+    ...
+    ...     def generate(self, requests):
+    ...         return ["yes" for request in requests]
+    >>> outputs_of(Yes(), [Request(rsw.Sample("q0", "change_qa"))])[0].text
+    'yes'
+    """
+    try:
+        given = policy.generate(requests)
+    except Exception as error:
+        if isinstance(error, RswError) and not isinstance(error, InputError):
+            raise
+        names = list(dict.fromkeys(request.sample.id for request in requests))
+        if len(names) == 1:
+            why = str(error) if isinstance(error, InputError) else f"the policy {policy.name!r} raised {raised(error)}"
+            return [Output(request.sample.id, request.candidate, lost=why) for request in requests]
+        alone = {name: iter(outputs_of(policy, [r for r in requests if r.sample.id == name])) for name in names}
+        return [next(alone[request.sample.id]) for request in requests]
+    if not isinstance(given, list | tuple):
         raise ConfigError(
-            f"the policy {policy.name!r} cannot be set up on {device!r}: {type(error).__name__}: {said}"
-        ) from error
+            f"the policy {policy.name!r} must give a list with one output per request, not {describe(given)}"
+        )
+    if len(given) != len(requests):
+        raise ConfigError(f"the policy {policy.name!r} gave {len(given)} outputs for {len(requests)} requests")
+    return [_checked(policy, request, value) for request, value in zip(requests, given, strict=True)]
+
+
+def _checked(policy: Policy, request: Request, value: Any) -> Output:
+    """What a policy gave for a request, as an output. Raises :class:`ConfigError`."""
+    wrong = f"the policy {policy.name!r}, asked for the sample {request.sample.id!r}"
+    try:  # what an Output lacks, and what its images are worth, is judged when it is scored
+        output = value if isinstance(value, Output) else as_output(value, request.sample)
+    except InputError as error:
+        raise ConfigError(f"{wrong}: {error}") from error
+    if output.sample_id not in ("", request.sample.id):
+        raise ConfigError(f"{wrong}: the output is of the sample {output.sample_id!r}, not of {request.sample.id!r}")
+    if output.candidate not in (0, request.candidate):
+        raise ConfigError(f"{wrong}: the output is candidate {output.candidate}, not {request.candidate}")
+    if not isinstance(output.tokens, TokenTrace | None):
+        raise ConfigError(f"{wrong}: 'tokens' must be a TokenTrace, not {describe(output.tokens)}")
+    return output if output.sample_id else replace(output, sample_id=request.sample.id)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.core.records import ImageRef, Output, Sample
-from rsw_rewards.errors import InputError, RswError, RunStopped
+from rsw_rewards.errors import RswError, RunStopped
 from rsw_rewards.extras import has
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.rollouts.policy import Policy, Request, request_seed, set_up
+from rsw_rewards.rollouts.policy import Policy, Request, outputs_of, request_seed, set_up
 from rsw_rewards.rollouts.weights import pack_weights, unpack_weights
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Replica:
         """Outputs whose images are indices into the second list. Raises when the weights are not those asked for."""
         if self.version != version:
             raise RuntimeError(f"this replica holds version {self.version} of the weights, not {version}")
-        outputs = [_sane(output) for output in self._made(requests)]
+        outputs = [_sane(output) for output in outputs_of(self.policy, requests)]
         pixels: list[np.ndarray] = []
         stamped = [
             replace(
@@ -78,22 +78,6 @@ class _Replica:
             for request, output in zip(requests, outputs, strict=True)
         ]
         return stamped, pixels
-
-    def _made(self, requests: Sequence[Request]) -> list[Output]:
-        """One output per request. A sample that cannot be used costs its own rollouts and not those that are made along with it."""
-        try:
-            outputs = self.policy.generate(requests)
-        except InputError as error:
-            names = list(dict.fromkeys(request.sample.id for request in requests))
-            if len(names) == 1:
-                return [Output(request.sample.id, request.candidate, lost=str(error)) for request in requests]
-            alone = {name: iter(self._made([r for r in requests if r.sample.id == name])) for name in names}
-            return [next(alone[request.sample.id]) for request in requests]
-        if len(outputs) != len(requests):
-            raise RuntimeError(
-                f"the policy {self.policy.name!r} made {len(outputs)} outputs for {len(requests)} requests"
-            )
-        return outputs
 
 
 def _sane(output: Output) -> Output:
@@ -137,7 +121,7 @@ class RolloutPool:
         num_cpus: what an actor asks of Ray's scheduler; small, so that rollouts and scoring fit on few cores.
         threads: torch threads per replica. Part of the arithmetic: other numbers may give other roundings.
         chunk: groups per call of a replica. Also part of the arithmetic, because the shape of a batch is.
-        retries: how often a chunk is tried again after its actor died, hung or raised.
+        retries: how often a chunk is tried again after its actor died or hung. What raises is tried again sample by sample.
         timeout_s: a chunk that takes longer counts as hung and its actor is replaced. None waits for ever.
         device: where replicas run; ``"cuda"`` when actors have a share of a GPU, else ``"cpu"``, unless given.
     """

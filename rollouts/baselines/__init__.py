@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rsw_rewards.core.plugins import guarded, named
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
 from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.errors import ConfigError
@@ -87,11 +88,13 @@ def make_baseline(use: str | Any, samples: Sequence[Sample]) -> Policy:
     """The baseline that a name or an object of :data:`BASELINES` stands for, fitted on ``samples`` where it counts answers.
 
     Raises:
-        ConfigError: nothing has that name, or it makes no policy.
+        ConfigError: nothing has that name, or it raises or makes no policy.
     """
-    made = BASELINES.find(use)(samples)
+    make = BASELINES.find(use)
+    with guarded(f"the baseline {named(use)!r}"):
+        made = make(samples)
     if not isinstance(made, Policy):
         raise ConfigError(
-            f"the baseline {use!r} makes a {type(made).__name__} from the samples, and must make a Policy"
+            f"the baseline {named(use)!r} makes an object of the type {type(made).__name__}, and must make a Policy"
         )
     return made

@@ -203,11 +203,14 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
 def _protocols(named: Any, settings: Mapping[str, Any] | None) -> list[Protocol]:
     """The protocols that a name, an object or a list of them stands for, with their settings."""
     from rsw_rewards.evaluation.protocols import PROTOCOLS
+    from rsw_rewards.rollouts.baselines import BASELINES
 
     found = []
     for one in named if isinstance(named, (list, tuple)) else [named]:
         known = PROTOCOLS.built_in.get(getattr(one, "name", ""))
         chosen = one if known is not None and known.configures(one) else PROTOCOLS.find(one)
+        for baseline in chosen.baselines:
+            BASELINES.find(baseline)  # a wrong name is said before the work, not after it
         found.append(chosen.configured(settings or {}))
     return found
 

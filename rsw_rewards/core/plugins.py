@@ -8,6 +8,8 @@ import importlib.metadata
 import importlib.util
 import operator
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoints
 from pathlib import Path
@@ -54,6 +56,31 @@ def not_imported(what: str, error: Exception) -> RswError:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return missing(what, error.name)
     return ConfigError(f"{what} cannot be imported: {type(error).__name__}: {error}")
+
+
+def raised(error: BaseException) -> str:
+    """What an exception is and says, as part of a sentence.
+
+    >>> raised(ValueError("no such band"))
+    'ValueError: no such band'
+    """
+    said = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return f"{type(error).__name__}: {said}"
+
+
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Runs code that a user plugged in: whatever it raises becomes a sentence that names it.
+
+    Raises:
+        ConfigError: it raised something else than an :class:`RswError`, which is raised as it is.
+    """
+    try:
+        yield
+    except RswError:
+        raise
+    except Exception as error:  # code of somebody else's may raise anything
+        raise ConfigError(f"{what} raised {raised(error)}") from error
 
 
 def user_modules() -> list[ModuleType]:
@@ -116,6 +143,17 @@ def _entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
 def _all_entry_points(path: tuple[str, ...]) -> Any:
     """Those of all packages on the search path; looking through them takes tens of milliseconds."""
     return importlib.metadata.entry_points()
+
+
+def named(use: Any) -> str:
+    """How messages call what a user gave for a name: the name itself, or where the object is from.
+
+    >>> named("exact_match"), named(3)
+    ('exact_match', 'int object')
+    """
+    if isinstance(use, str):
+        return use
+    return place_of(use) if hasattr(use, "__qualname__") else f"{type(use).__name__} object"
 
 
 def place_of(found: Any) -> str:

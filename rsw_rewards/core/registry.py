@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from rsw_rewards.core.functions import verifier_class
-from rsw_rewards.core.plugins import entry_points, not_imported, place_of, resolve_object
+from rsw_rewards.core.plugins import entry_points, named, not_imported, resolve_object
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError, RswError, did_you_mean
 from rsw_rewards.verifiers import BUILT_IN
@@ -65,7 +65,7 @@ class Registry(Generic[T]):
             ConfigError: nothing has that name, it cannot be imported, it is of another kind, or it has the name of a built-in one.
         """
         if not isinstance(use, str):
-            return self._checked(use, place_of(use) if hasattr(use, "__qualname__") else f"{type(use).__name__} object")
+            return self._checked(use, named(use))
         if ":" in use:
             return self._checked(resolve_object(use, self.kind), use)
         plugged = self._plugged()

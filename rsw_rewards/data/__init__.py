@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.core.fields import limit_of
-from rsw_rewards.data.adapter import Conversion, resolve_adapter, write_samples
+from rsw_rewards.data.adapter import Conversion, converted, write_samples
 from rsw_rewards.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ def convert(
     >>> rsw.evaluate("change-mask", found.file, policy="oracle", roots=found.roots).metrics["oa"].value
     1.0
     """
-    try:
-        return resolve_adapter(adapter)(Path(folder), Path(out), split=split, limit=limit_of(limit), **options)
-    except TypeError as error:
-        raise ConfigError(f"the adapter {adapter!r} does not take these options: {error}") from error
+    return converted(adapter, Path(folder), Path(out), {"split": split, "limit": limit_of(limit), **options})
 
 
 def read(
@@ -89,16 +86,17 @@ def read(
     >>> [sample.task.value for sample in rsw.data.read("levir-cd", "LEVIR-CD", split="test")]
     ['change_mask']
     """
+    from rsw_rewards.core.plugins import named
     from rsw_rewards.io.records_io import load_samples
 
     with tempfile.TemporaryDirectory(prefix="rsw_data_") as temporary:
         place = Path(temporary if out is None else out)
         found = convert(adapter, folder, place, split=split, limit=limit, **options)
         for note in found.notes:
-            log.info("%s: %s", adapter, note)
+            log.info("%s: %s", named(adapter), note)
         samples = load_samples(found.file, found.roots)
         if out is None and any(file != found.file for file in place.iterdir()):
-            raise ConfigError(f"the adapter {adapter!r} writes images; say where to keep them by out=...")
+            raise ConfigError(f"the adapter {named(adapter)!r} writes images; say where to keep them by out=...")
     return samples
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from rsw_rewards.core.image_values import describe
+from rsw_rewards.core.plugins import guarded, named
 from rsw_rewards.core.registry import Registry, a_function
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,25 @@ def resolve_adapter(use: str | Any) -> Adapter:
 
         return huggingface.adapter(use.removeprefix("hf:"))
     return ADAPTERS.find(use)
+
+
+def converted(use: str | Any, source: Path, out: Path, options: Mapping[str, Any]) -> Conversion:
+    """What the adapter that a name or an object stands for wrote to ``out``.
+
+    Raises:
+        InputError: the folder ``source`` has another layout.
+        ConfigError: there is no such adapter, it takes no such option, or its code raises or gives no :class:`Conversion`.
+    """
+    adapter = resolve_adapter(use)
+    try:
+        inspect.signature(adapter).bind(source, out, **options)
+    except TypeError as error:
+        raise ConfigError(f"the adapter {named(use)!r} does not take these options: {error}") from None
+    with guarded(f"the adapter {named(use)!r}"):
+        done = adapter(source, out, **options)
+    if not isinstance(done, Conversion):
+        raise ConfigError(f"the adapter {named(use)!r} must give a Conversion, not {describe(done)}")
+    return done
 
 
 def write_samples(out: Path, records: Iterable[Mapping[str, Any]], what: str) -> tuple[int, Path]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.core.records import Sample
-from rsw_rewards.data.adapter import resolve_adapter
+from rsw_rewards.data.adapter import converted, resolve_adapter
 from rsw_rewards.data.raster_specs import expand
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
@@ -46,11 +46,11 @@ def load_from_adapter(name: str, options: Mapping[str, Any], where: str) -> list
     if name in IN_MEMORY:
         load: Callable[..., list[Sample]] = resolve_object(IN_MEMORY[name], "source of samples")
         return load(*_bound(load, known, folder, left), **left)
-    adapter = resolve_adapter(name)
     # Some adapters draw files that their samples name, which must be there for as long as the samples are used.
     out = Path(tempfile.mkdtemp(prefix="rsw-"))
     atexit.register(shutil.rmtree, out, ignore_errors=True)
-    conversion = adapter(*_bound(adapter, known, folder, left, out), **left)
+    _bound(resolve_adapter(name), known, folder, left, out)
+    conversion = converted(name, folder, out, left)
     return load_samples(conversion.file, conversion.roots)
 
 

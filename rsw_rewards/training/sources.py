@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from rsw_rewards.config import DataSpec, Strict, validated
-from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.plugins import guarded, resolve_object
 from rsw_rewards.core.records import Sample
 from rsw_rewards.data.adapter import ADAPTERS
 from rsw_rewards.data.sources import load_from_adapter
-from rsw_rewards.errors import ConfigError, RswError
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
 
 
@@ -62,11 +63,11 @@ def load_source(spec: DataSpec, seed: int, where: str = "train") -> list[Sample]
 def _from_function(name: str, options: Mapping[str, Any], where: str) -> list[Sample]:
     function = resolve_object(name, "source of samples")
     try:
-        samples = list(function(**options))
-    except RswError:
-        raise
+        inspect.signature(function).bind(**options)
     except TypeError as error:
         raise ConfigError(f"{where}: {name} cannot be called with {dict(options)!r}: {error}") from error
+    with guarded(f"{where}: {name}"):
+        samples = list(function(**options))
     if not samples or not all(isinstance(sample, Sample) for sample in samples):
         raise ConfigError(f"{where}: {name} must give a list of samples that is not empty")
     return samples

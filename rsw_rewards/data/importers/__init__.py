@@ -11,6 +11,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.image_values import describe
+from rsw_rewards.core.plugins import guarded, named
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.data.importers.matching import Answer, match, unmatched
@@ -84,10 +86,14 @@ def read_predictions(
         raise ConfigError("answers are matched by their order among the samples; give the samples too")
     file = Path(file)
     if not file.exists():
-        raise InputError(f"{file} does not exist; give the file that {importer} wrote")
+        raise InputError(f"{file} does not exist; give the file that {named(importer)} wrote")
     if not file.is_file():
-        raise InputError(f"{file} is not a file; give the one that {importer} wrote")
-    answers = list(read(file, id=None if id is None else str(id), text=None if text is None else str(text)))
+        raise InputError(f"{file} is not a file; give the one that {named(importer)} wrote")
+    with guarded(f"the importer {named(importer)!r}"):
+        answers = list(read(file, id=None if id is None else str(id), text=None if text is None else str(text)))
+    for answer in answers:
+        if not isinstance(answer, Answer):
+            raise ConfigError(f"the importer {named(importer)!r} must give Answers, not {describe(answer)}")
     if by == "id" and answers and all(answer.id is None and answer.problem is None for answer in answers):
         raise InputError(
             f"{file} names no ids of its own; if its order is that of the samples use by=order, or name the field that holds the id"

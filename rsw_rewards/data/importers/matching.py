@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.pairing import Problem
@@ -132,9 +133,6 @@ def match(
         if "text" not in OUTPUT_FIELDS[sample.task]:
             problems.append(Problem("wrong_field", answer.where, f"{sample.id!r} is not answered by a text"))
             continue
-        if not 0 <= answer.candidate <= _LARGEST_CANDIDATE:
-            problems.append(Problem("malformed", answer.where, f"there is no candidate {answer.candidate}"))
-            continue
         candidates = found.setdefault(sample.id, {})
         if answer.candidate in candidates:
             reason = f"a second answer for {sample.id!r} candidate {answer.candidate}; the first is kept"
@@ -164,8 +162,6 @@ def unmatched(answers: Iterable[Answer]) -> tuple[list[Output], list[Problem], l
     problems: list[Problem] = []
     for answer in answers:
         why = _unusable(answer)
-        if why is None and not 0 <= answer.candidate <= _LARGEST_CANDIDATE:
-            why = f"there is no candidate {answer.candidate}"
         if why is None and answer.id is None:
             why = "it has no id"
         if why is None:
@@ -178,4 +174,8 @@ def unmatched(answers: Iterable[Answer]) -> tuple[list[Output], list[Problem], l
 def _unusable(answer: Answer) -> str | None:
     if answer.problem is not None or answer.text is None:
         return answer.problem or "it holds no text"
+    if not isinstance(answer.text, str):
+        return f"the text is {describe(answer.text)}"
+    if not isinstance(answer.candidate, int) or not 0 <= answer.candidate <= _LARGEST_CANDIDATE:
+        return f"there is no candidate {answer.candidate}"
     return None
