@@ -22,9 +22,10 @@ from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Ta
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate
-from rsw_rewards.io import in_memory
+from rsw_rewards.io import in_memory, outputs
 from rsw_rewards.io.images import read_index, read_mask, read_rgb, write_png
-from rsw_rewards.io.in_memory import as_output, as_sample, as_samples, pair_outputs
+from rsw_rewards.io.in_memory import as_sample, as_samples, pair_outputs
+from rsw_rewards.io.outputs import as_output
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
@@ -661,4 +662,4 @@ def test_any_list_of_outputs_is_paired_or_refused(values: list[Any]) -> None:
 
 
 def test_examples_run() -> None:
-    assert doctest.testmod(in_memory).failed == 0
+    assert doctest.testmod(in_memory).failed == doctest.testmod(outputs).failed == 0

@@ -13,7 +13,7 @@ from rsw_rewards.core.rubric import Component, Rubric, as_rubric
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.io.in_memory import as_output
+from rsw_rewards.io.outputs import as_output
 
 if TYPE_CHECKING:
     from rsw_rewards.evaluation.progress import Progress

@@ -27,7 +27,8 @@ from rsw_rewards.engine.batching import Batcher, Scores
 from rsw_rewards.engine.scorer import Scorer, actors_for
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.io.in_memory import as_output, as_sample, as_samples, check_ids, keys_of, listed
+from rsw_rewards.io.in_memory import as_sample, as_samples, check_ids, keys_of, listed
+from rsw_rewards.io.outputs import as_output
 
 
 @dataclass(frozen=True, slots=True)

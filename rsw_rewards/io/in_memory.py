@@ -6,7 +6,6 @@ and is counted. What only a program can make, such as a float image without a ra
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -15,20 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.fields import text_of
-from rsw_rewards.core.image_values import HoldsArray, describe, holds_pixels, is_instance, pixels_of
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
-from rsw_rewards.errors import InputError, did_you_mean
-from rsw_rewards.io.images import is_binary, values_of
-from rsw_rewards.io.pairing import MISSING, Problem, lacking, name_of, pair, read_output
+from rsw_rewards.core.image_values import HoldsArray, describe, is_instance, pixels_of
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.errors import InputError
+from rsw_rewards.io.outputs import as_output, check_fields, is_missing, is_record, of_record
+from rsw_rewards.io.pairing import Problem, name_of, pair
 from rsw_rewards.io.records_io import load_outputs, load_samples
 
 _SAMPLE_FIELDS = ("images", "prompt", "reference", "scene", "kind", "metadata")
-_IMAGE_SOURCES = frozenset({"path", "bytes", "array"})
-"""Keys of a mapping that is an image."""
-_OUTPUT_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))})
-_OF_TEXT = frozenset(task for task, names in OUTPUT_FIELDS.items() if names == ("text",))
-_RASTER_FILES = frozenset({".tif", ".tiff", ".npy", ".npz"})
 
 
 def as_sample(value: Any, number: int, task: Task | str | None = None) -> Sample:
@@ -55,197 +48,6 @@ def as_sample(value: Any, number: int, task: Task | str | None = None) -> Sample
     fields = {key: value[key] for key in _SAMPLE_FIELDS if value.get(key) is not None}
     name = value.get("id")
     return Sample(str(number) if name is None else name, task if named is None else named, **fields)  # type: ignore[arg-type]
-
-
-def as_output(value: Any, sample: Sample) -> Output:
-    """The Output that a value is for a sample.
-
-    Args:
-        value: an Output; a mapping with the fields of one; a chat message or a list of them; None for a missing output; else the
-            answer itself: a text, an image or a list of images (of a forecast), a mask, or boxes.
-        sample: the one that it answers.
-
-    Returns:
-        The output with the sample's id. One that lacks a field of the sample's task is invalid, as it is in a file.
-
-    Raises:
-        InputError: naming the field and the value: of the wrong kind, of another sample, on a scale that is not declared, or of a name
-            that no field has, or the path of an image that is not there.
-
-    >>> sample = Sample("a", "change_qa")
-    >>> as_output("yes", sample).text
-    'yes'
-    >>> as_output(None, sample).invalid
-    'no prediction for this sample'
-    """
-    if type(value) is not str:
-        value = _spoken(value)
-    if is_missing(value):
-        return Output(sample.id, invalid=MISSING)
-    if _is_record(value):
-        if isinstance(value, Mapping):
-            _check_fields(value, sample)
-        output = _of_record(value, sample)
-    else:
-        output = _on_scale(Output(sample.id, **_answer(value, sample)), sample)
-    if sample.task not in _OF_TEXT:
-        _check_files(output, sample)
-    return output
-
-
-def _of_record(record: Any, sample: Sample) -> Output:
-    """The output of a record that holds the fields of one: an Output or a mapping. Raises :class:`InputError`."""
-    if isinstance(record, Output):
-        _check_name(record.sample_id, sample)
-        output = record if record.sample_id else replace(record, sample_id=sample.id)
-        why = lacking(output, sample.task)
-        return _on_scale(output if why is None else replace(output, invalid=why), sample)
-    if (name := name_of(record)) is not None:
-        _check_name(text_of(name, "id"), sample)
-    return _on_scale(read_output(record, sample), sample)
-
-
-def _check_fields(record: Mapping[Any, Any], sample: Sample) -> None:
-    """Refuse a record that answers by a field that no output has. Raises :class:`InputError`."""
-    names = OUTPUT_FIELDS[sample.task]
-    if any(record.get(name) is not None for name in (*names, "invalid", "lost")):
-        return
-    for key, held in record.items():
-        if key not in _OUTPUT_FIELDS and held is not None:
-            near = did_you_mean(str(key), names)
-            raise InputError(f"{str(key)!r} is no field of a {sample.task} output; {near}")
-
-
-def _check_files(output: Output, sample: Sample) -> None:
-    """Refuse images of an output that no file is named as: a text where none is asked for. Raises :class:`InputError`."""
-    for name in OUTPUT_FIELDS[sample.task]:
-        held = getattr(output, name)
-        for image in held if isinstance(held, tuple) else (held,):
-            if isinstance(image, ImageRef) and image.path is not None and not image.path.is_file():
-                boxes = "boxes as a list, or " if sample.task is Task.GROUNDING else ""
-                raise InputError(
-                    f"{name!r}: there is no file {describe(str(image.path))}; a {sample.task} output is no text: give {boxes}an"
-                    " image as a path or pixels, or None where there is none"
-                )
-
-
-def _spoken(value: Any) -> Any:
-    """The text of a chat message, or of the last one of a list as trainers keep a completion; any other value as it is."""
-    messages = value if isinstance(value, list | tuple) else [value]
-    if not messages or not all(map(_is_message, messages)):
-        return value
-    role, content = messages[-1]["role"], messages[-1]["content"]
-    if role != "assistant":
-        raise InputError(
-            f"'role' of the last message is {describe(role)}; an output ends with a message of the 'assistant'"
-        )
-    if isinstance(content, list | tuple):  # of parts, as those of which a prompt is made
-        if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
-            raise InputError(f"'content' of a message must be a text, or parts with a 'text', not {describe(content)}")
-        return "".join(part["text"] for part in content)
-    return content
-
-
-def _check_name(name: str, sample: Sample) -> None:
-    if name and name != sample.id:
-        raise InputError(f"the output is of the sample {name!r}, not of {sample.id!r}")
-
-
-def _answer(value: Any, sample: Sample) -> dict[str, Any]:
-    """The field of an output that a bare value is."""
-    names = OUTPUT_FIELDS[sample.task]
-    if names == ("text",):
-        return {"text": value}
-    if sample.task is Task.FORECAST:
-        return {"images" if isinstance(value, list | tuple) else "image": value}
-    if sample.task is Task.GROUNDING:
-        return {_grounding(value): value}
-    if len(names) > 1:
-        raise InputError(
-            f"an output of the task {sample.task} has {len(names)} images; give a mapping with {' and '.join(names)}"
-        )
-    return {names[0]: value}
-
-
-def _grounding(value: Any) -> str:
-    """Whether a value is boxes or a mask."""
-    if isinstance(value, list | tuple):
-        return "boxes"
-    dtype = str(getattr(value, "dtype", ""))
-    if "float" in dtype:
-        return "boxes"
-    if "int" in dtype and holds_pixels(value) and np.shape(value)[-1:] in ((4,), (8,)):
-        raise InputError(f"{describe(value)} may be boxes or a mask; give a mapping with 'boxes' or 'mask'")
-    return "mask"
-
-
-def _on_scale(output: Output, sample: Sample) -> Output:
-    """The output, if its images in memory hold numbers that the sample declares. Raises :class:`InputError`."""
-    for name in OUTPUT_FIELDS[sample.task]:
-        held = getattr(output, name)
-        for image in held if isinstance(held, tuple) else (held,):
-            if not isinstance(image, ImageRef) or image.array is None:
-                continue
-            if name in ("image", "images"):
-                _check_picture(name, image, sample)
-            else:
-                _check_mask(name, image, sample)
-    return output
-
-
-def _check_picture(name: str, image: ImageRef, sample: Sample) -> None:
-    array = image.array
-    assert array is not None
-    if image.is_mapped or _holds_rasters(sample):
-        return
-    if array.dtype not in (np.uint8, bool):
-        raise InputError(
-            f"{name!r}: {describe(array)} has no declared range; make it by rsw.image(array, range=(low, high))"
-        )
-    if array.ndim == 3 and array.shape[2] not in (1, 3):
-        raise InputError(
-            f"{name!r}: {describe(array)} has {array.shape[2]} bands, an image to look at 1 or 3; make it by rsw.image(array,"
-            " layout='CHW') or rsw.image(array, bands=(red, green, blue))"
-        )
-
-
-def _check_mask(name: str, image: ImageRef, sample: Sample) -> None:
-    array = image.array
-    assert array is not None
-    if array.dtype.kind not in "bui" and image.threshold is None:
-        raise InputError(f"{name!r}: {describe(array)} is no mask; give bool or whole numbers")
-    declared = (image.levels, image.palette, image.threshold, image.nodata) != (None,) * 4
-    if name != "mask" or declared or (sample.task is Task.CHANGE_MASK and sample.reference.get("classes") is not None):
-        return
-    if not is_binary(array):
-        raise InputError(
-            f"{name!r}: {describe(array)} holds {values_of(array)}; give a mask as bool or as 0 and 255, or say what its values"
-            " mean, as rsw.image(mask, threshold=0) for over 0"
-        )
-
-
-def _holds_rasters(sample: Sample) -> bool:
-    """Whether the images of a sample may hold other numbers than grey levels, so that those of a forecast of it may, too."""
-    if sample.metadata.get("bands"):
-        return True
-    return any(
-        image.is_mapped
-        or (image.path is not None and image.path.suffix.lower() in _RASTER_FILES)
-        or (image.array is not None and image.array.dtype not in (np.uint8, bool))
-        or image.ref is not None
-        for image in (*sample.images, *(sample.reference.get("images") or ()))
-    )
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: None, and what a DataFrame holds in its place (NaN, NA, NaT)."""
-    if value is None:
-        return True
-    if isinstance(value, float | np.floating):
-        return bool(np.isnan(value))
-    return is_instance(value, "pandas._libs.missing", "NAType") or is_instance(
-        value, "pandas._libs.tslibs.nattype", "NaTType"
-    )
 
 
 def records_of(source: Any, what: str) -> Iterator[Any]:
@@ -404,18 +206,6 @@ def pair_outputs(
     return pair(places if named else _placed(places, samples), samples, _judged, "the list of outputs", on_missing)
 
 
-def _is_record(value: Any) -> bool:
-    """Whether a value has the fields of an output, and is not the answer itself."""
-    if isinstance(value, Mapping):
-        return not (_IMAGE_SOURCES & value.keys() or _is_message(value))
-    return isinstance(value, Output)
-
-
-def _is_message(value: Any) -> bool:
-    """Whether a value is a message of a chat."""
-    return isinstance(value, Mapping) and "role" in value and "content" in value
-
-
 def _is_named(value: Any, place: str) -> bool:
     if isinstance(value, Output):
         return bool(value.sample_id)
@@ -434,8 +224,8 @@ def _placed(places: Iterable[tuple[str, Any]], samples: Sequence[Sample]) -> Ite
         try:
             if isinstance(value, Output):
                 record: Any = replace(value, sample_id=sample.id)
-            elif _is_record(value):
-                _check_fields(value, sample)
+            elif is_record(value):
+                check_fields(value, sample)
                 record = {**value, "id": sample.id}
             else:
                 record = as_output(value, sample)
@@ -447,7 +237,7 @@ def _placed(places: Iterable[tuple[str, Any]], samples: Sequence[Sample]) -> Ite
 def _judged(record: Any, sample: Sample) -> Output:
     """The output of a named record: invalid for a field of the wrong kind that a file could hold."""
     try:
-        return _of_record(record, sample)
+        return of_record(record, sample)
     except InputError as error:
         if isinstance(record, Output) or not all(map(_is_json, record.values())):
             raise
