@@ -43,7 +43,8 @@ def other_cluster() -> Iterator[tuple[int, dict[str, str]]]:
     port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets lie in it
     rest = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
-    environment = {**rest, "RAY_TMPDIR": str(folder), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    # Of a home of its own, since a token that another Ray left in the user's would be asked for.
+    environment = {**rest, "HOME": str(folder), "RAY_TMPDIR": str(folder), "RAY_ADDRESS": f"127.0.0.1:{port}"}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
     command += ["--num-cpus=1", "--include-dashboard=false", "--disable-usage-stats"]
     start = {key: value for key, value in environment.items() if key != "RAY_ADDRESS"}
