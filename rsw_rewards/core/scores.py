@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,14 @@ class Score:
     feature bank, or the tokens of a text."""
 
     def __post_init__(self) -> None:
+        if type(self.status) is not Status:
+            if self.status not in tuple(Status):
+                raise ValueError(
+                    f"no status is named {self.status!r}; {did_you_mean(str(self.status), map(str, Status))}"
+                )
+            object.__setattr__(self, "status", Status(self.status))
+        if not isinstance(self.reason, str):
+            raise ValueError(f"the reason of a score is a text, not {self.reason!r:.80}")
         if self.status in (Status.OK, Status.INVALID_OUTPUT):
             if self.value is not None and not 0.0 <= self.value <= 1.0:  # NaN fails both comparisons
                 raise ValueError(f"a score with status {self.status} needs a value in [0, 1], not {self.value!r}")
@@ -65,6 +74,29 @@ class Score:
                 raise ValueError("an invalid output has the value 0.0, not None")
         elif self.value is not None:
             raise ValueError(f"a score with status {self.status} has no value, not {self.value!r}")
+        if self.value is not None and type(self.value) is not float:  # True, a number of NumPy's, a tensor of one
+            object.__setattr__(self, "value", float(self.value))
+
+    def flaw(self) -> str:
+        """Why no table can hold it, as a clause; empty where one can.
+
+        >>> rsw.Score(1.0, raw={"why": "it is short"}).flaw()
+        "raw['why'] is no number: 'it is short'"
+        """
+        for name, kind, holds in (
+            ("raw", "number", _is_number),
+            ("stats", "array of numbers", _is_array),
+            ("content", "text", _is_text),
+        ):
+            held = getattr(self, name)
+            if not isinstance(held, Mapping):
+                return f"{name} is no mapping: {held!r:.80}"
+            for key, item in held.items():
+                if not isinstance(key, str):
+                    return f"{name} has a key that is no text: {key!r:.80}"
+                if not holds(item):
+                    return f"{name}[{key!r}] is no {kind}: {item!r:.80}"
+        return ""
 
     @classmethod
     def invalid(cls, reason: str, **kwargs: Any) -> Score:
@@ -85,6 +117,24 @@ class Score:
     def timeout(cls, reason: str) -> Score:
         """The verifier did not answer in time."""
         return cls(None, Status.TIMEOUT, reason=reason)
+
+
+def _is_number(item: Any) -> bool:
+    try:
+        return isinstance(item, Real | np.bool_) and isinstance(float(item), float)
+    except OverflowError:
+        return False
+
+
+def _is_array(item: Any) -> bool:
+    try:
+        return np.asarray(item).dtype.kind in "biuf"
+    except (TypeError, ValueError):  # rows of several lengths
+        return False
+
+
+def _is_text(item: Any) -> bool:
+    return isinstance(item, str)
 
 
 COLUMNS: tuple[str, ...] = (
@@ -208,7 +258,10 @@ def to_arrow(name: str, column: pd.Series) -> pa.Array:
     keys = pa.array([key for row in unique for key in row], pa.string())
     items = [item for row in unique for item in row.values()]
     offsets = pa.array(_offsets([len(row) for row in unique]), pa.int32())
-    packed = _pack(items) if name == "stats" else pa.array(items, pa.float64() if name == "raw" else pa.string())
+    if name == "raw":
+        packed = pa.array(np.array(items, dtype=np.float64))
+    else:
+        packed = _pack(items) if name == "stats" else pa.array(items, pa.string())
     maps = pa.MapArray.from_arrays(offsets, keys, packed)
     return maps if len(unique) == len(rows) else maps.take(pa.array(places))
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from rsw_rewards.core.functions import finished
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score, Status
@@ -114,7 +116,20 @@ def _checked(verifier: Verifier, score: Any) -> Score:
         return Score.error(f"it gave {score!r:.80} instead of a Score")
     if score.value is None and score.status is Status.OK and verifier.rewarding:
         return Score.error("it gave a score without a value")
+    if not type(verifier).__module__.startswith("rsw_rewards.") and (
+        flaw := score.flaw() or _other_shape(verifier, score)
+    ):
+        return Score.error(f"it gave a score that no table can hold: {flaw}")
     return score
+
+
+def _other_shape(verifier: Verifier, score: Score) -> str:
+    """Which statistic has another shape than it had before, as a clause; those of a verifier are added up."""
+    shapes: dict[str, tuple[int, ...]] = vars(verifier).setdefault("_shapes", {})
+    for key, item in score.stats.items():
+        if (first := shapes.setdefault(key, np.shape(item))) != np.shape(item):
+            return f"stats[{key!r}] has the shape {np.shape(item)} after {first}"
+    return ""
 
 
 def is_of_output(error: ImageError, sample: Sample, output: Output) -> bool:
