@@ -8,13 +8,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
+from rsw_rewards import verifier
 from rsw_rewards.core.records import ImageRef, Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, PerSample, Verifier
 from rsw_rewards.engine.calls import scored
 from rsw_rewards.engine.scorer import Scorer
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.images import read_mask, write_png
 
 
@@ -189,3 +191,41 @@ def test_a_truth_has_no_value_and_is_not_async() -> None:
         class Late(Length):
             async def truth(self, sample: Sample) -> int:  # type: ignore[override]
                 return 2
+
+
+def test_a_function_reads_what_it_needs_before_any_output(tmp_path: Path) -> None:
+    write_png(tmp_path / "good.png", np.full((4, 4, 3), 255, np.uint8))
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG torn")
+    good, torn = tmp_path / "good.png", tmp_path / "torn.png"
+
+    @verifier(tasks="change_qa", needs=("reference.images", "images"))
+    def looks(sample: Sample, output: Output) -> float:
+        if not output.text:  # a silent one, for which nothing is read
+            return 0.0
+        return float(sample.images[0].pixels().mean() > 0 and sample.reference["images"][0].pixels().mean() > 0)
+
+    @verifier(tasks="change_qa")
+    def talks(sample: Sample, output: Output) -> float:
+        return float(bool(output.text))
+
+    asked = {
+        "fine": Sample("fine", "change_qa", [good], reference={"images": [good]}),  # type: ignore[arg-type]
+        "torn": Sample("torn", "change_qa", [good], reference={"images": [torn]}),  # type: ignore[arg-type]
+        "shown": Sample("shown", "change_qa", [torn], reference={"images": [good]}),  # type: ignore[arg-type]
+        "none": Sample("none", "change_qa", reference={"images": [good]}),  # type: ignore[arg-type]
+        "untold": Sample("untold", "change_qa", [good]),  # type: ignore[arg-type]
+    }
+    outputs = [Output(name, place, text) for name in asked for place, text in enumerate(["yes", ""])]
+    outputs += [Output(name, 2, invalid="cut short") for name in asked]
+    with Scorer(Rubric([looks, talks])) as scorer:
+        assert type(scorer.verifiers[1]).truth is Verifier.truth  # nothing is read, and no time is lost
+        frame = scorer.score(Batch.of(asked.values(), outputs)).verifier("looks").frame
+        with pytest.raises(ConfigError, match="'looks' reads the images of samples, and the sample 'none' has none"):
+            scorer.check([asked["none"]])
+    told = {name: rows["status"].tolist() for name, rows in frame.groupby("sample")}
+    assert told.pop("fine") == [Status.OK, Status.OK, Status.INVALID_OUTPUT]
+    assert told == dict.fromkeys(("torn", "shown", "none", "untold"), [Status.ERROR] * 3)
+    reasons = frame.groupby("sample")["reason"].unique()
+    assert all(len(reasons[name]) == 1 for name in told) and "it has no images" in reasons["none"][0]
+    with pytest.raises(InputError, match="give them as images="):
+        rsw.score(looks, output="yes", reference={"images": [good]})

@@ -102,6 +102,8 @@ def _check_task(verifier: Verifier, sample: Sample) -> None:
         kind, _, key = need.partition(".")
         if kind == "reference" and sample.reference.get(key) is None:
             raise InputError(f"{verifier.name!r} reads reference.{key}; give it as reference={{{key!r}: ...}}")
+        if need == "images" and not sample.images:
+            raise InputError(f"{verifier.name!r} reads the images of the sample; give them as images=[...]")
 
 
 def rewards(

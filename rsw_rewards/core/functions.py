@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -12,9 +13,10 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from rsw_rewards.core.records import ImageRef, Sample
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import ALL_TASKS, Batch, Card, Verifier
-from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.core.verifier import ALL_TASKS, Batch, Card, Verifier, names_of
+from rsw_rewards.errors import ConfigError, ImageError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +37,22 @@ class FunctionVerifier(Verifier):
         else:
             results = [_result(function, sample, output, settings) for sample, output in calls]
         return [_score(result) for result in results]
+
+    def _read(self, sample: Sample) -> None:
+        """The truth of a function: what it declares that it reads is there, and its images can be decoded. Raises otherwise."""
+        for need in sorted(self.needs):
+            kind, _, key = need.partition(".")
+            if need == "images":
+                found: Any = sample.images
+            elif kind == "reference":
+                found = sample.reference.get(key)
+            else:
+                continue
+            if found is None or found == ():
+                raise InputError(f"it has no {need}, which {self.name!r} reads")
+            for item in found if isinstance(found, list | tuple) else (found,):
+                if isinstance(item, ImageRef):
+                    self.context.bank.check([item], "pixels", item.pixels)
 
     def _code(self) -> Callable[..., Any]:
         return type(self).function
@@ -113,7 +131,8 @@ def verifier(
     Args:
         tasks: the task or the tasks that it scores; all of them where left out.
         name: what it is called; the name of the function where left out.
-        needs: what it reads, see :attr:`Verifier.needs`.
+        needs: what it reads, see :attr:`Verifier.needs`. Where an entry of the reference or an image that it names cannot be used, every
+            output of the sample is an error.
         card: what a user must know of it; made from the docstring where left out.
 
     Returns:
@@ -166,6 +185,9 @@ def _made(
         "function": staticmethod(function),
         "Config": _configuration(function, label),
     }
+    if any(need == "images" or need.startswith("reference.") for need in names_of(needs)):
+        # Not for all: functions of texts would lose time. Nothing is held for a row, so batches stay whole.
+        members |= {"truth": FunctionVerifier._read, "at_once": sys.maxsize}
     return type(label, (FunctionVerifier,), members if card is None else {**members, "card": card})
 
 

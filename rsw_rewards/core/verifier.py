@@ -154,7 +154,7 @@ class Verifier(ABC):
     """The tasks it scores. A derived class may write one name, or any collection of names."""
     scope: ClassVar[Scope] = "sample"
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it reads, ``output.<field>`` and ``reference.<key>``, checked before a run; and what it works with, ``encoder``,
+    """What it reads, ``output.<field>``, ``reference.<key>`` and the sample's ``images``, checked before a run; and what it works with, ``encoder``,
     ``detector``, ``network`` or ``endpoint``, each of which answers many outputs at once faster than one by one. A derived class
     may write one name, or any collection of names."""
     at_once: ClassVar[int] = 64

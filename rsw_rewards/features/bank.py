@@ -137,7 +137,7 @@ class FeatureBank:
             self._drop_pixels(self.pixel_budget)
             return pixels
 
-    def check(self, images: Sequence[ImageRef], about: Hashable, look: Callable[[], None]) -> None:
+    def check(self, images: Sequence[ImageRef], about: Hashable, look: Callable[[], object]) -> None:
         """Run ``look``, which raises :class:`ImageError` where something is wrong with ``images``, once for them and ``about``."""
         identities = tuple(_identity(image) for image in images)
         if None in identities:
