@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,12 +14,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards.core.plugins import load_file, place_of
 from rsw_rewards.core.registry import VERIFIERS, build
 from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer, score_in_process
 from rsw_rewards.errors import ConfigError
 
@@ -158,6 +161,23 @@ def test_a_class_may_leave_out_its_card_and_forget_super() -> None:
     assert Lean().config.worth == 0.5
     again = pickle.loads(pickle.dumps(build(Lean, {"worth": 0.25})))
     assert again.config.worth == 0.25
+
+
+class Bare(rsw.Verifier):
+    name = "bare"
+
+    def __init__(self) -> None:
+        self.worth = 0.5
+
+    def score(self, batch: rsw.Batch) -> list[rsw.Score]:
+        return [rsw.Score(self.worth)] * len(batch)
+
+
+def test_a_class_without_settings_may_take_none() -> None:
+    assert values(rsw.Component(use=Bare), "x") == [0.5]
+    assert build(Bare).config.model_dump() == {} == pickle.loads(pickle.dumps(build(Bare))).config.model_dump()
+    with pytest.raises(ConfigError, match="'bare' has no option 'worth'; it has no configuration"):
+        build(Bare, {"worth": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -331,6 +351,40 @@ def test_a_function_of_a_notebook_is_hashed_by_its_code_and_by_what_it_uses() ->
     assert len({first, hashed(share=0.2), hashed(half=3)}) == 3
 
 
+HOLDS = """
+import numpy as np, torch
+from rsw_rewards.core.registry import build
+
+class Table:
+    def __init__(self, words, numbers):
+        self.words, self.numbers, self.own = words, numbers, self
+
+array = np.zeros((40, 50), np.float32)
+array[20, 25] = {array}
+tensor = torch.zeros(2000, dtype=torch.bfloat16)
+tensor[1000] = {tensor}
+layer = torch.nn.Linear(40, 40)
+torch.nn.init.constant_(layer.weight, {layer})
+torch.nn.init.zeros_(layer.bias)
+table = Table({{"yes", "no", "trees", "water", "{word}"}}, [np.ones(2000) * {table}])
+
+exec("def mine(sample, output): return array.mean() + tensor.mean() + layer.bias[0] + len(table.words)")
+print(build(mine).hash)
+"""
+
+
+def test_a_hash_sees_all_of_an_array_a_network_and_an_object() -> None:
+    def hashed(**changed: object) -> str:
+        text = HOLDS.format(**{"array": 0, "tensor": 0, "layer": 0, "table": 0, "word": "road", **changed})
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    first = hashed()
+    assert hashed() == first  # in another process
+    changed = [hashed(array=1), hashed(tensor=1), hashed(layer=1), hashed(table=1), hashed(word="house")]
+    assert len({first, *changed}) == 6
+
+
 SCRIPT = """
 import rsw_rewards as rsw
 from rsw_rewards.engine.scorer import Scorer
@@ -448,3 +502,47 @@ def test_an_async_verifier_that_waits_for_another_is_refused() -> None:
 
     score = rsw.score(outer, output="yes", task="change_qa")
     assert score.status == "error" and "an async verifier cannot wait for another one" in score.reason
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: rsw.Score(1.0, raw={"why": "text"}), r"raw\['why'\] is no number: 'text'"),  # type: ignore[dict-item]
+        (lambda: rsw.Score(1.0, raw={3: 1.0}), "raw has a key that is no text: 3"),  # type: ignore[dict-item]
+        (lambda: rsw.Score(1.0, raw={"big": 10**400}), r"raw\['big'\] is no number"),
+        (lambda: rsw.Score(1.0, raw=None), "raw is no mapping"),  # type: ignore[arg-type]
+        (lambda: rsw.Score(1.0, content={"x": 3}), r"content\['x'\] is no text: 3"),  # type: ignore[dict-item]
+        (lambda: rsw.Score(1.0, stats={"x": "abc"}), r"stats\['x'\] is no array of numbers"),  # type: ignore[dict-item]
+        (lambda: rsw.Score(1.0, stats={"x": [[1], [1, 2]]}), r"stats\['x'\] is no array"),  # type: ignore[dict-item]
+        (lambda: rsw.Score(1.0, stats={"n": np.ones(3)}), r"stats\['n'\] has the shape \(3,\) after \(2,\)"),
+        (lambda: rsw.Score(1.0, reason=3), "the reason of a score is a text, not 3"),  # type: ignore[arg-type]
+        (lambda: rsw.Score(None, "eror"), "no status is named 'eror'; did you mean 'error'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_score_that_no_table_can_hold_is_an_error_of_its_output(
+    make: Callable[[], rsw.Score], says: str, tmp_path: Path
+) -> None:
+    def odd(sample: rsw.Sample, output: rsw.Output) -> rsw.Score:
+        fine = rsw.Score(
+            True, "ok", raw={"whole": 1, "flag": np.True_, "half": np.float32(0.5)}, stats={"n": np.ones(2)}
+        )  # type: ignore[arg-type]
+        return make() if output.text == "odd" else fine
+
+    class Odd(rsw.Verifier):
+        name = "of_class"
+
+        def invalid(self, sample: rsw.Sample, reason: str) -> rsw.Score:
+            return make()
+
+        def score(self, batch: rsw.Batch) -> list[rsw.Score]:
+            return [rsw.Score(1.0, stats={"n": np.ones(2)})] * len(batch)
+
+    asked = batch("fine", "odd", "fine")
+    table = score_in_process(rsw.Rubric([odd]), asked)
+    assert table.frame["status"].tolist() == ["ok", "error", "ok"]
+    assert re.search(says, table.frame["reason"][1])
+    table.write(tmp_path / "scores.parquet")
+    assert ScoreTable.read(tmp_path / "scores.parquet").frame["value"].tolist()[::2] == [1.0, 1.0]
+    outputs = [*asked.outputs[:1], rsw.Output("s1", invalid="cut short")]
+    table = score_in_process(rsw.Rubric([Odd]), rsw.Batch.of(asked.samples, outputs))
+    assert sorted(table.frame["status"]) == ["error", "ok"]  # of two shapes, the one that was met first is kept

@@ -8,11 +8,12 @@ The rule, for a verifier of whatever origin:
   (``package.module:object`` or an entry point). Of a folder only the name counts;
 * its code: of this package the version; of any other the text of the module that a class, a base of it, or a function comes from,
   of the modules of the same package that this imports, and the version of its distribution. What was defined in a notebook or a script counts alone, with the functions, classes and
-  constants of the same notebook that it uses.
+  constants of the same notebook that it uses; of an object what pickle would write, and of one that cannot be pickled its ``repr``.
 """
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -25,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.image_values import is_instance
 from rsw_rewards.core.plugins import entry_points, loaded_source
 
 _NAMED_IN_CONFIGURATIONS = ("rsw_rewards.encoders", "rsw_rewards.detectors")
@@ -51,13 +53,45 @@ def fingerprint(name: str, config: Mapping[str, Any], code: Any, files: Iterable
 
 
 def _plain(value: Any) -> str:
-    """A value as a text that is the same in every process: without the order of a set or the address of an object."""
+    """A value as a text that is the same in every process: without the order of a set or the address of an object.
+
+    An object is what pickle would write of it; one that cannot be pickled is its ``repr``.
+    """
+    try:
+        return _whole(value, ())
+    except Exception:  # whatever an object says in place of its state
+        return _shown(value)
+
+
+def _whole(value: Any, around: tuple[int, ...]) -> str:
+    """:func:`_plain` of a value that can be pickled, within the objects ``around`` it. Raises what its class raises."""
+    if value is None or isinstance(value, (str, int, float, complex, Path)):
+        return repr(value)
+    if isinstance(value, (bytes, bytearray)):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return _shown(value)
+    if id(value) in around:
+        return "itself"
+    around = (*around, id(value))
     if isinstance(value, Mapping):
-        return "{" + ", ".join(sorted(f"{_plain(key)}: {_plain(item)}" for key, item in value.items())) + "}"
+        return (
+            "{"
+            + ", ".join(sorted(f"{_whole(key, around)}: {_whole(item, around)}" for key, item in value.items()))
+            + "}"
+        )
     if isinstance(value, (set, frozenset)):
-        return "{" + ", ".join(sorted(map(_plain, value))) + "}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_plain, value))}]"
+        return "{" + ", ".join(sorted(_whole(item, around) for item in value)) + "}"
+    if isinstance(value, (list, tuple, Iterator)):
+        return f"[{', '.join(_whole(item, around) for item in value)}]"
+    if is_instance(value, "torch", "Tensor"):  # pickle writes addresses with its numbers
+        stored = value.detach().cpu().contiguous().flatten().view(sys.modules["torch"].uint8).numpy()
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(stored.tobytes()).hexdigest()}"
+    reduced = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(4))(value)
+    return _whole(reduced, around)
+
+
+def _shown(value: Any) -> str:
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 

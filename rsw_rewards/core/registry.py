@@ -192,7 +192,9 @@ def build(use: str | Any, config: Mapping[str, Any] | None = None) -> Verifier:
             f"the configuration of the verifier {cls.name!r} is wrong at {where!r}: {problem['msg']}"
         ) from None
     try:
-        return cls(checked)
+        # A class without settings may have an __init__ without a parameter for them.
+        none = not cls.Config.model_fields and len(inspect.signature(cls.__init__).parameters) == 1
+        return cls() if none else cls(checked)
     except TypeError as error:
         if "__init__" not in str(error) and "abstract" not in str(error):
             raise
