@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from rsw_rewards.config import RunConfig
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.features.bank import FeatureBank

@@ -59,7 +59,8 @@ def main() -> None:
 
 
 def measure_verifiers(folder: Path, n: int) -> dict[str, Any]:
-    from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+    from rsw_rewards.core.image_ref import ImageRef
+    from rsw_rewards.core.records import Output, Sample, Task
     from rsw_rewards.features.bank import FeatureBank
     from rsw_rewards.io.images import write_png
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
-from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.encoders import InceptionEncoder, OpenClipEncoder, load_encoder
 from rsw_rewards.features.bank import MICRO_BATCH
 from rsw_rewards.io.images import read_rgb, write_png

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import write_jsonl

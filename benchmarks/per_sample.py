@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import as_rubric
 from rsw_rewards.core.verifier import Batch

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank

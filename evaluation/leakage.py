@@ -9,7 +9,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.verifiers.answers import extract_answer, normalise, true_answers
 from rsw_rewards.verifiers.caption_base import is_changed, no_change_sentences
 

@@ -12,7 +12,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import InputError

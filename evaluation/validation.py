@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.verifier import Batch

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png

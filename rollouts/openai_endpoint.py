@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.io.images import encode_png, read_rgb

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.config import read_yaml
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import named, raised
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
+from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.core.registry import Registry
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.extras import need

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import RswError, RunStopped
 from rsw_rewards.extras import has
 from rsw_rewards.pixels import content_hash

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from rsw_rewards.api.training import ablate as ablate
     from rsw_rewards.api.training import train as train
     from rsw_rewards.core.functions import verifier as verifier
+    from rsw_rewards.core.image_ref import ImageRef as ImageRef
+    from rsw_rewards.core.image_ref import image as image
     from rsw_rewards.core.metric import MeanValue as MeanValue
     from rsw_rewards.core.metric import SumMetric as SumMetric
-    from rsw_rewards.core.records import ImageRef as ImageRef
     from rsw_rewards.core.records import Output as Output
     from rsw_rewards.core.records import Sample as Sample
     from rsw_rewards.core.records import Task as Task
-    from rsw_rewards.core.records import image as image
     from rsw_rewards.core.rubric import Component as Component
     from rsw_rewards.core.rubric import Rubric as Rubric
     from rsw_rewards.core.scores import Score as Score
@@ -72,11 +72,11 @@ _EXPORTS = {
     "verifier": "rsw_rewards.core.functions",
     "MeanValue": "rsw_rewards.core.metric",
     "SumMetric": "rsw_rewards.core.metric",
-    "ImageRef": "rsw_rewards.core.records",
+    "ImageRef": "rsw_rewards.core.image_ref",
     "Output": "rsw_rewards.core.records",
     "Sample": "rsw_rewards.core.records",
     "Task": "rsw_rewards.core.records",
-    "image": "rsw_rewards.core.records",
+    "image": "rsw_rewards.core.image_ref",
     "Component": "rsw_rewards.core.rubric",
     "Rubric": "rsw_rewards.core.rubric",
     "Score": "rsw_rewards.core.scores",

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rsw_rewards.core.records import ImageRef
+from typing import Any
 
 
 class RswError(Exception):
@@ -67,5 +64,5 @@ class ImageError(InputError):
     rsw_rewards.errors.ImageError: the image nowhere.png does not exist
     """
 
-    image: ImageRef | None = None
-    """The reference that was being read, by which the engine tells an image of the sample's from one of the output's."""
+    image: Any = None
+    """The :class:`ImageRef` that was being read, by which the engine tells an image of the sample's from one of the output's."""

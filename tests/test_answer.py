@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsw_rewards.core.answer import CUT_OFF, NOTHING_SAID, read_reply
+from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.evaluation.protocols import PROTOCOLS

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsw_rewards.core.records import ImageRef, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.rasters import georeference_of, open_raster
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import read_index, read_size, write_png

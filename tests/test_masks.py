@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsw_rewards.core.records import ImageRef, Sample, as_image, image
+from rsw_rewards.core.image_ref import ImageRef, as_image, image
+from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import read_marked, read_mask

@@ -17,7 +17,8 @@ import pytest
 import rasterio
 from PIL import Image
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, image
+from rsw_rewards.core.image_ref import ImageRef, image
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.data.rasters import open_raster
 from rsw_rewards.errors import ImageError, InputError

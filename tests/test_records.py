@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.core.records import ImageRef, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Task
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import encode_png, read_mask, read_rgb, write_png
 from rsw_rewards.io.paths import Roots

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import rsw_rewards as rsw
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task, image
+from rsw_rewards.core.image_ref import ImageRef, image
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 import rsw_rewards as rsw
+from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.plugins import load_file
-from rsw_rewards.core.registry import VERIFIERS, Registry, build
-from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
+from rsw_rewards.core.registry import Registry
 from rsw_rewards.data.importers import IMPORTERS, read_predictions
+from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
 from rsw_rewards.detectors import DETECTORS, load_detector
 from rsw_rewards.encoders import ENCODERS, load_encoder
 from rsw_rewards.errors import ConfigError, InputError

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from rsw_rewards import verifier
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status

@@ -10,7 +10,8 @@ import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards import verifier
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, PerSample, Verifier

@@ -11,8 +11,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label

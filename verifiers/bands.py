@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.data.rasters import Georeference, georeference_of, grid_offset
 from rsw_rewards.data.spectral import BANDS
 from rsw_rewards.errors import ImageError

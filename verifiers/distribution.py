@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import FeatureLookup, Metric
-from rsw_rewards.core.records import ImageRef
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.encoders import CMMD_ENCODER, encoder_label, is_standard_inception

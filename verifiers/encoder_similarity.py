@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
 from rsw_rewards.verifiers.alignment import cosine

@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.errors import ImageError

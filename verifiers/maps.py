@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import levels_of
 from rsw_rewards.core.metric import SumMetric
-from rsw_rewards.core.records import ImageRef, Sample
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import PerSample
 from rsw_rewards.errors import ImageError, InputError

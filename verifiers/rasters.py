@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.data.rasters import Georeference, present
 from rsw_rewards.errors import ImageError

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.records import ImageRef, Sample
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, truth_of, truths_of
 from rsw_rewards.errors import ConfigError, ImageError, InputError

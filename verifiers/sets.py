@@ -8,7 +8,8 @@ from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Context, NoConfig, Scope
 from rsw_rewards.encoders import SCENE_CLIP, bands_of

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context, NoConfig
 from rsw_rewards.encoders import RSICD_INCEPTION, bands_of

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ImageError
 from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, stored
 from rsw_rewards.rollouts.baselines.pictures import newest

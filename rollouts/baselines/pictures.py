@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_rgb, read_size
 from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, in_memory, is_raster, stored

@@ -6,7 +6,8 @@ from datetime import date
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ImageError
 from rsw_rewards.rollouts.baselines.base import Baseline, in_memory
 from rsw_rewards.verifiers.index_series import read_index_values

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, in_memory, is_raster, stored
 from rsw_rewards.rollouts.baselines.pictures import newest, size_of

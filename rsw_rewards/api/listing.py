@@ -5,11 +5,11 @@ from __future__ import annotations
 from rsw_rewards.errors import ConfigError
 
 KINDS = {
-    "verifiers": "rsw_rewards.core.registry:VERIFIERS",
+    "verifiers": "rsw_rewards.core.building:VERIFIERS",
     "protocols": "rsw_rewards.evaluation.protocols:PROTOCOLS",
     "policies": "rsw_rewards.rollouts.policies:POLICIES",
     "baselines": "rsw_rewards.rollouts.baselines:BASELINES",
-    "adapters": "rsw_rewards.data.adapter:ADAPTERS",
+    "adapters": "rsw_rewards.data.registry:ADAPTERS",
     "importers": "rsw_rewards.data.importers:IMPORTERS",
     "encoders": "rsw_rewards.encoders:ENCODERS",
     "detectors": "rsw_rewards.detectors:DETECTORS",

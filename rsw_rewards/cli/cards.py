@@ -20,7 +20,7 @@ def verifiers(
     """List the verifiers, or show the card of one: what it reads, its range and transform, how it can be gamed."""
     import dataclasses
 
-    from rsw_rewards.core.registry import VERIFIERS
+    from rsw_rewards.core.building import VERIFIERS
 
     if name is None:
         listed = dict(sorted(VERIFIERS.all().items()))

@@ -48,7 +48,7 @@ def data_adapters(as_json: Json = False) -> None:
     """List the data sets that can be read in their own layout."""
     import inspect
 
-    from rsw_rewards.data.adapter import ADAPTERS
+    from rsw_rewards.data.registry import ADAPTERS
 
     rows = []
     for name, adapter in sorted(ADAPTERS.all().items()):

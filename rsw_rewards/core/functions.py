@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from rsw_rewards.core.records import ImageRef, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import ALL_TASKS, Batch, Card, Verifier, names_of
 from rsw_rewards.errors import ConfigError, ImageError, InputError

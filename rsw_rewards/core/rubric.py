@@ -20,9 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
-from rsw_rewards.core.registry import VERIFIERS, build
 from rsw_rewards.core.verifier import Verifier, as_task, names_of
 from rsw_rewards.errors import ConfigError, did_you_mean
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.core.fields import limit_of
-from rsw_rewards.data.adapter import Conversion, converted, write_samples
+from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.registry import converted
 from rsw_rewards.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rsw_rewards.core.image_values import describe
-from rsw_rewards.core.plugins import guarded, named
-from rsw_rewards.core.registry import Registry, a_function
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,57 +44,6 @@ class Adapter(Protocol):
             InputError: the layout does not fit; the sentence says what was expected where.
         """
         ...
-
-
-ADAPTERS: Registry[Adapter] = Registry(
-    "adapter",
-    "adapters",
-    {
-        name: f"rsw_rewards.data.{name.replace('-', '_')}:convert"
-        for name in (
-            "cdvqa", "changechat-105k", "disaster-m3", "era", "levir-cc", "levir-cd", "levir-mci", "qag-360k",
-            "mhn-rsicd", "ndvi-series", "raster-pairs", "refsegrs", "rrsis-d", "rsicd", "rsvqa-hr", "rsvqa-lr", "s2looking", "second", "second-cc",
-            "whu-cd", "xbd",
-        )
-    },
-    a_function,
-    others="hf:NAME, package.module:function or file.py:function",
-)  # fmt: skip
-"""The adapters by name, as ``rsw data from NAME`` finds them: the module is the name with underscores."""
-
-
-def resolve_adapter(use: str | Any) -> Adapter:
-    """The adapter that a name or an object of :data:`ADAPTERS` stands for.
-
-    ``hf:NAME`` stands for a Hugging Face data set, whose columns its options name.
-
-    Raises:
-        ConfigError: no adapter of that name, or it cannot be imported.
-    """
-    if isinstance(use, str) and use.startswith("hf:"):
-        from rsw_rewards.data import huggingface
-
-        return huggingface.adapter(use.removeprefix("hf:"))
-    return ADAPTERS.find(use)
-
-
-def converted(use: str | Any, source: Path, out: Path, options: Mapping[str, Any]) -> Conversion:
-    """What the adapter that a name or an object stands for wrote to ``out``.
-
-    Raises:
-        InputError: the folder ``source`` has another layout.
-        ConfigError: there is no such adapter, it takes no such option, or its code raises or gives no :class:`Conversion`.
-    """
-    adapter = resolve_adapter(use)
-    try:
-        inspect.signature(adapter).bind(source, out, **options)
-    except TypeError as error:
-        raise ConfigError(f"the adapter {named(use)!r} does not take these options: {error}") from None
-    with guarded(f"the adapter {named(use)!r}"):
-        done = adapter(source, out, **options)
-    if not isinstance(done, Conversion):
-        raise ConfigError(f"the adapter {named(use)!r} must give a Conversion, not {describe(done)}")
-    return done
 
 
 def write_samples(out: Path, records: Iterable[Mapping[str, Any]], what: str) -> tuple[int, Path]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import (
     ImageFolder,

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.raster_bands import write_raster
 from rsw_rewards.data.raster_questions import candidates, change_text, choose

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import (
     SPLITS,

@@ -12,8 +12,8 @@ from typing import Any
 
 from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.core.records import Sample
-from rsw_rewards.data.adapter import converted, resolve_adapter
 from rsw_rewards.data.raster_specs import expand
+from rsw_rewards.data.registry import converted, resolve_adapter
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.store import FeatureFile, FeatureRows, MemoryRows
 from rsw_rewards.io.images import read_mask, read_rgb

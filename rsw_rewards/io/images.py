@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Palette, Stretch
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.image_values import Palette, Stretch
 from rsw_rewards.errors import ImageError
 from rsw_rewards.pixels import ORIENTATION, PICTURE_FORMATS, check_size, read_raster_mask
 

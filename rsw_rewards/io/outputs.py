@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.fields import text_of
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import describe, holds_pixels, is_instance
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.errors import InputError, did_you_mean
 from rsw_rewards.io.images import is_binary, values_of
 from rsw_rewards.io.pairing import MISSING, lacking, name_of, read_output

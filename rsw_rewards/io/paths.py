@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.image_ref import ImageRef, image
 from rsw_rewards.core.image_values import DECLARED, describe
-from rsw_rewards.core.records import ImageRef, image
 from rsw_rewards.errors import InputError
 
 

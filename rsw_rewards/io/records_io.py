@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.fields import limit_of
-from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.pairing import Problem, pair, read_output
 from rsw_rewards.io.paths import Roots, image_from_json

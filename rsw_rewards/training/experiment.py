@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 
 from rsw_rewards.config import ExperimentConfig
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Rubric, parse_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer

@@ -16,8 +16,9 @@ import yaml
 from pydantic import BaseModel
 
 from rsw_rewards.config import read_yaml
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import place_of
-from rsw_rewards.core.records import ImageRef, Sample
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.pixels import content_hash

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from rsw_rewards.config import DataSpec, Strict, validated
 from rsw_rewards.core.plugins import guarded, resolve_object
 from rsw_rewards.core.records import Sample
-from rsw_rewards.data.adapter import ADAPTERS
+from rsw_rewards.data.registry import ADAPTERS
 from rsw_rewards.data.sources import load_from_adapter
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
+from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
 from rsw_rewards.errors import RswError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rsw_rewards.core.records import Task
-from rsw_rewards.data.adapter import ADAPTERS, resolve_adapter
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY, convert
+from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_samples

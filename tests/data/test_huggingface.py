@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.data.adapter import Conversion, resolve_adapter
+from rsw_rewards.data.adapter import Conversion
+from rsw_rewards.data.registry import resolve_adapter
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.images import read_mask, write_png
 from rsw_rewards.io.records_io import load_samples

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsw_rewards.core.records import ImageRef, Output, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Status
 from rsw_rewards.data import levir_mci
 from rsw_rewards.data.levir_cc import SCENES

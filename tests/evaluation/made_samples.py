@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.pixels import content_hash
 
 SIZE = 32

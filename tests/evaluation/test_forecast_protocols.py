@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import rsw_rewards as rsw
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.encoders import SCENE_CLIP_FOLDER
 from rsw_rewards.evaluation.evaluation import Evaluation

@@ -45,7 +45,7 @@ def test_change_masks_of_six_models(tmp_path: Path, model: str) -> None:
 def test_partial_labels_leave_the_rest_of_the_scene_out(tmp_path: Path) -> None:
     import numpy as np
 
-    from rsw_rewards.core.records import ImageRef
+    from rsw_rewards.core.image_ref import ImageRef
     from rsw_rewards.io.images import read_mask, write_png
 
     golden, data = shared("golden/change_mask_taizhou_partial"), shared("data/landsat_taizhou")

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import rsw_rewards as rsw
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.evaluation.gallery import THUMBNAIL, choose, data_uri, pictures
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
 from rsw_rewards.evaluation.protocols import PROTOCOLS

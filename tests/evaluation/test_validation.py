@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from rsw_rewards import verifier
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
-from rsw_rewards.core.registry import build
+from rsw_rewards.core.building import build
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol

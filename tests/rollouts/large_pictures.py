@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from rsw_rewards.core.records import ImageRef, Output
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.images import read_rgb

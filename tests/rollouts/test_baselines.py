@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.core.records import OUTPUT_FIELDS, ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
 from rsw_rewards.rollouts.policy import Policy, Request

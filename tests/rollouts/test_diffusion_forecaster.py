@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_pipelines import load_pipeline, pack, unpack

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.io.images import read_rgb, write_png
 from rsw_rewards.io.records_io import load_outputs, load_samples

@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from rsw_rewards.cli import main
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request

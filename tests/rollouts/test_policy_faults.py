@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from rsw_rewards.config import PpoRunConfig
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import load_file
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import load_rubric, parse_rubric
 from rsw_rewards.core.scores import Status

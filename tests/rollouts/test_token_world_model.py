@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rsw_rewards.core.records import ImageRef, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Task
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
 from rsw_rewards.errors import ImageError

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import load_file
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request

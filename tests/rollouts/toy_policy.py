@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task, TokenTrace
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 
 TEXTS = ("the picture gets brighter", "the picture gets darker")
 

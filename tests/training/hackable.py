@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from rsw_rewards import verifier
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import load_file
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.records import Output, Sample
 
 toy_data = load_file(Path(__file__).parent / "toy_lm.py").toy_data
 BLACK = ImageRef(array=np.zeros((8, 4, 3), dtype=np.uint8))

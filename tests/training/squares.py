@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 
 
 def squares(count: int = 400, seed: int = 0, blind: bool = False, decoys: bool = False) -> list[Sample]:

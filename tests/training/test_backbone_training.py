@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from rsw_rewards.config import RunConfig, load_config
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import load_config
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import load_file
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.dumps import read_rewards

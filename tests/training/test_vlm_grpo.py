@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from rsw_rewards.config import DataSpec, RunConfig
+from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import load_file
-from rsw_rewards.core.records import ImageRef, Output, Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
@@ -149,7 +150,7 @@ def test_variants_are_a_matter_of_configuration(variant: dict[str, Any], model: 
 def test_adapters_are_trained_alone_and_a_broken_image_costs_only_its_own_rollouts(model: Path, tmp_path: Path) -> None:
     (tmp_path / "source.py").write_text(
         "from dataclasses import replace\nfrom pathlib import Path\n"
-        "from rsw_rewards.core.plugins import load_file\nfrom rsw_rewards.core.records import ImageRef\n"
+        "from rsw_rewards.core.plugins import load_file\nfrom rsw_rewards.core.image_ref import ImageRef\n"
         f"squares = load_file(Path({SQUARES!r})).squares\n"
         "def some():\n"
         "    made = squares(4)\n"

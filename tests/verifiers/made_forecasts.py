@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.data.scene_world import Scene, make_scene, split_seed

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsw_rewards.core.records import ImageRef, Output, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.features.bank import FeatureBank

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import build
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context

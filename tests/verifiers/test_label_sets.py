@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, f1_score
 
+from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.registry import build
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.verifiers import pixel_consistency
 from rsw_rewards.verifiers.pixel_consistency import ChangeConsistency

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Status
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.io.records_io import load_samples

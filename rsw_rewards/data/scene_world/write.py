@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsw_rewards.core.records import ImageRef, Sample, Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.scene_world.land import CLASSES
 from rsw_rewards.data.scene_world.scene import Scene, make_scene
 from rsw_rewards.data.scene_world.splits import split_seed
