@@ -10,7 +10,8 @@ from typing import Any
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError
-from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
+from rsw_rewards.io.chat_reply import Answer
+from rsw_rewards.io.endpoint import ChatClient, EndpointConfig, EndpointError, UnusableEndpointError
 from rsw_rewards.io.images import encode_png, read_rgb
 from rsw_rewards.rollouts.policy import Policy, Request
 
@@ -29,8 +30,9 @@ class OpenAIEndpoint(Policy):
         send_images: False asks the questions without the pictures, which is what a blind model would answer.
         **endpoint: further keys of :class:`rsw_rewards.io.endpoint.EndpointConfig`, such as ``max_tokens`` or ``cache``.
 
-    A request that fails is lost, not wrong; an answer that is cut off is invalid. Seeds are sent along; whether they make an
-    answer repeatable is up to the server.
+    An answer that is cut off (within its text or its reasoning), refused, filtered or no text is invalid. A request that the server
+    does not answer is lost, not wrong. A server that answers none (wrong address, key, model or certificate) stops the run at
+    the first request. Seeds are sent along; whether they make an answer repeatable is up to the server.
     """
 
     name = "openai_endpoint"
@@ -88,6 +90,8 @@ class OpenAIEndpoint(Policy):
                 outputs[place] = Output(sample.id, request.candidate, lost=str(error))
         answers = self._client.ask_all(list(bodies.values()))
         for place, answer in zip(bodies, answers, strict=True):
+            if isinstance(answer, UnusableEndpointError):
+                raise answer
             outputs[place] = _output(requests[place], answer)
         return [outputs[place] for place in range(len(requests))]
 
@@ -120,7 +124,6 @@ def _output(request: Request, answer: Answer | EndpointError) -> Output:
     name, candidate = request.sample.id, request.candidate
     if isinstance(answer, EndpointError):
         return Output(name, candidate, lost=str(answer), seed=request.seed)
-    if answer.finish_reason == "length":
-        why = "cut off at max_tokens, before its end"
-        return Output(name, candidate, text=None, invalid=why, seed=request.seed, finish_reason="length")
-    return Output(name, candidate, text=answer.text, seed=request.seed, finish_reason=answer.finish_reason or "stop")
+    text, invalid = (None, answer.problem) if answer.problem else (answer.text, None)
+    finish = answer.finish_reason or "stop"
+    return Output(name, candidate, text=text, invalid=invalid, seed=request.seed, finish_reason=finish)

@@ -12,9 +12,9 @@ from typing import Any
 Reply = tuple[int, "dict[str, Any] | bytes", dict[str, str]]
 
 
-def completion(text: str, finish: str = "stop") -> Reply:
-    """A usual reply with that text."""
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
+def completion(content: Any, finish: str = "stop", **message: Any) -> Reply:
+    """A usual reply with that content, and further keys of its message."""
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
     return 200, {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 5}}, {}
 
 

@@ -16,7 +16,8 @@ from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Card, Context
-from rsw_rewards.io.endpoint import Answer, ChatClient, EndpointConfig, EndpointError
+from rsw_rewards.io.chat_reply import Answer
+from rsw_rewards.io.endpoint import ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.verifiers import answers
 from rsw_rewards.verifiers.caption_base import true_captions
 from rsw_rewards.verifiers.confusion import cohen_kappa
@@ -197,9 +198,10 @@ class Judge(PerText[Question]):
         for reply in replies:
             if isinstance(reply, EndpointError):
                 return Score(None, Status.ERROR, reason=str(reply), content=content)
-            vote = read_judgement(read_reply(reply.text).answer, self.config.scale)
+            vote = None if reply.problem else read_judgement(read_reply(reply.text).answer, self.config.scale)
             if vote is None:
-                reason = f"the judge's reply does not end in one judgement: {reply.text[-120:]!r}"
+                problem = reply.problem or f"it does not end in one judgement: {reply.text[-120:]!r}"
+                reason = f"the judge's reply cannot be used: {problem}"
                 return Score(None, Status.ERROR, reason=reason, content=content)
             votes.append(vote)
         value = sum(votes) / len(votes)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.errors import ConfigError, RswError
+from rsw_rewards.io.chat_reply import Answer, fault_of_all, is_filtered, read_completion
 
 if TYPE_CHECKING:
     import httpx
@@ -30,6 +32,10 @@ _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 class EndpointError(RswError):
     """A request that got no answer: refused, timed out on every try, or not understood. Never the policy's fault."""
+
+
+class UnusableEndpointError(EndpointError):
+    """A server that answers no request: a wrong address, key, model or certificate, or nobody there. Found before its first answer."""
 
 
 class BudgetSpentError(EndpointError):
@@ -58,17 +64,6 @@ class EndpointConfig(BaseModel):
     extra: dict[str, Any] = Field(default_factory=dict, description="further fields of the request's body")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One completion."""
-
-    text: str
-    finish_reason: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached: bool = False
-
-
 @dataclass(slots=True)
 class Usage:
     """What a client has used so far."""
@@ -86,7 +81,7 @@ class ChatClient:
         config: where and how.
 
     Raises:
-        ConfigError: the address or the model's name is missing.
+        ConfigError: the address or the model's name is missing, or the address or the key cannot be used.
     """
 
     def __init__(self, config: EndpointConfig) -> None:
@@ -96,10 +91,21 @@ class ChatClient:
             raise ConfigError(f"the endpoint's base_url {config.base_url!r} must begin with http:// or https://")
         import httpx
 
-        key = os.environ.get(config.api_key_env, "")
+        try:
+            httpx.URL(config.base_url)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"the endpoint's base_url {config.base_url!r} is no address: {error}") from None
+        key = os.environ.get(config.api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(
+                f"the key in the environment variable {config.api_key_env} holds characters that no key has; put it there again"
+            )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.config = config
         self.usage = Usage()
+        self._has_key = bool(key)
+        self._answered = False
+        self._unusable: UnusableEndpointError | None = None
         self._lock = threading.Lock()
         self._http: httpx.Client = httpx.Client(headers=headers, timeout=config.timeout_s)
 
@@ -129,6 +135,7 @@ class ChatClient:
 
         Raises:
             BudgetSpentError: a budget is used up.
+            UnusableEndpointError: the server answers no request; it is not asked again.
             EndpointError: no usable answer after all tries.
         """
         body = {"model": self.config.model, "max_tokens": self.config.max_tokens, **self.config.extra, **request}
@@ -137,9 +144,15 @@ class ChatClient:
             with self._lock:
                 self.usage.cached += 1
             return kept
+        if self._unusable is not None:
+            raise self._unusable
         self._reserve()
-        answer = _read(self._post(body))
+        try:
+            answer = read_completion(self._post(body))
+        except ValueError as error:
+            raise EndpointError(str(error)) from error
         with self._lock:
+            self._answered = True
             self.usage.tokens += answer.prompt_tokens + answer.completion_tokens
         self._keep(key, answer)
         return answer
@@ -164,22 +177,48 @@ class ChatClient:
                 with self._lock:
                     self.usage.retries += 1
             wait = min(LONGEST_WAIT_S, 0.5 * 2**attempt) * (0.5 + random.random() / 2)
+            nobody = False
             try:
                 with self._http.stream("POST", url, json=dict(body)) as response:
                     content = _limited(response)
+                why = f"status {response.status_code}: {_message(content)}"
+                if is_filtered(response.status_code, content):
+                    return {"choices": [{"message": {}, "finish_reason": "content_filter"}]}
+                if fault := self._fault_of_all(response, content):
+                    raise self._stopped(f"{url} {fault} ({why})")
                 if response.status_code == 200:
                     return _object(content)
-                why = f"status {response.status_code}: {_message(content)}"
                 if response.status_code not in _RETRIED:
                     raise EndpointError(f"{url} refused the request ({why})")
                 wait = _retry_after(response.headers.get("retry-after"), wait)
             except httpx.TimeoutException:
                 why = f"no answer within {self.config.timeout_s:g} s"
             except httpx.HTTPError as error:
-                why = f"{type(error).__name__}: {error}"
+                why, nobody = f"{type(error).__name__}: {error}", isinstance(error, httpx.ConnectError)
+                if _is_of_tls(error):
+                    raise self._stopped(
+                        f"{url} cannot be reached by TLS ({error}); begin base_url with http:// where the server has no certificate,"
+                        " or name the file of its authority in the environment variable SSL_CERT_FILE"
+                    ) from error
             if attempt < self.config.retries:
                 time.sleep(wait)
-        raise EndpointError(f"{url} gave no answer in {self.config.retries + 1} tries ({why})")
+        gave_none = f"{url} gave no answer in {self.config.retries + 1} tries ({why})"
+        if nobody:
+            raise self._stopped(f"{gave_none}; start the server, or correct base_url")
+        raise EndpointError(gave_none)
+
+    def _fault_of_all(self, response: httpx.Response, content: bytes) -> str:
+        config, location = self.config, response.headers.get("location", "")
+        return fault_of_all(
+            response.status_code, location, content, config.base_url, config.model, config.api_key_env, self._has_key
+        )
+
+    def _stopped(self, why: str) -> EndpointError:
+        """The error of a fault that every request would meet; after a first answer it may pass, and costs its own request alone."""
+        if self._answered:
+            return EndpointError(why)
+        self._unusable = UnusableEndpointError(why)
+        return self._unusable
 
     def _path(self, key: str) -> Path | None:
         return None if self.config.cache is None else Path(self.config.cache) / key[:2] / f"{key}.json"
@@ -200,6 +239,14 @@ class ChatClient:
         partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         partial.write_text(json.dumps(asdict(answer), ensure_ascii=False), encoding="utf-8")
         partial.replace(path)
+
+
+def _is_of_tls(error: BaseException) -> bool:
+    """Whether an error comes of one in TLS: of a certificate, or of a server that does not speak it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _limited(response: httpx.Response) -> bytes:
@@ -230,17 +277,3 @@ def _retry_after(header: str | None, default: float) -> float:
         return min(LONGEST_WAIT_S, max(0.0, float(header))) if header else default
     except ValueError:  # a date; the own back-off will do
         return default
-
-
-def _read(reply: Mapping[str, Any]) -> Answer:
-    """The first choice of a reply. Raises :class:`EndpointError` for a reply of another form."""
-    try:
-        choice = reply["choices"][0]
-        text = choice["message"]["content"]
-        usage = reply.get("usage") or {}
-        asked, said = (int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
-        if not isinstance(text, str):
-            raise TypeError(f"its content is {type(text).__name__}")
-        return Answer(text, str(choice.get("finish_reason") or ""), asked, said)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise EndpointError(f"the server's reply is no chat completion: {type(error).__name__}: {error}") from error

@@ -73,6 +73,19 @@ def test_what_cannot_be_read_is_an_error_and_never_a_zero() -> None:
     assert score.status is Status.ERROR and score.value is None and "depends" in score.reason
 
 
+def test_a_judgement_that_is_cut_off_may_be_another_one_and_is_an_error() -> None:
+    with chat_server(lambda body, number: completion("Good.\nGRADE: 1", "length")) as server:
+        (score,) = judged(server.url, [(question(), "a road")], scale="grade")
+    assert score.status is Status.ERROR and "cut off at max_tokens" in score.reason
+
+
+def test_a_judge_that_refuses_its_key_is_asked_once_and_every_row_says_why() -> None:
+    with chat_server(lambda body, number: (401, {"error": "who are you"}, {})) as server:
+        scores = judged(server.url, [(question(str(n)), "a road") for n in range(9)], concurrency=1)
+    assert len(server.bodies) == 1 and {score.status for score in scores} == {Status.ERROR}
+    assert all("environment variable" in score.reason for score in scores)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
