@@ -201,7 +201,14 @@ class PpoConfig(GenerationConfig):
     """Over what advantages get mean 0 and standard deviation 1: each task's rows of a generation, or all rows. Over all, the task
     whose rewards differ most drowns the others."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Estimate of the KL penalty per token; only where ``beta`` is above 0."""
+    """Estimate of the KL penalty per token; only where ``beta`` is above 0. ``k3`` is cut at 10 a token, as in verl."""
+    epsilon_high: PositiveFloat | None = None
+    """How far a ratio may exceed 1, where that is not ``epsilon`` (DAPO's clip-higher, arXiv 2503.14476)."""
+    dual_clip: float | None = Field(default=None, gt=1)
+    """Bound of a ratio where the advantage is negative (arXiv 1912.09729); verl has 3. Left out, ratios are bounded by e^20 alone."""
+    truncated: Literal["end", "bootstrap", "leave_out"] = "end"
+    """Sequences that were cut off at the limit: ``end`` takes the limit for an end, with nothing to expect after it (as verl
+    and OpenRLHF do); ``bootstrap`` adds what the critic expects after it (arXiv 1712.00378); ``leave_out`` learns nothing from them."""
     value_epsilon: PositiveFloat | None = 0.2
     """How far a value may leave the one at generation before it is clipped; None never clips."""
     entropy_weight: float = Field(default=0.0, ge=0)
@@ -216,6 +223,11 @@ class PpoConfig(GenerationConfig):
         if self.refill:
             raise ValueError(
                 "'refill' replaces groups without spread, but PPO compares with its critic and learns from them; leave it out"
+            )
+        above = 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
+        if self.dual_clip is not None and self.dual_clip <= above:
+            raise ValueError(
+                f"'dual_clip' is {self.dual_clip:g}, inside of the range of ratios, which ends at {above:g}; it must lie above"
             )
         return self
 

@@ -60,6 +60,8 @@ class Scored:
     entropy: Tensor
     hidden: Tensor
     """(n, t, width): the last hidden state from which each token was chosen."""
+    after: Tensor
+    """(n, width): the last hidden state after the last token."""
 
 
 def score_rows(model: PreTrainedModel, rows: Rows, temperature: float, inputs: Inputs | None = None) -> Scored:
@@ -97,7 +99,9 @@ def score_rows(model: PreTrainedModel, rows: Rows, temperature: float, inputs: I
             mask.reshape(*mask.shape, *(1 for _ in flat.shape[1:])), flat
         )
 
-    return Scored(spread(picked), spread(entropy), spread(hidden[0][:, -(width - first) :][:, :-1][chosen].float()))
+    states = hidden[0][:, -(width - first) :]
+    after = states[torch.arange(len(states), device=device), ends[:, 0].to(device) - first].float()
+    return Scored(spread(picked), spread(entropy), spread(states[:, :-1][chosen].float()), after)
 
 
 @contextmanager
@@ -141,10 +145,21 @@ class Critic(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, value)
 
-    def forward(self, rows: Rows, hidden: Tensor, temperature: float, inputs: Inputs | None = None) -> Tensor:
-        """(n, t) values of the states in which the tokens of ``rows`` were chosen; ``hidden`` as the policy sees them."""
+    def forward(
+        self, rows: Rows, scored: Scored, temperature: float, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Values of states.
+
+        Args:
+            rows: the rollouts.
+            scored: what the policy says of them.
+
+        Returns:
+            (n, t) of the states in which the tokens were chosen, 0 where there is none, and (n,) of those after the last token.
+        """
         if self.network is not None:
-            hidden = score_rows(self.network, rows, temperature, inputs).hidden
+            scored = score_rows(self.network, rows, temperature, inputs)
+            hidden, after = scored.hidden, scored.after
         else:
-            hidden = hidden.detach()
-        return self.head(hidden)[..., 0] * rows.mask.to(hidden.device)
+            hidden, after = scored.hidden.detach(), scored.after.detach()
+        return self.head(hidden)[..., 0] * rows.mask.to(hidden.device), self.head(after)[..., 0]

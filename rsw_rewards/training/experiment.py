@@ -148,7 +148,8 @@ def _of_learning(output: Output) -> Output:
     except ImageError:
         latents = None
     return Output(
-        output.sample_id, output.candidate, tokens=output.tokens, trajectory=latents, invalid=output.invalid, lost=output.lost
+        output.sample_id, output.candidate, tokens=output.tokens, trajectory=latents, invalid=output.invalid, lost=output.lost,
+        finish_reason=output.finish_reason,
     )  # fmt: skip
 
 

@@ -82,6 +82,8 @@ class PpoLearner:
     ) -> dict[str, float | None]:
         """Learn from one generation. Rows that were lost or have no reward are left out; without any, nothing is learnt.
 
+        Rows that were cut off (``finish_reason`` is ``length``) are treated as ``truncated`` of the configuration says.
+
         Returns:
             The numbers of the step for the log.
 
@@ -93,6 +95,7 @@ class PpoLearner:
             place
             for place, (output, reward) in enumerate(zip(outputs, given, strict=True))
             if reward is not None and output.tokens and output.tokens.completion_ids and output.tokens.prompt_ids
+            if not (self.config.truncated == "leave_out" and output.finish_reason == "length")
         ]
         if not usable:
             return {"loss": None, "reward": None, "rows": 0.0}
@@ -101,7 +104,8 @@ class PpoLearner:
         rewards = torch.tensor([given[place] for place in usable], dtype=torch.float32)
         if not self.optimizer.state:  # nothing has been learnt yet
             self.critic.start_from(float(rewards.mean()))
-        old, numbers = self._look(rows, rewards)
+        cut = torch.tensor([outputs[place].finish_reason == "length" for place in usable])
+        old, numbers = self._look(rows, rewards, cut)
         numbers["reward"] = float(rewards.mean())
         numbers["rows"] = float(len(rows))
         found: list[dict[str, float]] = []
@@ -113,31 +117,36 @@ class PpoLearner:
         return numbers | {key: float(np.mean([part[key] for part in found])) for key in found[0]}
 
     @torch.no_grad()
-    def _look(self, rows: Rows, rewards: Tensor) -> tuple[dict[str, Tensor], dict[str, float | None]]:
+    def _look(self, rows: Rows, rewards: Tensor, cut: Tensor) -> tuple[dict[str, Tensor], dict[str, float | None]]:
         """Everything about a generation that stays the same while it is learnt from, and numbers on it."""
         config, mask = self.config, rows.mask
         log_p, values, reference, entropy = (torch.zeros(mask.shape) for _ in range(4))
+        after = torch.zeros(len(rows))
         for places in self._micro(np.arange(len(rows))):
             part = rows.part(places)
             scored = score_rows(self.model, part, config.temperature, self.inputs)
-            value = self.critic(part, scored.hidden, config.temperature, self.inputs)
+            value, after_end = self.critic(part, scored, config.temperature, self.inputs)
+            after[places] = after_end.cpu()
             width = value.shape[1]
             for kept, new in ((log_p, scored.log_probs), (values, value), (entropy, scored.entropy)):
                 kept[places, :width] = new.cpu()
             if self.reference is not None:
                 other = score_rows(self.reference, part, config.temperature, self.inputs).log_probs
                 reference[places, :width] = other.cpu()
-        for filled in (log_p, values, entropy, *((reference,) if self.reference is not None else ())):
+        for filled in (log_p, values, after, entropy, *((reference,) if self.reference is not None else ())):
             self.processes.add(filled)
         weights = sequence_weights(mask)
         kl = kl_estimate(log_p, reference, config.kl_estimator) * mask if self.reference is not None else None
-        advantages, returns = gae(token_rewards(rewards, mask, kl, config.beta), values, mask, config.gamma, config.lam)
+        beyond = after * cut if config.truncated == "bootstrap" else None
+        per_token = token_rewards(rewards, mask, kl, config.beta)
+        advantages, returns = gae(per_token, values, mask, config.gamma, config.lam, beyond)
         spread = (weights * (returns - (weights * returns).sum()).square()).sum()
         numbers: dict[str, float | None] = {
             "entropy": float((weights * entropy).sum()),
             "value": float((weights * values).sum()),
             "advantage_std": float((weights * advantages.square()).sum().sqrt()),
             "explained_variance": float(1 - (weights * advantages.square()).sum() / spread) if spread > 0 else None,
+            "truncated": float(cut.float().mean()),
             "sampler_gap": float((log_p - rows.aligned([t.logprobs for t in rows.traces])).abs().max()),
         }
         if kl is not None:
@@ -161,8 +170,16 @@ class PpoLearner:
             held = {key: tensor[some, :width].to(device) for key, tensor in old.items()}
             weights = all_weights[some, :width].to(device)
             scored = score_rows(self.model, part, config.temperature, self.inputs)
-            values = self.critic(part, scored.hidden, config.temperature, self.inputs)
-            actor, clipped = policy_loss(scored.log_probs, held["log_p"], held["advantages"], weights, config.epsilon)
+            values, _ = self.critic(part, scored, config.temperature, self.inputs)
+            actor, clipped = policy_loss(
+                scored.log_probs,
+                held["log_p"],
+                held["advantages"],
+                weights,
+                config.epsilon,
+                config.epsilon_high,
+                config.dual_clip,
+            )
             critic, value_clipped = value_loss(values, held["values"], held["returns"], weights, config.value_epsilon)
             loss = actor + critic - config.entropy_weight * (weights * scored.entropy).sum()
             loss.backward()

@@ -13,6 +13,11 @@ from torch import Tensor
 
 KlEstimator = Literal["k1", "k2", "k3"]
 
+LARGEST_LOG_RATIO = 20.0
+"""Differences of log-probabilities beyond it are cut, so that no ratio overflows. verl has the same bound."""
+LARGEST_K3 = 10.0
+"""The most that the estimate ``k3`` says of one token, as in verl."""
+
 
 def sequence_weights(mask: Tensor) -> Tensor:
     """(n, t) weights under which every sequence counts the same, whatever its length, and every token of it the same.
@@ -39,28 +44,33 @@ def token_rewards(rewards: Tensor, mask: Tensor, kl: Tensor | None = None, beta:
     return per_token.scatter_add(1, last, rewards[:, None])
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (arXiv:1506.02438, equation 16) of sequences that end with their last token.
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float, after: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (arXiv:1506.02438, equation 16).
 
-    ``delta_t = r_t + gamma * V_{t+1} - V_t`` and ``A_t = sum_k (gamma * lam)^k delta_{t+k}``; the value after the end is 0.
+    ``delta_t = r_t + gamma * V_{t+1} - V_t`` and ``A_t = sum_k (gamma * lam)^k delta_{t+k}``.
 
     Args:
         rewards, values: (n, t); ``values[:, k]`` is that of the state in which token k is chosen.
-        mask: (n, t) bool.
+        mask: (n, t) bool; at least one token a row.
+        after: (n,) value of the state after the last token: 0 for a sequence that ended, the critic's for one that was cut off and
+            would have gone on (arXiv:1712.00378). All 0 where left out.
 
     Returns:
         Advantages and returns (advantage plus value, what the critic learns), (n, t), 0 where there is no token.
     """
     held = mask.to(values.dtype)
     values, rewards = values * held, rewards * held
+    following_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+    if after is not None:
+        following_values = following_values.scatter(1, mask.sum(1, keepdim=True) - 1, after[:, None].to(values.dtype))
     advantages = torch.zeros_like(values)
     following = torch.zeros_like(values[:, 0])
-    next_value = torch.zeros_like(following)
     for step in range(values.shape[1] - 1, -1, -1):
-        delta = rewards[:, step] + gamma * next_value - values[:, step]
+        delta = rewards[:, step] + gamma * following_values[:, step] - values[:, step]
         following = (delta + gamma * lam * following) * held[:, step]
         advantages[:, step] = following
-        next_value = values[:, step]
     return advantages, (advantages + values) * held
 
 
@@ -84,17 +94,32 @@ def whiten(values: Tensor, weights: Tensor, groups: Tensor | None = None, eps: f
 
 
 def policy_loss(
-    log_p: Tensor, old: Tensor, advantages: Tensor, weights: Tensor, epsilon: float
+    log_p: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    weights: Tensor,
+    epsilon: float,
+    epsilon_high: float | None = None,
+    dual_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """PPO's clipped surrogate (arXiv:1707.06347, equation 7) as a loss, and the weighted share of tokens that are clipped.
 
     Args:
         log_p: (n, t) log-probabilities of the tokens under the policy that is trained.
         old: (n, t) the same under the policy that sampled them.
+        epsilon: how far below 1 a ratio counts, and above 1 as well where ``epsilon_high`` is left out.
+        epsilon_high: how far above 1 (DAPO's clip-higher, arXiv:2503.14476).
+        dual_clip: bound, over 1, of the ratio where the advantage is negative (dual clip, arXiv:1912.09729): a token that became far
+            more probable than it was would otherwise outweigh all others.
     """
-    ratio = (log_p - old).exp()
-    plain, clipped = ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages
-    return -(weights * torch.minimum(plain, clipped)).sum(), (weights * (clipped < plain)).sum()
+    ratio = (log_p - old).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+    plain = ratio * advantages
+    clipped = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high)) * advantages
+    gain, cut = torch.minimum(plain, clipped), clipped < plain
+    if dual_clip is not None:
+        least = torch.where(advantages < 0, dual_clip * advantages, -torch.inf)
+        gain, cut = torch.maximum(gain, least), cut | (gain < least)
+    return -(weights * gain).sum(), (weights * cut).sum()
 
 
 def value_loss(
@@ -116,11 +141,13 @@ def kl_estimate(log_p: Tensor, reference: Tensor, estimator: KlEstimator) -> Ten
     """Per-token estimate of KL(policy || reference) from tokens of the policy (J. Schulman, "Approximating KL divergence", 2020).
 
     ``k1 = log p - log q`` is unbiased and may be negative, ``k2 = k1^2 / 2`` is biased and of low variance,
-    ``k3 = q/p - 1 - log(q/p)`` is unbiased and never negative.
+    ``k3 = q/p - 1 - log(q/p)`` is unbiased and never negative. As in verl, it is cut at :data:`LARGEST_K3`: a token that the reference
+    finds far more probable, about e^2.6 times, says no more than that. TRL's estimate is not cut.
     """
     difference = log_p - reference
     if estimator == "k1":
         return difference
     if estimator == "k2":
         return 0.5 * difference.square()
-    return torch.expm1(-difference) + difference
+    difference = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    return (torch.expm1(-difference) + difference).clamp(max=LARGEST_K3)

@@ -27,6 +27,7 @@ from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.trained import LEARNER, MARK
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.training import ppo
 from rsw_rewards.training.checkpoints import last_complete
 from rsw_rewards.training.critic import Rows, score_rows
 from rsw_rewards.training.ppo import PpoLearner, train_ppo
@@ -188,6 +189,32 @@ def test_rows_that_were_lost_or_have_no_reward_teach_nothing() -> None:
     assert same(weights_of(learner), weights_of(alone))
 
 
+def test_sequences_that_were_cut_off_are_ends_or_go_on_or_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is handed to the estimate of advantages, for two outputs of which one was cut off."""
+    given: list[float | None] = [0.1, 0.9]
+    seen: dict[str, Any] = {}
+    real = ppo.gae
+
+    def looked(*arguments: Any) -> Any:
+        seen["after"] = arguments[5]
+        return real(*arguments)
+
+    monkeypatch.setattr(ppo, "gae", looked)
+    for truncated in ("end", "bootstrap", "leave_out"):
+        learner, samples, outputs = learner_and_outputs(truncated=truncated)
+        with torch.no_grad():
+            learner.critic.head[-1].bias.fill_(0.5)  # type: ignore[operator, union-attr]
+        monkeypatch.setattr(learner.critic, "start_from", lambda value: None)
+        cut = replace(outputs[0], finish_reason="length")
+        numbers = learner.update(samples[:2], [cut, outputs[1]], given, 0)
+        if truncated == "leave_out":
+            assert numbers["rows"] == 1 and numbers["reward"] == pytest.approx(0.9)
+            continue
+        assert numbers["rows"] == 2 and numbers["truncated"] == 0.5
+        after = seen["after"]
+        assert after is None if truncated == "end" else after.tolist() == pytest.approx([0.5, 0.0])
+
+
 def test_a_generation_without_any_reward_changes_nothing() -> None:
     learner, samples, outputs = learner_and_outputs()
     before = weights_of(learner)
@@ -226,7 +253,7 @@ def test_the_critic_does_not_change_what_the_policy_does() -> None:
     learner, samples, outputs = learner_and_outputs(lam=1.0, whiten="none")
     rows = Rows([out.tokens for out in outputs if out.tokens], samples, 0)
     scored = score_rows(learner.model, rows, 1.0)
-    learner.critic(rows, scored.hidden, 1.0).sum().backward()
+    learner.critic(rows, scored, 1.0)[0].sum().backward()
     assert all(parameter.grad is None for parameter in learner.model.parameters())
 
 
@@ -243,6 +270,7 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(temperature: float)
         expected = log_p[start : start + count].gather(1, ids[0, start + 1 :, None])[:, 0]
         torch.testing.assert_close(scored.log_probs[row, :count], expected, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(scored.hidden[row, :count], out.hidden_states[-1][0, start:-1], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(scored.after[row], out.hidden_states[-1][0, -1], atol=1e-5, rtol=1e-4)
         assert not scored.log_probs[row, count:].any() and not scored.hidden[row, count:].any()
 
 
@@ -295,6 +323,9 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         load_config(file)
     file.write_text(text + "ppo: {prompts: 2, lambda: 0.9}\n")
     with pytest.raises(ConfigError, match=r"unknown key 'ppo\.lambda'"):
+        load_config(file)
+    file.write_text(text + "ppo: {epsilon_high: 2.5, dual_clip: 3}\n")
+    with pytest.raises(ConfigError, match=r"'dual_clip' is 3, inside of the range of ratios, which ends at 3\.5"):
         load_config(file)
     file.write_text(text + "control: supervised\n")
     with pytest.raises(ConfigError, match="control"):

@@ -167,7 +167,10 @@ def test_a_value_that_went_far_enough_gains_nothing_by_going_on() -> None:
         assert now.grad is not None and float(now.grad) == pytest.approx(slope)
 
 
-@given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+near = st.lists(st.floats(-0.5, 0.5), min_size=3, max_size=3)  # where no estimate reaches its bound
+
+
+@given(near, near)
 def test_estimates_of_the_divergence_have_the_expectations_they_should(left: list[float], right: list[float]) -> None:
     log_p, log_q = (torch.log_softmax(torch.tensor(logits), 0) for logits in (left, right))
     p = log_p.exp()
@@ -177,6 +180,17 @@ def test_estimates_of_the_divergence_have_the_expectations_they_should(left: lis
     assert (kl_estimate(log_p, log_q, "k3") >= -1e-12).all()
     k2 = float((p * kl_estimate(log_p, log_q, "k2")).sum())
     assert k2 == pytest.approx(float((p * (log_p - log_q) ** 2).sum()) / 2)
+
+
+def test_what_a_policy_never_did_before_breaks_neither_loss_nor_estimate() -> None:
+    """A token e^200 times as probable as it was, and as much less: everything stays finite and within its bound."""
+    now = torch.tensor([[100.0, -100.0]], requires_grad=True)
+    old, one = -now.detach(), torch.full((1, 2), 0.5)
+    loss, _ = policy_loss(now, old, torch.tensor([[-1.0, 1.0]]), one, 0.2)
+    assert float(loss.detach()) == pytest.approx(0.5 * math.exp(20))
+    loss, clipped = policy_loss(now, old, torch.tensor([[-1.0, 1.0]]), one, 0.2, dual_clip=3.0)
+    assert float(loss.detach()) == pytest.approx(1.5) and float(clipped) == 0.5
+    assert kl_estimate(old, now.detach(), "k3").tolist() == [[10.0, 10.0]]
 
 
 REWARDS = torch.tensor([0.1, 0.9, 0.4])

@@ -1,0 +1,140 @@
+"""Training against references that are written a second time, in NumPy and float64, from the papers' formulas.
+
+Rows are of different lengths and padded; what stands in the padding is noise, which no result may depend on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from rsw_rewards.training.ppo_math import (
+    KlEstimator,
+    gae,
+    kl_estimate,
+    policy_loss,
+    sequence_weights,
+    token_rewards,
+    value_loss,
+)
+
+Array = np.ndarray
+
+
+def close(found: torch.Tensor, expected: Array | float) -> None:
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-9, atol=1e-10)
+
+
+# PPO
+
+
+@dataclass
+class Tokens:
+    """A batch of token sequences with noise in its padding."""
+
+    lengths: list[int]
+    now: Array
+    old: Array
+    values: Array
+    before: Array
+    rewards: Array
+    cut: Array
+
+    @property
+    def mask(self) -> torch.Tensor:
+        return torch.arange(self.now.shape[1])[None] < torch.tensor(self.lengths)[:, None]
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """Every sequence counts the same, and so does every token of it."""
+        shares = self.mask.numpy() / np.asarray(self.lengths)[:, None] / len(self.lengths)
+        torch.testing.assert_close(sequence_weights(self.mask).double(), t(shares), atol=1e-7, rtol=1e-6)
+        return t(shares)
+
+    def rows(self) -> list[tuple[int, int]]:
+        return list(enumerate(self.lengths))
+
+
+def tokens(seed: int, spread: float = 0.5) -> Tokens:
+    rng = np.random.default_rng(seed)
+    lengths = [*map(int, rng.integers(1, 9, 5)), 8]
+    shape = (6, 8)
+    now, old, values, before = (rng.normal(0, spread, shape) for _ in range(4))
+    return Tokens(lengths, now, old, values, before, rng.normal(size=6), rng.random(6) < 0.5)
+
+
+def t(values: Array) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_advantages_of_padded_and_of_truncated_sequences(seed: int, bootstrap: bool) -> None:
+    batch, gamma, lam, beta = tokens(seed), 0.97, 0.9, 0.1
+    after = np.where(batch.cut, batch.before[:, 0], 0.0)
+    kl = batch.now - batch.old
+    expected = np.zeros_like(batch.now)
+    for row, length in batch.rows():
+        value = [*batch.values[row, :length], after[row] if bootstrap else 0.0]
+        reward = [-beta * kl[row, k] + (batch.rewards[row] if k == length - 1 else 0.0) for k in range(length)]
+        delta = [reward[k] + gamma * value[k + 1] - value[k] for k in range(length)]
+        for k in range(length):
+            expected[row, k] = sum((gamma * lam) ** (j - k) * delta[j] for j in range(k, length))
+    per_token = token_rewards(t(batch.rewards), batch.mask, t(kl), beta)
+    found, returns = gae(per_token, t(batch.values), batch.mask, gamma, lam, t(after) if bootstrap else None)
+    close(found, expected)
+    close(returns, np.where(batch.mask.numpy(), expected + batch.values, 0.0))
+
+
+@pytest.mark.parametrize("spread", [0.3, 30.0])
+@pytest.mark.parametrize(("high", "dual"), [(None, None), (0.28, None), (None, 3.0), (0.28, 3.0)])
+def test_the_policy_loss_at_tame_and_at_wild_ratios(spread: float, high: float | None, dual: float | None) -> None:
+    batch = tokens(5, spread)
+    advantages = batch.before / spread
+    total = clipped = 0.0
+    for row, length in batch.rows():
+        for k in range(length):
+            share, gain = 1 / (len(batch.lengths) * length), advantages[row, k]
+            ratio = math.exp(min(20.0, max(-20.0, batch.now[row, k] - batch.old[row, k])))
+            inside = min(max(ratio, 0.8), 1.2 if high is None else 1 + high)
+            loss = max(-ratio * gain, -inside * gain)
+            outside = -inside * gain > -ratio * gain
+            if dual is not None and gain < 0 and loss > -dual * gain:
+                loss, outside = -dual * gain, True
+            total += share * loss
+            clipped += share * outside
+    found = policy_loss(t(batch.now), t(batch.old), t(advantages), batch.weights, 0.2, high, dual)
+    close(found[0], total)
+    close(found[1], clipped)
+
+
+@pytest.mark.parametrize("spread", [0.3, 30.0])
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_estimates_of_the_kl_divergence(spread: float, estimator: KlEstimator) -> None:
+    batch = tokens(6, spread)
+    ratio = np.clip(batch.old - batch.now, -20, 20)
+    expected = {
+        "k1": batch.now - batch.old,
+        "k2": (batch.now - batch.old) ** 2 / 2,
+        "k3": np.minimum(np.exp(ratio) - 1 - ratio, 10.0),
+    }[estimator]
+    close(kl_estimate(t(batch.now), t(batch.old), estimator), expected)
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.2])
+def test_the_value_loss(epsilon: float | None) -> None:
+    batch = tokens(7)
+    returns, total = batch.now, 0.0
+    for row, length in batch.rows():
+        for k in range(length):
+            value, old, goal = batch.values[row, k], batch.before[row, k], returns[row, k]
+            error = (value - goal) ** 2
+            if epsilon is not None:
+                error = max(error, (old + min(epsilon, max(-epsilon, value - old)) - goal) ** 2)
+            total += error / 2 / len(batch.lengths) / length
+    found, _ = value_loss(t(batch.values), t(batch.before), t(returns), batch.weights, epsilon)
+    close(found, total)
