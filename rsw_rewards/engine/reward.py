@@ -117,7 +117,8 @@ class Reward:
         elif needy := [component.label for component, verifier, _ in components if verifier.needs_samples]:
             raise ConfigError(f"{needy[0]!r} is fitted on all samples of a run; give them to Reward as 'samples'")
         self._rewarded = frozenset(task for component, _, tasks in components if component.weight > 0 for task in tasks)
-        self._needs_groups = _needs_groups(self.rubric, self._scorer.verifiers)
+        self.needs_groups = _needs_groups(self.rubric, self._scorer.verifiers)
+        """Why an output cannot be rewarded alone, as a clause; empty where it can."""
         self._calls = itertools.count()
         self._loaded: set[int] = set()
         self._make_locks()
@@ -238,8 +239,8 @@ class Reward:
         self._scorer.close()
 
     def _check_alone(self) -> None:
-        if self._needs_groups:
-            raise ConfigError(f"{self._needs_groups}; call many() or amany() with whole groups")
+        if self.needs_groups:
+            raise ConfigError(f"{self.needs_groups}; call many() or amany() with whole groups")
 
     def _check_usable(self) -> None:
         if self._unusable:

@@ -1,0 +1,220 @@
+"""What all adapters share: a trainer's rows as samples and outputs, its images, and what becomes of a reward that failed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rsw_rewards.core.image_ref import image
+from rsw_rewards.core.image_values import HoldsArray, describe, is_data_url, is_instance, pixels_of
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.engine.reward import Result, Reward
+from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
+from rsw_rewards.io.in_memory import as_sample, as_samples
+
+CUT_OFF = "cut off at the length limit, before its end"
+LOSSY = "lossy: the image came as JPEG, which changes what is measured; send PNG"
+
+
+def from_text(text: str | None, is_truncated: bool) -> Output:
+    """The output that a text is; one that was cut off at the length limit is invalid, as it is in ``rsw train``."""
+    if is_truncated:
+        return Output(invalid=CUT_OFF, finish_reason="length")
+    return Output(text=text, finish_reason="stop")
+
+
+class Kind(NamedTuple):
+    """How a trainer hands over an image."""
+
+    holds: Callable[[Any], bool]
+    read: Callable[[Any], Any]
+    """What :func:`rsw.image` takes."""
+    declared: Mapping[str, Any] = {}
+
+
+KINDS: Mapping[str, Kind] = {
+    "pil": Kind(lambda value: is_instance(value, "PIL.Image", "Image"), lambda value: value),
+    "path": Kind(lambda value: isinstance(value, str | os.PathLike) and Path(value).is_file(), lambda value: value),
+    "bytes": Kind(lambda value: isinstance(value, bytes), lambda value: value),
+    "base64": Kind(lambda value: isinstance(value, str) and _is_base64(value), base64.b64decode),
+    "data_url": Kind(lambda value: isinstance(value, str) and is_data_url(value), lambda value: value),
+    "float_chw": Kind(lambda value: _is_array(value, "float"), lambda value: value, {"layout": "CHW", "range": (0, 1)}),
+    "float_hwc": Kind(lambda value: _is_array(value, "float"), lambda value: value, {"layout": "HWC", "range": (0, 1)}),
+    "uint8_chw": Kind(lambda value: _is_array(value, "uint8"), lambda value: value, {"layout": "CHW"}),
+    "uint8_hwc": Kind(lambda value: _is_array(value, "uint8"), lambda value: value, {"layout": "HWC"}),
+}
+"""By the name that an adapter or its user declares. Floats in [0, 1] become the nearest of 256 grey levels, halves the one above."""
+
+
+def from_image(value: Any, kind: str, lossy: bool = False) -> tuple[Output, str]:
+    """The output that an image is, and what is to be said of it.
+
+    Args:
+        value: the image as the trainer hands it over; None for a missing one. Floats that are not finite make an invalid output.
+        kind: a key of :data:`KINDS`.
+        lossy: take JPEG as well, and say so.
+
+    Raises:
+        InputError: the value is of another kind, or a JPEG without ``lossy``.
+    """
+    if value is None:
+        return Output(invalid="no image"), ""
+    if kind not in KINDS:
+        raise ConfigError(f"no kind of image is named {kind!r}; {did_you_mean(str(kind), KINDS)}")
+    if not KINDS[kind].holds(value):
+        raise InputError(
+            f"an image is handed over as {describe(value)}, which is not {kind!r}; declare its kind: {', '.join(KINDS)}"
+        )
+    if kind.startswith("float") and not np.isfinite(pixels_of(value, colours=True)).all():
+        return Output(invalid="the image holds numbers that are not finite"), ""
+    content = KINDS[kind].read(value)
+    if (is_jpeg := _is_jpeg(content)) and not lossy:
+        raise InputError(LOSSY + ", or take it by lossy=True")
+    return Output(image=image(content, **KINDS[kind].declared)), LOSSY if is_jpeg else ""
+
+
+def _is_jpeg(content: Any) -> bool:
+    if isinstance(content, bytes):
+        return content.startswith(b"\xff\xd8")
+    if isinstance(content, str) and is_data_url(content):
+        return content[:16].lower().startswith(("data:image/jpeg", "data:image/jpg")) or ",/9j/" in content[:64]
+    if isinstance(content, str | os.PathLike):
+        with Path(content).open("rb") as file:
+            return file.read(2) == b"\xff\xd8"
+    return getattr(content, "format", None) == "JPEG"
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return bool(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
+
+
+def _is_array(value: Any, dtype: str) -> bool:
+    return isinstance(value, HoldsArray) and dtype in str(getattr(value, "dtype", ""))
+
+
+@lru_cache(maxsize=4096)
+def _of_text(text: str) -> Sample:
+    return as_sample(_mapping(text), 0)
+
+
+def _mapping(truth: Any) -> Mapping[str, Any]:
+    if isinstance(truth, str):
+        try:
+            truth = json.loads(truth)
+        except ValueError:
+            raise InputError(
+                f"{describe(truth)} is no sample; give 'samples' and let the row name one by its id"
+            ) from None
+    if not isinstance(truth, Mapping):
+        raise InputError(f"a row's truth must be a sample as a mapping or as JSON, not {describe(truth)}")
+    return truth
+
+
+class Adapter:
+    """A :class:`Reward` that takes the rows of a trainer and gives the numbers that the trainer can take. It is warm when made.
+
+    Args:
+        rubric, settings: as for :class:`Reward`.
+        samples: as for :class:`Reward`; the trainer's truth is then the id of one. Where left out, a row carries its whole sample.
+        on_failure: what becomes of an output without a reward, one of ``choices``: ``"raise"`` raises :class:`RunStopped`;
+            ``"group_mean"`` gives it the mean of its group's others; ``"drop"`` gives None, by which the trainer leaves it out.
+        choices: what the trainer can do.
+        alone: why the trainer shows one output at a time, as a sentence's end; empty where it shows whole groups.
+        truth: ``(task, field)`` where a row's truth is that field of the reference, as ``("change_qa", "answers")``.
+
+    Raises:
+        ConfigError: for another ``on_failure``, and where the rubric needs whole groups and the trainer shows none.
+    """
+
+    def __init__(
+        self,
+        rubric: Any,
+        samples: Any = None,
+        *,
+        on_failure: str = "raise",
+        choices: Sequence[str] = ("raise",),
+        alone: str = "",
+        truth: tuple[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        if on_failure not in choices:
+            raise ConfigError(f"'on_failure' cannot be {on_failure!r} here; {did_you_mean(str(on_failure), choices)}")
+        known = None if samples is None else as_samples(samples)
+        self.reward = Reward(rubric, samples=known, **settings)
+        if alone and self.reward.needs_groups:
+            raise ConfigError(f"{self.reward.needs_groups}, and {alone}; use a rubric that rewards outputs one by one")
+        self.labels = [component.label for component in self.reward.rubric.components]
+        self.on_failure, self.truth = on_failure, truth
+        self._samples = None if known is None else {sample.id: sample for sample in known}
+        self.reward.warm()
+
+    def sample(self, truth: Any, **more: Any) -> Sample:
+        """The sample of a row.
+
+        Args:
+            truth: the id of one of ``samples``; else the field that ``truth`` names; else a whole sample, as a mapping or as JSON.
+            more: fields of a sample that the row holds elsewhere, such as ``images``; not of one that is named by its id.
+
+        Raises:
+            InputError: no sample has the id, or the value is no sample.
+        """
+        if isinstance(truth, HoldsArray) and np.ndim(truth) == 0:
+            truth = np.asarray(truth).item()
+        if self._samples is not None:
+            if (known := self._samples.get(str(truth))) is None:
+                raise InputError(
+                    f"{describe(truth)} is the id of none of the {len(self._samples)} samples; a row's truth is an id"
+                )
+            return known
+        if self.truth is not None:
+            task, field = self.truth
+            value = str(truth) if isinstance(truth, int | float) else truth
+            return as_sample({"task": task, "reference": {field: value}, **more}, 0)
+        return _of_text(truth) if isinstance(truth, str) and not more else as_sample({**_mapping(truth), **more}, 0)
+
+    def numbers(self, results: Sequence[Result], groups: Iterable[Hashable]) -> list[float | None]:
+        """A number for every result, None for one that the trainer leaves out. Raises :class:`RunStopped` under ``"raise"``."""
+        given = [result.reward for result in results]
+        if None in given and self.on_failure == "raise":
+            raise RunStopped(f"an output has no reward: {results[given.index(None)].reason}")
+        return group_means(given, groups) if self.on_failure == "group_mean" else given
+
+    def number(self, result: Result) -> float:
+        """The reward of an output that is seen alone. Raises :class:`RunStopped` where it has none."""
+        if result.reward is None:
+            raise RunStopped(f"the output has no reward: {result.reason}")
+        return result.reward
+
+    def logged(self, result: Result) -> dict[str, float]:
+        """The value of every component, always under the same names; NaN for one that failed or was not asked."""
+        known = {label: score.value for label, score in result.parts.items() if score.value is not None}
+        return {label: known.get(label, np.nan) for label in self.labels}
+
+
+def group_means(rewards: Sequence[float | None], groups: Iterable[Hashable]) -> list[float | None]:
+    """Rewards in which each None is the mean of its group's others, 0 in a group without any.
+
+    An advantage that is centred in its group is then 0 for the filled ones, and that of the group without them for the others: with
+    n outputs of which one failed, divided by the standard deviation it is sqrt((n - 1) / (n - 2)) times as large.
+
+    >>> group_means([1.0, 0.0, None, 0.5], "aaaa")
+    [1.0, 0.0, 0.5, 0.5]
+    """
+    groups = list(groups)
+    by_group: dict[Hashable, list[float]] = defaultdict(list)
+    for reward, group in zip(rewards, groups, strict=True):
+        if reward is not None:
+            by_group[group].append(reward)
+    means = {group: float(np.mean(known)) for group, known in by_group.items()}
+    return [means.get(group, 0.0) if reward is None else reward for reward, group in zip(rewards, groups, strict=True)]
