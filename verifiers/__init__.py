@@ -52,6 +52,7 @@ BUILT_IN = {
     "scene_label": "labels:SceneLabel",
     "semantic_change": "semantic_change:SemanticChange",
     "sentence_similarity": "sentence_similarity:SentenceSimilarity",
+    "soft_overlong": "lengths:SoftOverlong",
     "spectral_direction": "spectral:SpectralDirection",
     "ssim": "structure:Ssim",
     "vqa_accuracy": "vqa:VqaAccuracy",

@@ -21,6 +21,7 @@ from rsw_rewards.training.ppo_math import (
     token_rewards,
     value_loss,
 )
+from rsw_rewards.verifiers.lengths import overlong_penalty
 
 Array = np.ndarray
 
@@ -138,3 +139,16 @@ def test_the_value_loss(epsilon: float | None) -> None:
             total += error / 2 / len(batch.lengths) / length
     found, _ = value_loss(t(batch.values), t(batch.before), t(returns), batch.weights, epsilon)
     close(found, total)
+
+
+# Rewards
+
+
+@pytest.mark.parametrize(("limit", "cache"), [(20480, 4096), (16, 16), (10, 0)])
+def test_the_soft_overlong_punishment(limit: int, cache: int) -> None:
+    lengths = np.arange(0, 2 * limit, max(1, limit // 50))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (limit - cache - lengths) / cache
+    expected = np.where(lengths <= limit - cache, 0.0, np.where(lengths <= limit, between, -1.0))
+    found = [overlong_penalty(float(length), limit, cache) for length in lengths]
+    np.testing.assert_allclose(found, expected, atol=1e-12)

@@ -1,0 +1,96 @@
+"""The soft penalty on texts that come near the limit of their length, for every method that learns from rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Batch, Card, Verifier
+
+
+def overlong_penalty(length: float, limit: float, cache: float) -> float:
+    """The soft overlong punishment of DAPO (arXiv 2503.14476, equation 13), in [-1, 0].
+
+    0 up to ``limit - cache``, then falling on a straight line to -1 at ``limit``, and -1 beyond it.
+
+    >>> [overlong_penalty(length, limit=100, cache=20) for length in (80, 90, 100, 150)]
+    [0.0, -0.5, -1.0, -1.0]
+    """
+    over = length - (limit - cache)
+    if over <= 0:
+        return 0.0
+    return -1.0 if over >= cache else -over / cache
+
+
+class SoftOverlongConfig(BaseModel):
+    """Configuration of ``soft_overlong``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(20480, ge=1, description="L_max, the length at which nothing is left of the value")
+    cache: int = Field(4096, ge=0, description="L_cache, the units before the limit over which the value falls")
+    unit: Literal["tokens", "words", "characters"] = Field(
+        "tokens", description="tokens: those that the policy sampled, its end among them; the others need no tokenizer"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> SoftOverlongConfig:
+        if self.cache > self.limit:
+            raise ValueError(f"'cache' is {self.cache}, more than the 'limit' of {self.limit}")
+        return self
+
+
+class SoftOverlong(Verifier):
+    """1 for a text of ordinary length, less the nearer it comes to a limit."""
+
+    name: ClassVar[str] = "soft_overlong"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
+    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
+    card: ClassVar[Card] = Card(
+        summary="How far a text stays below the limit of its length; says nothing about whether it is right.",
+        range="overlong_penalty: -1 to 0; length: tokens, words or characters, reasoning among them",
+        transform="1 + penalty. Weight 1 beside weight 2 of a verifier that gives 0 or 1 is DAPO's sum, up to a constant",
+        source="soft overlong punishment, DAPO (arXiv 2503.14476), equation 13",
+        gaming="Any text that is short scores: keep its weight below that of what is right.",
+    )
+    Config: ClassVar[type[BaseModel]] = SoftOverlongConfig
+
+    def score(self, batch: Batch) -> list[Score]:
+        return [self._one(output) for output in batch.outputs]
+
+    def _one(self, output: Output) -> Score:
+        limit, unit = self.config.limit, self.config.unit
+        if not output.text:
+            return self.invalid_of("the output holds no text")
+        if unit != "tokens":
+            length = len(output.text.split() if unit == "words" else output.text)
+        elif output.tokens is None:
+            return Score.error(
+                "the output holds no tokens to count; set 'unit' of soft_overlong to words or characters"
+            )
+        else:
+            length = len(output.tokens.completion_ids)
+        penalty = overlong_penalty(length, limit, self.config.cache)
+        raw = {"length": float(length), "overlong_penalty": penalty}
+        if length > limit:
+            return self.invalid_of(f"{length} {unit}, more than the limit of {limit}", length)
+        return Score(1.0 + penalty, raw=raw)
+
+    def invalid_of(self, reason: str, length: float = np.nan) -> Score:
+        """The score of a text beyond the limit, or of none."""
+        return Score.invalid(reason, raw={"length": float(length), "overlong_penalty": -1.0})
+
+    def invalid(self, sample: Sample, reason: str) -> Score:
+        return self.invalid_of(reason)
+
+    def metrics(self) -> Sequence[Metric]:
+        return (
+            MeanValue("overlong_penalty", "overlong_penalty", invalid=-1.0, bounds=(-1.0, 0.0)),
+            MeanValue("length", "length", invalid=np.nan),
+        )
