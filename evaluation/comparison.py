@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier
-from rsw_rewards.errors import InputError
+from rsw_rewards.core.yaml_text import read_yaml
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, sign
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
@@ -52,10 +52,10 @@ class Run:
 
     def _read(self, folder: Path, protocol: Protocol | None) -> None:
         try:
-            self.config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            self.config = read_yaml(folder / "config.yaml")
             self.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             name = str(self.config["protocol"])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise InputError(f"{folder} is not a finished run directory: {error}") from error
         named = protocol or (PROTOCOLS.find(name) if name in PROTOCOLS else None)
         if named is None or named.name != name:

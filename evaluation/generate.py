@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.yaml_text import read_yaml, write_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.results import write_text
@@ -56,7 +55,7 @@ def generate_file(
     path = folder / "predictions.jsonl"
     groups = _made_before(folder, path, about, resume)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    write_text(folder / "policy.yaml", yaml.safe_dump(dict(about), sort_keys=False))
+    write_text(folder / "policy.yaml", write_yaml(dict(about)))
     todo = [sample for sample in samples if len(groups.get(sample.id, ())) < about["candidates"]]
     store = ImageStore(folder / "images")
 
@@ -97,7 +96,7 @@ def _made_before(folder: Path, path: Path, about: Mapping[str, Any], resume: boo
     if not resume:
         raise InputError(f"{folder} holds outputs already; go on with --resume (resume=True), or name another folder")
     described = folder / "policy.yaml"
-    known = yaml.safe_load(described.read_text(encoding="utf-8")) if described.exists() else None
+    known = read_yaml(described) if described.exists() else None
     if known != dict(about):
         raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; name another folder")
     groups: dict[str, list[dict[str, Any]]] = {}

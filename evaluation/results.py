@@ -11,9 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.core.yaml_text import read_yaml, write_yaml
 from rsw_rewards.errors import InputError
 
 _PACKAGES = ("rsw_rewards", "torch", "transformers", "open_clip_torch", "numpy", "scipy", "pandas", "scikit-image")
@@ -55,7 +54,7 @@ class RunDirectory:
         self.parts = self.folder / "scores.parts"
         known = self.folder / "config.yaml"
         if known.exists():
-            old = yaml.safe_load(known.read_text(encoding="utf-8"))
+            old = read_yaml(known)
             if not resume:
                 raise InputError(
                     f"{self.folder} holds a run already; go on with --resume (resume=True), or name another folder"
@@ -75,7 +74,7 @@ class RunDirectory:
             raise InputError(
                 f"the folder {self.folder} cannot be made: {error.strerror}; name another folder"
             ) from error
-        write_text(known, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_text(known, write_yaml(dict(config)))
 
     def done(self) -> ScoreTable:
         """Rows of earlier attempts that need not be done again: errors and time-outs of ours are left out."""

@@ -9,12 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from rsw_rewards.core.records import Output
 from rsw_rewards.core.rewards import NOTHING_KNOWN, rewards
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.yaml_text import write_yaml
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.inputs import read_pair
@@ -67,7 +66,7 @@ class Rewards:
         folder = Path(folder)
         self.table.write(folder / "scores.parquet")
         write_jsonl(folder / "rewards.jsonl", self.records)
-        write_text(folder / "rubric.yaml", yaml.safe_dump(self.rubric.dump(), sort_keys=False))
+        write_text(folder / "rubric.yaml", write_yaml(self.rubric.dump()))
         return folder
 
     def __repr__(self) -> str:

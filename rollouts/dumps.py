@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.yaml_text import write_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import output_to_json, read_jsonl, sample_to_json, write_jsonl
@@ -60,7 +60,7 @@ def write_dump(
         ),
     )
     table.write(partial / "scores.parquet")
-    (partial / "rubric.yaml").write_text(yaml.safe_dump(dict(rubric), sort_keys=False), encoding="utf-8")
+    (partial / "rubric.yaml").write_text(write_yaml(dict(rubric)), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

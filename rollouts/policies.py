@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.config import read_yaml
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.plugins import named, raised
+from rsw_rewards.core.plugins import check_flags, named, raised
 from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.core.registry import Registry
+from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
@@ -78,6 +78,8 @@ def build_policy(spec: Mapping[str, Any] | str | Path | Any) -> Policy:
         raise ConfigError(f"there is no folder {name}; a policy is the directory of a run, a name or a YAML file")
     found = POLICIES.find(name)
     if not isinstance(found, Policy):
+        if callable(found):
+            check_flags(found, arguments, f"the policy {named(name)!r}")
         try:
             found = found(**arguments)
         except RswError:

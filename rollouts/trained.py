@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.config import read_yaml
+from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError
 
 CONFIG = "config.yaml"

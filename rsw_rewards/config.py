@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.core.yaml_text import read_yaml
+from rsw_rewards.errors import ConfigError, did_you_mean, reason_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -359,19 +359,6 @@ def key_of_steps(content: Mapping[str, Any]) -> str:
     return f"{method}.steps" if method in ("grpo", "ppo", "flow_grpo") else "steps"
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises :class:`ConfigError`."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys, not {type(content).__name__}")
-    return content
-
-
 def change(content: dict[str, Any], key: str, value: Any) -> None:
     """Set ``a.b`` in nested mappings and lists, in place.
 
@@ -472,9 +459,7 @@ def validated(model: type[Model], content: Mapping[str, Any], where: str) -> Mod
             raise ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], known)}") from None
         if problem["type"] == "missing":
             raise ConfigError(f"{where}: the key {key!r} is missing") from None
-        reason = problem["msg"].removeprefix("Value error, ")
-        got = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
-        raise ConfigError(f"{where}: {key + ': ' if key else ''}{reason}{got}") from None
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{reason_of(problem)}") from None
 
 
 def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:

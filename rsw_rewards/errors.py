@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -54,6 +55,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+def reason_of(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, as a clause, from pydantic's description of the problem.
+
+    >>> reason_of({"type": "string_type", "msg": "Input should be a valid string", "input": 2})
+    '2 is a number and no text; write "2"'
+    """
+    value, reason = problem["input"], problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_type" and isinstance(value, bool | int | float):
+        written = json.dumps(value)
+        return f'{written} is a {"flag" if isinstance(value, bool) else "number"} and no text; write "{written}"'
+    return reason if problem["type"] == "value_error" else f"{reason} (it is {value!r:.80})"
 
 
 class ImageError(InputError):

@@ -76,8 +76,7 @@ def progress_bar(quiet: bool) -> Progress:
 
 def assignments(options: Sequence[str]) -> dict[str, Any]:
     """``key=value`` pairs, values read as YAML."""
-    import yaml
-
+    from rsw_rewards.core.yaml_text import parse_yaml
     from rsw_rewards.errors import ConfigError
 
     found = {}
@@ -85,10 +84,7 @@ def assignments(options: Sequence[str]) -> dict[str, Any]:
         key, separator, value = option.partition("=")
         if not separator:
             raise ConfigError(f"--set {option}: write key=value")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {option}: the value is not valid YAML") from error
+        found[key] = parse_yaml(value, f"--set {key}")
     return found
 
 

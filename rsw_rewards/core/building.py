@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rsw_rewards.core.functions import verifier_class
 from rsw_rewards.core.registry import Registry
 from rsw_rewards.core.verifier import Verifier
-from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.errors import ConfigError, did_you_mean, reason_of
 from rsw_rewards.verifiers import BUILT_IN
 
 
@@ -67,7 +67,7 @@ def build(use: str | Any, config: Mapping[str, Any] | None = None) -> Verifier:
             hint = did_you_mean(where, known) if known else "it has no configuration"
             raise ConfigError(f"the verifier {cls.name!r} has no option {where!r}; {hint}") from None
         raise ConfigError(
-            f"the configuration of the verifier {cls.name!r} is wrong at {where!r}: {problem['msg']}"
+            f"the configuration of the verifier {cls.name!r} is wrong at {where!r}: {reason_of(problem)}"
         ) from None
     try:
         # A class without settings may have an __init__ without a parameter for them.

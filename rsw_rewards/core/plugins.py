@@ -6,9 +6,10 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoints
@@ -81,6 +82,18 @@ def guarded(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # code of somebody else's may raise anything
         raise ConfigError(f"{what} raised {raised(error)}") from error
+
+
+def check_flags(function: Any, options: Mapping[str, Any], what: str) -> None:
+    """Raise :class:`ConfigError` where a parameter that is annotated as ``bool`` is given something else.
+
+    A text would do for Python, which takes ``"no"`` for true.
+    """
+    parameters = inspect.signature(function).parameters
+    for name, value in options.items():
+        known = parameters.get(name)
+        if known is not None and known.annotation in (bool, "bool") and not isinstance(value, bool):
+            raise ConfigError(f"{what}: {name!r} must be true or false, not {value!r:.80}")
 
 
 def user_modules() -> list[ModuleType]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,7 +23,8 @@ from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
 from rsw_rewards.core.verifier import Verifier, as_task, names_of
-from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.core.yaml_text import read_yaml
+from rsw_rewards.errors import ConfigError, did_you_mean, reason_of
 
 
 class _MadeByCall(type(BaseModel)):  # type: ignore[misc]
@@ -218,7 +218,7 @@ def _config_error(error: ValidationError, where: str, model: type[BaseModel]) ->
     if problem["type"] == "extra_forbidden":
         section = Gate if "gate" in parts[:-1] else Component if "components" in parts[:-1] else model
         return ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], section.model_fields)}")
-    return ConfigError(f"{where}: {key and f'{key}: '}{problem['msg'].removeprefix('Value error, ')}")
+    return ConfigError(f"{where}: {key and f'{key}: '}{reason_of(problem)}")
 
 
 def as_rubric(value: Any) -> Rubric:
@@ -245,12 +245,7 @@ def as_rubric(value: Any) -> Rubric:
 
 def load_rubric(path: Path) -> Rubric:
     """Read a rubric from a YAML file (a rubric, or a run configuration that holds one). Raises :class:`ConfigError`."""
-    try:
-        return parse_rubric(yaml.safe_load(Path(path).read_text(encoding="utf-8")), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    return parse_rubric(read_yaml(path), str(path))
 
 
 def component_tasks(component: Component, verifier: Verifier) -> frozenset[Task]:

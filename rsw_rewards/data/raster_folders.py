@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.config import read_yaml
+from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.data.rasters import open_raster
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.records_io import read_jsonl

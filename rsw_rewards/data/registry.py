@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.image_values import describe
-from rsw_rewards.core.plugins import guarded, named
+from rsw_rewards.core.plugins import check_flags, guarded, named
 from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.data.adapter import Adapter, Conversion
 from rsw_rewards.errors import ConfigError
@@ -57,6 +57,7 @@ def converted(use: str | Any, source: Path, out: Path, options: Mapping[str, Any
         inspect.signature(adapter).bind(source, out, **options)
     except TypeError as error:
         raise ConfigError(f"the adapter {named(use)!r} does not take these options: {error}") from None
+    check_flags(adapter, options, f"the adapter {named(use)!r}")
     with guarded(f"the adapter {named(use)!r}"):
         done = adapter(source, out, **options)
     if not isinstance(done, Conversion):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import rsw_rewards
-from rsw_rewards.config import read_yaml, validated
+from rsw_rewards.config import validated
+from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.training import encoders, supervised, tokenizer
 

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.config import read_yaml
+from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.training.log_rows import read_log
 

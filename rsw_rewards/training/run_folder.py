@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import BaseModel
 
-from rsw_rewards.config import read_yaml
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.verifier import Verifier
+from rsw_rewards.core.yaml_text import read_yaml, write_yaml
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.trained import CONFIG
@@ -84,7 +83,7 @@ def _configure(out: Path, resolved: Mapping[str, Any], resume: bool) -> None:
         )
     else:
         (out / INPUTS).unlink(missing_ok=True)
-    stored.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
+    stored.write_text(write_yaml(dict(resolved)), encoding="utf-8")
 
 
 def _difference(old: Any, new: Any, key: str = "", lengths: Collection[str] = LENGTHS) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from rsw_rewards.config import DataSpec, Strict, validated
-from rsw_rewards.core.plugins import guarded, resolve_object
+from rsw_rewards.core.plugins import check_flags, guarded, resolve_object
 from rsw_rewards.core.records import Sample
 from rsw_rewards.data.registry import ADAPTERS
 from rsw_rewards.data.sources import load_from_adapter
@@ -66,6 +66,7 @@ def _from_function(name: str, options: Mapping[str, Any], where: str) -> list[Sa
         inspect.signature(function).bind(**options)
     except TypeError as error:
         raise ConfigError(f"{where}: {name} cannot be called with {dict(options)!r}: {error}") from error
+    check_flags(function, options, f"{where}: {name}")
     with guarded(f"{where}: {name}"):
         samples = list(function(**options))
     if not samples or not all(isinstance(sample, Sample) for sample in samples):

@@ -17,10 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rsw_rewards.config import ExperimentConfig, load_config, read_yaml, validated
+from rsw_rewards.config import ExperimentConfig, load_config, validated
 from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.yaml_text import read_yaml, write_yaml
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.extras import need
@@ -118,7 +117,7 @@ def _claim(out: Path, config: ExperimentConfig) -> None:
         if known.model_dump(mode="json", exclude={"out", "seed"}) != content:
             raise ConfigError(f"{out} holds an ablation of another configuration; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    mark.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    mark.write_text(write_yaml(content), encoding="utf-8")
 
 
 def fitting(config: ExperimentConfig) -> int:
@@ -137,7 +136,7 @@ def run_job(job: Job, content: Mapping[str, Any], ray_address: str | None) -> st
     """Train, in a process of its own; returns why it failed, empty where it did not. Its output is in ``log.txt``."""
     job.out.parent.mkdir(parents=True, exist_ok=True)
     file = job.out.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
+    file.write_text(write_yaml(dict(content)), encoding="utf-8")
     command = [sys.executable, "-c", _TRAIN, "train", str(file)]
     command += ["--resume", str(job.out)] if (job.out / "config.yaml").is_file() else []
     command += ["--ray-address", ray_address] if ray_address else []
