@@ -11,7 +11,8 @@ from rsw_rewards.core.yaml_text import read_yaml, write_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.results import write_text
-from rsw_rewards.io.records_io import output_to_json, read_jsonl, write_jsonl
+from rsw_rewards.io.json_files import read_records
+from rsw_rewards.io.records_io import output_to_json, write_jsonl
 from rsw_rewards.rollouts.policy import Policy
 
 SAVE_EVERY = 256
@@ -100,7 +101,7 @@ def _made_before(folder: Path, path: Path, about: Mapping[str, Any], resume: boo
     if known != dict(about):
         raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; name another folder")
     groups: dict[str, list[dict[str, Any]]] = {}
-    for _, record in read_jsonl(path):
+    for _, record in read_records(path):
         if isinstance(record, dict):
             groups.setdefault(record["id"], []).append(record)
     return {name: group for name, group in groups.items() if all("lost" not in record for record in group)}

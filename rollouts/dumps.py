@@ -19,7 +19,8 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.yaml_text import write_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
-from rsw_rewards.io.records_io import output_to_json, read_jsonl, sample_to_json, write_jsonl
+from rsw_rewards.io.json_files import read_records
+from rsw_rewards.io.records_io import output_to_json, sample_to_json, write_jsonl
 from rsw_rewards.pixels import content_hash
 
 _IMAGE_FIELDS = tuple(
@@ -68,9 +69,9 @@ def write_dump(
 def read_rewards(folder: Path) -> dict[tuple[str, int], float | None]:
     """The rewards that the trainer saw, by sample id and candidate. Raises :class:`InputError` for a broken file."""
     rewards: dict[tuple[str, int], float | None] = {}
-    for number, record in read_jsonl(Path(folder) / "rewards.jsonl"):
+    for place, record in read_records(Path(folder) / "rewards.jsonl"):
         if isinstance(record, ValueError):
-            raise InputError(f"{folder}/rewards.jsonl:{number}: not valid JSON ({record})")
+            raise InputError(f"{place}: not valid JSON ({record})")
         rewards[record["id"], record["candidate"]] = record["reward"]
     return rewards
 

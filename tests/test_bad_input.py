@@ -109,7 +109,7 @@ def test_good_files_are_fine(rsw: Rsw, folder: Path) -> None:
         ('["q2"]', "must be a JSON object"),
         ('{"task": "change_qa"}', "'id'"),
         ('{"id": "q2", "task": "painting"}', "'task' is 'painting'"),
-        ('{"id": "q0", "task": "change_qa"}', "already in line 1"),
+        ('{"id": "q0", "task": "change_qa"}', "already at "),
         ('{"id": "q2", "task": "change_qa", "reference": {"answers": "yes"}}', "reference.answers"),
         ('{"id": "q2", "task": "change_qa", "images": ["../secret.png"]}', "leaves every root"),
         ('{"id": "q2", "task": "change_qa", "images": ["/etc/secret.png"]}', "absolute"),

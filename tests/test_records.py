@@ -84,7 +84,7 @@ def test_a_root_of_the_user_is_searched_first(tmp_path: Path) -> None:
         ('{"id": "a", "task": "paint"}', "'task' is 'paint'"),
         ('{"id": "a", "task": "change_qa", "images": "a.png"}', "'images' must be a list"),
         ('{"id": "a", "task": "change_qa", "reference": {"answers": "yes"}}', "reference.answers"),
-        ('{"id": "ok", "task": "change_qa"}', "stands already in line 1"),
+        ('{"id": "ok", "task": "change_qa"}', "stands already at"),
     ],
 )
 def test_a_bad_sample_is_named_with_its_line(tmp_path: Path, line: str, says: str) -> None:
@@ -138,7 +138,7 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
     assert outputs[0].text == "\N{GRINNING FACE}" and outputs[1].invalid
     assert [problem.kind for problem in problems] == ["malformed", "missing"]
     (tmp_path / "s.jsonl").write_text('{"id": "\\ud800", "task": "change_qa"}\n')
-    with pytest.raises(InputError, match=r"s.jsonl:1: .*surrogates"):
+    with pytest.raises(InputError, match=r"s.jsonl:1: .*surrogate pair"):
         load_samples(tmp_path / "s.jsonl")
 
 

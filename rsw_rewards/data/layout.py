@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,13 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from rsw_rewards.errors import InputError
+from rsw_rewards.io.json_files import load_json
 
 SPLITS = ("train", "val", "test")
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-
-MAX_JSON_BYTES = 1 << 30
-"""Largest JSON file that is read (1 GiB). The largest official one here, ChangeChat's training part, has under 100 MB."""
 
 MAX_FILES = 1 << 22
 """Most files that a folder of images may hold (4 million)."""
@@ -100,19 +97,10 @@ def read_json(file: Path, source: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        InputError: it cannot be read, leads out of ``source``, is larger than ``MAX_JSON_BYTES``, or is no JSON.
+        InputError: it leads out of ``source``, or :func:`load_json` raises.
     """
     inside(file, source)
-    try:
-        with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size > MAX_JSON_BYTES:
-                raise InputError(f"{file} has {size:,} bytes, more than the {MAX_JSON_BYTES:,} that are read; split it")
-            return json.loads(stream.read(MAX_JSON_BYTES).decode("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not valid JSON: {error}") from error
+    return load_json(file)
 
 
 def read_records(file: Path, source: Path, key: str | None) -> list[dict[str, Any]]:

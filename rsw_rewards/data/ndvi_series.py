@@ -6,7 +6,6 @@ ground) and optionally ``is_valid`` (T, H, W) and ``lulc`` (H, W land-cover code
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.layout import read_json
 from rsw_rewards.errors import InputError
 from rsw_rewards.pixels import MAX_BYTES
 
@@ -43,10 +43,7 @@ def _stack(source: Path) -> tuple[np.ndarray, list[str], np.ndarray | None]:
     )
     if values.ndim != 3 or seen is None or seen.shape != values.shape:
         raise InputError(f"{files[0]}: the series and its masks must have one shape (T, H, W)")
-    try:
-        dates = json.loads((source / "timestamps.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source / 'timestamps.json'} cannot be read: {error}") from error
+    dates = read_json(source / "timestamps.json", source)
     if not isinstance(dates, list) or len(dates) != len(values) or not all(isinstance(day, str) for day in dates):
         raise InputError(f"{source / 'timestamps.json'} should be a list of {len(values)} dates, one for every frame")
     days = [day[:10] for day in dates]

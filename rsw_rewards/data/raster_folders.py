@@ -9,7 +9,7 @@ from typing import Any
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.data.rasters import open_raster
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.records_io import read_jsonl
+from rsw_rewards.io.json_files import read_records
 
 DESCRIPTIONS = ("pairs.yaml", "pairs.yml", "pairs.json")
 BUNDLE = "bands_uint8.npz"
@@ -93,7 +93,7 @@ def _manifest(place: Path) -> dict[str, Any]:
     for file in (place / "manifest.jsonl", place.parent / "manifest.jsonl"):
         if not file.is_file():
             continue
-        for _, record in read_jsonl(file):
+        for _, record in read_records(file):
             if isinstance(record, Mapping) and record.get("id") == place.name:
                 found = {key: record[key] for key in ("gsd_m", "sensor", "lat", "lon") if record.get(key) is not None}
                 dates = record.get("dates") or [record.get("date_t1"), record.get("date_t2")]

@@ -1,4 +1,4 @@
-"""Samples and outputs in JSON Lines files, one object a line.
+"""Samples and outputs in JSON files, which are written as JSON Lines: one object a line.
 
 Paths in a file are relative to a root, the file's own folder or one that
 the user names, and may not leave it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,9 @@ from rsw_rewards.core.fields import limit_of
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
+from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.pairing import Problem, pair, read_output
 from rsw_rewards.io.paths import Roots, image_from_json
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """The lines of a JSON Lines file as (line number from 1, value or the ``ValueError`` that reading it gave); blank lines are skipped."""
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                    if (
-                        b"\\u" in line
-                    ):  # half of a surrogate pair can be escaped, but is no text: nothing could write it down
-                        json.dumps(value, ensure_ascii=False).encode()
-                    yield number, value
-                except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-                    yield number, ValueError(str(error))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _typed(record: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
@@ -81,7 +62,7 @@ def load_samples(path: Path, roots: Sequence[Path] = (), limit: int | None = Non
     """Read a samples file.
 
     Args:
-        path: the JSON Lines file.
+        path: JSON Lines, or another form that :func:`read_records` reads.
         roots: further folders that its paths may point into.
         limit: stop after this many samples.
 
@@ -92,17 +73,17 @@ def load_samples(path: Path, roots: Sequence[Path] = (), limit: int | None = Non
     path, limit = Path(path), limit_of(limit)
     where = Roots(path.parent, roots)
     samples: list[Sample] = []
-    seen: dict[str, int] = {}
-    for number, record in read_jsonl(path):
+    seen: dict[str, str] = {}
+    for place, record in read_records(path):
         if isinstance(record, ValueError):
-            raise InputError(f"{path}:{number}: not valid JSON ({record})")
+            raise InputError(f"{place}: not valid JSON ({record})")
         try:
             sample = sample_from_json(record, where)
         except InputError as error:
-            raise InputError(f"{path}:{number}: {error}") from error
+            raise InputError(f"{place}: {error}") from error
         if sample.id in seen:
-            raise InputError(f"{path}:{number}: the id {sample.id!r} stands already in line {seen[sample.id]}")
-        seen[sample.id] = number
+            raise InputError(f"{place}: the id {sample.id!r} stands already at {seen[sample.id]}")
+        seen[sample.id] = place
         samples.append(sample)
         if limit is not None and len(samples) >= limit:
             break
@@ -133,7 +114,7 @@ def load_outputs(
     """Read a predictions file against the samples it answers.
 
     Args:
-        path: the JSON Lines file.
+        path: JSON Lines, or another form that :func:`read_records` reads.
         samples: what was asked; the outputs come back in their order, candidates of a sample together and in order.
         roots: further folders that its paths may point into.
         on_missing: ``"invalid"`` gives a sample without a prediction an invalid output, ``"drop"`` leaves it out.
@@ -148,10 +129,10 @@ def load_outputs(
     """
     path = Path(path)
     where = Roots(path.parent, roots)
-    lines = ((f"{path}:{number}", record) for number, record in read_jsonl(path))
     return pair(
-        lines, samples, lambda record, sample: output_from_json(record, sample, where, own), str(path), on_missing
-    )
+        read_records(path), samples, lambda record, sample: output_from_json(record, sample, where, own), str(path),
+        on_missing,
+    )  # fmt: skip
 
 
 def _image_to_json(image: ImageRef, base: Path) -> Any:

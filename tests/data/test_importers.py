@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.data.importers import IMPORTERS, Imported, inspect_logs, plain, read_predictions
+from rsw_rewards.data.importers import IMPORTERS, Imported, inspect_logs, read_predictions
 from rsw_rewards.data.importers.matching import Ids, key_of
 from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.io import text_files
 from rsw_rewards.io.records_io import load_outputs
 
 SAMPLES = [
@@ -292,7 +293,7 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.
         done("xml", file)
     with pytest.raises(ConfigError, match="'by' must be id or order"):
         done("json", file, by="luck")
-    monkeypatch.setattr(plain, "MAX_FILE_BYTES", 10)
-    for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit"}):
-        with pytest.raises(InputError, match="more than the 10 that are read"):
+    monkeypatch.setattr(text_files, "MAX_FILE_BYTES", 10)
+    for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit", "csv"}):
+        with pytest.raises(InputError, match="more than the 10 bytes that are read"):
             done(name, file)

@@ -21,6 +21,7 @@ from rsw_rewards.data.layout import (
     take,
 )
 from rsw_rewards.errors import InputError
+from rsw_rewards.io import text_files
 from rsw_rewards.io.images import write_png
 
 
@@ -111,8 +112,8 @@ def test_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             read_json(file, tmp_path)
     with pytest.raises(InputError, match=r"none.json cannot be read"):
         read_json(tmp_path / "none.json", tmp_path)
-    monkeypatch.setattr(layout, "MAX_JSON_BYTES", 100)
-    with pytest.raises(InputError, match=r"x.json has 10,000 bytes, more than the 100 that are read"):
+    monkeypatch.setattr(text_files, "MAX_FILE_BYTES", 100)
+    with pytest.raises(InputError, match=r"x.json has more than the 100 bytes that are read"):
         read_json(file, tmp_path)
 
 

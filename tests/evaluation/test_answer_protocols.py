@@ -13,7 +13,8 @@ from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.protocols import answers as family
-from rsw_rewards.io.records_io import read_jsonl, write_jsonl
+from rsw_rewards.io.json_files import read_records
+from rsw_rewards.io.records_io import write_jsonl
 from tests.shared_data import shared
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -47,7 +48,7 @@ def statuses(result: Evaluation) -> list[str]:
 def test_cdvqa_in_three_definitions(tmp_path: Path, predictor: str) -> None:
     golden = shared("golden/cdvqa_accuracy")
     expected = json.loads((golden / "expected.json").read_text())[predictor]
-    items = [item for _, item in read_jsonl(golden / "items.jsonl")]
+    items = [item for _, item in read_records(golden / "items.jsonl")]
     questions = [(item["type"], [item["answer"]], item[predictor]) for item in items]
     for protocol, name in (("cdvqa", "types8"), ("cdvqa-7", "types7_change_ratio_merged")):
         found, wanted = values(run(tmp_path, protocol, questions, vocabulary=list(VOCABULARY))), expected[name]

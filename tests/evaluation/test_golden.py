@@ -9,7 +9,8 @@ import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.io.records_io import read_jsonl, write_jsonl
+from rsw_rewards.io.json_files import read_records
+from rsw_rewards.io.records_io import write_jsonl
 from tests.shared_data import shared
 
 MODELS = ("BIT", "ChangeFormerV6", "DTCDSCN", "SiamUnet_conc", "SiamUnet_diff", "Unet")
@@ -74,7 +75,7 @@ def test_partial_labels_leave_the_rest_of_the_scene_out(tmp_path: Path) -> None:
 def test_cdvqa(tmp_path: Path, predictor: str) -> None:
     golden = shared("golden/cdvqa_accuracy")
     expected = json.loads((golden / "expected.json").read_text())[predictor]["types8"]
-    items = [item for _, item in read_jsonl(golden / "items.jsonl")]
+    items = [item for _, item in read_records(golden / "items.jsonl")]
     samples = [
         {
             "id": str(item["question_id"]), "task": "change_qa", "kind": item["type"], "scene": item["image"],

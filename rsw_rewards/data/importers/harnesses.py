@@ -19,11 +19,10 @@ from rsw_rewards.data.importers.plain import (
     check_size,
     choose,
     dig,
-    load_json,
     rows_of,
 )
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.records_io import read_jsonl
+from rsw_rewards.io.json_files import read_values
 
 _DOC_KEYS = ("id", "question_id", "sample_id", "image_id", "index")
 
@@ -41,9 +40,7 @@ def read_lmms_eval(file: Path, id: str | None = None, text: str | None = None) -
     ``filtered_resps`` is the answer (``resps`` where there are no filtered ones); several of them are candidates. ``doc_id`` is
     the document's place in its split, so it counts only for ``by=order``; an id comes from ``doc``, where the log has one.
     """
-    check_size(file)
-    for number, record in read_jsonl(file):
-        where = f"{file}:{number}"
+    for where, record in read_values(file):
         if not isinstance(record, Mapping) or not (
             text or isinstance(record.get("filtered_resps", record.get("resps")), (list, str))
         ):
@@ -95,10 +92,7 @@ def read_vlmevalkit(file: Path, id: str | None = None, text: str | None = None) 
     if suffix in (".tsv", ".csv"):
         rows = rows_of(file, "\t" if suffix == ".tsv" else ",")
     elif suffix == ".json":
-        loaded = load_json(file)
-        if not isinstance(loaded, list):
-            raise InputError(f"{file} should hold a list of rows with 'index' and 'prediction'")
-        rows = ((f"{file}: entry {number}", row) for number, row in enumerate(loaded))
+        rows = read_values(file)
     elif suffix == ".xlsx":
         rows = _sheet(file)
     else:

@@ -14,8 +14,9 @@ from typing import Any
 
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.data.importers.plain import answer as checked
-from rsw_rewards.data.importers.plain import as_text, check_size, dig, load_json, parse_json
+from rsw_rewards.data.importers.plain import as_text, dig
 from rsw_rewards.errors import InputError
+from rsw_rewards.io.json_files import load_json, parse_json
 
 MAX_MEMBER_BYTES = 1 << 28
 """Largest sample of an archive that is unpacked (256 MiB)."""
@@ -89,7 +90,6 @@ def read_inspect(file: Path, id: str | None = None, text: str | None = None) -> 
         for where, sample in _members(file):
             yield _answer(where, sample, id, text)
         return
-    check_size(file)
     loaded = load_json(file)
     samples = loaded.get("samples") if isinstance(loaded, dict) else None
     if not isinstance(samples, list):

@@ -6,7 +6,6 @@ COCO results are a list of ``{"image_id", "caption"}``, as cocodataset.org defin
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,8 @@ from typing import Any
 
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.records_io import read_jsonl
-
-MAX_FILE_BYTES = 1 << 30
-"""Largest file that is read whole (1 GiB)."""
+from rsw_rewards.io.json_files import read_values
+from rsw_rewards.io.text_files import MAX_FILE_BYTES
 
 ID_KEYS = (
     "id",
@@ -48,22 +45,6 @@ def check_size(file: Path) -> None:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     if size > MAX_FILE_BYTES:
         raise InputError(f"{file} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read; divide it")
-
-
-def parse_json(text: bytes, where: str) -> Any:
-    try:
-        return json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not valid JSON: {error}") from error
-
-
-def load_json(file: Path) -> Any:
-    """The value of a JSON file, within the size that is read. Raises :class:`InputError`."""
-    check_size(file)
-    try:
-        return parse_json(file.read_bytes(), str(file))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def dig(record: Any, key: str) -> Any:
@@ -145,31 +126,39 @@ def _text_key(record: Mapping[str, Any], wanted: str | None, where: str) -> str:
 
 def read_json(file: Path, id: str | None = None, text: str | None = None) -> Iterator[Answer]:
     """A list of records, one record a line (``.jsonl``), or a mapping from id to text or to a list of candidates."""
-    if file.suffix.lower() in (".jsonl", ".ndjson"):
-        yield from _records(((f"{file}:{number}", record) for number, record in read_jsonl(file)), id, text)
-        return
-    loaded = load_json(file)
+    records = list(read_values(file))
+    loaded = records[0][1] if len(records) == 1 else None
     if isinstance(loaded, dict) and len(loaded) == 1:
         only = next(iter(loaded.values()))
-        loaded = only if isinstance(only, list) and only and isinstance(only[0], dict) else loaded
-    if isinstance(loaded, list):
-        yield from _records(((f"{file}: entry {number}", record) for number, record in enumerate(loaded)), id, text)
-    elif isinstance(loaded, dict):
-        for number, (name, value) in enumerate(loaded.items()):
-            where = f"{file}: {name[:60]!r}"
-            values = value if isinstance(value, list) else [value]
-            for candidate, one in enumerate(values):
-                one = dig(one, _text_key(one, text, where)) if isinstance(one, dict) else one
-                yield answer(where, name, one, candidate=candidate, position=number)
-            if not values:
-                yield Answer(where, name, problem="its list of answers is empty")
-    else:
-        raise InputError(f"{file} should hold a list of records or a mapping from id to text")
+        if isinstance(only, list) and only and isinstance(only[0], dict):
+            records = [(f"{file}: entry {number}", record) for number, record in enumerate(only)]
+    if len(records) != 1 or not isinstance(loaded, dict) or _is_record(loaded, id, text):
+        yield from _records(iter(records), id, text)
+        return
+    for number, (name, value) in enumerate(loaded.items()):
+        where = f"{file}: {name[:60]!r}"
+        values = value if isinstance(value, list) else [value]
+        for candidate, one in enumerate(values):
+            one = dig(one, _text_key(one, text, where)) if isinstance(one, dict) else one
+            yield answer(where, name, one, candidate=candidate, position=number)
+        if not values:
+            yield Answer(where, name, problem="its list of answers is empty")
+
+
+def _is_record(value: Mapping[str, Any], id: str | None, text: str | None) -> bool:
+    """Whether an object is one record, and not a mapping from ids to texts."""
+    return all(
+        any(dig(value, key) is not None for key in keys)
+        for keys in ([id] if id else ID_KEYS, [text] if text else TEXT_KEYS)
+    )
 
 
 def _records(records: Iterator[tuple[str, Any]], id: str | None, text: str | None) -> Iterator[Answer]:
     keys: tuple[str, str] | None = None
     for number, (where, record) in enumerate(records):
+        if isinstance(record, ValueError):
+            yield Answer(where, None, problem=f"it is not valid JSON: {record}", position=number)
+            continue
         if not isinstance(record, Mapping):
             yield Answer(where, None, problem=f"it is not an object: {str(record)[:60]!r}", position=number)
             continue
@@ -185,11 +174,7 @@ def _records(records: Iterator[tuple[str, Any]], id: str | None, text: str | Non
 
 def read_coco_captions(file: Path, id: str | None = None, text: str | None = None) -> Iterator[Answer]:
     """COCO caption results: a list of ``{"image_id": .., "caption": ..}``."""
-    loaded = load_json(file)
-    if not isinstance(loaded, list):
+    records = list(read_values(file))
+    if not any(isinstance(record, Mapping) and "image_id" in record for _, record in records) and not id:
         raise InputError(f"{file} should hold a list of {{'image_id', 'caption'}}, as COCO's caption results do")
-    yield from _records(
-        ((f"{file}: entry {number}", record) for number, record in enumerate(loaded)),
-        id or "image_id",
-        text or "caption",
-    )
+    yield from _records(iter(records), id or "image_id", text or "caption")
