@@ -27,7 +27,7 @@ from rsw_rewards.rollouts.weights import base_model, has_adapters
 if TYPE_CHECKING:
     import torch
 
-    from rsw_rewards.rollouts.diffusion_pipelines import Conditions, DiffusionPipeline
+    from rsw_rewards.rollouts.diffusion_base import Conditions, DiffusionPipeline
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """Layers that get an adapter unless others are named: the projections of attention, as diffusers names them."""
@@ -56,7 +56,10 @@ class DiffusionForecaster(Policy):
         path: a pipeline folder, the folder of a trained adapter, or ``tiny:instruct_pix2pix`` / ``tiny:flux_kontext`` for random weights.
         size: side of the square that pictures are brought to, in pixels; forecasts are brought back to the size of the input.
         steps: denoising steps.
-        noise: DDIM's eta (1 where left out) or the noise level of Flow-GRPO (0.7 where left out).
+        noise: how noisy stochastic steps are, in the scale of the sampler: DDIM's eta (1 where left out), Flow-GRPO's noise level (0.7),
+            DanceGRPO's eta (0.3), Flow-CPS's eta (0.8).
+        sampler: the stochastic steps: ``sde`` (Flow-GRPO, arXiv 2505.05470), ``dance`` (DanceGRPO, arXiv 2505.07818) or ``cps``
+            (Flow-CPS, arXiv 2509.05952) of FLUX.1 Kontext, ``ddim`` of InstructPix2Pix; the first of its kind where left out.
         guidance_scale: of classifier-free guidance for InstructPix2Pix (1 is none); what the distilled transformer of Kontext is told.
         image_guidance_scale: of InstructPix2Pix, only with ``guidance_scale`` above 1.
         dtype: in which the networks compute; adapters stay float32.
@@ -73,6 +76,7 @@ class DiffusionForecaster(Policy):
         size: int = 512,
         steps: int = 20,
         noise: float | None = None,
+        sampler: Literal["sde", "dance", "cps", "ddim"] | None = None,
         guidance_scale: float = 1.0,
         image_guidance_scale: float = 1.5,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -84,11 +88,16 @@ class DiffusionForecaster(Policy):
             )
         if noise is not None and not noise > 0:
             raise ConfigError(f"{self.name}: 'noise' is {noise}; it must be above 0 (temperature 0 samples without)")
+        if sampler == "cps" and noise is not None and noise > 1:
+            raise ConfigError(
+                f"{self.name}: 'noise' is {noise}; with the sampler 'cps' it is at most 1, where all noise is new"
+            )
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"{self.name}: 'dtype' is {dtype!r}; it must be float32, bfloat16 or float16")
         if lora is not None and (extra := set(lora) - {"r", "alpha", "target_modules"}):
             raise ConfigError(f"{self.name}: unknown key lora.{min(extra)}; known are r, alpha, target_modules")
         self.path, self.size, self.steps, self.given_noise, self.dtype = str(path), size, steps, noise, dtype
+        self.sampler = sampler
         self.scales = {"guidance_scale": guidance_scale, "image_guidance_scale": image_guidance_scale}
         self.lora = None if lora is None else dict(lora)
         self._pipeline: DiffusionPipeline | None = None
@@ -107,7 +116,7 @@ class DiffusionForecaster(Policy):
             from peft import PeftConfig
 
             path = str(PeftConfig.from_pretrained(adapter).base_model_name_or_path)
-        self._pipeline = load_pipeline(Path(path), self.dtype, **self.scales)
+        self._pipeline = load_pipeline(Path(path), self.dtype, sampler=self.sampler, **self.scales)
         if self.size % self._pipeline.multiple:
             raise ConfigError(f"{self.name}: 'size' is {self.size}; it must be a multiple of {self._pipeline.multiple}")
         if adapter or self.lora is not None:
@@ -130,9 +139,7 @@ class DiffusionForecaster(Policy):
     @property
     def noise(self) -> float:
         """How noisy stochastic steps are."""
-        from rsw_rewards.rollouts.diffusion_pipelines import Kontext
-
-        return self.given_noise or (0.7 if isinstance(self.pipeline, Kontext) else 1.0)
+        return self.given_noise or self.pipeline.samplers[self.pipeline.sampler]
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         if not has_adapters(self.model):
@@ -158,6 +165,7 @@ class DiffusionForecaster(Policy):
             "size": self.size,
             "steps": self.steps,
             "noise": self.given_noise,
+            **({"sampler": self.sampler} if self.sampler is not None else {}),
             **self.scales,
             "dtype": self.dtype,
             **({"lora": self.lora} if self.lora is not None else {}),

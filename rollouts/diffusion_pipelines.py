@@ -1,14 +1,11 @@
 """The two kinds of diffusers pipelines that make a picture of a picture and a text, taken apart for reinforcement learning.
 
-A pipeline's own call loops over its scheduler, which gives no densities. Here a pipeline says what one denoising step is, so that
-sampler and learner walk through the very same function. Components are loaded by classes that are named here, not by those that a
-downloaded file names.
+Components are loaded by classes that are named here, not by those that a downloaded file names.
 """
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,141 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.diffusion_base import Conditions, DiffusionPipeline
 
 if TYPE_CHECKING:
     import torch
 
     from rsw_rewards.rollouts.diffusion_steps import Step
-
-Conditions = dict[str, "torch.Tensor"]
-"""What the denoiser is told besides the latent; every tensor has one row per picture."""
-
-
-class DiffusionPipeline(ABC):
-    """Denoiser, picture codec, text encoders and noise schedule of one pipeline folder.
-
-    Args:
-        parts: the components by their names in the folder.
-        guidance_scale, image_guidance_scale: see the kinds.
-    """
-
-    kind: ClassVar[str]
-    """Class of the pipeline in diffusers, as ``model_index.json`` names it."""
-    denoiser_name: ClassVar[str]
-    text_parts: ClassVar[Mapping[str, tuple[str, str]]]
-    """Text encoders: component, and its class and tokenizer."""
-
-    def __init__(
-        self, parts: Mapping[str, Any], guidance_scale: float = 1.0, image_guidance_scale: float = 1.5
-    ) -> None:
-        self.parts = dict(parts)
-        self.guidance_scale = guidance_scale
-        self.image_guidance_scale = image_guidance_scale
-        for name in ("vae", *self.text_parts):
-            self.parts[name].requires_grad_(False).eval()
-        self.denoiser: Any = self.parts[self.denoiser_name].eval()
-        self.vae = self.parts["vae"]
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent, along one side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    @property
-    def multiple(self) -> int:
-        """What the side of a picture must be a multiple of."""
-        return self.factor
-
-    def shape(self, size: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latent of a square picture."""
-        return int(self.vae.config.latent_channels), size // self.factor, size // self.factor
-
-    def to(self, device: str) -> None:
-        """Move everything."""
-        self.denoiser.to(device)
-        for name in ("vae", *self.text_parts):
-            self.parts[name].to(device)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.vae.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type in which networks compute; latents and steps are float32 always."""
-        return next(self.vae.parameters()).dtype
-
-    @abstractmethod
-    def encode(self, pictures: np.ndarray) -> torch.Tensor:
-        """(n, H, W, 3) uint8 pictures as (n, C, h, w) float32 latents of the scale that is diffused."""
-
-    @abstractmethod
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """(n, H, W, 3) float32 in [0, 1] of clean latents."""
-
-    @abstractmethod
-    def conditions(self, pictures: np.ndarray, texts: Sequence[str]) -> Conditions:
-        """What the denoiser is told of (n, H, W, 3) uint8 input pictures and texts. Texts are padded to one length always."""
-
-    @abstractmethod
-    def step(self, latents: torch.Tensor, told: Conditions, number: int, steps: int, noise: float) -> Step:
-        """Denoising step ``number`` of ``steps`` as a distribution.
-
-        Args:
-            latents: (n, C, h, w) float32.
-            told: of :meth:`conditions`.
-            number: from 0; the last one, ``steps - 1``, makes no choice.
-            noise: 0 is deterministic; else how noisy, in the scale of the kind.
-        """
-
-    @abstractmethod
-    def supervised_loss(
-        self, clean: torch.Tensor, told: Conditions, level: torch.Tensor, noise: torch.Tensor
-    ) -> torch.Tensor:
-        """Mean squared error of what the denoiser predicts: the loss that these models are pretrained with.
-
-        Args:
-            clean: (n, C, h, w) latents of true pictures.
-            told: of :meth:`conditions`.
-            level: (n,) in [0, 1), how noisy; 0 is least.
-            noise: as ``clean``, normal.
-        """
-
-    def save(self, folder: Path) -> None:
-        """Write a folder that diffusers and :func:`load_pipeline` read."""
-        index: dict[str, Any] = {"_class_name": self.kind, "_diffusers_version": _version()}
-        for name, part in self.parts.items():
-            part.save_pretrained(Path(folder) / name)
-            library = "transformers" if type(part).__module__.startswith("transformers") else "diffusers"
-            index[name] = [library, type(part).__name__]
-        index |= {name: [None, None] for name in ("image_encoder", "feature_extractor", "safety_checker")}
-        if self.kind == Kontext.kind:
-            index.pop("safety_checker")
-        else:
-            index["requires_safety_checker"] = False
-        (Path(folder) / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-    def _latents(self, pictures: np.ndarray) -> torch.Tensor:
-        """The codec's own latents, without noise."""
-        import torch
-
-        pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device).permute(0, 3, 1, 2)
-        with torch.no_grad():
-            found = self.vae.encode((pixels.float() / 127.5 - 1).to(self.dtype))
-        return (found.latents if hasattr(found, "latents") else found.latent_dist.mode()).float()
-
-    def _pixels(self, latents: torch.Tensor) -> np.ndarray:
-        import torch
-
-        with torch.no_grad():
-            pixels = self.vae.decode(latents.to(self.dtype), return_dict=False)[0].float()
-        return (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-
-    def _ids(self, tokenizer: str, texts: Sequence[str], length: int) -> torch.Tensor:
-        found = self.parts[tokenizer](
-            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        return found.input_ids.to(self.device)
 
 
 class Pix2Pix(DiffusionPipeline):
@@ -164,6 +32,8 @@ class Pix2Pix(DiffusionPipeline):
     kind = "StableDiffusionInstructPix2PixPipeline"
     denoiser_name = "unet"
     text_parts: ClassVar = {"text_encoder": ("CLIPTextModel", "tokenizer")}
+    samplers: ClassVar = {"ddim": 1.0}
+    safety_checked = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -258,7 +128,8 @@ class Kontext(DiffusionPipeline):
     """FLUX.1 Kontext (arXiv 2506.15742): a transformer that reads the input picture's latents as further tokens, flow matching.
 
     ``guidance_scale`` is what the distilled transformer is told; there is no second pass, and ``image_guidance_scale`` has no meaning
-    here. ``noise`` of a step is the noise level ``a`` of Flow-GRPO.
+    here. Samplers: ``sde`` of Flow-GRPO (``noise`` is its level ``a``), ``dance`` of DanceGRPO (its ``eta``) and ``cps`` of Flow-CPS (its
+    ``eta``, at most 1).
     """
 
     kind = "FluxKontextPipeline"
@@ -267,6 +138,7 @@ class Kontext(DiffusionPipeline):
         "text_encoder": ("CLIPTextModel", "tokenizer"),
         "text_encoder_2": ("T5EncoderModel", "tokenizer_2"),
     }
+    samplers: ClassVar = {"sde": 0.7, "dance": 0.3, "cps": 0.8}
     longest_text = 512
     """Tokens that the second text encoder is given at most."""
 
@@ -306,12 +178,15 @@ class Kontext(DiffusionPipeline):
         return scheduler.timesteps.clone(), scheduler.sigmas.clone()
 
     def step(self, latents: torch.Tensor, told: Conditions, number: int, steps: int, noise: float) -> Step:
-        from rsw_rewards.rollouts.diffusion_steps import flow_step
+        from rsw_rewards.rollouts.diffusion_steps import cps_step, dance_step, flow_step
 
         times, sigmas = self.levels(steps, latents.shape[2] * latents.shape[3] // 4)
         velocity = self._velocity(latents, told, (times[number] / 1000).expand(len(latents)))
         now, after = sigmas[number].to(latents.device), sigmas[number + 1].to(latents.device)
-        return flow_step(latents, velocity, now, after, noise if number < steps - 1 else 0.0, float(sigmas[1]))
+        level = noise if number < steps - 1 else 0.0
+        if self.sampler == "sde":
+            return flow_step(latents, velocity, now, after, level, float(sigmas[1]))
+        return (cps_step if self.sampler == "cps" else dance_step)(latents, velocity, now, after, level)
 
     def _velocity(self, latents: torch.Tensor, told: Conditions, sigma: torch.Tensor) -> torch.Tensor:
         import torch
@@ -366,16 +241,16 @@ KINDS: Mapping[str, type[DiffusionPipeline]] = {kind.kind: kind for kind in (Pix
 """Pipelines that can be used, by their class in diffusers."""
 
 
-def load_pipeline(folder: Path, dtype: str = "float32", **scales: float) -> DiffusionPipeline:
+def load_pipeline(folder: Path, dtype: str = "float32", **settings: Any) -> DiffusionPipeline:
     """Load a pipeline folder on the CPU.
 
     Args:
         folder: as diffusers' ``save_pretrained`` and ``hf download`` write it.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        scales: ``guidance_scale``, ``image_guidance_scale``.
+        settings: ``guidance_scale``, ``image_guidance_scale``, ``sampler``.
 
     Raises:
-        ConfigError: no such folder, another kind of pipeline, or parts that cannot be loaded.
+        ConfigError: no such folder, another kind of pipeline or sampler, or parts that cannot be loaded.
     """
     folder = Path(folder)
     try:
@@ -389,7 +264,7 @@ def load_pipeline(folder: Path, dtype: str = "float32", **scales: float) -> Diff
         parts = _parts(KINDS[name], folder, index, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    return KINDS[name](parts, **scales)
+    return KINDS[name](parts, **settings)
 
 
 def _parts(kind: type[DiffusionPipeline], folder: Path, index: Mapping[str, Any], dtype: str) -> dict[str, Any]:
@@ -419,9 +294,3 @@ def _parts(kind: type[DiffusionPipeline], folder: Path, index: Mapping[str, Any]
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.DDIMScheduler
     parts["scheduler"] = scheduler.from_pretrained(folder / "scheduler")
     return parts
-
-
-def _version() -> str:
-    import diffusers
-
-    return str(diffusers.__version__)

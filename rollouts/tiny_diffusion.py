@@ -17,7 +17,7 @@ from rsw_rewards.rollouts.tiny_vlm import tiny_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rsw_rewards.rollouts.diffusion_pipelines import DiffusionPipeline
+    from rsw_rewards.rollouts.diffusion_base import DiffusionPipeline
 
 PREFIX = "tiny:"
 """What the ``path`` of a policy starts with where it names one of these pipelines instead of a folder."""

@@ -24,8 +24,8 @@ from torch import Tensor
 from rsw_rewards.config import CheckpointConfig, ExperimentConfig, GenerationConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
-from rsw_rewards.rollouts.diffusion_pipelines import Conditions
 from rsw_rewards.rollouts.diffusion_steps import Step, clipped_loss, group_advantages
 from rsw_rewards.rollouts.weights import has_adapters, trained_weights
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable

@@ -94,11 +94,14 @@ def weights_of(learner: DiffusionLearner) -> dict[str, torch.Tensor]:
     return {key: tensor.clone() for key, tensor in trained_weights(learner.model).items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SAMPLERS = [("instruct_pix2pix", "ddim"), *(("flux_kontext", name) for name in ("sde", "dance", "cps"))]
+
+
+@pytest.mark.parametrize(("kind", "sampler"), SAMPLERS)
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_the_learner_gives_every_step_the_density_it_was_sampled_with(kind: str, guidance: float) -> None:
+def test_the_learner_gives_every_step_the_density_it_was_sampled_with(kind: str, sampler: str, guidance: float) -> None:
     """Ratios of the first update against the sampler's own densities, in batches of other sizes."""
-    made = policy(kind, guidance_scale=guidance)
+    made = policy(kind, guidance_scale=guidance, sampler=sampler)
     samples = brightness(5, side=SIDE)
     told = made.conditions(samples)
     drawn = made.draw(told, range(5), stochastic=True)
@@ -270,6 +273,13 @@ def test_supervised_training_writes_a_policy_and_refuses_others(tmp_path: Path) 
     policy("flux_kontext", path=str(tmp_path / "start"))
     with pytest.raises(ConfigError, match="trains a 'diffusion_forecaster', not 'copy_before'"):
         train_supervised(DiffusionSupervisedConfig.model_validate({**given, "policy": {"use": "copy_before"}}))
+
+
+def test_a_sampler_that_a_pipeline_does_not_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match="FluxKontextPipeline has no sampler 'ddim'; known are sde, dance, cps"):
+        policy("flux_kontext", sampler="ddim")
+    with pytest.raises(ConfigError, match="with the sampler 'cps' it is at most 1"):
+        policy("flux_kontext", sampler="cps", noise=1.2)
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 
-from rsw_rewards.rollouts.diffusion_steps import Step, clipped_loss, ddim_step, flow_step, group_advantages
+from rsw_rewards.rollouts.diffusion_steps import (
+    Step,
+    clipped_loss,
+    cps_step,
+    dance_step,
+    ddim_step,
+    flow_step,
+    group_advantages,
+)
 
 
 def generators(n: int, seed: int = 0) -> list[torch.Generator]:
@@ -56,8 +66,8 @@ def test_gradients_of_the_loss_are_those_of_finite_differences(kind: str) -> Non
 
 
 def test_a_row_is_drawn_the_same_whatever_stands_beside_it() -> None:
-    step = Step(torch.zeros(4, 2, 3), torch.tensor(1.0))
-    alone = Step(torch.zeros(1, 2, 3), torch.tensor(1.0)).sample(generators(4)[2:3])
+    step = Step(torch.zeros(4, 2, 3), torch.tensor(1.0), torch.zeros(()))
+    alone = Step(torch.zeros(1, 2, 3), torch.tensor(1.0), torch.zeros(())).sample(generators(4)[2:3])
     torch.testing.assert_close(step.sample(generators(4))[2:3], alone)
 
 
@@ -69,27 +79,44 @@ def test_the_last_ddim_step_has_no_density() -> None:
         last.log_prob(latent)
 
 
-def test_the_noisy_flow_keeps_the_distribution_of_the_plain_one() -> None:
-    """Pictures from N(2, 0.5^2): the exact velocity is known, and both samplers must end there."""
+@pytest.mark.parametrize(
+    "step_of",
+    [
+        partial(flow_step, noise_level=0.0),
+        partial(flow_step, noise_level=0.7),
+        partial(dance_step, eta=0.3),
+    ],
+)
+def test_a_noisy_flow_keeps_the_distribution_of_the_plain_one(step_of: Callable[..., Step]) -> None:
+    """Pictures from N(2, 0.5^2): the exact velocity is known, and every sampler must end there."""
     mean, std = 2.0, 0.5
     sigmas = torch.linspace(1.0, 0.02, 200, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
+    latent = torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
 
     def velocity(latent: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         variance = (1 - sigma) ** 2 * std**2 + sigma**2
         centred = (latent - (1 - sigma) * mean) / variance
         return sigma * centred - (mean + (1 - sigma) * std**2 * centred)
 
-    for noise_level in (0.0, 0.7):
-        latent = start
-        for now, after in pairwise(sigmas):
-            step = flow_step(latent, velocity(latent, now), now, after, noise_level)
-            noise = torch.randn(latent.shape, generator=generator, dtype=torch.float64)
-            latent = step.mean + step.std * noise
-        end = float(sigmas[-1])
-        assert latent.mean() == pytest.approx((1 - end) * mean, abs=0.03)
-        assert latent.std() == pytest.approx(((1 - end) ** 2 * std**2 + end**2) ** 0.5, rel=0.04)
+    for now, after in pairwise(sigmas):
+        step = step_of(latent, velocity(latent, now), now, after)
+        latent = step.mean + step.std * torch.randn(latent.shape, generator=generator, dtype=torch.float64)
+    end = float(sigmas[-1])
+    assert latent.mean() == pytest.approx((1 - end) * mean, abs=0.03)
+    assert latent.std() == pytest.approx(((1 - end) ** 2 * std**2 + end**2) ** 0.5, rel=0.04)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_a_coefficients_preserving_step_leaves_as_much_noise_as_its_level_says(eta: float) -> None:
+    """Where picture and noise are told apart without error, a step of any length gives ``(1 - sigma) picture + sigma noise``."""
+    generator = torch.Generator().manual_seed(0)
+    picture, noise = 2.0, torch.randn(100_000, 1, generator=generator, dtype=torch.float64)
+    now, after = double(0.9, 0.3)
+    step = cps_step((1 - now) * picture + now * noise, noise - picture, now, after, eta)
+    latent = step.mean + step.std * torch.randn(noise.shape, generator=generator, dtype=torch.float64)
+    assert latent.mean() == pytest.approx(0.7 * picture, abs=0.005) and latent.std() == pytest.approx(0.3, rel=0.01)
+    assert latent.std() < flow_step((1 - now) * picture + now * noise, noise - picture, now, after).std
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -113,7 +140,7 @@ def test_the_first_update_of_a_one_step_policy_is_the_analytic_policy_gradient()
     generator = torch.Generator().manual_seed(0)
     value = centre.detach() + std * torch.randn(200_000, 1, generator=generator, dtype=torch.float64)
     reward = -((value[:, 0] - 3.0) ** 2)
-    step = Step(centre.expand(len(value), 1), std)
+    step = Step(centre.expand(len(value), 1), std, centre)
     loss, clipped = clipped_loss(step.log_prob(value), step.log_prob(value).detach(), reward - reward.mean(), 0.2)
     (gradient,) = torch.autograd.grad(-loss, centre)
     assert float(gradient) == pytest.approx(6.0, rel=0.03) and clipped == 0
@@ -126,7 +153,7 @@ def test_repeated_updates_bring_the_policy_to_the_best_picture() -> None:
     for _ in range(150):
         value = centre.detach() + std * torch.randn(64, 1, generator=generator)
         advantage = group_advantages(-((value[:, 0] - 2.0) ** 2), torch.arange(64) // 16)
-        step = Step(centre.expand(64, 1), std)
+        step = Step(centre.expand(64, 1), std, centre)
         loss, _ = clipped_loss(step.log_prob(value), step.log_prob(value).detach(), advantage, 0.2)
         optimizer.zero_grad()
         loss.backward()

@@ -6,12 +6,15 @@ Rows are of different lengths and padded; what stands in the padding is noise, w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+from rsw_rewards.rollouts.diffusion_steps import Step, cps_step, dance_step, ddim_step, flow_step
 from rsw_rewards.training.ppo_math import (
     KlEstimator,
     gae,
@@ -139,6 +142,55 @@ def test_the_value_loss(epsilon: float | None) -> None:
             total += error / 2 / len(batch.lengths) / length
     found, _ = value_loss(t(batch.values), t(batch.before), t(returns), batch.weights, epsilon)
     close(found, total)
+
+
+# Denoising steps
+
+
+def log_density(value: Array, mean: Array, std: float) -> Array:
+    each = -((value - mean) ** 2) / (2 * std**2) - np.log(std) - 0.5 * np.log(2 * np.pi)
+    return each.reshape(len(value), -1).mean(1)
+
+
+def expected_step(kind: str, x: Array, predicted: Array, now: float, after: float, noise: float) -> tuple[Array, float]:
+    """Mean and standard deviation, as each paper writes them."""
+    if kind == "ddim":  # products of 1 - beta, now the noisier one
+        std = noise * math.sqrt((1 - after) / (1 - now)) * math.sqrt(1 - now / after)
+        clean = (x - math.sqrt(1 - now) * predicted) / math.sqrt(now)
+        return math.sqrt(after) * clean + math.sqrt(1 - after - std**2) * predicted, std
+    dt = now - after
+    if kind == "sde":
+        spread = noise * math.sqrt(now / (1 - now))
+        drift = predicted + spread**2 / (2 * now) * (x + (1 - now) * predicted)
+        return x - drift * dt, spread * math.sqrt(dt)
+    clean, seen = x - now * predicted, x + (1 - now) * predicted
+    if kind == "dance":
+        score = -(x - (1 - now) * clean) / now**2
+        return x - (predicted - noise**2 / 2 * score) * dt, noise * math.sqrt(dt)
+    std = after * math.sin(noise * math.pi / 2)
+    return (1 - after) * clean + math.sqrt(after**2 - std**2) * seen, std
+
+
+@pytest.mark.parametrize(
+    ("kind", "levels"),
+    [("ddim", (0.02, 0.3, 0.7, 0.99)), *((kind, (0.96, 0.7, 0.35, 0.05)) for kind in ("sde", "dance", "cps"))],
+)
+def test_steps_densities_and_divergences(kind: str, levels: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(8)
+    steps: dict[str, Callable[..., Step]]
+    steps = {"ddim": ddim_step, "sde": flow_step, "dance": dance_step, "cps": cps_step}
+    for now, after in pairwise(levels):
+        for noise in (0.3, 0.8):
+            x, predicted, other, following = rng.normal(size=(4, 3, 2, 5))
+            mean, std = expected_step(kind, x, predicted, now, after, noise)
+            moved, _ = expected_step(kind, x, other, now, after, noise)
+            at = t(np.array(now)), t(np.array(after))
+            step = steps[kind](t(x), t(predicted), *at, noise)
+            close(step.mean, mean)
+            close(step.std, std)
+            close(step.log_prob(t(following)), log_density(following, mean, std))
+            divergence = ((mean - moved) ** 2 / (2 * std**2)).reshape(3, -1).mean(1)
+            close(step.kl(steps[kind](t(x), t(other), *at, noise)), divergence)
 
 
 # Rewards
