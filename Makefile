@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RSW_RUNS ?= runs
 
-.PHONY: install quickstart test lint weights dist resolve clean
+.PHONY: install quickstart test test-integrations lint weights dist resolve clean
 
 install: $(VENV)/.installed
 
@@ -19,6 +19,10 @@ quickstart: install
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The adapters against the real trainers and harnesses, each in packages of its own, which are removed afterwards.
+test-integrations: install
+	$(BIN)/python tests/integrations/run.py
 
 lint: install
 	$(BIN)/ruff check .

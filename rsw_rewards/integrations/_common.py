@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -218,3 +219,30 @@ def group_means(rewards: Sequence[float | None], groups: Iterable[Hashable]) -> 
             by_group[group].append(reward)
     means = {group: float(np.mean(known)) for group, known in by_group.items()}
     return [means.get(group, 0.0) if reward is None else reward for reward, group in zip(rewards, groups, strict=True)]
+
+
+_making = threading.Lock()
+_made: dict[str, Adapter] = {}
+
+
+def shared(rubric: Any, samples: Any = None, **options: Any) -> Adapter:
+    """The adapter of this process for a trainer's settings, made when they first occur; for functions that a trainer calls by name.
+
+    Args:
+        rubric, samples, options: as for :class:`Adapter`; what a configuration file can hold.
+    """
+    settings = {"rubric": plain(rubric), "samples": plain(samples), **plain(options)}
+    key = json.dumps(settings, sort_keys=True, default=repr)
+    with _making:
+        if key not in _made:
+            _made[key] = Adapter(**settings)
+        return _made[key]
+
+
+def plain(value: Any) -> Any:
+    """A value of a foreign configuration as dicts, lists and what they hold; for those of OmegaConf and Hydra."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(held) for key, held in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(held) for held in value]
+    return value

@@ -1,0 +1,68 @@
+"""Run the contract tests of the adapters against the real packages, one environment after another, and print what came out.
+
+    python tests/integrations/run.py [NAME ...]
+
+An environment is the project's own with a folder of packages before it, which is removed afterwards. Tests run outside the repository, where its folder ``verifiers`` does not stand in the way of a package of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def run(name: str, environment: dict[str, Any]) -> str:
+    """The last line of the tests of one environment."""
+    with tempfile.TemporaryDirectory() as work:
+        packages = Path(work, "packages")
+        for key, option in (("alone", ["--no-deps"]), ("whole", [])):
+            if wanted := environment.get(key):
+                install = [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    *option,
+                    "--target",
+                    str(packages),
+                    *wanted,
+                ]
+                if subprocess.run(install, check=False).returncode:
+                    return "cannot be installed"
+        tests = [str(HERE / part) for part in environment["tests"].split()]
+        paths = os.pathsep.join([str(packages), str(ROOT)])
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "pytest", "-rs", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *tests],
+            cwd=work, env={**os.environ, "PYTHONPATH": paths, "RSW_ENVIRONMENT": name}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        lines = done.stdout.strip().splitlines() or [done.stderr.strip()]
+        if done.returncode:
+            print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+        for line in lines:
+            if line.startswith("SKIPPED"):
+                print(f"  {name}: {line}")
+        return ("failed: " if done.returncode else "") + re.sub(r" in [\d.]+s.*", "", lines[-1])
+
+
+def main() -> int:
+    environments = tomllib.loads((HERE / "environments.toml").read_text())
+    names = sys.argv[1:] or list(environments)
+    found = {name: run(name, environments[name]) for name in names}
+    width = max(map(len, found))
+    for name, line in found.items():
+        print(f"{name:{width}}  {line}")
+    return any(line.startswith(("failed", "cannot")) for line in found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
