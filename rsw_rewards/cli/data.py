@@ -84,7 +84,8 @@ def predictions_from(
     given = assignments(options or [])
     if unknown := set(given) - {"by", "id", "text"}:
         raise ConfigError(f"--set {min(unknown)}: an importer takes by, id and text")
-    found = rsw.predictions.read(importer, file, load_samples(samples, root or []), **given)
+    asked = load_samples(samples, root or [])
+    found = rsw.predictions.read(importer, file, asked, **given)
     written = found.save(out)
     if as_json:
         record = {
@@ -96,4 +97,4 @@ def predictions_from(
     warn(found.problems)
     for note in found.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"{len(found)} predictions for {found.answered} samples: {written}")
+    typer.echo(f"{len(found)} predictions for {found.answered} of {len(asked)} samples: {written}")

@@ -40,8 +40,8 @@ def read_records(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         InputError: as :func:`open_utf8`; also for a line, or a file of the second kind, of more than ``MAX_FILE_BYTES``.
 
-    >>> _ = pathlib.Path("answers.json").write_text('[{"id": "a"},\\n {"id": "b"}]')
-    >>> list(read_records(pathlib.Path("answers.json")))
+    >>> _ = Path("answers.json").write_text('[{"id": "a"},\\n {"id": "b"}]')
+    >>> list(read_records(Path("answers.json")))
     [('answers.json: entry 0', {'id': 'a'}), ('answers.json: entry 1', {'id': 'b'})]
     """
     for where, value, escaped in _values(path):

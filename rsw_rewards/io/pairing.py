@@ -31,6 +31,25 @@ class Problem:
         return f"{self.where}: {self.reason}"
 
 
+def coverage(problems: Sequence[Problem], samples: int) -> str:
+    """How many samples have a prediction, which have none, and how many records belong to none or cannot be used.
+
+    >>> coverage([Problem("missing", "q2", ""), Problem("unknown_id", "a.csv:9", "")], 3)
+    "2 of 3 samples have a prediction; 1 has none: 'q2'; 1 prediction names no sample"
+    """
+    without = [problem.where for problem in problems if problem.kind == "missing"]
+    parts = [f"{samples - len(without)} of {samples} samples have a prediction"]
+    if without:
+        more = ", ..." if len(without) > 3 else ""
+        first = ", ".join(map(repr, without[:3]))
+        parts.append(f"{len(without)} {'have' if len(without) > 1 else 'has'} none: {first}{more}")
+    if unknown := sum(problem.kind == "unknown_id" for problem in problems):
+        parts.append(f"{unknown} {'predictions name' if unknown > 1 else 'prediction names'} no sample")
+    if others := len(problems) - len(without) - unknown:
+        parts.append(f"{others} {'records' if others > 1 else 'record'} cannot be used")
+    return "; ".join(parts)
+
+
 def name_of(record: Mapping[str, Any]) -> Any:
     """What a record calls its sample: ``id``, or ``sample_id`` as an Output does; None where it names none.
 

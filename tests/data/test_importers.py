@@ -86,7 +86,7 @@ def test_a_whole_id_wins_over_one_that_ends_alike(tmp_path: Path) -> None:
 def test_json(tmp_path: Path, records: Any) -> None:
     imported, texts = done("json", write(tmp_path / "a.json", records))
     assert texts == {(sample.id, 0): f"t{n}" for n, sample in enumerate(SAMPLES)}
-    assert (len(imported), imported.problems, imported.notes) == (3, [], [])
+    assert (len(imported), imported.problems) == (3, [])
     if isinstance(records, list):
         assert done("json", lines(tmp_path / "a.jsonl", records))[1] == texts
 
@@ -133,7 +133,9 @@ def test_csv(tmp_path: Path, suffix: str, delimiter: str) -> None:
         )
     _, texts = done("csv", file)
     assert texts == {(SAMPLES[0].id, 0): "two\nlines, really", (SAMPLES[0].id, 1): ""}
-    with pytest.raises(InputError, match="has no column 'say'; it has id, prediction, candidate"):
+    with pytest.raises(
+        InputError, match="has no column 'say'; the file has 'id', 'prediction', 'candidate': say --set text=COLUMN"
+    ):
         done("csv", file, text="say")
 
 
@@ -154,7 +156,7 @@ def test_lmms_eval_by_order_goes_by_the_document_not_the_line(tmp_path: Path) ->
     file = lines(tmp_path / "run_samples_task.jsonl", lmms([2, 0]))
     imported, texts = done("lmms-eval", file, by="order")
     assert texts == {(SAMPLES[0].id, 0): "t0", (SAMPLES[2].id, 0): "t2"}
-    assert imported.notes == []
+    assert imported.notes[0] == "2 answers were matched by their order"
     with pytest.raises(InputError, match=r"names no ids of its own; .* use by=order"):
         done("lmms-eval", file)
 
@@ -199,7 +201,7 @@ def test_vlmevalkit(tmp_path: Path, suffix: str) -> None:
 
 
 def test_vlmevalkit_excel_and_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="a pickle is never read"):
+    with pytest.raises(InputError, match="is a pickle, which is never read"):
         done("vlmevalkit", write(tmp_path / "a.pkl", ""))
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"openpyxl, which reads them, is not installed.*PRED_FORMAT=tsv"):

@@ -15,6 +15,7 @@ from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.plugins import guarded, named
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.registry import Registry, a_function
+from rsw_rewards.data.importers.fields import without_ids
 from rsw_rewards.data.importers.matching import Answer, match, unmatched
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.pairing import Problem
@@ -95,10 +96,7 @@ def read_predictions(
         if not isinstance(answer, Answer):
             raise ConfigError(f"the importer {named(importer)!r} must give Answers, not {describe(answer)}")
     if by == "id" and answers and all(answer.id is None and answer.problem is None for answer in answers):
-        raise InputError(
-            f"{file} names no ids of its own; if its order is that of the samples use by=order, or name the field that holds the id"
-            " with id=FIELD (on the command line with --set)"
-        )
+        raise InputError(without_ids(answers[0].fields, file))
     outputs, problems, notes = unmatched(answers) if samples is None else match(answers, samples, by)
     if not outputs:
         first = next((problem for problem in problems if problem.kind != "missing"), None)

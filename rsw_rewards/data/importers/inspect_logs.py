@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.data.importers.fields import answer as checked
+from rsw_rewards.data.importers.fields import as_text, dig
 from rsw_rewards.data.importers.matching import Answer
-from rsw_rewards.data.importers.plain import answer as checked
-from rsw_rewards.data.importers.plain import as_text, dig
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.json_files import load_json, parse_json
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,9 +12,17 @@ from typing import Any
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.pairing import Problem
+from rsw_rewards.io.pairing import Problem, coverage
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy", ".npz"})
+_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".npy", ".npz", ".txt", ".json"}
+)
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_BEFORE = re.compile(rf"({'|'.join(_SPLITS)})[_-]+(.+)", re.IGNORECASE)
 _LARGEST_CANDIDATE = (1 << 31) - 1
 
 
@@ -37,14 +46,32 @@ class Answer:
     """What the file says is true, where it does: a check of the order."""
     problem: str | None = None
     """Why the answer cannot be used."""
+    fields: tuple[str, ...] = ()
+    """Names of the fields that its record has, for the error where none of them holds an id."""
 
 
 def key_of(name: str) -> tuple[str, ...]:
-    """An id as its parts, without the suffix of an image: ``("levir_cc", "test_000004")`` for ``levir_cc/test_000004.png``."""
+    """An id as its parts, without the suffix of a file; a split before the last part is a part of its own.
+
+    >>> key_of("levir_cc/test_000004.png"), key_of(".\\\\images\\\\000004.png")
+    (('levir_cc', 'test', '000004'), ('images', '000004'))
+    """
     path = PurePosixPath(name.strip().replace("\\", "/"))
     if path.suffix.lower() in _SUFFIXES:
         path = path.with_suffix("")
-    return tuple(part for part in path.parts if part not in ("/", "."))
+    parts = tuple(part for part in path.parts if part not in ("/", "."))
+    split = _BEFORE.fullmatch(parts[-1]) if parts else None
+    return (*parts[:-1], split[1].lower(), split[2]) if split else parts
+
+
+def _splits(parts: Iterable[str]) -> set[str]:
+    return {_SPLITS[part.lower()] for part in parts if part.lower() in _SPLITS}
+
+
+def _is_within(some: Iterable[str], every: Iterable[str]) -> bool:
+    """Whether all of ``some`` stand in ``every`` in their order."""
+    rest = iter(every)
+    return all(part in rest for part in some)
 
 
 class Ids:
@@ -58,18 +85,27 @@ class Ids:
                 self._by_last[parts[-1]].append((parts, sample))
 
     def find(self, name: str) -> Sample | str:
-        """The only sample that ``name`` can mean, or why there is none."""
+        """The only sample that ``name`` can mean, or why there is none.
+
+        The whole id counts first, then its last part without suffix and split. Of several samples with that part, the one is
+        meant whose other parts the name has, or that has the name's. A sample of another split than the name's never is.
+        """
         if name in self.known:
             return self.known[name]
         parts = key_of(name)
-        found = self._by_last.get(parts[-1], []) if parts else []
+        alike = self._by_last.get(parts[-1], []) if parts else []
+        splits = _splits(parts)
+        found = [(own, sample) for own, sample in alike if not splits or not _splits(own) or splits & _splits(own)]
         if len(found) > 1:
-            found = [(own, sample) for own, sample in found if own[-len(parts) :] == parts] or found
-        if not found:
-            return f"the id {name[:80]!r} is not among the samples"
-        if len(found) > 1:
-            return f"the id {name[:80]!r} may mean {found[0][1].id!r}, {found[1][1].id!r} or others"
-        return found[0][1]
+            found = [one for one in found if _is_within(parts, one[0]) or _is_within(one[0], parts)] or found
+        if len(found) == 1:
+            return found[0][1]
+        if found:
+            rest = f" or {len(found) - 2} others" if len(found) > 2 else ""
+            return f"the id {name[:80]!r} may mean {found[0][1].id!r}, {found[1][1].id!r}{rest}"
+        if alike:
+            return f"the id {name[:80]!r} is of another split than {alike[0][1].id!r}"
+        return f"the id {name[:80]!r} is not among the samples"
 
 
 def _by_position(answer: Answer, samples: Sequence[Sample]) -> Sample | str:
@@ -100,7 +136,7 @@ def match(
     Args:
         answers: as the file holds them.
         samples: what was asked.
-        by: ``"id"``: the whole id, else its last part without the suffix of an image, if only one sample has it.
+        by: ``"id"``: as :meth:`Ids.find` does. Different ids that end alike are taken for no sample, unless one is its whole id.
             ``"order"``: the position in the file stands for the position among the samples.
 
     Returns:
@@ -113,13 +149,10 @@ def match(
         tasks = ", ".join(sorted({str(sample.task) for sample in samples}))
         raise InputError(f"these samples ({tasks}) are not answered by texts, which is all that can be imported")
     ids = Ids(samples)
-    found: dict[str, dict[int, Output]] = {}
     problems: list[Problem] = []
-    doubtful: list[tuple[Answer, Sample]] = []
-    matched = 0
-    # Whole ids first: a row that names its sample exactly must not lose it to one that only ends alike.
-    given = list(answers)
-    for answer in sorted(given, key=lambda answer: by == "id" and answer.id not in ids.known):
+    found: dict[tuple[str, int], list[Answer]] = {}
+    known = ids.known
+    for answer in answers:
         if (why := _unusable(answer)) is not None:
             problems.append(Problem("malformed", answer.where, why))
             continue
@@ -129,31 +162,57 @@ def match(
         sample = _by_position(answer, samples) if by == "order" else ids.find(str(answer.id))
         if isinstance(sample, str):
             problems.append(Problem("unknown_id", answer.where, sample))
-            continue
-        if "text" not in OUTPUT_FIELDS[sample.task]:
+        elif "text" not in OUTPUT_FIELDS[sample.task]:
             problems.append(Problem("wrong_field", answer.where, f"{sample.id!r} is not answered by a text"))
+        else:
+            found.setdefault((sample.id, answer.candidate), []).append(answer)
+    chosen: dict[str, list[Answer]] = {}
+    for (name, candidate), alike in found.items():
+        # Whole ids first: an answer that names its sample exactly must not lose it to one that only ends alike.
+        alike = sorted(alike, key=lambda answer: answer.id != name) if by == "id" else alike
+        names = list(dict.fromkeys(answer.id for answer in alike))
+        if by == "id" and len(names) > 1 and names[0] != name:
+            why = f"{names[0]!r} and {names[1]!r} both end as {name!r} does, so neither is taken for it"
+            problems += [Problem("duplicate", answer.where, why) for answer in alike]
             continue
-        candidates = found.setdefault(sample.id, {})
-        if answer.candidate in candidates:
-            reason = f"a second answer for {sample.id!r} candidate {answer.candidate}; the first is kept"
-            problems.append(Problem("duplicate", answer.where, reason))
-            continue
-        candidates[answer.candidate] = Output(sample.id, answer.candidate, text=answer.text)
-        matched += 1
-        if _contradicts(answer, sample):
-            doubtful.append((answer, sample))
-    outputs = [found[sample.id][key] for sample in samples for key in sorted(found.get(sample.id, {}))]
-    problems += [
-        Problem("missing", sample.id, "no answer for this sample") for sample in samples if sample.id not in found
+        chosen.setdefault(name, []).append(alike[0])
+        reason = f"a second answer for {name!r} candidate {candidate}; the first is kept"
+        problems += [Problem("duplicate", answer.where, reason) for answer in alike[1:]]
+    outputs = [
+        Output(sample.id, answer.candidate, text=answer.text)
+        for sample in samples
+        for answer in sorted(chosen.get(sample.id, ()), key=lambda answer: answer.candidate)
     ]
-    notes = []
-    if doubtful:
-        answer, sample = doubtful[0]
-        target = str(answer.target)[:60]
-        notes.append(
-            f"{len(doubtful)} of {matched} answers stand beside a truth that is not their sample's, such as {target!r} for {sample.id!r}: check that they were matched rightly"
-        )
+    problems += [
+        Problem("missing", sample.id, "no answer for this sample") for sample in samples if sample.id not in chosen
+    ]
+    pairs = [(answer, known[name]) for name, some in chosen.items() for answer in some]
+    notes = [*_doubts(pairs), *_manner(pairs, by)]
+    if problems:
+        notes.append(coverage(problems, len(samples)))
     return outputs, problems, notes
+
+
+def _doubts(pairs: Sequence[tuple[Answer, Sample]]) -> Iterator[str]:
+    doubtful = [(answer, sample) for answer, sample in pairs if _contradicts(answer, sample)]
+    for answer, sample in doubtful[:1]:
+        yield (
+            f"{len(doubtful)} of {len(pairs)} answers stand beside a truth that is not their sample's, such as"
+            f" {str(answer.target)[:60]!r} for {sample.id!r}: check that they were matched rightly"
+        )
+
+
+def _manner(pairs: Sequence[tuple[Answer, Sample]], by: str) -> Iterator[str]:
+    """How answers were matched, where it was not by whole ids."""
+    ends = [(answer, sample) for answer, sample in pairs if answer.id != sample.id]
+    if by == "order":
+        yield f"{len(pairs)} answers were matched by their order"
+    elif ends:
+        answer, sample = ends[0]
+        yield (
+            f"of {len(pairs)} answers, {len(pairs) - len(ends)} were matched by the whole id and {len(ends)} by the end of it,"
+            f" such as {str(answer.id)[:80]!r} for {sample.id!r}"
+        )
 
 
 def unmatched(answers: Iterable[Answer]) -> tuple[list[Output], list[Problem], list[str]]:
