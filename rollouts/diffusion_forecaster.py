@@ -141,6 +141,10 @@ class DiffusionForecaster(Policy):
         """How noisy stochastic steps are."""
         return self.given_noise or self.pipeline.samplers[self.pipeline.sampler]
 
+    def noisy_steps(self, version: int) -> range:
+        """The denoising steps of a stochastic rollout that make a choice, under weights of that version; the last never does."""
+        return range(self.steps - 1)
+
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         if not has_adapters(self.model):
             self.model.load_state_dict(weights)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -127,31 +128,30 @@ def cps_step(
     return Step(mean, std, velocity, sigma - sigma_next)
 
 
-def group_advantages(rewards: torch.Tensor, groups: torch.Tensor, epsilon: float = 1e-4) -> torch.Tensor:
-    """Rewards less the mean of their prompt, over the standard deviation of the whole batch (Flow-GRPO's ``global_std``).
+Scale = Literal["batch", "group", "none"]
+"""What advantages are divided by: the standard deviation of all rewards, that of each prompt's, or nothing."""
+
+
+def group_advantages(
+    rewards: torch.Tensor, groups: torch.Tensor, scale: Scale = "batch", epsilon: float = 1e-4
+) -> torch.Tensor:
+    """Rewards less the mean of their prompt, over a standard deviation (Flow-GRPO: of the batch; DanceGRPO and GRPO: of the prompt).
 
     Args:
         rewards: (n,) float, NaN where an output has none; such rows have no say and no advantage.
         groups: (n,) int64 prompt numbers.
+        scale: what is divided by.
+        epsilon: added to the standard deviation.
     """
     known = torch.isfinite(rewards)
     value = torch.where(known, rewards, torch.zeros_like(rewards))
     count = torch.zeros(int(groups.max()) + 1, dtype=value.dtype).index_add_(0, groups, known.to(value))
     mean = torch.zeros_like(count).index_add_(0, groups, value) / count.clamp(min=1)
+    centred = torch.where(known, value - mean[groups], torch.zeros_like(value))
+    if scale == "none":
+        return centred
+    if scale == "group":
+        squares = torch.zeros_like(count).index_add_(0, groups, centred.square())
+        return centred / ((squares / count.clamp(min=1)).sqrt()[groups] + epsilon)
     std = value[known].std(unbiased=False) if bool(known.any()) else torch.tensor(0.0)
-    return torch.where(known, (value - mean[groups]) / (std + epsilon), torch.zeros_like(value))
-
-
-def clipped_loss(
-    log_prob: torch.Tensor, old: torch.Tensor, advantage: torch.Tensor, epsilon: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The clipped surrogate of PPO (arXiv 1707.06347) of one denoising step, to be minimised, and the share of rows it clips.
-
-    Args:
-        log_prob, old: (n,) log-densities now and when the step was sampled.
-        advantage: (n,); rows of 0 give no gradient.
-        epsilon: range of the ratio; it is small (1e-4 to 1e-2), since log-densities are averaged over elements.
-    """
-    ratio = torch.exp(log_prob - old)
-    plain, cut = ratio * advantage, ratio.clamp(1 - epsilon, 1 + epsilon) * advantage
-    return -torch.minimum(plain, cut).mean(), (cut < plain).float().mean()
+    return centred / (std + epsilon)

@@ -23,12 +23,14 @@ from torch import Tensor
 
 from rsw_rewards.config import CheckpointConfig, ExperimentConfig, GenerationConfig
 from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
-from rsw_rewards.rollouts.diffusion_steps import Step, clipped_loss, group_advantages
+from rsw_rewards.rollouts.diffusion_steps import Scale, Step, group_advantages
 from rsw_rewards.rollouts.weights import has_adapters, trained_weights
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
+from rsw_rewards.training.ppo_math import policy_loss
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.trainer_views import Trainable
 
@@ -44,8 +46,16 @@ class FlowGrpoConfig(GenerationConfig):
     minibatches: PositiveInt = 1
     epsilon: PositiveFloat = 1e-3
     """How far a step's ratio may leave 1. Small, because log-densities are means over a latent's elements: DDPO has 1e-4."""
+    epsilon_high: PositiveFloat | None = None
+    """How far a ratio may exceed 1, where that is not ``epsilon`` (DAPO's clip-higher, arXiv 2503.14476)."""
     advantage_clip: PositiveFloat = 5.0
     """Advantages beyond it are cut, as in DDPO and Flow-GRPO."""
+    scale_rewards: Scale = "batch"
+    """What advantages are divided by: the standard deviation of the ``batch`` (Flow-GRPO), of the ``group`` (DanceGRPO), or by nothing."""
+    timestep_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the denoising steps that are learnt from; one at least."""
+    timestep_order: Literal["first", "random"] = "first"
+    """Which ones: the noisiest (Flow-GRPO), or others in every generation (DanceGRPO)."""
 
     @model_validator(mode="after")
     def _enough_rows(self) -> FlowGrpoConfig:
@@ -69,6 +79,10 @@ class FlowGrpoRunConfig(ExperimentConfig):
 
 def train(config: FlowGrpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
+    if config.flow_grpo.scale_rewards == "group" and parse_rubric(config.rubric, "rubric").combine == "normalize_each":
+        raise ConfigError(
+            "flow_grpo.scale_rewards is 'group', which would undo the rubric's 'normalize_each'; set it to 'batch' or 'none'"
+        )
 
     def learner() -> DiffusionLearner:
         policy: Any = trainable(config)
@@ -136,7 +150,6 @@ class DiffusionLearner:
         self.optimizer = torch.optim.AdamW(
             self.weights, config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
         )
-        self.choices = range(policy.steps - 1)
 
     def update(
         self, samples: Sequence[Sample], outputs: Sequence[Output], given: Sequence[float | None], step: int
@@ -165,7 +178,7 @@ class DiffusionLearner:
         rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float32)
         groups = torch.tensor([names.index(sample.id) for sample in samples])
         limit = self.config.advantage_clip
-        advantages = group_advantages(rewards, groups).clamp(-limit, limit)[usable]
+        advantages = group_advantages(rewards, groups, self.config.scale_rewards).clamp(-limit, limit)[usable]
         latents = torch.stack([kept for place in usable if (kept := found[place]) is not None])
         rows = Rows(self.policy, [samples[place] for place in usable], latents)
         old = self._look(rows, step)
@@ -182,6 +195,15 @@ class DiffusionLearner:
         numbers |= {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
         return numbers
 
+    def steps_learnt(self, step: int) -> list[int]:
+        """The denoising steps that a generation is learnt from, in order."""
+        config, noisy = self.config, self.policy.noisy_steps(step)
+        count = max(1, int(len(noisy) * config.timestep_share))
+        if config.timestep_order == "first":
+            return list(noisy[:count])
+        rng = np.random.default_rng([self.seed, step, 2])
+        return sorted(map(int, rng.choice(noisy, count, replace=False)))
+
     def _minibatches(self, rows: int, step: int, epoch: int) -> list[np.ndarray]:
         order = np.random.default_rng([self.seed, step, epoch]).permutation(rows)
         return [places for places in np.array_split(order, self.config.minibatches) if len(places)]
@@ -192,19 +214,20 @@ class DiffusionLearner:
 
     @torch.no_grad()
     def _look(self, rows: Rows, step: int) -> Tensor:
-        """(n, steps - 1) log-densities of the generation under the weights that made it.
+        """(n, k) log-densities of the k steps that are learnt from, under the weights that made the generation.
 
         Computed here and not taken from the sampler, whose card, precision or batch may be others: the range of ratios is so
         small that such differences would be cut. In the batches of the first pass, so that its ratios are 1 exactly.
         """
-        old = torch.zeros(len(rows), len(self.choices))
+        learnt = self.steps_learnt(step)
+        old = torch.zeros(len(rows), len(learnt))
         if self.config.epochs * self.config.minibatches == 1:
             return old  # a single update is at the very weights: its own densities will do
         for places in self._minibatches(len(rows), step, 0):
             for some in self._micro(places):
                 latents, told = rows.part(some)
-                for number in self.choices:
-                    old[some, number] = self._step(latents, told, number).log_prob(latents[:, number + 1]).cpu()
+                for place, number in enumerate(learnt):
+                    old[some, place] = self._step(latents, told, number).log_prob(latents[:, number + 1]).cpu()
         self.processes.add(old)
         return old
 
@@ -233,15 +256,17 @@ class DiffusionLearner:
             ("loss", "policy_loss", "clip_fraction", "ratio_gap", *(("kl",) if config.beta else ())), 0.0
         )
         fresh = config.epochs * config.minibatches == 1
+        learnt = self.steps_learnt(step)
         for some in self._micro(places):
             latents, told = rows.part(some)
             gain = advantages[some].to(latents.device)
-            share = len(some) / len(places) / len(self.choices)
-            for number in self.choices:
+            share = len(some) / len(places) / len(learnt)
+            weights = torch.full_like(gain, 1 / len(some))
+            for place, number in enumerate(learnt):
                 now = self._step(latents, told, number)
                 log_prob = now.log_prob(latents[:, number + 1])
-                before = log_prob.detach() if fresh else old[some, number].to(latents.device)
-                loss, clipped = clipped_loss(log_prob, before, gain, config.epsilon)
+                before = log_prob.detach() if fresh else old[some, place].to(latents.device)
+                loss, clipped = policy_loss(log_prob, before, gain, weights, config.epsilon, config.epsilon_high)
                 gap = (log_prob.detach() - before).exp().sub(1).abs().max()
                 parts = {"policy_loss": loss, "clip_fraction": clipped}
                 if config.beta:

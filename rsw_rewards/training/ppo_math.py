@@ -105,8 +105,9 @@ def policy_loss(
     """PPO's clipped surrogate (arXiv:1707.06347, equation 7) as a loss, and the weighted share of tokens that are clipped.
 
     Args:
-        log_p: (n, t) log-probabilities of the tokens under the policy that is trained.
-        old: (n, t) the same under the policy that sampled them.
+        log_p: (n, t) log-probabilities of the tokens under the policy that is trained; or (n,) of one choice of each row.
+        old: the same under the policy that sampled them.
+        advantages, weights: as ``log_p``.
         epsilon: how far below 1 a ratio counts, and above 1 as well where ``epsilon_high`` is left out.
         epsilon_high: how far above 1 (DAPO's clip-higher, arXiv:2503.14476).
         dual_clip: bound, over 1, of the ratio where the advantage is negative (dual clip, arXiv:1912.09729): a token that became far

@@ -159,6 +159,32 @@ def test_an_update_makes_better_pictures_more_probable(kind: str) -> None:
         assert moved[better] > moved[1 - better]
 
 
+def test_a_share_of_the_steps_is_learnt_from() -> None:
+    """Of nine noisy steps a third: the noisiest three, or three others in every generation, the same when it is repeated."""
+    first, *_ = learner_and_outputs(timestep_share=0.34)
+    drawn, *_ = learner_and_outputs(timestep_share=0.34, timestep_order="random")
+    for learner in (first, drawn):
+        learner.policy.steps = 10
+    assert [first.steps_learnt(step) for step in (0, 1)] == [[0, 1, 2]] * 2
+    several = [drawn.steps_learnt(step) for step in range(20)]
+    assert several == [drawn.steps_learnt(step) for step in range(20)] and {len(set(part)) for part in several} == {3}
+    assert {number for part in several for number in part} == set(range(9))
+
+
+def test_only_the_chosen_steps_have_a_gradient() -> None:
+    learner, samples, outputs = learner_and_outputs(timestep_share=0.5)
+    seen = []
+    step = learner._step
+
+    def looked(latents: torch.Tensor, told: Any, number: int) -> Any:
+        seen.append(number)
+        return step(latents, told, number)
+
+    learner._step = looked  # type: ignore[method-assign]
+    assert learner.update(samples, outputs, GIVEN, 0)["grad_norm"] > 0  # type: ignore[operator]
+    assert set(seen) == {0}
+
+
 def test_micro_batches_add_up_to_the_whole_batch() -> None:
     found = []
     for micro in (None, 4, 1):
@@ -286,6 +312,10 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     given = {**configuration(tmp_path / "other"), "policy": "token_world_model"}
     with pytest.raises(ConfigError, match="trains a 'diffusion_forecaster', not 'token_world_model'"):
         train(FlowGrpoRunConfig.model_validate(given))
+    each = {"components": [{"use": "gain_over_copy"}, {"use": "l1"}], "combine": "normalize_each"}
+    undone = configuration(tmp_path / "undone", rubric=each, flow_grpo={"scale_rewards": "group"})
+    with pytest.raises(ConfigError, match="would undo the rubric's 'normalize_each'; set it to 'batch' or 'none'"):
+        train(FlowGrpoRunConfig.model_validate(undone))
     file = tmp_path / "run.yaml"
     text = "method: flow_grpo\nout: x\npolicy: x\ntrain: {source: x}\nrubric: {components: []}\n"
     file.write_text(text + "flow_grpo: {prompts: 1, group: 1}\n")

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from rsw_rewards.rollouts.diffusion_steps import Step, cps_step, dance_step, ddim_step, flow_step
+from rsw_rewards.rollouts.diffusion_steps import (
+    Scale,
+    Step,
+    cps_step,
+    dance_step,
+    ddim_step,
+    flow_step,
+    group_advantages,
+)
 from rsw_rewards.training.ppo_math import (
     KlEstimator,
     gae,
@@ -191,6 +199,19 @@ def test_steps_densities_and_divergences(kind: str, levels: tuple[float, ...]) -
             close(step.log_prob(t(following)), log_density(following, mean, std))
             divergence = ((mean - moved) ** 2 / (2 * std**2)).reshape(3, -1).mean(1)
             close(step.kl(steps[kind](t(x), t(other), *at, noise)), divergence)
+
+
+@pytest.mark.parametrize("scale", ["batch", "group", "none"])
+def test_advantages_against_the_other_rollouts_of_a_prompt(scale: Scale) -> None:
+    rng = np.random.default_rng(9)
+    rewards, groups = rng.random(12), np.array([0] * 3 + [1] * 5 + [2] * 4)
+    rewards[4] = np.nan
+    expected = np.zeros(12)
+    for group in range(3):
+        here = (groups == group) & ~np.isnan(rewards)
+        std = {"batch": np.nanstd(rewards), "group": rewards[here].std(), "none": 1 - 1e-4}[scale] + 1e-4
+        expected[here] = (rewards[here] - rewards[here].mean()) / std
+    close(group_advantages(t(rewards), t(groups), scale), expected)
 
 
 # Rewards
