@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.fields import limit_of
+from rsw_rewards.core.fields import MAX_CANDIDATES, limit_of
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.generate import generate_file, generate_outputs
@@ -78,23 +80,38 @@ def read_pair(
     )
 
 
-def level(outputs: Sequence[Output]) -> list[Output]:
-    """The outputs with invalid ones added until all samples have equally many, or a sample with few would count for little.
+LEVELLED = 8
+"""How many times as many outputs as there are may be made up at most, so that all samples have equally many."""
+
+
+def level(outputs: Sequence[Output]) -> tuple[list[Output], list[Problem]]:
+    """The outputs with as many for every sample: those that a sample lacks are invalid, or it would count for little.
+
+    All samples get as many as any has. Where that would be more than :data:`LEVELLED` times as many outputs as there are, since a few
+    samples have far more than the others, they get the next lower number that some sample has, and a problem names what is left out.
 
     Args:
-        outputs: those of a sample stand together.
+        outputs: those of a sample stand together, in the order of their candidates.
     """
     counts = Counter(output.sample_id for output in outputs)
-    most = max(counts.values(), default=0)
+    every = 0
+    for every in sorted(set(counts.values()), reverse=True):
+        if every * len(counts) <= LEVELLED * sum(min(count, every) for count in counts.values()):
+            break
     levelled: list[Output] = []
-    for place, output in enumerate(outputs):
-        levelled.append(output)
-        last = place + 1 == len(outputs) or outputs[place + 1].sample_id != output.sample_id
-        if last and (lacking := most - counts[output.sample_id]):
-            why = f"no prediction for this candidate; other samples have {most}"
-            first = output.candidate + 1
-            levelled += [Output(output.sample_id, first + extra, invalid=why) for extra in range(lacking)]
-    return levelled
+    problems: list[Problem] = []
+    for name, group in groupby(outputs, key=attrgetter("sample_id")):
+        kept = list(islice(group, every))
+        if surplus := counts[name] - len(kept):
+            reason = (
+                f"{surplus} of its {counts[name]} candidates are left out, since other samples have {every} or fewer"
+            )
+            problems.append(Problem("surplus", name, reason))
+        why = f"no prediction for this candidate; other samples have {every}"
+        taken = {output.candidate for output in kept}
+        numbers = (n for n in chain(range(kept[-1].candidate + 1, MAX_CANDIDATES), range(every)) if n not in taken)
+        levelled += [*kept, *(Output(name, n, invalid=why) for n in islice(numbers, every - len(kept)))]
+    return levelled, problems
 
 
 def of_predictions(
@@ -102,11 +119,12 @@ def of_predictions(
 ) -> Inputs:
     """Samples and the outputs for them, from files or in memory.
 
-    Unless missing outputs are dropped, every sample has equally many, the lacking ones being invalid.
+    Unless missing outputs are dropped, every sample has equally many, the lacking ones being invalid; see :func:`level`.
     """
     asked, answers, problems = read_pair(samples, outputs, roots, limit, on_missing)
     if on_missing != "drop":
-        answers = level(answers)
+        answers, left_out = level(answers)
+        problems = [*problems, *left_out]
     return Inputs(asked, answers, problems, {"samples": _named(samples), "predictions": _named(outputs)})
 
 

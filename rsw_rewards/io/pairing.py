@@ -22,7 +22,7 @@ class Problem:
     """Something wrong with one record of the predictions, which did not stop the others from being read."""
 
     kind: str
-    """``malformed``, ``unknown_id``, ``duplicate``, ``missing`` or ``wrong_field``."""
+    """``malformed``, ``unknown_id``, ``duplicate``, ``missing``, ``wrong_field``, or ``surplus`` for candidates beyond those of others."""
     where: str
     """``file:line`` or the place in a list, or the sample's id where there is no record."""
     reason: str

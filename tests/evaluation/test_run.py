@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import rsw_rewards as rsw
+from rsw_rewards.core.fields import MAX_CANDIDATES
 from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import parse_rubric
@@ -130,11 +131,29 @@ def test_levelling_adds_invalid_candidates_with_numbers_of_their_own() -> None:
         Output("b", 5, text="z"),
         Output("c", invalid="none"),
     ]
-    levelled = level(outputs)
+    levelled, problems = level(outputs)
     assert [(o.sample_id, o.candidate, o.invalid is None) for o in levelled] == [
         ("a", 0, True), ("a", 1, True), ("b", 5, True), ("b", 6, False), ("c", 0, False), ("c", 1, False),
     ]  # fmt: skip
-    assert level([]) == []
+    assert not problems and level([]) == ([], [])
+    last = MAX_CANDIDATES - 1
+    outputs = [Output("a", last, text="x"), Output("b", 0, text="x"), Output("b", 1, text="x")]
+    assert [(o.sample_id, o.candidate) for o in level(outputs)[0]] == [("a", last), ("a", 0), ("b", 0), ("b", 1)]
+
+
+def test_candidates_far_beyond_those_of_other_samples_are_left_out_and_named() -> None:
+    names = [f"q{n}" for n in range(200)]
+    many = [Output("q7", n, text="x") for n in range(1000)]
+    outputs = [o for name in names for o in (many if name == "q7" else [Output(name, text="x")])]
+    levelled, problems = level(outputs)
+    assert [(o.sample_id, o.candidate) for o in levelled] == [(name, 0) for name in names]
+    assert [str(problem) for problem in problems] == [
+        "q7: 999 of its 1000 candidates are left out, since other samples have 1 or fewer"
+    ]
+    silent = [Output("q0", n, text="x") for n in range(1000)] + [Output(name, invalid="none") for name in names[1:]]
+    assert len(level(silent)[0]) == 200
+    half = [Output(name, n, text="x") for name in names for n in range(8 if name < "q5" else 1)]
+    assert len(level(half)[0]) == 8 * 200 and not level(half)[1]
 
 
 def test_baselines_stand_where_they_must(questions: Path) -> None:
