@@ -69,11 +69,11 @@ def build_world_model(backbone: str, tokenizer: str, out: Path, side: int = 256,
 
 
 def save_world_model(
-    out: Path, model: Any, processor: Any, vocabulary: BackboneVocabulary, codec: MovqTokenizer, **chosen: Any
+    out: Path, model: Any, processor: Any, vocabulary: BackboneVocabulary, codec: MovqTokenizer
 ) -> None:
     """Write the folder of a world model; ``world_model.json`` comes last and names the sha256 of every file of weights."""
     out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out, safe_serialization=True, **chosen)
+    model.save_pretrained(out, safe_serialization=True)
     processor.save_pretrained(out)
     codec.save(out / CODEC)
     weights = sorted([*out.glob("*.safetensors"), *(out / CODEC).glob("*.safetensors")])

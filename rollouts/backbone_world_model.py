@@ -24,7 +24,7 @@ from rsw_rewards.rollouts.diffusion_forecaster import resize
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.tiny_vlm import PREFIX
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel, become
-from rsw_rewards.rollouts.weights import base_model, has_adapters
+from rsw_rewards.rollouts.weights import base_model
 
 if TYPE_CHECKING:
     import torch
@@ -99,8 +99,7 @@ class BackboneWorldModel(VisionLanguageModel):
     def save(self, folder: Path) -> None:
         from rsw_rewards.rollouts.backbone_builder import save_world_model
 
-        chosen: dict[str, Any] = {"selected_adapters": ["default"]} if has_adapters(self.model) else {}
-        save_world_model(folder, self.model, self.processor, self.vocabulary, self.codec, **chosen)
+        save_world_model(folder, self.model, self.processor, self.vocabulary, self.codec)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"forecast_template": self.forecast_template}

@@ -207,9 +207,7 @@ class VisionLanguageModel(Policy):
 
     def save(self, folder: Path) -> None:
         """Write what ``path`` can name: the model, or its adapter and the name of what it sits on."""
-        # Without the adapter that a trainer may have kept as its reference.
-        chosen: dict[str, Any] = {"selected_adapters": ["default"]} if has_adapters(self.model) else {}
-        self.model.save_pretrained(folder, **chosen)
+        self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
     def describe(self) -> dict[str, Any]:

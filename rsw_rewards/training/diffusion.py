@@ -10,9 +10,7 @@ random follows from the run's seed and the step's number: a resumed run goes on 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,10 +26,11 @@ from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_steps import Scale, Step, group_advantages
-from rsw_rewards.rollouts.weights import has_adapters, trained_weights
+from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
 from rsw_rewards.training.ppo_math import policy_loss
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
+from rsw_rewards.training.reference import StartingWeights
 from rsw_rewards.training.trainer_views import Trainable
 
 
@@ -144,9 +143,7 @@ class DiffusionLearner:
         self.model: Any = policy.model
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         processes.same_start(self.weights)
-        # Adapters can be switched off; whole models need a copy.
-        copied = bool(config.beta) and not has_adapters(self.model)
-        self.reference = copy.deepcopy(self.model).requires_grad_(False) if copied else None
+        self.start = StartingWeights(self.model) if config.beta else None
         self.optimizer = torch.optim.AdamW(
             self.weights, config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
         )
@@ -235,19 +232,6 @@ class DiffusionLearner:
         policy = self.policy
         return policy.pipeline.step(latents[:, number], told, number, policy.steps, policy.noise)
 
-    @contextmanager
-    def _starting_weights(self) -> Iterator[None]:
-        """The pipeline denoises with the weights that the run started from."""
-        if self.reference is None:
-            with self.model.disable_adapter():
-                yield
-            return
-        self.policy.pipeline.denoiser = self.reference
-        try:
-            yield
-        finally:
-            self.policy.pipeline.denoiser = self.model
-
     def _optimize(self, rows: Rows, places: np.ndarray, old: Tensor, advantages: Tensor, step: int) -> dict[str, float]:
         """One optimizer step on the rows at ``places``."""
         config = self.config
@@ -269,10 +253,10 @@ class DiffusionLearner:
                 loss, clipped = policy_loss(log_prob, before, gain, weights, config.epsilon, config.epsilon_high)
                 gap = (log_prob.detach() - before).exp().sub(1).abs().max()
                 parts = {"policy_loss": loss, "clip_fraction": clipped}
-                if config.beta:
-                    with torch.no_grad(), self._starting_weights():
-                        start = self._step(latents, told, number)
-                    parts["kl"] = now.kl(start).mean()
+                if self.start is not None:
+                    with torch.no_grad(), self.start:
+                        reference = self._step(latents, told, number)
+                    parts["kl"] = now.kl(reference).mean()
                     loss = loss + config.beta * parts["kl"]
                 (share * loss).backward()  # type: ignore[no-untyped-call]
                 for key, value in {"loss": loss, **parts}.items():

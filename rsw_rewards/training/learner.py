@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import types
 import warnings
@@ -19,8 +18,9 @@ from pydantic.errors import PydanticSchemaGenerationError
 from rsw_rewards.config import GrpoConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, did_you_mean
-from rsw_rewards.rollouts.weights import base_model, has_adapters
+from rsw_rewards.rollouts.weights import base_model
 from rsw_rewards.training.processes import ALONE, Processes
+from rsw_rewards.training.reference import StartingModel, StartingWeights
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
 
 if TYPE_CHECKING:
@@ -230,11 +230,6 @@ def make_trainer(
     if config.loss_type == "dr_grpo" and "max_completion_length" not in arguments:
         # Its losses are divided by the length that a completion may have, not by the one it has.
         arguments["max_completion_length"] = _longest(policy, samples)
-    adapters = has_adapters(policy.model)
-    if adapters:
-        arguments["beta"] = config.beta  # TRL keeps a second adapter, the start, as the reference
-    copied = bool(config.beta) and not adapters
-    reference = copy.deepcopy(policy.model) if copied else None  # before TRL lays its hands on forward
     view = view or TokenView(policy)
     try:
         made = GRPOConfig(**arguments)
@@ -257,10 +252,10 @@ def make_trainer(
         ratios_to_sampler(trainer)
     vars(trainer)["create_model_card"] = lambda **unused: None  # the run directory says what this was
     score_through_forward(base_model(policy.model), config.temperature)
-    if reference is not None:
-        # TRL would load the reference by name, which a model of a class of our own does not have.
-        score_through_forward(reference.requires_grad_(False), config.temperature)
-        trainer.ref_model = trainer.accelerator.prepare_model(reference.eval(), evaluation_mode=True)
+    if config.beta:
+        # TRL's own reference is a model loaded by name, which a class of our own does not have, or a second adapter, which lacks
+        # the rows of added tokens.
+        vars(trainer)["ref_model"] = StartingModel(StartingWeights(policy.model))
         trainer.beta = config.beta
     return trainer
 

@@ -6,7 +6,6 @@ random in a step follows from the run's seed and the step's number: a resumed ru
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from rsw_rewards.training.ppo_math import (
     whiten,
 )
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
+from rsw_rewards.training.reference import StartingWeights
 from rsw_rewards.training.trainer_views import Trainable, check_tokens
 
 
@@ -67,7 +67,7 @@ class PpoLearner:
         self.inputs = getattr(policy, "learner_inputs", None)
         self.critic = Critic(policy.model, config.critic == "copy", seed)
         processes.same_start([*_trained(self.model), *_trained(self.critic)])
-        self.reference = copy.deepcopy(self.model).requires_grad_(False) if config.beta else None
+        self.start = StartingWeights(self.model) if config.beta else None
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": _trained(self.model), "lr": config.learning_rate},
@@ -130,13 +130,14 @@ class PpoLearner:
             width = value.shape[1]
             for kept, new in ((log_p, scored.log_probs), (values, value), (entropy, scored.entropy)):
                 kept[places, :width] = new.cpu()
-            if self.reference is not None:
-                other = score_rows(self.reference, part, config.temperature, self.inputs).log_probs
+            if self.start is not None:
+                with self.start:
+                    other = score_rows(self.model, part, config.temperature, self.inputs).log_probs
                 reference[places, :width] = other.cpu()
-        for filled in (log_p, values, after, entropy, *((reference,) if self.reference is not None else ())):
+        for filled in (log_p, values, after, entropy, *((reference,) if self.start is not None else ())):
             self.processes.add(filled)
         weights = sequence_weights(mask)
-        kl = kl_estimate(log_p, reference, config.kl_estimator) * mask if self.reference is not None else None
+        kl = kl_estimate(log_p, reference, config.kl_estimator) * mask if self.start is not None else None
         beyond = after * cut if config.truncated == "bootstrap" else None
         per_token = token_rewards(rewards, mask, kl, config.beta)
         advantages, returns = gae(per_token, values, mask, config.gamma, config.lam, beyond)

@@ -1,0 +1,62 @@
+"""The reference of the KL term: the weights that a run started from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+class StartingWeights:
+    """A model as it was when this was made, whatever it has learnt since.
+
+    What is trained is copied: the whole model, or its adapters and the rows of added tokens. An adapter that was trained before the
+    run is part of the start, so that switching adapters off would give another model. Make it before a checkpoint is loaded: a
+    resumed run has the same start.
+
+    Args:
+        model: any network; weights that need no gradient are taken not to change.
+
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> start, first = StartingWeights(model), float(model.weight)
+    >>> _ = torch.nn.init.constant_(model.weight, 7.0)
+    >>> with start:
+    ...     float(model.weight) == first
+    True
+    >>> float(model.weight)
+    7.0
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.weights = {name: weight.detach().clone() for name, weight in _trained(model)}
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *error: object) -> None:
+        self._swap()
+
+    def _swap(self) -> None:
+        torch.clear_autocast_cache()  # it knows weights by their place, not by what they hold
+        for name, weight in _trained(self.model):
+            # Only `data` changes hands: gradients that are still to come through these weights stay valid.
+            weight.data, self.weights[name] = self.weights[name].to(weight.device), weight.data
+
+
+class StartingModel(torch.nn.Module):
+    """The model of :class:`StartingWeights` as a module of its own, which has no weights and gives no gradients."""
+
+    def __init__(self, start: StartingWeights) -> None:
+        super().__init__()
+        self.start = start
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with self.start:
+            return self.start.model(*args, **kwargs)
+
+
+def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
