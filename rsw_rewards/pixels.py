@@ -68,6 +68,13 @@ def check_shape(shape: tuple[int, ...], itemsize: int, where: Path | str) -> Non
         )
 
 
+def check_file(path: Path) -> None:
+    """Refuse what is no file, before it is opened: a pipe would be waited for without end. Raises :class:`ImageError`."""
+    if not os.path.isfile(path):  # noqa: PTH113  (False, and no error, for a name that is too long)
+        there = os.path.exists(path)  # noqa: PTH110
+        raise ImageError(f"the image {path} {'is no file' if there else 'does not exist'}")
+
+
 MAX_HEADER = 1 << 16
 """Bytes at the beginning of a NumPy file in which its header must end."""
 
@@ -173,6 +180,7 @@ def open_tiff(path: Path) -> Iterator[DatasetReader]:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+    check_file(path)
     _check_alone(path)
     _check_tags(path)
     try:
@@ -270,8 +278,7 @@ def read_pixels(path: Path, colours: bool = False, bands: int | None = None) -> 
         ImageError: the file is missing, not an image, broken, or declares more than ``MAX_PIXELS`` pixels.
     """
     path = Path(path)
-    if not os.path.isfile(path):  # noqa: PTH113  (False, and no error, for a name that is too long)
-        raise ImageError(f"the image {path} does not exist")
+    check_file(path)
     if path.suffix.lower() in {".npy", ".npz"}:
         return _read_npz(path)
     if path.suffix.lower() in RASTER_SUFFIXES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.rasters import georeference_of, open_raster
 from rsw_rewards.errors import ImageError, InputError
-from rsw_rewards.io.images import read_index, read_size, write_png
+from rsw_rewards.io.images import read_data, read_index, read_size, write_png
 from rsw_rewards.io.paths import image_from_json
 from rsw_rewards.io.records_io import load_samples, sample_to_json, write_jsonl
 
@@ -145,6 +146,16 @@ def test_a_bad_file_is_an_image_error_whatever_it_makes_a_library_raise(
     write(tmp_path / name)
     with pytest.raises(ImageError):
         ImageRef(path=tmp_path / name).pixels()
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.tif", "pipe.npy"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    image = ImageRef(path=tmp_path / name)
+    for read in (read_size, read_data, ImageRef.pixels):
+        if name == "pipe.tif" or read is not read_data:  # only a raster has a mask of its own
+            with pytest.raises(ImageError, match=f"{name} is no file"):
+                read(image)
 
 
 def test_formats_that_name_other_files_or_start_programs_are_not_looked_for(tmp_path: Path) -> None:

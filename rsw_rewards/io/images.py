@@ -18,7 +18,7 @@ import numpy as np
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import Palette, Stretch
 from rsw_rewards.errors import ImageError
-from rsw_rewards.pixels import ORIENTATION, PICTURE_FORMATS, check_size, read_raster_mask
+from rsw_rewards.pixels import ORIENTATION, PICTURE_FORMATS, check_file, check_size, read_raster_mask
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ def read_size(image: ImageRef) -> tuple[int, int]:
         return int(shape[0]), int(shape[1])
     from PIL import Image
 
+    check_file(image.path)
     try:
         with Image.open(image.path, formats=PICTURE_FORMATS) as picture:
             check_size(picture.height, picture.width, image.path)
