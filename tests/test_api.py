@@ -103,6 +103,11 @@ def test_the_task_is_asked_for_where_it_could_be_several():
             },
             "range",
         ),
+        ({"verifier": "exact_match", "output": "yes", "reference": "yes"}, "'reference' must be a mapping, not 'yes'"),
+        (
+            {"verifier": "gain_over_copy", "output": AFTER, "images": [BEFORE], "reference": AFTER},
+            "'reference' must be a mapping, not",
+        ),
     ],
 )
 def test_what_is_the_callers_fault_raises(arguments, words):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.api.common import File, check_device, check_missing
+from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import Sample, Task, as_task
 from rsw_rewards.core.rubric import Component, Rubric, as_rubric
 from rsw_rewards.core.scores import Score
@@ -73,7 +74,9 @@ def score(
 
     component = Component(use=verifier, config=config, weight=0.0)
     with Scorer(Rubric(components=(component,)), device=device) as scorer:
-        given = dict(reference or {})
+        given = {} if reference is None else reference
+        if not isinstance(given, Mapping):
+            raise InputError(f"'reference' must be a mapping, not {describe(given)}")
         chosen = _task_of(scorer.verifiers[0], given) if task is None else as_task(task)
         sample = Sample(id="sample", task=chosen, images=images, prompt=prompt, reference=given)
         _check_task(scorer.verifiers[0], sample)
