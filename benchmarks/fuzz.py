@@ -1,0 +1,581 @@
+"""A fuzzer of the commands: broken records, images, files, run directories, configurations and options, and what becomes of them.
+
+    python benchmarks/fuzz.py [--records 10000] [--seed 0] [--minutes M] [--start ROUND] [--light] [--json] [--work DIR]
+
+Work goes by rounds. A round makes some records or one file from its own seed, so ``--start ROUND --records 1`` does one of them again, and a
+longer run is continued from the round that the table names. Every command runs in this process. Counted are: exceptions that leave
+a command, refusals that are not one sentence on standard error with exit code 2, rows that are missing or double, zeros for a fault that is
+not the policy's, errors that an output could cause, files that were read outside the folders that a user named, connections, and what
+takes more than 5 s of processor time for a record or 1 GB of memory. Exits with 1 where any was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fuzz_inputs as inputs
+import numpy as np
+import pandas as pd
+import yaml
+
+import rsw_rewards as rsw
+from rsw_rewards.cli import main
+from rsw_rewards.core.building import VERIFIERS
+from rsw_rewards.evaluation.protocols import PROTOCOLS
+from rsw_rewards.io.records_io import load_outputs, load_samples
+
+FINDINGS = (
+    "exception", "refusal", "rows", "zero", "error by output", "read outside", "connection", "slow", "memory", "hung",
+)  # fmt: skip
+TASKS = [str(task) for task in rsw.Task]
+SECONDS, BYTES, HANGS = 5.0, 1 << 30, 60
+KEYS = ["sample", "candidate", "verifier"]
+
+
+SETTINGS = {"captions": {"meteor": False}, "soft_overlong": {"unit": "words"}}
+"""METEOR starts Java, which takes seconds; predictions of others hold no tokens."""
+NEEDY = ("open-qa", "txt2img-mhn-rsicd", "levir-cc-ids", "clip_rsicd", "judge")
+"""What works with a service, or with files that are not shipped."""
+
+
+def components(samples: list[dict[str, Any]], light: bool = False) -> list[dict[str, Any]]:
+    """All verifiers that can score the samples one by one, as components of a rubric; ``light`` leaves those with networks out."""
+    networks = {"encoder", "network", "detector"} if light else set()
+    truth = set.intersection(*({f"reference.{key}" for key in record["reference"]} for record in samples))
+    return [
+        {"use": name, "required": False, "config": SETTINGS.get(name, {})}
+        for name, known in VERIFIERS.all().items()
+        if samples[0]["task"] in known.tasks and known.scope == "sample" and name not in NEEDY and not known.needs & networks
+        and {need for need in known.needs if need.startswith("reference.")} <= truth
+    ]  # fmt: skip
+
+
+def protocols(task: str | None = None, light: bool = False) -> list[str]:
+    """Protocols of a task, or of all; ``light`` leaves those with networks out."""
+    left_out = (*NEEDY, "tfsf") if light else NEEDY
+    return [name for name, one in PROTOCOLS.all().items() if task in (None, one.task) and name not in left_out]
+
+
+class Hung(BaseException):
+    """A command did not come back; no handler of the project's catches it."""
+
+
+class Watch:
+    """What the process opens and connects to: by Python's audit events, by the folder outside, and by a port that nobody may ask."""
+
+    def __init__(self, work: Path) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.on = False
+        project = Path(rsw.__file__).resolve().parents[1]
+        allowed = [*(work / name for name in ("images", "round", "tmp", "kept")), project, *map(Path, (sys.prefix, sys.base_prefix, "/proc", "/sys", "/usr", "/dev/null", "/dev/shm", "/etc"))]  # fmt: skip
+        self._allowed = (*(str(path.resolve()) for path in allowed), "/dev/null")
+        self._own = {"localhost", "127.0.0.1", "::1", socket.gethostname(), None, ""}
+        with contextlib.suppress(OSError):
+            self._own.update(socket.gethostbyname_ex(socket.gethostname())[2])
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.setblocking(False)
+        sys.addaudithook(self._heard)
+
+    def outside(self, folder: Path) -> None:
+        """Count every opening of a file in the folder, also by libraries that are not Python (Linux alone)."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._inotify = libc.inotify_init1(os.O_NONBLOCK)
+        libc.inotify_add_watch(self._inotify, os.fsencode(folder), 0x20)  # IN_OPEN
+
+    def _heard(self, event: str, given: tuple[Any, ...]) -> None:
+        if not self.on or event not in ("open", "socket.connect", "socket.getaddrinfo"):
+            return
+        if event == "open" and isinstance(given[0], str | bytes | os.PathLike):
+            path = os.path.realpath(os.fsdecode(given[0]))
+            if not path.startswith(self._allowed):
+                self.found.append(("read outside", path[:200]))
+        elif event != "open":
+            host = given[1] if event == "socket.connect" else given[0]
+            host = host[0] if isinstance(host, tuple) else None if event == "socket.connect" else host
+            if host not in self._own:
+                self.found.append(("connection", f"{event} {host!r:.100}"))
+
+    def settle(self) -> list[tuple[str, str]]:
+        """What was seen since the last call."""
+        found, self.found = self.found, []
+        with contextlib.suppress(BlockingIOError):
+            if os.read(self._inotify, 1 << 16):
+                found.append(("read outside", "a file in the folder that is outside"))
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = self.server.accept()
+            connection.close()
+            found.append(("connection", "the port that a path or a tag named was asked"))
+        return found
+
+
+class Told(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Fuzz:
+    """One run: its folders, what was counted and what was found."""
+
+    def __init__(self, work: Path, seed: int, light: bool = False) -> None:
+        self.work, self.seed, self.light = work, seed, light
+        self.folder, temporary = work / "round", work / "tmp"
+        temporary.mkdir(parents=True)
+        tempfile.tempdir = str(temporary)
+        self.watch = Watch(work)
+        self.files = inputs.Files(work, self.watch.server.getsockname()[1])
+        self.watch.outside(self.files.outside)
+        self.records: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
+        self.found: dict[str, list[dict[str, Any]]] = {name: [] for name in FINDINGS}
+        self.usual: dict[str, list[float]] = defaultdict(list)
+        self.worst = {"seconds": 0.0, "bytes": 0}
+        self.index, self.rng = 0, random.Random(seed)
+        self.memory = 0
+
+    def find(self, kind: str, why: object, **more: object) -> None:
+        self.found[kind].append({"round": self.index, "why": str(why)[:600], **{key: str(item)[:400] for key, item in more.items()}})  # fmt: skip
+
+    def command(self, *arguments: object) -> Told:
+        """Run a command here, and judge how it ended and what it cost."""
+        out, err, name = io.StringIO(), io.StringIO(), str(arguments[0])
+        sys.argv = ["rsw", *map(str, arguments)]
+        began, code = time.process_time(), 0
+        signal.alarm(HANGS if self.memory else 10 * HANGS)  # at first everything is imported
+        self.watch.on = True
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        except Hung as stopped:
+            self.find("hung", f"no end after {HANGS} s", command=" ".join(sys.argv[:3]), trace=_place(stopped))
+            code = -1
+        except BaseException as error:
+            self.find(
+                "exception", f"{type(error).__name__}: {error}", command=" ".join(sys.argv[:3]), trace=_place(error)
+            )
+            code = -1
+        finally:
+            self.watch.on = False
+            signal.alarm(0)
+        self._cost(name, time.process_time() - began)
+        self.codes[f"{name} {code}"] += 1
+        told = Told(code, out.getvalue(), err.getvalue())
+        said = [line for line in told.err.splitlines() if line.startswith("rsw: ")]
+        if code not in (0, 1, 2, -1):
+            self.find("refusal", f"the exit code is {code}")
+        if "Traceback" in told.err:
+            self.find("exception", told.err[-500:])
+        if code == 2 and "Usage:" not in told.err and (len(said) != 1 or told.err.strip().count("\n") or len(said[0]) > 1500):  # fmt: skip
+            self.find(
+                "refusal", f"not one sentence of at most 1,500 characters: {told.err[:300]!r}", length=len(told.err)
+            )
+        return told
+
+    def _cost(self, name: str, seconds: float) -> None:
+        """Seconds over what the command usually takes are laid to one record; so is memory beyond the most there was."""
+        usual = self.usual[name]
+        over = max(0.0, seconds - float(np.median(usual))) if len(usual) > 5 else 0.0
+        usual.append(seconds)
+        self.worst["seconds"] = max(self.worst["seconds"], over)
+        if over > SECONDS:
+            self.find("slow", f"{over:.1f} s of processor time more than usual", command=" ".join(sys.argv[:3]))
+        peak = _peak()
+        if peak > self.memory + BYTES and peak > self.worst["bytes"] + self.memory:
+            self.find("memory", f"{(peak - self.memory) / 1e9:.2f} GB over the start", command=" ".join(sys.argv[:3]))
+        self.worst["bytes"] = max(self.worst["bytes"], peak - self.memory)
+
+    def write(self, name: str, data: bytes) -> Path:
+        file = self.folder / name
+        file.write_bytes(data)
+        return file
+
+    def scored(
+        self, samples: list[dict[str, Any]], predictions: list[bytes], rubric: float = 0.6
+    ) -> tuple[Told, pd.DataFrame | None]:
+        """Score predictions by all verifiers of the task, or evaluate them by a protocol of it; the scores, where there are any."""
+        asked, given = (self.write(name, b"".join(lines)) for name, lines in (("s.jsonl", map(inputs.as_line, samples)), ("p.jsonl", predictions)))  # fmt: skip
+        files = ("--samples", asked, "--predictions", given, "--root", self.files.root)
+        out = self.folder / "out"
+        more = self.rng.choice([[], ["--json"]])
+        if self.rng.random() < rubric:
+            written = self.write("r.yaml", yaml.safe_dump({"components": components(samples, self.light)}).encode())
+            told = self.command("score", written, *files, "--out", out, *more)
+        else:
+            if samples[0]["task"] == "change_caption" and self.rng.random() < 0.97:
+                more = [*more, "--set", "captions.meteor=false"]  # METEOR starts Java, which takes seconds
+            told = self.command(
+                "evaluate", self.rng.choice(protocols(samples[0]["task"], self.light)), *files, "--out", out, *more
+            )
+        table = out / "scores.parquet"
+        return told, pd.read_parquet(table, columns=[*KEYS, "status", "value", "reason"]) if table.exists() else None
+
+    def check_rows(self, rows: pd.DataFrame, ids: set[str]) -> None:
+        """Every sample has a row of every verifier, once for a candidate; only what was scored has a value."""
+        verifiers = rows["verifier"].nunique()
+        if set(rows["sample"]) != ids or rows.duplicated(KEYS).any() or (rows.groupby(KEYS[:2]).size() != verifiers).any():  # fmt: skip
+            self.find("rows", f"{len(ids)} samples and {verifiers} verifiers gave {len(rows)} rows of {rows['sample'].nunique()} samples")  # fmt: skip
+        fault = rows["status"].isin(["error", "timeout", "not_applicable"]) & rows["value"].notna()
+        if fault.any():
+            self.find("zero", rows[fault].iloc[0].to_dict())
+        self.statuses.update(rows["status"])
+
+    def warm(self) -> None:
+        """Score good answers of every task, so that all libraries and weights are loaded; what a broken record costs comes on top."""
+        self.folder.mkdir()
+        for name in inputs.IMAGES:
+            if name.split(".")[0] in ("rgb", "other", "mask", "index", "damage", "ones", "mask01", "float"):
+                self.files.path(name)
+        for task in TASKS:
+            samples = [inputs.sample(self.rng, task, number, number) for number in range(10)]
+            told, rows = self.scored(samples, [inputs.as_line(inputs.answer(record)) for record in samples], rubric=1)
+            if rows is None:
+                raise SystemExit(f"good answers of the task {task} were not scored: {told.err}{self.found}")
+            self.check_rows(rows, {record["id"] for record in samples})
+        self.memory = _peak()
+
+    # Rounds. Each gives the number of records or files that it made.
+
+    def outputs(self) -> int:
+        """Broken predictions for good samples: every sample keeps its rows, and none is an error."""
+        rng, task, form, count = self.rng, self.rng.choice(TASKS), self.rng.randrange(10), 12
+        samples = [inputs.sample(rng, task, number, form) for number in range(count)]
+        lines = [inputs.as_line(inputs.answer(samples[0]))]
+        for record in samples[1:]:
+            line = inputs.as_line(inputs.mutated(rng, inputs.answer(record), self.files))
+            lines.append(inputs.broken_line(rng, line) if rng.random() < 0.15 else line)
+        told, rows = self.scored(samples, lines)
+        if rows is None:
+            if told.code != -1:
+                self.find("rows", f"a broken prediction cost the others: {told.err[:300]}", task=task)
+            return count
+        self.check_rows(rows, {record["id"] for record in samples})
+        good = rows[(rows["sample"] == "s0") & (rows["candidate"] == 0)].set_index("verifier")["status"]
+        for _, row in rows.iterrows():
+            usual = good.get(row["verifier"])
+            other = {"error", "timeout", "not_applicable"}
+            if row["status"] != usual and {row["status"], usual} & other:
+                line = lines[int(row["sample"][1:])] if row["sample"][1:].isdigit() else b""
+                self.find("error by output", row["reason"], verifier=row["verifier"], status=row["status"], usual=usual, line=line[:300])  # fmt: skip
+                break
+        return count
+
+    def truths(self) -> int:
+        """Broken samples: what is refused is refused in words; else the truth's own answer is never invalid, nor a silent one's zero."""
+        rng, task, form, count = self.rng, self.rng.choice(TASKS), self.rng.randrange(10), 8
+        kept = [inputs.sample(rng, task, number, form) for number in (count, count + 1)]
+        good = {record["id"] for record in kept}
+        for number in range(count):
+            record = inputs.sample(rng, task, number, form)
+            part = rng.choice(
+                ["reference"] * 6 + ["images"] * 2 + ["kind", "scene", "prompt", "id", "task", "metadata"]
+            )
+            record[part] = inputs.mutated(rng, record[part], self.files)
+            if self._accepted(record, task) and record["id"] not in {one["id"] for one in kept}:
+                kept.append(record)
+        predictions: list[dict[str, Any]] = []
+        for record in kept:
+            try:
+                predictions.append(inputs.answer(record, 0))
+            except (TypeError, AttributeError, KeyError):
+                predictions.append({"id": record["id"], "candidate": 0})
+            predictions.append({"id": record["id"], "candidate": 1})
+        _, rows = self.scored(kept, list(map(inputs.as_line, predictions)))
+        if rows is None:
+            return count
+        roots = [self.files.root]
+        made, _ = load_outputs(self.folder / "p.jsonl", load_samples(self.folder / "s.jsonl", roots), roots)
+        formed = {output.sample_id for output in made if output.invalid is None and output.answer == output.text}
+        self.check_rows(rows, {record["id"] for record in kept})
+        for (sample, verifier), pair in rows.groupby(["sample", "verifier"]):
+            states = dict(zip(pair["candidate"], pair["status"], strict=True))
+            record = next(one for one in kept if one["id"] == sample)
+            told = {"verifier": verifier, "statuses": states, "reason": pair["reason"].iloc[0], "reference": json.dumps(record["reference"])}  # fmt: skip
+            if states.get(0) == "invalid_output" and sample in formed and verifier != "answer_format":
+                self.find("zero", "the truth's own answer is invalid", **told)
+            elif "error" in states.values() and sample in good and repr(sample) not in told["reason"]:
+                self.find("rows", "the broken truth of another sample cost a good one", **told)
+            elif "error" in states.values() and set(states.values()) != {"error"}:
+                self.find("zero", "an error for one output and not for the other", **told)
+        return count
+
+    def _accepted(self, record: dict[str, Any], task: str) -> bool:
+        try:
+            (found,) = load_samples(self.write("one.jsonl", inputs.as_line(record)), [self.files.root])
+        except rsw.InputError as error:
+            if "\n" in str(error) or len(str(error)) > 1500:
+                self.find("refusal", str(error)[:300], length=len(str(error)))
+            return False
+        except Exception as error:
+            self.find("exception", f"{type(error).__name__}: {error}", trace=_place(error), record=json.dumps(record))
+            return False
+        return str(found.task) == task
+
+    def bytes_of_files(self) -> int:
+        """Samples, predictions or rubric with broken bytes, or as a folder or a link: a refusal, or rows for all samples that were read."""
+        rng, task, count = self.rng, self.rng.choice(TASKS), 4
+        samples = [inputs.sample(rng, task, number, 0) for number in range(count)]
+        parts = {
+            "samples": b"".join(map(inputs.as_line, samples)),
+            "predictions": b"".join(inputs.as_line(inputs.answer(record)) for record in samples),
+            "rubric": yaml.safe_dump({"components": components(samples, self.light)[:3]}).encode(),
+        }
+        chosen = rng.choice(list(parts))
+        if chosen == "rubric" and rng.random() < 0.7:
+            parts[chosen] = _dumped(
+                rng, inputs.mutated(rng, {"components": components(samples, self.light)[:3], "gate": 0.5}, self.files)
+            )
+        else:
+            parts[chosen] = inputs.broken_bytes(rng, parts[chosen])
+        paths = {name: self.write(f"{name}.jsonl", data) for name, data in parts.items()}
+        if rng.random() < 0.1:
+            paths[chosen] = rng.choice(
+                [self.folder, self.folder / "absent", Path("/dev/null"), self.folder / ("x" * 300)]
+            )
+        limits = rng.choice([[], ["--limit", 1], ["--on-missing", "drop"]])
+        self.command("score", paths["rubric"], "--samples", paths["samples"], "--predictions", paths["predictions"], "--root", self.files.root, "--out", self.folder / "out", *limits)  # fmt: skip
+        return 1
+
+    def imports(self) -> int:
+        """Another tool's file of answers: what it holds is matched or counted; the file that is written can be read."""
+        rng = self.rng
+        kind = rng.choice(["json", "csv", "lmms-eval", "vlmevalkit", "inspect", "coco-captions"])
+        task = "change_caption" if kind == "coco-captions" else "change_qa"
+        samples = [inputs.sample(rng, task, number, 0) for number in range(5)]
+        name, data = inputs.foreign(rng, kind, [record["id"] for record in samples], self.files)
+        asked = self.write("s.jsonl", b"".join(map(inputs.as_line, samples)))
+        more = rng.choice([[], [], ["--json"], ["--set", "id=id"], ["--set", "text=a.b"], ["--set", "by=order"], ["--set", "id=[1]"], ["--set", "by=3"], ["--set", "x=1"]])  # fmt: skip
+        file = self.folder if rng.random() < 0.05 else self.write(name, data)
+        told = self.command("predictions", "from", kind, file, "--samples", asked, "--root", self.files.root, "--out", self.folder / "o.jsonl", *more)  # fmt: skip
+        if told.code == 0:
+            again = self.command("evaluate", "exact-qa" if task == "change_qa" else "coco-caption", "--samples", asked, "--predictions", self.folder / "o.jsonl", "--root", self.files.root, "--out", self.folder / "out", *([] if task == "change_qa" else ["--set", "captions.meteor=false"]))  # fmt: skip
+            if again.code == 2:
+                self.find("rows", f"what was imported cannot be read: {again.err[:200]}", kind=kind)
+        return 1
+
+    def validate(self) -> int:
+        rng, task = self.rng, self.rng.choice(TASKS)
+        samples = [inputs.sample(rng, task, number, 0) for number in range(6)]
+        place = rng.randrange(6)
+        samples[place] = inputs.mutated(rng, samples[place], self.files)
+        asked = self.write("s.jsonl", b"".join(map(inputs.as_line, samples)))
+        more = ["--set", "captions.meteor=false"] if task == "change_caption" else []
+        self.command("validate", rng.choice(protocols(task, self.light)), *more, "--samples", asked, "--root", self.files.root, *rng.choice([[], ["--json"]]))  # fmt: skip
+        return 1
+
+    def runs(self) -> int:
+        """A run directory with one broken file: compared, weighed anew, gone on with."""
+        rng, kept = self.rng, self.work / "kept"
+        if not kept.exists():
+            kept.mkdir()
+            samples = [inputs.sample(random.Random(1), "change_qa", number, 0) for number in range(20)]
+            (kept / "s.jsonl").write_bytes(b"".join(map(inputs.as_line, samples)))
+            (kept / "p.jsonl").write_bytes(
+                b"".join(inputs.as_line({"id": record["id"], "text": "yes"}) for record in samples)
+            )
+            (kept / "r.yaml").write_text("components: [{use: exact_match}, {use: answer_format}]")
+            shared = ("--samples", kept / "s.jsonl", "--predictions", kept / "p.jsonl", "--out")
+            for name in ("a", "b"):
+                self.command("evaluate", "exact-qa", *shared, kept / name)
+            self.command("score", kept / "r.yaml", *shared, kept / "scored")
+        way = rng.choice(["compare", "compare", "reweight", "resume"])
+        broken = self.folder / "broken"
+        shutil.copytree(kept / ("scored" if way == "reweight" else "a"), broken)
+        file = rng.choice(sorted(path for path in broken.rglob("*") if path.suffix in (".json", ".jsonl", ".yaml", ".parquet")))  # fmt: skip
+        data = file.read_bytes()
+        if file.suffix in (".json", ".yaml") and rng.random() < 0.6:
+            data = _dumped(rng, inputs.mutated(rng, yaml.safe_load(data), self.files))
+        else:
+            data = inputs.broken_bytes(rng, data)
+        file.unlink()
+        if rng.random() < 0.9:
+            file.write_bytes(data)
+        elif rng.random() < 0.5:
+            file.mkdir()
+        if way == "compare":
+            form = rng.choice([[], ["--json"], ["--markdown"], ["--latex"], ["--metric", "x"], ["--name", "a"]])
+            self.command("compare", kept / "b", broken, *form)
+        elif way == "reweight":
+            weights = rng.choice(["exact_match=1", "exact_match=1,answer_format=2", "x=1", "exact_match=nan", "=", "exact_match=-1", "exact_match=1e400"])  # fmt: skip
+            self.command("reweight", broken, "--weights", weights)
+        else:
+            self.command("evaluate", "exact-qa", "--samples", kept / "s.jsonl", "--predictions", kept / "p.jsonl", "--out", broken, "--resume")  # fmt: skip
+        return 1
+
+    def configurations(self) -> int:
+        """Training configurations, read and placed but not started."""
+        rng = self.rng
+        shipped = sorted((Path(rsw.__file__).parent / "configs").glob("*.yaml"))
+        data = rng.choice(shipped).read_bytes()
+        data = inputs.broken_bytes(rng, data) if rng.random() < 0.4 else _dumped(rng, inputs.mutated(rng, yaml.safe_load(data), self.files))  # fmt: skip
+        more = [word for _ in range(rng.randrange(3)) for word in ("--set", self._setting())]
+        self.command("train", self.write("c.yaml", data), "--dry-run", *more, *rng.choice([[], ["--smoke"]]))
+        return 1
+
+    def _setting(self) -> str:
+        key = self.rng.choice(["grpo.steps", "exact_match.extract", "seed", "policy", "train.source", "", "x.y.z", "rubric.components", "grpo", ".", "exact_match.vocabulary"])  # fmt: skip
+        value = self.rng.choice(["1", "-1", "nan", "1e400", "[", "{a: 1", "!!python/object:os.system {}", "&a [*a]", "y" * 10_000, "null", "'", "[1, 2]", "{}", "2020-01-01", "0x10", "\t"])  # fmt: skip
+        return key + self.rng.choice(["=", "=", "=", ""]) + value
+
+    def options(self) -> int:
+        """Wrong values of options, on files that are good."""
+        rng, task = self.rng, self.rng.choice(TASKS)
+        samples = [inputs.sample(rng, task, number, 0) for number in range(3)]
+        asked = self.write("s.jsonl", b"".join(map(inputs.as_line, samples)))
+        given = self.write("p.jsonl", b"".join(inputs.as_line(inputs.answer(record)) for record in samples))
+        protocol = rng.choice([*protocols(light=self.light), "", ",", "x", "exact-qa,exact-qa", "../x", "a.py:B", "os:system", "\u202e"])  # fmt: skip
+        wrong = [
+            ["--limit", rng.choice(["0", "-1", "x", "9" * 30])], ["--root", rng.choice(["", "absent", asked, "/dev/null", "\udcff", "x" * 5000])], ["--on-missing", "x"],
+            ["--workers", rng.choice(["-1", "x", "1.5"])], ["--device", rng.choice(["cuda", "x", "", "cuda:99"])], ["--set", self._setting()], ["--set", self._setting()],
+            ["--samples", rng.choice(["", ".", "absent", "/dev/null", "x" * 5000])], ["--predictions", rng.choice(["", ".", "absent", "-"])], ["--candidates", "0"], ["--temperature", "-1"],
+            ["--policy", rng.choice(["x", "", "os:system", given])], ["--out", rng.choice(["", asked, "/dev/null/x", "/proc/x", "x" * 5000])], ["--unknown"], ["--resume"], ["--seed", "x"], ["--actors", "-1"],
+        ]  # fmt: skip
+        changes = [word for choice in rng.sample(wrong, rng.choice([1, 1, 2])) for word in choice]
+        arguments = ["evaluate", protocol, "--samples", asked, "--predictions", given, "--root", self.files.root, "--out", self.folder / "out", *changes]  # fmt: skip
+        other = rng.choice([arguments, arguments, ["compare", *rng.choice([[], ["a"], [self.folder, self.folder], [asked, given]])], ["reweight", rng.choice([self.folder, asked, "absent"]), *changes], ["validate", protocol, "--samples", asked, *changes]])  # fmt: skip
+        self.command(*(str(word).replace("\0", "") for word in other))
+        return 1
+
+    def calls(self) -> int:
+        """One output in Python: a score, or an error of the caller's in one sentence."""
+        rng, task = self.rng, self.rng.choice(TASKS)
+        record = inputs.sample(rng, task, 0, self.rng.randrange(10))
+        given = {"reference": record["reference"], "output": {key: item for key, item in inputs.answer(record).items() if key != "id"}}  # fmt: skip
+        part = rng.choice(["reference", "output", "output"])
+        arrays = (inputs.RGB, inputs.MASK > 0, inputs.RGB / 255, np.full((64, 64), np.nan), np.zeros(0), np.array("x"), np.ma.masked_equal(inputs.MASK, 0), object(), b"", inputs.RGB.astype(object), {1, 2}, 1j)  # fmt: skip
+        given[part] = rng.choice(arrays) if rng.random() < 0.3 else inputs.mutated(rng, given[part], self.files)
+        images = [str(self.files.root / self.files.path(name)) for name in record["images"]]
+        use = rng.choice(components([record], self.light))["use"]
+        began, self.watch.on = time.process_time(), True
+        try:
+            with contextlib.chdir(self.files.root):
+                found = rsw.score(use, images=images, task=task, **given)
+            self.statuses[str(found.status)] += 1
+        except rsw.RswError as error:
+            self.statuses["refused"] += 1
+            if "\n" in str(error) or len(str(error)) > 1500:
+                self.find("refusal", str(error)[:300], length=len(str(error)), verifier=use)
+        except Exception as error:
+            self.find("exception", f"{type(error).__name__}: {error}", verifier=use, trace=_place(error), given=repr(given[part]))  # fmt: skip
+        finally:
+            self.watch.on = False
+        self._cost("score of one", time.process_time() - began)
+        return 1
+
+    def round(self, index: int) -> None:
+        """Do one round, which follows from the seed and its number alone."""
+        self.index, self.rng = index, random.Random(f"{self.seed} {index}")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        ways: list[Callable[[], int]] = [self.outputs] * 5 + [self.truths] * 5 + [self.bytes_of_files, self.imports, self.imports, self.validate, self.runs, self.runs, self.configurations, self.options] + [self.calls] * 3  # fmt: skip
+        way = self.rng.choice(ways)
+        self.records[way.__name__] += way()
+        for kind, why in dict.fromkeys(self.watch.settle()):
+            self.find(kind, why, command=" ".join(sys.argv[:3]))
+        self.files.tidy()
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+
+
+def _dumped(rng: random.Random, value: Any) -> bytes:
+    """YAML or JSON of a value; what cannot be written as YAML is written as JSON, which YAML reads as well."""
+    if rng.random() < 0.5:
+        with contextlib.suppress(Exception):
+            return yaml.safe_dump(value).encode()
+    return json.dumps(value).encode()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _hung(*_: object) -> None:
+    raise Hung
+
+
+@contextlib.contextmanager
+def workplace(named: Path | None) -> Iterator[Path]:
+    """A new folder to work in, of the user's or a temporary one that is removed."""
+    with tempfile.TemporaryDirectory(prefix="rsw_fuzz_") as folder:
+        yield Path(folder).resolve() if named is None else named.resolve()
+
+
+def run(
+    work: Path, records: int, seed: int, minutes: float, start: int, memory_gb: float, light: bool
+) -> dict[str, Any]:
+    """Rounds from ``start`` until so many records and files were made, or the time is over; the counts and what was found."""
+    warnings.simplefilter("ignore")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    signal.signal(signal.SIGALRM, _hung)
+    fuzz, began, index = Fuzz(work, seed, light), time.monotonic(), start
+    fuzz.warm()
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (held + int(memory_gb * 2**30), resource.RLIM_INFINITY))
+    while fuzz.records.total() < records and time.monotonic() - began < 60 * minutes:
+        fuzz.round(index)
+        index += 1
+        if index % 50 == 0:
+            print(f"round {index}: {fuzz.records.total():,} records, {sum(map(len, fuzz.found.values()))} found", file=sys.stderr, flush=True)  # fmt: skip
+    return {
+        "seed": seed, "rounds": [start, index], "seconds": round(time.monotonic() - began, 1), "records": dict(fuzz.records), "total": fuzz.records.total(),
+        "exit_codes": dict(sorted(fuzz.codes.items())), "statuses": dict(fuzz.statuses), "worst_seconds": round(fuzz.worst["seconds"], 2),
+        "worst_gb": round(fuzz.worst["bytes"] / 1e9, 2), "counts": {kind: len(found) for kind, found in fuzz.found.items()}, "found": fuzz.found,
+    }  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> str:
+    """What a run found, as a table and the first three of each kind."""
+    lines = [f"{found['total']:,} records and files in rounds {found['rounds'][0]} to {found['rounds'][1] - 1} of seed {found['seed']}, {found['seconds']:g} s"]  # fmt: skip
+    lines += [f"  {name:<18}{count:>8,}" for name, count in found["records"].items()]
+    lines += ["what became of them: " + ", ".join(f"{name} {count:,}" for name, count in found["statuses"].items())]
+    lines += ["exit codes: " + ", ".join(f"{name}: {count:,}" for name, count in found["exit_codes"].items())]
+    lines += [f"worst over the usual: {found['worst_seconds']} s for a record, {found['worst_gb']} GB over the start", "", "found"]  # fmt: skip
+    for kind, count in found["counts"].items():
+        lines.append(f"  {kind:<18}{count:>8,}")
+        lines += [f"      {json.dumps(one, ensure_ascii=True)}" for one in found["found"][kind][:3]]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--records", type=int, default=10_000)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--minutes", type=float, default=float("inf"))
+    options.add_argument("--start", type=int, default=0, help="The first round.")
+    options.add_argument(
+        "--memory", type=float, default=4.0, help="GiB of address space beyond what is used at the start."
+    )
+    options.add_argument("--work", type=Path, help="A folder that is not there yet, to be kept.")
+    options.add_argument("--light", action="store_true", help="Leave verifiers with networks out.")
+    options.add_argument("--json", action="store_true")
+    asked = options.parse_args()
+    with workplace(asked.work) as work:
+        found = run(work, asked.records, asked.seed, asked.minutes, asked.start, asked.memory, asked.light)
+    print(json.dumps(found) if asked.json else table(found))
+    sys.exit(any(found["counts"].values()))
