@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rsw_rewards.config import validated
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb, read_size
 from rsw_rewards.pixels import content_hash
+from rsw_rewards.rollouts.diffusion_windows import Window
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.weights import base_model, has_adapters
 
@@ -42,7 +44,7 @@ class Drawn:
     latents: torch.Tensor
     """(n, steps + 1, C, h, w) float32, from pure noise to the picture."""
     log_probs: torch.Tensor
-    """(n, steps - 1) log-densities of the steps that made a choice; (n, 0) without noise."""
+    """(n, k) log-densities of the k steps that made a choice; (n, 0) without noise."""
 
 
 class DiffusionForecaster(Policy):
@@ -60,6 +62,7 @@ class DiffusionForecaster(Policy):
             DanceGRPO's eta (0.3), Flow-CPS's eta (0.8).
         sampler: the stochastic steps: ``sde`` (Flow-GRPO, arXiv 2505.05470), ``dance`` (DanceGRPO, arXiv 2505.07818) or ``cps``
             (Flow-CPS, arXiv 2509.05952) of FLUX.1 Kontext, ``ddim`` of InstructPix2Pix; the first of its kind where left out.
+        window: the steps that are stochastic, where not all are: the keys of :class:`rsw_rewards.rollouts.diffusion_windows.Window`.
         guidance_scale: of classifier-free guidance for InstructPix2Pix (1 is none); what the distilled transformer of Kontext is told.
         image_guidance_scale: of InstructPix2Pix, only with ``guidance_scale`` above 1.
         dtype: in which the networks compute; adapters stay float32.
@@ -77,6 +80,7 @@ class DiffusionForecaster(Policy):
         steps: int = 20,
         noise: float | None = None,
         sampler: Literal["sde", "dance", "cps", "ddim"] | None = None,
+        window: Mapping[str, Any] | None = None,
         guidance_scale: float = 1.0,
         image_guidance_scale: float = 1.5,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -98,6 +102,13 @@ class DiffusionForecaster(Policy):
             raise ConfigError(f"{self.name}: unknown key lora.{min(extra)}; known are r, alpha, target_modules")
         self.path, self.size, self.steps, self.given_noise, self.dtype = str(path), size, steps, noise, dtype
         self.sampler = sampler
+        self.window = None if window is None else validated(Window, window, f"{self.name}: window")
+        if self.window is not None:
+            try:
+                self.window.places(steps)
+            except ValueError as error:
+                raise ConfigError(f"{self.name}: window: {error}") from None
+        self.version = 0
         self.scales = {"guidance_scale": guidance_scale, "image_guidance_scale": image_guidance_scale}
         self.lora = None if lora is None else dict(lora)
         self._pipeline: DiffusionPipeline | None = None
@@ -143,9 +154,10 @@ class DiffusionForecaster(Policy):
 
     def noisy_steps(self, version: int) -> range:
         """The denoising steps of a stochastic rollout that make a choice, under weights of that version; the last never does."""
-        return range(self.steps - 1)
+        return range(self.steps - 1) if self.window is None else self.window.at(version, self.steps)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        self.version = version
         if not has_adapters(self.model):
             self.model.load_state_dict(weights)
             return
@@ -170,6 +182,7 @@ class DiffusionForecaster(Policy):
             "steps": self.steps,
             "noise": self.given_noise,
             **({"sampler": self.sampler} if self.sampler is not None else {}),
+            **({"window": self.window.model_dump(mode="json")} if self.window is not None else {}),
             **self.scales,
             "dtype": self.dtype,
             **({"lora": self.lora} if self.lora is not None else {}),
@@ -196,12 +209,13 @@ class DiffusionForecaster(Policy):
         shape = pipeline.shape(self.size)
         kept = [torch.stack([torch.randn(shape, generator=one) for one in generators]).to(pipeline.device)]
         log_probs = []
+        noisy = self.noisy_steps(self.version) if stochastic else range(0)
         with torch.no_grad():
             for number in range(self.steps):
                 if stochastic:
                     kept[-1] = kept[-1].half().float()  # what is kept for the learner
-                step = pipeline.step(kept[-1], told, number, self.steps, self.noise if stochastic else 0.0)
-                if not stochastic or number == self.steps - 1:
+                step = pipeline.step(kept[-1], told, number, self.steps, self.noise if number in noisy else 0.0)
+                if number not in noisy:
                     kept.append(step.mean)
                     continue
                 kept.append(step.sample(generators).half().float())

@@ -16,7 +16,22 @@ import rsw_rewards.integrations
 
 ROOT = Path(__file__).parents[2]
 FILES = {path.stem: path for path in Path(rsw_rewards.integrations.__file__).parent.glob("[!_]*.py")}
-FOREIGN = ["torch", "trl", "verl", "swift", "areal", "slime", "verifiers", "inspect_ai", "lmms_eval", "flow_factory", "flow_grpo", "openrlhf", "accelerate", "ray"]
+FOREIGN = [
+    "torch",
+    "trl",
+    "verl",
+    "swift",
+    "areal",
+    "slime",
+    "verifiers",
+    "inspect_ai",
+    "lmms_eval",
+    "flow_factory",
+    "flow_grpo",
+    "openrlhf",
+    "accelerate",
+    "ray",
+]
 
 
 def test_adapters_import_without_trainers() -> None:

@@ -185,6 +185,29 @@ def test_only_the_chosen_steps_have_a_gradient() -> None:
     assert set(seen) == {0}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_window_of_steps_is_stochastic_and_learnt_from(kind: str) -> None:
+    """Weights of version 1 have another window than those of version 0, and the learner knows of both."""
+    made = policy(kind, steps=6, window={"size": 2, "every": 1})
+    samples = brightness(2, side=SIDE)
+    learner = DiffusionLearner(made, FlowGrpoConfig(), 0)
+    for version in (0, 1):
+        made.load_weights(trained_weights(made.model), version)
+        told = made.conditions(samples)
+        drawn = made.draw(told, range(2), stochastic=True)
+        assert drawn.log_probs.shape == (2, 2) and learner.steps_learnt(version) == [version, version + 1]
+        for number in range(6):
+            plain = made.pipeline.step(drawn.latents[:, number], told, number, 6, 0.0).mean.detach()
+            moved = float((plain.half().float() - drawn.latents[:, number + 1]).abs().max())
+            assert (moved > 0.05) == (number in (version, version + 1)), (number, moved)
+
+
+def test_random_windows_stay_within_their_range_and_are_drawn_again_alike() -> None:
+    made = [policy("flux_kontext", steps=10, window={"size": 2, "order": "random", "every": 1, "within": [0, 5]})] * 2
+    places = [[list(one.noisy_steps(version)) for version in range(50)] for one in made]
+    assert places[0] == places[1] and {part[0] for part in places[0]} == {0, 1, 2, 3}
+
+
 def test_micro_batches_add_up_to_the_whole_batch() -> None:
     found = []
     for micro in (None, 4, 1):
@@ -306,6 +329,13 @@ def test_a_sampler_that_a_pipeline_does_not_have_is_refused() -> None:
         policy("flux_kontext", sampler="ddim")
     with pytest.raises(ConfigError, match="with the sampler 'cps' it is at most 1"):
         policy("flux_kontext", sampler="cps", noise=1.2)
+
+
+def test_a_window_without_room_is_refused() -> None:
+    with pytest.raises(ConfigError, match="window: a window of 4 steps has no room between step 0 and step 2"):
+        policy("flux_kontext", window={"size": 4})
+    with pytest.raises(ConfigError, match="window: unknown key 'width'"):
+        policy("flux_kontext", window={"width": 4})
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from rsw_rewards.rollouts.diffusion_steps import (
     flow_step,
     group_advantages,
 )
+from rsw_rewards.rollouts.diffusion_windows import Window
 from rsw_rewards.training.ppo_math import (
     KlEstimator,
     gae,
@@ -212,6 +213,21 @@ def test_advantages_against_the_other_rollouts_of_a_prompt(scale: Scale) -> None
         std = {"batch": np.nanstd(rewards), "group": rewards[here].std(), "none": 1 - 1e-4}[scale] + 1e-4
         expected[here] = (rewards[here] - rewards[here].mean()) / std
     close(group_advantages(t(rewards), t(groups), scale), expected)
+
+
+def test_a_sliding_window_goes_through_all_steps_and_starts_again() -> None:
+    """MixGRPO's schedule, counted on: so many training steps at a place, then on by the stride, back at the end."""
+    for size, every, stride, roll_back in ((4, 25, 1, True), (2, 3, 2, True), (3, 2, 1, False)):
+        window, start, here = Window(size=size, every=every, stride=stride, roll_back=roll_back), 0, 0
+        for version in range(200):
+            assert list(window.at(version, steps=11)) == list(range(start, start + size))
+            here += 1
+            if here == every:
+                here = 0
+                if start + stride + size <= 10:
+                    start += stride
+                elif roll_back:
+                    start = 0
 
 
 # Rewards
