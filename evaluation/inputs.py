@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
 from operator import attrgetter
 from os import PathLike
@@ -15,6 +15,8 @@ from typing import Any
 
 from rsw_rewards.core.fields import MAX_CANDIDATES, limit_of
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.data.importers.folders import read_folder
+from rsw_rewards.data.importers.imported import Imported
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.generate import generate_file, generate_outputs
 from rsw_rewards.evaluation.progress import Progress, silent
@@ -55,28 +57,41 @@ def read_pair(
     limit: int | None = None,
     on_missing: str = "invalid",
     own: bool = False,
-) -> tuple[list[Sample], list[Output], list[Problem]]:
+    tasks: Collection[Task] = frozenset(Task),
+) -> Inputs:
     """The first ``limit`` samples, the outputs for them, and the problems of the outputs.
 
     Outputs for the samples after the limit are no problem, so all samples are read.
 
     Args:
-        samples, outputs: files, or what :mod:`rsw_rewards.io.in_memory` reads.
+        samples: a file, or what :func:`rsw_rewards.io.in_memory.as_samples` reads.
+        outputs: a predictions file, a folder of images, or what :func:`rsw_rewards.io.in_memory.pair_outputs` reads.
         own: a predictions file may be a dump of rollouts, which says of some that they were lost.
+        tasks: of the samples that the images of a folder may be for.
     """
     limit = limit_of(limit)
     every = as_samples(samples, roots)
-    if own and isinstance(outputs, (str, PathLike)):
+    about = {"samples": _named(samples), "predictions": _named(outputs)}
+    is_file = isinstance(outputs, (str, PathLike))
+    if is_file and Path(outputs).is_dir():
+        outputs = read_folder(Path(outputs), [sample for sample in every if sample.task in tasks])
+    if own and is_file and not isinstance(outputs, Imported):
         answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own)
     else:
         answers, problems = pair_outputs(every, outputs, roots, on_missing)
+    warnings: list[str] = []
+    if isinstance(outputs, Imported):
+        problems = [*(problem for problem in outputs.problems if problem.kind != "missing"), *problems]
+        warnings = outputs.notes
     asked = every[:limit]
     known = {sample.id for sample in asked}
     later = {sample.id for sample in every} - known
-    return (
+    return Inputs(
         asked,
         [output for output in answers if output.sample_id in known],
         [problem for problem in problems if not (problem.kind == "missing" and problem.where in later)],
+        about,
+        warnings,
     )
 
 
@@ -115,17 +130,27 @@ def level(outputs: Sequence[Output]) -> tuple[list[Output], list[Problem]]:
 
 
 def of_predictions(
-    samples: Any, outputs: Any, roots: Sequence[Path] = (), limit: int | None = None, on_missing: str = "invalid"
+    samples: Any,
+    outputs: Any,
+    roots: Sequence[Path] = (),
+    limit: int | None = None,
+    on_missing: str = "invalid",
+    tasks: Collection[Task] = frozenset(Task),
 ) -> Inputs:
-    """Samples and the outputs for them, from files or in memory.
+    """Samples and the outputs for them as :func:`read_pair` gives them.
 
-    Unless missing outputs are dropped, every sample has equally many, the lacking ones being invalid; see :func:`level`.
+    Unless missing outputs are dropped, all samples of a task have equally many, the lacking ones being invalid; see :func:`level`.
     """
-    asked, answers, problems = read_pair(samples, outputs, roots, limit, on_missing)
-    if on_missing != "drop":
-        answers, left_out = level(answers)
+    given = read_pair(samples, outputs, roots, limit, on_missing, tasks=tasks)
+    if on_missing == "drop":
+        return given
+    task_of = {sample.id: sample.task for sample in given.samples}
+    answers, problems = [], given.problems
+    for task in dict.fromkeys(task_of.values()):
+        levelled, left_out = level([output for output in given.outputs if task_of[output.sample_id] is task])
+        answers += levelled
         problems = [*problems, *left_out]
-    return Inputs(asked, answers, problems, {"samples": _named(samples), "predictions": _named(outputs)})
+    return replace(given, outputs=answers, problems=problems)
 
 
 def _named(source: Any) -> str:

@@ -42,6 +42,8 @@ class Rewards:
     one, ``reason``."""
     problems: list[Problem] = field(default_factory=list)
     """Records among the outputs that could not be used as they were, and samples without an output."""
+    warnings: list[str] = field(default_factory=list)
+    """What a reader must know of the outputs, a sentence each."""
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -87,7 +89,8 @@ def rewards_of(
     progress: Progress = silent,
 ) -> Rewards:
     """Rewards for outputs in memory, for a predictions file, or for a dump of rollouts; see :func:`rsw_rewards.rewards`."""
-    asked, answers, problems = read_pair(samples, outputs, roots, limit, on_missing, own=True)
+    given = read_pair(samples, outputs, roots, limit, on_missing, own=True)
+    asked, answers = given.samples, given.outputs
     with Scorer(rubric, workers=workers, device=device) as scorer:
         scorer.check(asked)
         scorer.prepare(asked)
@@ -99,7 +102,7 @@ def rewards_of(
             tables.append(scorer.score(batch_of(by_id, piece)))
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
-    return Rewards(rubric, table, _records(rewards(table, rubric), answers), problems)
+    return Rewards(rubric, table, _records(rewards(table, rubric), answers), given.problems, given.warnings)
 
 
 def _records(found: pd.DataFrame, outputs: Sequence[Output]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of
 from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
 from rsw_rewards.evaluation.validity import nothing_valid
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.io.pairing import Problem
+from rsw_rewards.io.pairing import Problem, coverage
 
 
 def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
@@ -77,7 +77,9 @@ def evaluate(
     """
     chosen = select(samples, protocol)
     known = {sample.id for sample in chosen}
+    others = {sample.id for sample in samples} - known
     outputs = [output for output in outputs if output.sample_id in known]
+    problems = [problem for problem in problems if not (problem.kind == "missing" and problem.where in others)]
     bank = _bank(device, out, workers)
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
         scorer.prepare(chosen)
@@ -94,13 +96,14 @@ def evaluate(
         verifiers = scorer.by_name
         summary = summarise(protocol, verifiers, table, chosen, bank)
         summary["problems"] = count_problems(problems)
-        summary["left_out"] = {"samples_of_other_tasks": len(samples) - len(chosen)}
+        summary["left_out"] = {"samples_of_other_tasks": len(others)}
         summary["baselines"] = baseline_rows(protocol, chosen, scorer, verifiers, bank, progress)
         add_chance_corrected(summary)
         summary["published"] = comparable(protocol.name, chosen)
         summary["taken_off"] = taken_off(outputs)
         summary["warnings"] = [
             *warnings,
+            *coverage_warnings(problems, len(chosen), warnings),
             *taken_off_warnings(summary["taken_off"]),
             *leakage_warnings(chosen, outputs),
             *failure_warnings(summary["status"]),
@@ -111,7 +114,7 @@ def evaluate(
         summary["encoders"] = scorer.weights()
         summary["features"] = bank.report()
         summary["about"] = config["about"]
-    return Evaluation(protocol, chosen, outputs, table, summary, list(problems), config, bank)
+    return Evaluation(protocol, chosen, outputs, table, summary, problems, config, bank)
 
 
 def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
@@ -224,6 +227,13 @@ def summarise(
             **best_of(table, first, candidates),
         }
     return summary
+
+
+def coverage_warnings(problems: Sequence[Problem], samples: int, said: Sequence[str]) -> list[str]:
+    """How many of so many samples have a prediction, where predictions are missing or name no sample and it is not yet said."""
+    if not any(problem.kind in ("missing", "unknown_id") for problem in problems):
+        return []
+    return [sentence for sentence in [coverage(problems, samples)] if sentence not in said]
 
 
 def failure_warnings(status: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -139,8 +139,9 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
         protocol: a name, an object (see :func:`protocol`), ``file.py:OBJECT`` or ``package.module:OBJECT``; or a list of them, which gives a
             list of results.
         samples: what was asked: a list of mappings or :class:`Sample`, a DataFrame, a datasets.Dataset, or the path of a samples file.
-        outputs: what was answered: likewise, or the answers alone, one for each sample. Outputs that are missing, unknown, double or
-            malformed are counted as in a file: see ``problems`` of the result. Nothing where a ``policy`` is given.
+        outputs: what was answered: likewise, or the answers alone, one for each sample, or a folder of masks or forecasts that are named
+            by the samples. Outputs that are missing, unknown, double or malformed are counted as in a file: see ``problems`` of the
+            result. Nothing where a ``policy`` is given.
         out: a folder in which scores are kept as they come, and then the whole result, as :meth:`Evaluation.save` writes it. Of several
             protocols each has a folder of its own in it. Without it nothing is written.
         policy: makes the outputs: its name, a mapping, a YAML file, the folder of a training run, or a policy.
@@ -179,10 +180,10 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
     folder = None if out is None else Path(out)
     told = progress or silent
     places = [Path(root) for root in roots]
+    tasks = frozenset(one.task for one in chosen)
     if policy is None:
-        given = of_predictions(samples, outputs, places, limit, on_missing)
+        given = of_predictions(samples, outputs, places, limit, on_missing, tasks)
     else:
-        tasks = frozenset(one.task for one in chosen)
         given = of_policy(
             samples, policy, tasks, folder, candidates=candidates, temperature=temperature, actors=actors, seed=seed,
             device=device, roots=places, limit=limit, resume=resume, progress=told,

@@ -61,8 +61,12 @@ def data_adapters(as_json: Json = False) -> None:
 
 
 def predictions_from(
-    importer: Annotated[str, typer.Argument(help="lmms-eval, vlmevalkit, inspect, csv, json or coco-captions.")],
-    file: Annotated[Path, typer.Argument(help="The file that the other tool wrote.", show_default=False)],
+    importer: Annotated[
+        str, typer.Argument(help="lmms-eval, vlmevalkit, inspect, csv, json, coco-captions or folder.")
+    ],
+    file: Annotated[
+        Path, typer.Argument(help="The file that the other tool wrote, or a folder of images.", show_default=False)
+    ],
     samples: Samples,
     out: Annotated[Path, typer.Option("--out", help="Predictions file to write (JSON Lines).", show_default=False)],
     root: Roots = None,
@@ -70,31 +74,32 @@ def predictions_from(
         list[str] | None,
         typer.Option(
             "--set",
-            help="by=order where the file has no ids; id=FIELD and text=FIELD for unusual columns (repeatable).",
+            help="by=order where the file has no ids; id=FIELD and text=FIELD for unusual columns; of a folder, levels, threshold,"
+            " palette, nodata, bands, stretch and files=PATTERN (repeatable).",
             show_default=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn another tool's answers into a predictions file; what cannot be matched is reported, never guessed."""
-    from rsw_rewards.errors import ConfigError
     from rsw_rewards.io.records_io import load_samples
 
     check_folders(root)
-    given = assignments(options or [])
-    if unknown := set(given) - {"by", "id", "text"}:
-        raise ConfigError(f"--set {min(unknown)}: an importer takes by, id and text")
     asked = load_samples(samples, root or [])
-    found = rsw.predictions.read(importer, file, asked, **given)
+    found = rsw.predictions.read(importer, file, asked, **assignments(options or []))
     written = found.save(out)
     if as_json:
         record = {
             "predictions": len(found), "samples": found.answered, "file": written, "problems": [asdict(p) for p in found.problems],
-            "notes": found.notes,
+            "notes": found.notes, "roots": found.roots(written),
         }  # fmt: skip
         print_json(record)
         return
     warn(found.problems)
     for note in found.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"{len(found)} predictions for {found.answered} of {len(asked)} samples: {written}")
+    folders = " ".join(f"--root {folder}" for folder in found.roots(written))
+    typer.echo(
+        f"{len(found)} predictions for {found.answered} of {len(asked)} samples: {written}"
+        + (f"   use it with {folders}" if folders else "")
+    )

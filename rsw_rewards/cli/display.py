@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rsw_rewards.core.scores import ScoreTable
     from rsw_rewards.evaluation.evaluation import Evaluation
     from rsw_rewards.evaluation.validation import Validation
+    from rsw_rewards.io.pairing import Problem
 
 
 def words(value: Any) -> str:
@@ -39,11 +40,13 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(shown)
 
 
-def warn(problems: list[Any]) -> None:
-    for problem in problems[:5]:
+def warn(problems: Sequence[Problem]) -> None:
+    """Say on standard error what is wrong with records; samples without one are counted elsewhere."""
+    found = [problem for problem in problems if problem.kind != "missing"]
+    for problem in found[:5]:
         typer.echo(f"{problem.kind}: {problem}", err=True)
-    if len(problems) > 5:
-        typer.echo(f"... and {len(problems) - 5} more problems", err=True)
+    if len(found) > 5:
+        typer.echo(f"... and {len(found) - 5} more problems", err=True)
 
 
 def print_evaluation(result: Evaluation, out: Path) -> None:
@@ -53,8 +56,10 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
 
     from rsw_rewards.evaluation.format import number
 
-    warn(result.problems)
     summary = result.summary
+    warn(result.problems)
+    if others := summary["left_out"]["samples_of_other_tasks"]:
+        typer.echo(f"{others} samples of other tasks than {result.protocol.task} were left out", err=True)
     for warning in summary.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
     shown = Table(

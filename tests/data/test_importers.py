@@ -289,13 +289,13 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.
         done("json", write(tmp_path / "c.json", "[" * 100_000))
     with pytest.raises(InputError, match=r"none\.json does not exist"):
         done("json", tmp_path / "none.json")
-    with pytest.raises(InputError, match="is not a file"):
+    with pytest.raises(InputError, match=r"is not a file; .* the importer .folder."):
         done("json", tmp_path)
     with pytest.raises(ConfigError, match="no importer of predictions is named 'xml'; known are lmms-eval, vlmevalkit"):
         done("xml", file)
     with pytest.raises(ConfigError, match="'by' must be id or order"):
         done("json", file, by="luck")
     monkeypatch.setattr(text_files, "MAX_FILE_BYTES", 10)
-    for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit", "csv"}):
+    for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit", "csv", "folder"}):
         with pytest.raises(InputError, match="more than the 10 bytes that are read"):
             done(name, file)

@@ -156,6 +156,20 @@ def test_candidates_far_beyond_those_of_other_samples_are_left_out_and_named() -
     assert len(level(half)[0]) == 8 * 200 and not level(half)[1]
 
 
+def test_samples_of_other_tasks_are_left_out_and_not_called_missing() -> None:
+    truth = {"answers": ["yes"], "vocabulary": ["yes", "no"]}
+    asked = [{"id": f"q{n}", "task": "change_qa", "reference": truth} for n in range(3)]
+    others = [{"id": f"c{n}", "task": "change_caption", "reference": {"captions": ["a house"]}} for n in range(4)]
+    many = [{"id": "c0", "candidate": n, "text": "a house"} for n in range(3)]
+    found = rsw.evaluate(
+        "exact-qa", [*asked, *others], [{"id": "q0", "text": "yes"}, {"id": "q1", "text": "yes"}, *many]
+    )
+    assert [(problem.kind, problem.where) for problem in found.problems] == [("missing", "q2")]
+    assert found.summary["left_out"]["samples_of_other_tasks"] == 4
+    assert "2 of 3 samples have a prediction; 1 has none: 'q2'" in found.summary["warnings"]
+    assert len(found.outputs) == 3  # candidates of another task count for nothing here
+
+
 def test_baselines_stand_where_they_must(questions: Path) -> None:
     beside = run(questions).summary["baselines"]
     values = {name: row["metrics"]["accuracy"]["value"] for name, row in beside.items()}

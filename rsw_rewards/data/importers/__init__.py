@@ -5,21 +5,19 @@ An answer is never guessed to belong to a sample: ids that are unknown or may me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from os import PathLike
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.plugins import guarded, named
-from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.data.importers.fields import without_ids
+from rsw_rewards.data.importers.folders import read_folder
+from rsw_rewards.data.importers.imported import Imported
 from rsw_rewards.data.importers.matching import Answer, match, unmatched
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.io.pairing import Problem
-from rsw_rewards.io.records_io import output_to_json, write_jsonl
 
 IMPORTERS: Registry[Callable[..., Iterable[Answer]]] = Registry(
     "importer of predictions",
@@ -33,41 +31,12 @@ IMPORTERS: Registry[Callable[..., Iterable[Answer]]] = Registry(
             ("csv", "plain:read_csv"),
             ("json", "plain:read_json"),
             ("coco-captions", "plain:read_coco_captions"),
+            ("folder", "folders:read_folder"),
         )
     },
     a_function,
 )
-"""Functions ``(file, *, id, text)`` that give the answers in a file of another tool."""
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """Answers of another tool as outputs; :func:`rsw_rewards.evaluate` takes it in place of a list."""
-
-    outputs: list[Output]
-    problems: list[Problem]
-    """Answers that could not be used, and samples without an answer."""
-    notes: list[str] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[Output]:
-        return iter(self.outputs)
-
-    def __len__(self) -> int:
-        return len(self.outputs)
-
-    @property
-    def answered(self) -> int:
-        """Samples that have at least one output."""
-        return len({output.sample_id for output in self.outputs})
-
-    def save(self, file: str | PathLike[str]) -> Path:
-        """Write a predictions file (JSON Lines), which appears whole or not at all, and return its path."""
-        out = Path(file)
-        try:
-            write_jsonl(out, (output_to_json(output, out.parent) for output in self.outputs))
-        except OSError as error:
-            raise InputError(f"{out} cannot be written: {error.strerror}") from error
-        return out
+"""Functions ``(file, *, id, text)`` that give the answers in a file of another tool; and the reader of a folder of images."""
 
 
 def read_predictions(
@@ -78,9 +47,14 @@ def read_predictions(
     by: str = "id",
     id: str | None = None,
     text: str | None = None,
+    **declared: Any,
 ) -> Imported:
     """The answers in a file as outputs; see :func:`rsw_rewards.predictions.read`."""
     read = IMPORTERS.find(importer)
+    if read is read_folder:
+        return _of_folder(Path(file), samples, {"by": by, "id": id, "text": text}, declared)
+    if declared:
+        raise ConfigError(f"the importer {named(importer)!r} has no option {min(declared)!r}; it takes by, id and text")
     if by not in ("id", "order"):
         raise ConfigError(f"'by' must be id or order, not {by!r}")
     if by == "order" and samples is None:
@@ -89,7 +63,9 @@ def read_predictions(
     if not file.exists():
         raise InputError(f"{file} does not exist; give the file that {named(importer)} wrote")
     if not file.is_file():
-        raise InputError(f"{file} is not a file; give the one that {named(importer)} wrote")
+        raise InputError(
+            f"{file} is not a file; give the one that {named(importer)} wrote, or read a folder of images with the importer 'folder'"
+        )
     with guarded(f"the importer {named(importer)!r}"):
         answers = list(read(file, id=None if id is None else str(id), text=None if text is None else str(text)))
     for answer in answers:
@@ -103,3 +79,17 @@ def read_predictions(
         why = f"the first reason of {len(answers)}: {first}" if first else "it holds no answers"
         raise InputError(f"no answer in {file} {'can be used' if samples is None else 'belongs to a sample'} ({why})")
     return Imported(outputs, problems, notes)
+
+
+def _of_folder(
+    folder: Path, samples: Sequence[Sample] | None, of_texts: Mapping[str, Any], options: Mapping[str, Any]
+) -> Imported:
+    if given := [name for name, value in of_texts.items() if value not in (None, "id")]:
+        raise ConfigError(
+            f"a folder of images takes no option {given[0]!r}: its files are matched with samples by their names"
+        )
+    if samples is None:
+        raise ConfigError("images are matched with samples by their names; give the samples too")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the one that holds the images")
+    return read_folder(folder, samples, **options)

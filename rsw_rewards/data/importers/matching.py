@@ -64,7 +64,8 @@ def key_of(name: str) -> tuple[str, ...]:
     return (*parts[:-1], split[1].lower(), split[2]) if split else parts
 
 
-def _splits(parts: Iterable[str]) -> set[str]:
+def splits_in(parts: Iterable[str]) -> set[str]:
+    """The splits of a data set that are named among the parts: train, val, test."""
     return {_SPLITS[part.lower()] for part in parts if part.lower() in _SPLITS}
 
 
@@ -94,8 +95,8 @@ class Ids:
             return self.known[name]
         parts = key_of(name)
         alike = self._by_last.get(parts[-1], []) if parts else []
-        splits = _splits(parts)
-        found = [(own, sample) for own, sample in alike if not splits or not _splits(own) or splits & _splits(own)]
+        splits = splits_in(parts)
+        found = [(own, sample) for own, sample in alike if not splits or not splits_in(own) or splits & splits_in(own)]
         if len(found) > 1:
             found = [one for one in found if _is_within(parts, one[0]) or _is_within(one[0], parts)] or found
         if len(found) == 1:
