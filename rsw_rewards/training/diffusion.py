@@ -11,6 +11,7 @@ random follows from the run's seed and the step's number: a resumed run goes on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,6 +29,7 @@ from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_
 from rsw_rewards.rollouts.diffusion_steps import Scale, Step, group_advantages
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
+from rsw_rewards.training.flow_ratios import Divergence, Ratio, divergence, log_ratio, step_weight
 from rsw_rewards.training.ppo_math import policy_loss
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
@@ -51,6 +53,12 @@ class FlowGrpoConfig(GenerationConfig):
     """Advantages beyond it are cut, as in DDPO and Flow-GRPO."""
     scale_rewards: Scale = "batch"
     """What advantages are divided by: the standard deviation of the ``batch`` (Flow-GRPO), of the ``group`` (DanceGRPO), or by nothing."""
+    ratio: Ratio = "density"
+    """What a step's ratio is made of: ``density`` (DDPO, Flow-GRPO, DanceGRPO), ``distance`` (Flow-CPS) or ``guard`` (GRPO-Guard, which also
+    gives the gradients of all noise levels one size). Each has a range ``epsilon`` of its own."""
+    kl: Divergence = "step"
+    """What ``beta`` weighs: the exact KL divergence of a ``step``, that times the step's length (``flow_grpo``, as its code), or the
+    squared difference of the ``velocity``."""
     timestep_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the denoising steps that are learnt from; one at least."""
     timestep_order: Literal["first", "random"] = "first"
@@ -60,6 +68,10 @@ class FlowGrpoConfig(GenerationConfig):
     def _enough_rows(self) -> FlowGrpoConfig:
         if self.minibatches > self.rows:
             raise ValueError(f"{self.rows} rollouts cannot be divided into {self.minibatches} minibatches")
+        if self.kl != "step" and not self.beta:
+            raise ValueError(
+                f"'kl' is {self.kl!r}, but 'beta' is 0, so there is no KL term; set 'beta' or leave 'kl' out"
+            )
         return self
 
 
@@ -125,6 +137,16 @@ class Rows:
         return self.latents[places].to(device), told
 
 
+@dataclass(frozen=True, slots=True)
+class Old:
+    """The steps that are learnt from, as they were when they were sampled."""
+
+    log_prob: Tensor
+    """(n, k) log-densities of what was sampled."""
+    mean: Tensor | None
+    """(n, k, C, h, w) means, where ratios need them."""
+
+
 class DiffusionLearner:
     """Policy and optimizer.
 
@@ -138,6 +160,12 @@ class DiffusionLearner:
     def __init__(
         self, policy: DiffusionForecaster, config: FlowGrpoConfig, seed: int, processes: Processes = ALONE
     ) -> None:
+        if policy.pipeline.sampler == "ddim" and (config.ratio == "guard" or config.kl == "flow_grpo"):
+            key, value = ("ratio", config.ratio) if config.ratio == "guard" else ("kl", config.kl)
+            raise ConfigError(
+                f"flow_grpo.{key} is {value!r}, which needs the length of a step in the time of a flow; DDIM steps, which this policy takes,"
+                " have none: leave it out, or train a flow-matching policy"
+            )
         self.policy, self.config, self.seed, self.processes = policy, config, seed, processes
         policy.pipeline.to("cpu" if config.on_cpu else "cuda")
         self.model: Any = policy.model
@@ -210,36 +238,50 @@ class DiffusionLearner:
         return self.processes.own(micro_batches(places, self.config.micro_batch, self.processes.count))
 
     @torch.no_grad()
-    def _look(self, rows: Rows, step: int) -> Tensor:
-        """(n, k) log-densities of the k steps that are learnt from, under the weights that made the generation.
+    def _look(self, rows: Rows, step: int) -> Old | None:
+        """The steps that are learnt from under the weights that made the generation; None where a single update is at those very weights.
 
         Computed here and not taken from the sampler, whose card, precision or batch may be others: the range of ratios is so
         small that such differences would be cut. In the batches of the first pass, so that its ratios are 1 exactly.
         """
-        learnt = self.steps_learnt(step)
-        old = torch.zeros(len(rows), len(learnt))
         if self.config.epochs * self.config.minibatches == 1:
-            return old  # a single update is at the very weights: its own densities will do
+            return None
+        learnt, guard = self.steps_learnt(step), self.config.ratio == "guard"
+        shape = (len(rows), len(learnt))
+        old = Old(torch.zeros(shape), torch.zeros(*shape, *rows.latents.shape[2:]) if guard else None)
         for places in self._minibatches(len(rows), step, 0):
             for some in self._micro(places):
                 latents, told = rows.part(some)
                 for place, number in enumerate(learnt):
-                    old[some, place] = self._step(latents, told, number).log_prob(latents[:, number + 1]).cpu()
-        self.processes.add(old)
+                    found = self._step(latents, told, number)
+                    old.log_prob[some, place] = found.log_prob(latents[:, number + 1]).cpu()
+                    if old.mean is not None:
+                        old.mean[some, place] = found.mean.cpu()
+        for filled in (old.log_prob, *((old.mean,) if old.mean is not None else ())):
+            self.processes.add(filled)
         return old
 
     def _step(self, latents: Tensor, told: Conditions, number: int) -> Step:
         policy = self.policy
         return policy.pipeline.step(latents[:, number], told, number, policy.steps, policy.noise)
 
-    def _optimize(self, rows: Rows, places: np.ndarray, old: Tensor, advantages: Tensor, step: int) -> dict[str, float]:
+    def _log_ratio(self, now: Step, value: Tensor, old: Old | None, some: np.ndarray, place: int) -> Tensor:
+        """(n,) log-ratios of rows ``some`` at the ``place``-th step that is learnt from."""
+        log_prob, mean = (now.log_prob(value).detach(), now.mean.detach())
+        if old is not None:
+            log_prob = old.log_prob[some, place].to(value.device)
+            mean = mean if old.mean is None else old.mean[some, place].to(value.device)
+        return log_ratio(now, log_prob, mean, value, self.config.ratio)
+
+    def _optimize(
+        self, rows: Rows, places: np.ndarray, old: Old | None, advantages: Tensor, step: int
+    ) -> dict[str, float]:
         """One optimizer step on the rows at ``places``."""
         config = self.config
         self.optimizer.zero_grad(set_to_none=True)
         totals = dict.fromkeys(
             ("loss", "policy_loss", "clip_fraction", "ratio_gap", *(("kl",) if config.beta else ())), 0.0
         )
-        fresh = config.epochs * config.minibatches == 1
         learnt = self.steps_learnt(step)
         for some in self._micro(places):
             latents, told = rows.part(some)
@@ -248,15 +290,17 @@ class DiffusionLearner:
             weights = torch.full_like(gain, 1 / len(some))
             for place, number in enumerate(learnt):
                 now = self._step(latents, told, number)
-                log_prob = now.log_prob(latents[:, number + 1])
-                before = log_prob.detach() if fresh else old[some, place].to(latents.device)
-                loss, clipped = policy_loss(log_prob, before, gain, weights, config.epsilon, config.epsilon_high)
-                gap = (log_prob.detach() - before).exp().sub(1).abs().max()
+                moved = self._log_ratio(now, latents[:, number + 1], old, some, place)
+                loss, clipped = policy_loss(
+                    moved, torch.zeros_like(moved), gain, weights, config.epsilon, config.epsilon_high
+                )
+                loss = loss * step_weight(now, config.ratio)
+                gap = moved.detach().exp().sub(1).abs().max()
                 parts = {"policy_loss": loss, "clip_fraction": clipped}
                 if self.start is not None:
                     with torch.no_grad(), self.start:
                         reference = self._step(latents, told, number)
-                    parts["kl"] = now.kl(reference).mean()
+                    parts["kl"] = divergence(now, reference, config.kl).mean()
                     loss = loss + config.beta * parts["kl"]
                 (share * loss).backward()  # type: ignore[no-untyped-call]
                 for key, value in {"loss": loss, **parts}.items():

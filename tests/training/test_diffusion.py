@@ -134,6 +134,38 @@ def test_the_first_update_is_on_policy_and_later_ones_are_not(kind: str, lora: d
     assert lora is None or all("lora" in key for key in trained_weights(learner.model))
 
 
+@pytest.mark.parametrize("ratio", ["density", "distance", "guard"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_every_ratio_starts_at_one_and_points_the_same_way(ratio: str, epochs: int) -> None:
+    """Ratios differ in their scale alone at the start, so the direction of the first gradient of a step is the same."""
+    learner, samples, outputs = learner_and_outputs("flux_kontext", ratio=ratio, timestep_share=0.1, epochs=epochs)
+    rows_seen: list[dict[str, float]] = []
+    optimize = learner._optimize
+
+    def looked(*args: Any) -> dict[str, float]:
+        rows_seen.append(optimize(*args))
+        return rows_seen[-1]
+
+    learner._optimize = looked  # type: ignore[method-assign]
+    before = torch.cat([weight.detach().flatten() for weight in learner.weights])
+    learner.update(samples, outputs, GIVEN, 0)
+    assert rows_seen[0]["ratio_gap"] < 1e-6 and rows_seen[0]["grad_norm"] > 0
+    if epochs == 2:
+        assert rows_seen[1]["ratio_gap"] > 1e-7
+        return
+    plain, *_ = learner_and_outputs("flux_kontext", timestep_share=0.1)
+    plain.update(samples, outputs, GIVEN, 0)
+    moves = [torch.cat([weight.detach().flatten() for weight in one.weights]) - before for one in (learner, plain)]
+    assert float(torch.nn.functional.cosine_similarity(*moves, dim=0)) > 0.99
+
+
+@pytest.mark.parametrize("kl", ["step", "flow_grpo", "velocity"])
+def test_the_divergence_is_zero_at_the_start_and_not_after(kl: str) -> None:
+    learner, samples, outputs = learner_and_outputs("flux_kontext", kl=kl, beta=0.1)
+    found = [learner.update(samples, outputs, GIVEN, step)["kl"] for step in range(2)]
+    assert found[0] < 1e-9 < found[1]  # type: ignore[operator]
+
+
 @torch.no_grad()
 def densities(made: DiffusionForecaster, samples: list[Sample], outputs: list[Output]) -> torch.Tensor:
     """(n,) log-densities of whole trajectories."""
@@ -351,6 +383,12 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     file.write_text(text + "flow_grpo: {prompts: 1, group: 1}\n")
     with pytest.raises(ConfigError, match=r"flow_grpo\.group"):
         load_config(file)
+    file.write_text(text + "flow_grpo: {kl: velocity}\n")
+    with pytest.raises(ConfigError, match="'beta' is 0, so there is no KL term"):
+        load_config(file)
+    for changes in ({"ratio": "guard"}, {"kl": "flow_grpo", "beta": 0.1}):
+        with pytest.raises(ConfigError, match="needs the length of a step in the time of a flow; DDIM steps"):
+            learner_and_outputs(**changes)
     file.write_text(text + "flow_grpo: {prompts: 1, group: 2, minibatches: 3}\n")
     with pytest.raises(ConfigError, match="2 rollouts cannot be divided into 3 minibatches"):
         load_config(file)

@@ -24,6 +24,7 @@ from rsw_rewards.rollouts.diffusion_steps import (
     group_advantages,
 )
 from rsw_rewards.rollouts.diffusion_windows import Window
+from rsw_rewards.training.flow_ratios import divergence, log_ratio, step_weight
 from rsw_rewards.training.ppo_math import (
     KlEstimator,
     gae,
@@ -200,6 +201,37 @@ def test_steps_densities_and_divergences(kind: str, levels: tuple[float, ...]) -
             close(step.log_prob(t(following)), log_density(following, mean, std))
             divergence = ((mean - moved) ** 2 / (2 * std**2)).reshape(3, -1).mean(1)
             close(step.kl(steps[kind](t(x), t(other), *at, noise)), divergence)
+
+
+@pytest.mark.parametrize("kind", ["sde", "dance", "cps"])
+def test_ratios_and_divergences_of_a_step_that_moved(kind: str) -> None:
+    """With the noise that was drawn: Flow-CPS takes squared distances alone, GRPO-Guard's ratio is the mean of noise times movement."""
+    rng = np.random.default_rng(10)
+    x, before, after, noise = rng.normal(size=(4, 3, 2, 5))
+    after = before + 0.1 * after
+    step_of = {"sde": flow_step, "dance": dance_step, "cps": cps_step}[kind]
+    levels = t(np.array(0.8)), t(np.array(0.55))
+    was, now = step_of(t(x), t(before), *levels, 0.7), step_of(t(x), t(after), *levels, 0.7)
+    std = expected_step(kind, x, before, 0.8, 0.55, 0.7)[1]
+    (old, _), (new, _) = (expected_step(kind, x, one, 0.8, 0.55, 0.7) for one in (before, after))
+    value = old + std * noise
+
+    def mean(values: Array) -> Array:
+        return values.reshape(3, -1).mean(1)
+
+    expected = {
+        "density": log_density(value, new, std) - log_density(value, old, std),
+        "distance": mean((value - old) ** 2) - mean((value - new) ** 2),
+        "guard": mean(noise * (new - old)),
+    }
+    for ratio in expected:
+        close(log_ratio(now, was.log_prob(t(value)), was.mean, t(value), ratio), expected[ratio])  # type: ignore[arg-type]
+    close(step_weight(now, "guard"), 4.0)
+    close(step_weight(now, "density"), 1.0)
+    exact = mean((new - old) ** 2) / (2 * std**2)
+    close(divergence(now, was, "step"), exact)
+    close(divergence(now, was, "flow_grpo"), exact * 0.25)
+    close(divergence(now, was, "velocity"), mean((after - before) ** 2))
 
 
 @pytest.mark.parametrize("scale", ["batch", "group", "none"])
