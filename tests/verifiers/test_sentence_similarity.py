@@ -166,13 +166,32 @@ def test_what_the_model_does_not_read_is_said(tiny: str) -> None:
     verifier = ready(tiny)
     # Two of the 40 tokens mark beginning and end.
     assert say(verifier, caption("a road"), "road " * 38).raw["truncated"] == 0.0
-    for text in ("road " * 39, "r" * 100_000, "road " * 50_000):
+    assert (
+        say(verifier, caption("a road"), "r" * 100_000).raw["truncated"] == 0.0
+    )  # one token: a word that is not known
+    for text in ("road " * 39, "road " * 200_000, f"{'r' * 1000} " * 1000):
         score = say(verifier, caption("a road"), text)
         assert score.raw["truncated"] == 1.0 and "longer than the model reads" in score.reason
     assert [metric.keys[0] for metric in verifier.metrics()][::2] == [
         "sentence_similarity_tiny-sentences",
         "sentence_similarity_tiny-sentences_truncated_rate",
     ]
+
+
+def test_of_a_long_text_the_encoder_reads_what_it_would_of_the_whole(tiny: str) -> None:
+    encoder = sentences.SentenceEncoder.load(tiny.removeprefix("sentence:"), "cpu", tiny)
+    long = "lake " + "x" * 1000
+    texts = [
+        f"{long} " * 19,
+        f"{long} " * 500,
+        "road " * 200_000,
+        "a," * 100_000,
+        " " * 50_000 + "road",
+        f"{'lake' * 9000} road",
+    ]
+    whole = encoder.model.encode(texts)
+    np.testing.assert_allclose(encoder.encode_texts(texts, 8), whole, rtol=1e-4, atol=1e-5)
+    assert encoder.truncates(texts) == [False, True, True, True, False, False]
 
 
 def test_weights_that_are_not_there_are_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
