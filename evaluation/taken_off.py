@@ -24,7 +24,7 @@ def taken_off(outputs: Iterable[Output]) -> dict[str, int]:
     counts: Counter[str] = Counter(dict.fromkeys(("texts", *_NAMES, "cut_off"), 0))
     for output in outputs:
         if output.text is not None:
-            reply = read_reply(output.text)
+            reply = read_reply(output.text, output.finish_reason)
             counts.update(("texts", *reply.taken, *(("cut_off",) if reply.problem == CUT_OFF else ())))
     return dict(counts)
 

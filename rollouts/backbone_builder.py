@@ -17,6 +17,7 @@ from rsw_rewards.rollouts.backbone_vocabulary import BackboneVocabulary, added_t
 from rsw_rewards.rollouts.movq import MovqTokenizer, file_hash, load_movq, tiny_movq
 from rsw_rewards.rollouts.tiny import kept_folder
 from rsw_rewards.rollouts.tiny_vlm import MODELS, PREFIX, tiny_folder
+from rsw_rewards.rollouts.vlm_files import load_processor, loading
 
 CODEC = "picture_tokenizer"
 """Subfolder of a world model that holds its visual tokenizer."""
@@ -132,19 +133,14 @@ def _matrices(model: Any) -> list[Tensor]:
 
 
 def _load(backbone: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     path = str(tiny_folder(backbone.removeprefix(PREFIX))) if backbone.startswith(PREFIX) else backbone
-    try:
-        processor = AutoProcessor.from_pretrained(path)
-        if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-            raise ValueError("it has no processor for images and text")
+    with loading("the backbone", path):
+        processor = load_processor(path, {})
         return AutoModelForImageTextToText.from_pretrained(path, dtype="auto"), processor
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"the backbone cannot be loaded from {path!r}: {reason}") from error
 
 
 def tiny_world_folder(name: str) -> Path:

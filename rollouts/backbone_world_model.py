@@ -20,6 +20,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.backbone_vocabulary import BackboneVocabulary
+from rsw_rewards.rollouts.chat_template import as_words
 from rsw_rewards.rollouts.diffusion_forecaster import resize
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.tiny_vlm import PREFIX
@@ -109,9 +110,10 @@ class BackboneWorldModel(VisionLanguageModel):
     def text(self, sample: Sample) -> str:
         """Metadata as tokens, then the words of the request."""
         forecast = sample.task is Task.FORECAST
-        words = self.forecast_template.replace("{prompt}", sample.prompt) if forecast else super().text(sample)
         told = self.vocabulary.heading(sample) + (self.vocabulary.conditions(sample) if forecast else "")
-        return told + words.replace("<|", "< |")  # words cannot open a picture
+        if not forecast:
+            return told + super().text(sample)
+        return told + as_words(self.forecast_template.replace("{prompt}", sample.prompt), self._special)
 
     def longest(self, sample: Sample) -> int:
         return self.vocabulary.drawing_length + 1 if sample.task is Task.FORECAST else self.max_new_tokens

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import ValidationError
 
+from rsw_rewards.core.answer import closing_tag, opened_reasoning
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.plugins import raised
 from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
+from rsw_rewards.rollouts.chat_template import as_words, hidden_ids, special_names
 from rsw_rewards.rollouts.policies import even_runs
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.tiny_vlm import PREFIX, tiny_folder
+from rsw_rewards.rollouts.vlm_files import LoraConfig, complete_tokens, load_model, load_processor, loading, not_text
 from rsw_rewards.rollouts.weights import base_model, has_adapters
 
 if TYPE_CHECKING:
@@ -28,19 +33,6 @@ if TYPE_CHECKING:
 
 _PLACE = re.compile(r"\{(prompt|vocabulary)\}")
 _NAMED = re.compile(r"\{([a-z_]+)\}")
-_NOT_TEXT = re.compile(r"(image|video|vision|audio|boi|eoi).*token_(id|index)$")
-"""Names under which configurations and processors keep the tokens that stand for pixels or sound, or enclose them."""
-
-
-class LoraConfig(BaseModel):
-    """Low-rank adapters (arXiv 2106.09685): the model stays as it is, and only these are trained and sent about."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    r: PositiveInt = 16
-    alpha: PositiveInt = 32
-    target_modules: tuple[str, ...] | str = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Layers that get an adapter, by the end of their names, or one regular expression."""
 
 
 class VisionLanguageModel(Policy):
@@ -60,7 +52,9 @@ class VisionLanguageModel(Policy):
         send_images: False asks the questions without the pictures, which is what a blind model would answer.
 
     Tokens that stand for images get no probability, neither here nor in training, because both take logits from the same
-    ``forward``. A sample whose images cannot be read is lost; the others are made all the same.
+    ``forward``. A sample whose images cannot be read is lost; the others are made all the same. Names of special tokens in the words
+    of a request are words. Where the chat template opens the reasoning, an answer's text begins with that tag, so that a text that
+    never closes it has no answer.
     """
 
     name = "vision_language"
@@ -107,6 +101,9 @@ class VisionLanguageModel(Policy):
         self.send_images = send_images
         self._model: Any = None
         self._processor: Any = None
+        self._special: tuple[str, ...] = ()
+        self._hidden: frozenset[int] = frozenset()
+        self._opened = ""
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         need(f"the policy {self.name!r}", "torch", "transformers")
@@ -117,14 +114,38 @@ class VisionLanguageModel(Policy):
         logging.disable_progress_bar()
         path = self.folder()
         new = self.prepare(path, device)
-        try:
-            self._processor = _load_processor(path, self.limits)
-            self._model = _load_model(path, self.dtype, self.attn, self.lora, new)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ConfigError(f"the policy {self.name!r} cannot be loaded from {path!r}: {reason}") from error
+        with loading(f"the policy {self.name!r}", path):
+            self._processor = load_processor(path, self.limits)
+            self._model = load_model(path, self.dtype, self.attn, self.lora, new)
+            self.fit_processor()
         self.constrain(not_text(self._model, self._processor))
         self._model.to(device).eval()
+
+    def fit_processor(self) -> None:
+        """Learn what tokenizer and chat template do with a request, from one that is made up.
+
+        Raises:
+            ValueError: they do not take it, or nothing ends an answer.
+        """
+        tokenizer = self._processor.tokenizer
+        complete_tokens(tokenizer, self.model.generation_config.eos_token_id)
+        self._special, self._hidden = special_names(tokenizer, self._processor), hidden_ids(tokenizer)
+        grey = ImageRef(array=np.full((64, 64, 3), 128, np.uint8))
+        probe = Sample("probe", Task.CHANGE_QA, (grey, grey), "did it change?")
+        try:
+            self.encode([probe], [self.pictures(probe)])
+        except Exception as error:  # templates raise errors of their own
+            instead = ", or leave 'system' out" if self.system else ""
+            raise ValueError(
+                f"its chat template does not take a request with images ({raised(error.__cause__ or error)}); copy chat_template.jinja of the base model{instead}"
+            ) from error
+        asked = self.text(probe).strip()
+        turn = self.written(probe)
+        if asked not in turn:
+            raise ValueError(
+                "its chat template leaves the words of a request out; copy chat_template.jinja of the base model"
+            )
+        self._opened = opened_reasoning(turn[turn.rindex(asked) + len(asked) :])
 
     def folder(self) -> str:
         """The folder, or the name on the hub, that ``path`` stands for."""
@@ -226,14 +247,20 @@ class VisionLanguageModel(Policy):
     def text(self, sample: Sample) -> str:
         """Words of the request."""
         words = {"prompt": sample.prompt, "vocabulary": ", ".join(map(str, sample.reference.get("vocabulary") or ()))}
-        return _PLACE.sub(lambda place: words[place[1]], self.template)
+        return as_words(_PLACE.sub(lambda place: words[place[1]], self.template), self._special)
 
     def conversation(self, sample: Sample) -> list[dict[str, Any]]:
         """Messages that ask about a sample, with a place for each of its images before the words."""
         places = [{"type": "image"} for _ in sample.images] if self.send_images else []
         user = {"role": "user", "content": [*places, {"type": "text", "text": self.text(sample)}]}
-        system = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
-        return [*system, user]
+        told = [{"type": "text", "text": as_words(self.system, self._special)}]
+        return [*([{"role": "system", "content": told}] if self.system else []), user]
+
+    def written(self, sample: Sample) -> str:
+        """The conversation as the chat template writes it, with one place per image and the beginning of the answer."""
+        return str(
+            self._processor.apply_chat_template(self.conversation(sample), add_generation_prompt=True, tokenize=False)
+        )
 
     def pictures(self, sample: Sample) -> list[Image]:
         """The images of a sample as RGB pictures, in time order. Raises :class:`ImageError`."""
@@ -249,10 +276,7 @@ class VisionLanguageModel(Policy):
         Raises:
             ImageError: the processor refuses a picture, for example one that is far longer than wide.
         """
-        texts = [
-            self._processor.apply_chat_template(self.conversation(sample), add_generation_prompt=True, tokenize=False)
-            for sample in samples
-        ]
+        texts = [self.written(sample) for sample in samples]
         images = [list(each) for each in pictures]
         shown: dict[str, Any] = {"images": images} if any(images) else {}
         try:
@@ -266,8 +290,10 @@ class VisionLanguageModel(Policy):
         return self.encode(samples, pictures)
 
     def answer_ids(self, text: str) -> list[int]:
-        """Tokens of an answer, with its end."""
-        return [*self._processor.tokenizer.encode(text, add_special_tokens=False), self.eos_id]
+        """Tokens of an answer, with its end, behind reasoning of no words where the chat template opens one."""
+        closed = f"\n{closing_tag(self._opened)}\n\n" if self._opened else ""
+        words = closed + as_words(text, self._special)
+        return [*self._processor.tokenizer.encode(words, add_special_tokens=False), self.eos_id]
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         """See :class:`Policy`. What a request gives depends on its seed and sample, and on the others by rounding alone."""
@@ -334,7 +360,7 @@ class VisionLanguageModel(Policy):
         if end is None:
             why = f"cut off after {length} tokens, before its end"
             return Output(request.sample.id, request.candidate, invalid=why, tokens=trace, finish_reason="length")
-        text = self._processor.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        text = self._opened + self._processor.tokenizer.decode([id for id in tokens[:end] if id not in self._hidden])
         return Output(request.sample.id, request.candidate, text=text, tokens=trace, finish_reason="stop")
 
 
@@ -395,73 +421,3 @@ def become(model: PreTrainedModel, **methods: Any) -> None:
     parent = type(model)
     body = {**methods, "__module__": parent.__module__, "__doc__": parent.__doc__}
     model.__class__ = type(parent.__name__, (parent,), body)
-
-
-def not_text(model: Any, processor: Any) -> list[int]:
-    """Tokens that an answer cannot hold: those of images, and rows of the output matrix that no token belongs to."""
-    config = base_model(model).config
-    known = len(processor.tokenizer)
-    size = base_model(model).get_output_embeddings().weight.shape[0]
-    found = set(range(known, size))
-    for source in (config, processor, processor.tokenizer):
-        found |= {
-            value
-            for key, value in vars(source).items()
-            if isinstance(value, int) and _NOT_TEXT.search(key) and 0 <= value < size
-        }
-    return sorted(found - {processor.tokenizer.eos_token_id})
-
-
-def _load_processor(path: str, limits: Mapping[str, int | None]) -> Any:
-    from transformers import AutoProcessor
-
-    given = {key: value for key, value in limits.items() if value is not None}
-    processor = AutoProcessor.from_pretrained(path, **given)
-    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-        raise ValueError("it has no processor for images and text")
-    for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-        size = getattr(processor.image_processor, "size", None) or {}
-        if key in given and given[key] not in (getattr(processor.image_processor, key, None), dict(size).get(edge)):
-            raise ValueError(f"its image processor does not take {key!r}; leave that out")
-    tokenizer = processor.tokenizer
-    tokenizer.padding_side = "left"  # completions stand on the right of every prompt of a batch
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return processor
-
-
-def _load_model(path: str, dtype: str, attn: str | None, lora: LoraConfig | None, new: Sequence[int]) -> Any:
-    import torch
-    from transformers import AutoModelForImageTextToText, GenerationConfig
-
-    adapter = (Path(path) / "adapter_config.json").is_file()
-    start = path
-    if adapter:
-        from peft import PeftConfig
-
-        start = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
-    given = {} if attn is None else {"attn_implementation": attn}
-    model = AutoModelForImageTextToText.from_pretrained(start, dtype=dtype, **given)
-    shipped = model.generation_config
-    # A checkpoint's own top-k, penalties and the like would sample from another distribution than the one that is trained.
-    model.generation_config = GenerationConfig(
-        eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id, bos_token_id=shipped.bos_token_id
-    )
-    if adapter:
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(model, path, is_trainable=True)
-    if lora is None:
-        return model
-    from peft import LoraConfig as Adapters
-    from peft import get_peft_model
-
-    # peft lets a tied output matrix follow the embeddings by itself.
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    rows = {name: list(new) for name in (["embed_tokens"] if tied else ["embed_tokens", "lm_head"])} if new else None
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same start in every process and run
-        return get_peft_model(
-            model, Adapters(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, trainable_token_indices=rows)
-        )

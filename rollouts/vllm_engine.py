@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.records import Output
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.rollouts.vision_language import VisionLanguageModel, _load_processor, not_text
+from rsw_rewards.rollouts.vision_language import VisionLanguageModel
+from rsw_rewards.rollouts.vlm_files import load_processor, loading, not_text
 
 if TYPE_CHECKING:
     import torch
@@ -82,14 +83,12 @@ class VllmSampler(VisionLanguageModel):
 
         torch.set_num_threads(threads)
         path = self.folder()
-        try:
-            self._processor = _load_processor(path, self.limits)
+        with loading(f"the policy {self.name!r}", path):
+            self._processor = load_processor(path, self.limits)
             with torch.device("meta"):  # for its settings and names alone
                 self._model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path))
             self._model.generation_config = GenerationConfig.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ConfigError(f"the policy {self.name!r} cannot be loaded from {path!r}: {reason}") from error
+            self.fit_processor()
         self._never = not_text(self._model, self._processor)
         limits = {key: value for key, value in self.limits.items() if value is not None}
         self._engine = LLM(
@@ -112,7 +111,7 @@ class VllmSampler(VisionLanguageModel):
         ids: list[list[int]] = []
         for sample in (request.sample for request in requests[::count]):
             shown = pictures[sample.id]
-            asked: dict[str, Any] = {"prompt": self._words(sample)}
+            asked: dict[str, Any] = {"prompt": self.written(sample)}
             if shown:
                 asked["multi_modal_data"] = {"image": list(shown)}
             prompts += [asked] * count
@@ -145,12 +144,6 @@ class VllmSampler(VisionLanguageModel):
             logprobs = [float(step[token].logprob) for token, step in zip(tokens, completion.logprobs, strict=True)]
             outputs.append(self.output(request, prompt, tokens, logprobs))
         return outputs
-
-    def _words(self, sample: Sample) -> str:
-        """The conversation in the model's own form, with one placeholder per picture, which vLLM widens itself."""
-        return self._processor.apply_chat_template(
-            self.conversation(sample), add_generation_prompt=True, tokenize=False
-        )
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Give vLLM's workers new weights, and forget what was computed of prompts with the old ones."""

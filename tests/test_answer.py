@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.core.answer import CUT_OFF, NOTHING_SAID, read_reply
+from rsw_rewards.core.answer import AT_LIMIT, CUT_OFF, NOTHING_SAID, closing_tag, opened_reasoning, read_reply
 from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
@@ -18,6 +20,8 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
+from rsw_rewards.io.in_memory import pair_outputs
+from rsw_rewards.io.records_io import load_outputs
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,50 @@ def test_what_is_taken_off(text: str, answer: str, taken: tuple[str, ...]) -> No
 )
 def test_a_text_cut_off_inside_its_reasoning_has_no_answer(text: str) -> None:
     assert read_reply(text)[:2] == ("", CUT_OFF)
+
+
+@pytest.mark.parametrize("finish_reason", ["length", "max_tokens", "model_length"])
+def test_a_text_cut_off_at_its_limit_has_the_answer_that_stands_after_its_reasoning(finish_reason: str) -> None:
+    cut = [
+        Output("q", text=text, finish_reason=finish_reason) for text in ("I compare the", "roofs</think>no", "<think>r")
+    ]
+    assert [output.answer for output in cut] == ["", "no", ""]
+    assert [read_reply(str(output.text), finish_reason).problem for output in cut] == [AT_LIMIT, AT_LIMIT, CUT_OFF]
+    assert Output("q", text="I compare the", finish_reason="stop").answer == "I compare the"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opened", "closing"),
+    [
+        ("assistant\n<think>\n", "<think>\n", "</think>"),
+        ("assistant\n<think>\n\n</think>\n\n", "", ""),
+        ("assistant\n", "", ""),
+        ("\u25c1think\u25b7", "\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ],
+)
+def test_a_prompt_may_open_the_reasoning(prompt: str, opened: str, closing: str) -> None:
+    assert (opened_reasoning(prompt), closing_tag(opened)) == (opened, closing)
+    assert read_reply(f"{opened}a roof").problem == (CUT_OFF if opened else "")
+    assert read_reply(f"{opened}a roof{closing}no").answer == ("no" if opened else "a roofno")
+
+
+def test_predictions_that_say_they_were_cut_off_are_invalid_wherever_they_come_from(tmp_path: Path) -> None:
+    asked = [replace(CASES[0][1], id=str(n), scene=str(n)) for n in range(4)]
+    records: list[dict[str, Any]] = [{"id": "0", "text": "yes"}, {"id": "1", "text": "yes", "finish_reason": "stop"}]
+    records += [
+        {"id": "2", "text": "yes", "finish_reason": "length"},
+        {"id": "3", "text": "<think>it is", "finish_reason": "length"},
+    ]
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    from_file, problems = load_outputs(file, asked)
+    in_memory, _ = pair_outputs(asked, records)
+    assert not problems and from_file == in_memory
+    assert [output.invalid for output in from_file] == [None, None, AT_LIMIT, AT_LIMIT]
+    assert [output.text for output in from_file] == [record["text"] for record in records]
+    found = evaluate(PROTOCOLS.find("exact-qa"), asked, from_file)
+    assert found.summary["metrics"]["accuracy"]["value"] == 0.5
+    assert found.summary["taken_off"]["cut_off"] == 1
 
 
 def test_reasoning_with_nothing_behind_it_is_no_answer() -> None:

@@ -10,6 +10,9 @@ Part = Literal["reasoning", "chat_tokens", "zero_width"]
 
 CUT_OFF = "the text was cut off inside its reasoning"
 NOTHING_SAID = "nothing stands after the reasoning"
+AT_LIMIT = "cut off at the length limit, before its end"
+TRUNCATED = frozenset({"length", "max_tokens", "model_length"})
+"""Reasons to finish of a text that was cut off: OpenAI's and most servers', Anthropic's, Mistral's."""
 
 ZERO_WIDTH = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+")
 # The second pair of brackets is Kimi's.
@@ -37,20 +40,53 @@ def is_bare(text: str) -> bool:
     return "<" not in text and text.isascii()
 
 
-def read_reply(text: str) -> Reply:
+def is_reasoning_tag(text: str) -> bool:
+    """Whether a text is a tag that opens or closes reasoning, and nothing else.
+
+    >>> is_reasoning_tag("</think>"), is_reasoning_tag("<answer>")
+    (True, False)
+    """
+    return _REASONING.fullmatch(text) is not None
+
+
+def opened_reasoning(text: str) -> str:
+    """The tag of the reasoning that a text leaves open, and all that stands behind it; empty where it leaves none open.
+
+    >>> opened_reasoning("<|im_start|>assistant\\n<think>\\n"), opened_reasoning("<think>\\n</think>\\n")
+    ('<think>\\n', '')
+    """
+    tags = list(_REASONING.finditer(text))
+    return "" if not tags or tags[-1][1] else text[tags[-1].start() :]
+
+
+def closing_tag(opened: str) -> str:
+    """The tag that closes what :func:`opened_reasoning` gives.
+
+    >>> closing_tag("<think>\\n")
+    '</think>'
+    """
+    tag = _REASONING.match(opened)
+    return "" if tag is None else f"{tag[0][0]}/{tag[0][1:]}"
+
+
+def read_reply(text: str, finish_reason: str | None = None) -> Reply:
     """The answer in a text, without reasoning, chat tokens and characters of no width.
 
     Reasoning is all that stands before the last ``</think>``, whether it was opened or not. A ``<think>`` after that is never
-    closed: the text was cut off, and there is no answer. A chat token between words leaves a blank. Where nothing is taken off,
-    the answer is the text itself. The time is linear in the length of the text.
+    closed: the text was cut off, and there is no answer. Neither is there one in a text of which ``finish_reason`` says that it was
+    cut off and that holds no ``</think>``: a chat template may have opened its reasoning. A chat token between words leaves a
+    blank. Where nothing is taken off, the answer is the text itself. The time is linear in the length of the text.
 
     >>> read_reply("<think>the roofs differ</think>\\nno<|im_end|>")
     Reply(answer='no', problem='', taken=('reasoning', 'chat_tokens'))
     >>> read_reply("<think>the roofs").problem
     'the text was cut off inside its reasoning'
+    >>> read_reply("I compare the", "length")
+    Reply(answer='', problem='cut off at the length limit, before its end', taken=())
     """
+    cut = AT_LIMIT if finish_reason in TRUNCATED else ""
     if is_bare(text):
-        return Reply(text)
+        return Reply("", cut) if cut else Reply(text)
     taken: list[Part] = []
     plain = ZERO_WIDTH.sub("", text)
     start, is_open = 0, False
@@ -58,10 +94,10 @@ def read_reply(text: str) -> Reply:
         start, is_open = (tag.end(), False) if tag[1] else (start, True)
     if start or is_open:
         taken.append("reasoning")
-    said, tokens = _CHAT_TOKEN.subn(" ", "" if is_open else plain[start:])
+    said, tokens = _CHAT_TOKEN.subn(" ", "" if is_open or (cut and not start) else plain[start:])
     if tokens:
         taken.append("chat_tokens")
     if taken:
         said = said.strip()
-    problem = CUT_OFF if is_open else NOTHING_SAID if start and not said else ""
+    problem = CUT_OFF if is_open else cut or (NOTHING_SAID if start and not said else "")
     return Reply(said, problem, (*taken, "zero_width") if len(plain) < len(text) else tuple(taken))

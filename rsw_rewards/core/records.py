@@ -223,7 +223,7 @@ class Output:
     """The noisy latents of a diffusion rollout, for the learner: (steps + 1, C, H, W) float16. Never written to files."""
     seed: int | None = None
     finish_reason: str | None = None
-    """``"stop"`` or ``"length"`` (truncated)."""
+    """``"stop"`` or ``"length"`` (truncated; ``"max_tokens"`` and ``"model_length"`` are read as that)."""
     policy_version: int | None = None
 
     def __post_init__(self) -> None:
@@ -263,12 +263,12 @@ class Output:
     def answer(self) -> str | None:
         """The text without reasoning, chat tokens and characters of no width; see :func:`rsw_rewards.core.answer.read_reply`.
 
-        Empty for a text that was cut off inside its reasoning; None where there is no text.
+        Empty for a text that was cut off inside its reasoning, or before a ``</think>``; None where there is no text.
 
         >>> rsw.Output("q0", text="<think>two roofs differ</think> yes").answer
         'yes'
         """
-        return None if self.text is None else read_reply(self.text).answer
+        return None if self.text is None else read_reply(self.text, self.finish_reason).answer
 
     @property
     def forecast(self) -> ImageRef | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rsw_rewards.core.answer import AT_LIMIT
 from rsw_rewards.core.image_ref import image
 from rsw_rewards.core.image_values import HoldsArray, describe, is_data_url, is_instance, pixels_of
 from rsw_rewards.core.records import Output, Sample
@@ -21,14 +22,13 @@ from rsw_rewards.engine.reward import Result, Reward
 from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
 from rsw_rewards.io.in_memory import as_sample, as_samples
 
-CUT_OFF = "cut off at the length limit, before its end"
 LOSSY = "lossy: the image came as JPEG, which changes what is measured; send PNG"
 
 
 def from_text(text: str | None, is_truncated: bool) -> Output:
     """The output that a text is; one that was cut off at the length limit is invalid, as it is in ``rsw train``."""
     if is_truncated:
-        return Output(invalid=CUT_OFF, finish_reason="length")
+        return Output(invalid=AT_LIMIT, finish_reason="length")
     return Output(text=text, finish_reason="stop")
 
 

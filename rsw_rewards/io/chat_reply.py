@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rsw_rewards.core.answer import NOTHING_SAID
+from rsw_rewards.core.answer import NOTHING_SAID, TRUNCATED
 
-_CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
 _TOOL = frozenset({"tool_calls", "function_call"})
 _SERVER_FAILED = frozenset({"error", "abort", "insufficient_system_resource"})
 """Reasons to finish that are no doing of the model's: OpenRouter's, vLLM's and SGLang's, DeepSeek's."""
@@ -63,7 +62,7 @@ def read_completion(reply: Mapping[str, Any]) -> Answer:
     try:
         choice = reply["choices"][0]
         message, finish = choice["message"], str(choice.get("finish_reason") or "")
-        finish = "length" if finish in _CUT_OFF else finish
+        finish = "length" if finish in TRUNCATED else finish
         content = message.get("content")
         if finish in _SERVER_FAILED:
             raise ValueError(f"the server failed: finish_reason {finish!r} {_short(choice.get('error') or '')}".strip())

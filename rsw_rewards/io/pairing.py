@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rsw_rewards.core.answer import AT_LIMIT, TRUNCATED
 from rsw_rewards.core.fields import candidate_of
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
@@ -63,13 +64,16 @@ def name_of(record: Mapping[str, Any]) -> Any:
 
 
 def lacking(output: Output, task: Task) -> str | None:
-    """What an output lacks to answer a task, as a sentence; None where it answers it or says itself why it does not."""
+    """What an output lacks to answer a task, as a sentence; None where it answers it or says itself why it does not.
+
+    An output that was cut off lacks its end, as one of a policy that is run here does.
+    """
     if output.invalid or output.lost:
         return None
     names = OUTPUT_FIELDS[task]
     missing = [name for name in names if getattr(output, name) is None]
     if not missing or (task in _ONE_OF and len(missing) < len(names)):
-        return None
+        return AT_LIMIT if output.finish_reason in TRUNCATED else None
     return f"a {task} prediction needs {(' or ' if task in _ONE_OF else ' and ').join(missing)}"
 
 
@@ -107,7 +111,7 @@ def read_output(
             answer[key] = image(value)
     output = Output(sample.id, candidate, **about, **answer)
     why = lacking(output, sample.task)
-    return output if why is None else Output(sample.id, candidate, **{**about, "invalid": why})
+    return output if why is None else replace(output, invalid=why)
 
 
 def pair(
@@ -171,7 +175,7 @@ def pair(
             output = candidates[candidate] = read(record, asked[name])
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
-        if output.invalid and output.invalid != said:
+        if output.invalid not in (None, said, AT_LIMIT):
             problems.append(Problem("wrong_field", place, output.invalid))
     if not found and (len(problems) == count or on_missing == "drop"):
         why = str(problems[0]) if problems else "it is empty" if not count else "all outputs are missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -140,6 +141,57 @@ def test_a_sample_whose_image_is_broken_is_lost_and_the_others_are_made(
     assert outputs[2].invalid is None
     whole = said(policy.generate(requests()))
     assert said(outputs[:2] + outputs[6:]) == whole[:2] + whole[6:]
+
+
+MARKS = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def test_words_that_name_special_tokens_are_words(policy: VisionLanguageModel) -> None:
+    named = replace(SAMPLES[1], prompt=f"{MARKS}\n<|im_end|><|im_<|im_end|>end|> has it changed?")
+    outputs = policy.generate(requests([SAMPLES[0], named]))
+    assert all(output.lost is None for output in outputs)
+    special = set(policy.processor.tokenizer.all_special_ids)
+    plain, marked = (
+        [token for token in output.tokens.prompt_ids if token in special] for output in outputs[::2] if output.tokens
+    )
+    assert plain == marked
+    assert "has it changed?" in policy.written(named)
+
+
+def test_a_true_answer_holds_no_special_token_but_its_end(policy: VisionLanguageModel) -> None:
+    ids = policy.answer_ids(f"yes {MARKS}<|im_end|>")
+    special = set(policy.processor.tokenizer.all_special_ids)
+    assert [token for token in ids if token in special] == [policy.eos_id] == ids[-1:]
+
+
+@pytest.fixture(scope="module")
+def thinker(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
+    """A model whose chat template opens the reasoning."""
+    copy = Path(shutil.copytree(folder, tmp_path_factory.mktemp("thinker") / "model"))
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
+    made = VisionLanguageModel(copy, max_new_tokens=6, template="Think in <think> tags. {prompt}")
+    made.setup()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [("a roof</think>\nno", "no"), ("a roof, so no", ""), ("</think>yes", "yes"), ("<think>a</think>yes", "yes")],
+)
+def test_reasoning_that_the_template_opens_is_no_answer(
+    thinker: VisionLanguageModel, written: str, answer: str
+) -> None:
+    ids = [*thinker.processor.tokenizer.encode(written), thinker.eos_id]
+    ended = thinker.output(Request(SAMPLES[0]), [1], ids, [0.0] * len(ids))
+    assert ended.text == f"<think>\n{written}" and ended.answer == answer and ended.finish_reason == "stop"
+    cut = thinker.output(Request(SAMPLES[0]), [1], ids[:-1], [0.0] * len(ids[:-1]))
+    assert cut.invalid and cut.answer is None and cut.finish_reason == "length"
+
+
+def test_a_true_answer_closes_the_reasoning_that_the_template_opens(thinker: VisionLanguageModel) -> None:
+    ids = thinker.answer_ids("yes")
+    assert thinker.output(Request(SAMPLES[0]), [1], ids, [0.0] * len(ids)).answer == "yes"
 
 
 def test_a_blind_policy_sees_nothing(folder: Path) -> None:

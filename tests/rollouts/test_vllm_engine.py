@@ -9,6 +9,7 @@ import dataclasses
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,13 @@ def test_another_reading_of_the_pictures_is_not_trained_on(sampler: Any) -> None
     LLM.made.cut = True
     with pytest.raises(RuntimeError, match="must scale pictures alike"):
         sampler.generate(asked())
+
+
+def test_words_that_name_special_tokens_are_words_for_both(sampler: Any) -> None:
+    named = replace(SAMPLES[0], prompt="<|vision_start|><|image_pad|><|vision_end|>\n<|im_end|> did it change?")
+    (output,) = sampler.generate([Request(named)])
+    ((prompts, _),) = LLM.made.calls
+    assert prompts[0]["prompt"].count("<|image_pad|>") == 2 and output.tokens and output.lost is None
 
 
 def test_new_weights_reach_the_worker_and_old_prompts_are_forgotten(sampler: Any) -> None:

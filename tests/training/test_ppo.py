@@ -304,7 +304,10 @@ def test_vision_language_models_are_scored_as_they_were_sampled(lora: dict[str, 
     pair = [VisionLanguageModel(model, max_new_tokens=4, lora=lora) for _ in range(2)]
     pair[0].setup()
     squares = load_file(Path(__file__).parent / "squares.py").squares(3)
-    samples = [*squares[:2], replace(squares[2], prompt="did a bright square appear in the second image, or not?")]
+    placed = (
+        "<|vision_start|><|image_pad|><|vision_end|>did a bright square appear?<|im_end|>"  # words, not a third image
+    )
+    samples = [*squares[:2], replace(squares[2], prompt=placed)]
     learner = compared_with_sampler(pair[0], pair[1], samples)
     kept = learner.state_dict()["policy"]
     assert lora is None or all("lora" in key for key in kept)

@@ -88,7 +88,10 @@ def test_the_learner_scores_what_the_sampler_sampled(name: str, lora: dict[str, 
             for weight in policy.model.parameters():
                 weight += 0.1 * torch.randn_like(weight) * weight.requires_grad
     broken = replace(SAMPLES[3], images=(SAMPLES[3].images[0], ImageRef(path=tmp_path / "absent.png")))
-    longer = replace(SAMPLES[2], prompt="did a bright square appear in the second image, or was it there?")
+    placed = (
+        "<|vision_start|><|image_pad|><|vision_end|>did a bright square appear?<|im_end|>"  # words, not a third image
+    )
+    longer = replace(SAMPLES[2], prompt=placed)
     samples = [*SAMPLES[:2], longer, broken]
     view = trainer_view(policy, samples)
     config = configuration(tmp_path, Path("unused"), grpo={"prompts": 4, "temperature": 0.7, "steps": 1})
