@@ -6,6 +6,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.records import Task
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import encode_png, read_mask, read_rgb, write_png
 from rsw_rewards.io.paths import Roots
@@ -283,3 +284,56 @@ def test_a_palette_is_looked_at_in_colour_and_read_as_indices(tmp_path: Path) ->
     image.save(tmp_path / "p.png")
     assert read_rgb(ImageRef(path=tmp_path / "p.png")).tolist() == [[[255, 0, 0], [0, 0, 0]]]
     assert read_index(ImageRef(path=tmp_path / "p.png")).tolist() == [[1, 0]]
+
+
+GOOD_MASK = {
+    "id": "a",
+    "images": ["a.png", {"path": "b.png", "date": "2020", "sensor": "S2"}],
+    "kind": "x",
+    "reference": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "entry", "message"),
+    [
+        ("images", {"path": "a.png", "date": 2020}, r"'images\[1\]': 'date' must be a string, not 2020"),
+        ("images", {"path": ["a.png"]}, r"'images\[1\]': an image must be a path or an object with 'path'"),
+        (
+            "images",
+            {"path": "a.tif", "bands": [0]},
+            r"'images\[1\]': 'bands' must be \[red, green, blue\], .*not \[0\]",
+        ),
+        ("images", {"path": "a.tif", "bands": [0, 1, -1]}, r"'images\[1\]': 'bands' must be"),
+        ("images", {"path": "a.tif", "strech": [[0, 1]]}, r"'images\[1\]': .*no 'strech'; did you mean 'stretch'"),
+        ("images", "", r"'images\[1\]': the path '' names no file"),
+        ("mask", {"path": "m.png", "nodata": True}, r"'reference\.mask': 'nodata' must be a number, not True"),
+        ("mask", {"path": "m.png", "threshold": "0.5"}, r"'reference\.mask': 'threshold' must be a number, not '0\.5'"),
+        ("mask", 3, r"'reference\.mask': an image must be a path"),
+        ("kind", 3, r"'kind' must be a string, not 3"),
+        ("reference", [], r"'reference' must be an object, not \[\]"),
+    ],
+)
+def test_a_wrong_field_of_an_image_entry_is_named_with_line_and_place(
+    where: str, entry: Any, message: str, tmp_path: Path
+) -> None:
+    record: dict[str, Any] = {
+        "id": "b",
+        "task": "change_mask",
+        "images": ["a.png", "b.png"],
+        "reference": {"mask": "m.png"},
+    }
+    record |= {
+        "images": {"images": ["a.png", entry]}, "mask": {"reference": {"mask": entry}}, "kind": {"kind": entry},
+        "reference": {"reference": entry},
+    }[where]  # fmt: skip
+    (tmp_path / "s.jsonl").write_text(json.dumps({**record, **GOOD_MASK}) + "\n" + json.dumps(record) + "\n")
+    with pytest.raises(InputError, match=rf"s\.jsonl:2: {message}"):
+        load_samples(tmp_path / "s.jsonl")
+
+
+def test_a_wrong_image_entry_of_a_prediction_is_an_invalid_output_that_names_its_field(tmp_path: Path) -> None:
+    sample = Sample("a", Task.CHANGE_MASK)
+    (tmp_path / "p.jsonl").write_text(json.dumps({"id": "a", "mask": {"path": "m.png", "treshold": 1}}) + "\n")
+    (output,), _ = load_outputs(tmp_path / "p.jsonl", [sample])
+    assert output.invalid == "'mask': an image has no 'treshold'; did you mean 'threshold'?"

@@ -189,6 +189,7 @@ def _image_of(value: Any, index_map: bool) -> ImageRef:
             raise InputError(
                 f"an image must be a path or pixels, or an object with 'path', not {describe(dict(value))}"
             )
+        image_values.check_keywords(value)
         keywords = {name: value[name] for name in _IMAGE_KEYWORDS if value.get(name) is not None}
         if index_map and keywords.keys() == {"nodata"}:
             return replace(_image_of(value[key], True), nodata=image_values.number_of(value["nodata"], "nodata"))

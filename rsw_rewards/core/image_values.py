@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import math
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import unquote_to_bytes
@@ -245,6 +246,17 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def check_keywords(names: Iterable[Any]) -> None:
+    """Refuse a key of an image's entry that is nearly one of :data:`DECLARED`, which would go unheard. Raises :class:`InputError`."""
+    for name in names:
+        if (
+            name not in DECLARED
+            and isinstance(name, str)
+            and (near := difflib.get_close_matches(name, DECLARED, 1, cutoff=0.8))
+        ):
+            raise InputError(f"an image has no {name!r}; did you mean {near[0]!r}?")
+
+
 def _is_colour(value: Any) -> bool:
     return (
         isinstance(value, list) and len(value) == 3 and all(type(level) is int and 0 <= level <= 255 for level in value)
@@ -281,6 +293,8 @@ def number_of(value: Any, name: str) -> float | None:
     """A number as it is given, of Python's own type. Raises :class:`InputError`."""
     if value is None or type(value) is float:
         return value
+    if isinstance(value, bool | np.bool_):
+        raise InputError(f"{name!r} must be a number, not {describe(value)}")
     try:
         float(operator.index(value) if not isinstance(value, np.floating) else value)
     except (TypeError, OverflowError):
@@ -301,8 +315,8 @@ def bands_of(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
     value = _plain(value)
-    if not (isinstance(value, list) and all(type(band) is int for band in value)):
-        raise InputError(f"'bands' must be a list of whole numbers from 0, not {describe(value)}")
+    if not (isinstance(value, list) and len(value) == 3 and all(type(band) is int and band >= 0 for band in value)):
+        raise InputError(f"'bands' must be [red, green, blue], three whole numbers from 0, not {describe(value)}")
     return tuple(value)
 
 

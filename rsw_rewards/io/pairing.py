@@ -103,12 +103,13 @@ def read_output(
         return known
     answer = {key: record[key] for key in OUTPUT_FIELDS[sample.task] if record.get(key) is not None}
     for key, value in answer.items():
-        if key == "images":
-            if not isinstance(value, list | tuple):
-                raise InputError(f"'images' must be a list of images, not {describe(value)}")
-            answer[key] = [image(entry) for entry in value]
-        elif key not in ("text", "boxes"):
-            answer[key] = image(value)
+        if key == "images" and not isinstance(value, list | tuple):
+            raise InputError(f"'images' must be a list of images, not {describe(value)}")
+        if key not in ("text", "boxes"):
+            try:
+                answer[key] = [image(entry) for entry in value] if key == "images" else image(value)
+            except InputError as error:
+                raise InputError(f"{key!r}: {error}") from error
     output = Output(sample.id, candidate, **about, **answer)
     why = lacking(output, sample.task)
     return output if why is None else replace(output, invalid=why)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.image_ref import ImageRef, image
-from rsw_rewards.core.image_values import DECLARED, describe
+from rsw_rewards.core.image_values import DECLARED, check_keywords, describe
 from rsw_rewards.errors import InputError
 
 
@@ -26,6 +26,7 @@ def image_from_json(entry: Any, resolve: Callable[[str], Path]) -> ImageRef:
     if isinstance(entry, str):
         return ImageRef(path=resolve(entry))
     if isinstance(entry, Mapping) and isinstance(entry.get("path"), str):
+        check_keywords(entry)
         return image(resolve(entry["path"]), **{key: entry[key] for key in DECLARED if entry.get(key) is not None})
     raise InputError(f"an image must be a path or an object with 'path', not {describe(entry)}")
 
@@ -62,6 +63,8 @@ class Roots:
         return self._images[entry]
 
     def _resolve(self, path: str) -> Path:
+        if not path:
+            raise InputError("the path '' names no file")
         if "\0" in path or Path(path).is_absolute():
             raise InputError(f"the path {path!r} is absolute; give it relative to a root (--root DIR)")
         inside = ""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.fields import limit_of
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.json_files import read_records
@@ -24,10 +25,21 @@ from rsw_rewards.io.paths import Roots, image_from_json
 def _typed(record: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
     value = record.get(key, default)
     if value is not default and value is not None and not isinstance(value, kind):
-        raise InputError(f"{key!r} must be a {kind.__name__}, not {type(value).__name__}")
+        raise InputError(f"{key!r} must be {_IN_WORDS[kind]}, not {describe(value)}")
     return default if value is None else value
 
 
+def _images(entries: list[Any], name: str, read: Callable[[Any], ImageRef]) -> list[ImageRef]:
+    found: list[ImageRef] = []
+    for entry in entries:
+        try:
+            found.append(read(entry))
+        except InputError as error:
+            raise InputError(f"'{name}[{len(found)}]': {error}") from error
+    return found
+
+
+_IN_WORDS = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
 _KINDS = {key: known.kind for key, known in REFERENCE_FIELDS.items()}
 
 
@@ -41,15 +53,18 @@ def sample_from_json(record: Any, roots: Roots) -> Sample:
     for key, value in reference.items():
         kind = _KINDS.get(key)
         if kind is ImageRef:
-            reference[key] = image_from_json(value, roots.resolve)
+            try:
+                reference[key] = image_from_json(value, roots.resolve)
+            except InputError as error:
+                raise InputError(f"'reference.{key}': {error}") from error
         elif kind is not None and not isinstance(value, kind):
-            raise InputError(f"'reference.{key}' must be a {kind.__name__}, not {type(value).__name__}")
+            raise InputError(f"'reference.{key}' must be {_IN_WORDS[kind]}, not {describe(value)}")
         elif key == "images":
-            reference[key] = [image_from_json(entry, roots.resolve) for entry in value]
+            reference[key] = _images(value, "reference.images", roots.image)
     return Sample(
         id=record["id"],
         task=record.get("task"),  # type: ignore[arg-type]  # the Sample reads its name
-        images=tuple([roots.image(entry) for entry in _typed(record, "images", list, [])]),
+        images=tuple(_images(_typed(record, "images", list, []), "images", roots.image)),
         prompt=_typed(record, "prompt", str, ""),
         reference=reference,
         scene=_typed(record, "scene", str, ""),
