@@ -20,11 +20,11 @@ from rsw_rewards.training.learner import (
     following_rollouts,
     make_trainer,
     rollout_function,
-    trl_arguments,
 )
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.schedule import prompt_order
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView, trainer_view
+from rsw_rewards.training.trl_arguments import trl_arguments
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
-    trl_arguments(config.grpo)  # before anything is measured
     config = config.model_copy(update={"grpo": _with_scale(config.grpo, parse_rubric(config.rubric, "rubric"))})
 
     def learn(setting: Setting) -> Trainable:
@@ -118,10 +117,17 @@ def _supervised_instead(config: RunConfig) -> Trainable:
 
 def _with_scale(grpo: GrpoConfig, rubric: Rubric) -> GrpoConfig:
     """The configuration with what advantages are divided by made explicit. Raises :class:`ConfigError` for what undoes the rubric."""
-    if rubric.combine == "normalize_each":
-        if grpo.scale_rewards == "group":
-            raise ConfigError(
-                "grpo.scale_rewards is 'group', which would undo the rubric's 'normalize_each'; set it to 'batch' or leave it out"
-            )
-        return grpo.model_copy(update={"scale_rewards": grpo.scale_rewards or "batch"})
-    return grpo.model_copy(update={"scale_rewards": grpo.scale_rewards or "group"})
+    each = rubric.combine == "normalize_each"
+    twice = trl_arguments(grpo).get("multi_objective_aggregation") == "normalize_then_sum"
+    if each and (grpo.scale_rewards == "group" or twice):
+        key = "trl.multi_objective_aggregation" if twice else "scale_rewards"
+        raise ConfigError(
+            f"grpo.{key} is {'normalize_then_sum' if twice else 'group'!r}, which would undo the rubric's 'normalize_each', since it divides"
+            f" by the spread of each group; set it to {'sum_then_normalize' if twice else 'batch'!r} or leave it out"
+        )
+    if twice and grpo.scale_rewards is not None:
+        raise ConfigError(
+            f"grpo.scale_rewards is {grpo.scale_rewards!r}, which has no effect under 'normalize_then_sum' (it divides by the spread of"
+            " each group, then of the batch); leave it out"
+        )
+    return grpo.model_copy(update={"scale_rewards": grpo.scale_rewards or ("batch" if each else "group")})

@@ -6,22 +6,22 @@ import os
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
 
 from rsw_rewards.config import GrpoConfig
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.weights import base_model
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.reference import StartingModel, StartingWeights
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
+from rsw_rewards.training.trl_arguments import trl_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from rsw_rewards.training.rollouts import Rollouts
 
 RolloutFunction = Callable[[list[Any], "GRPOTrainer"], dict[str, Any]]
-
-_DECIDED = frozenset({
-    "beta", "use_vllm", "steps_per_generation", "num_train_epochs", "do_eval", "eval_strategy", "reward_weights",
-    "load_best_model_at_end", "push_to_hub", "resume_from_checkpoint",
-})  # fmt: skip
-"""Arguments of TRL that this module sets apart from its table, or that would undo what it relies on."""
 
 _IMPOSSIBLE = -1e4
 """Log-probability that stands for minus infinity: its differences and gradients are zero instead of not a number."""
@@ -50,11 +44,16 @@ class _Scored:
     aux_loss: None = None
 
 
-def score_through_forward(model: PreTrainedModel, temperature: float) -> None:
-    """Make the trainer take log-probabilities from the model's own ``forward``.
+def score_through_forward(model: PreTrainedModel, temperature: float, learn_entropy: bool = False) -> None:
+    """Make the trainer take log-probabilities and entropies from the model's own ``forward``.
 
     TRL (1.16) multiplies hidden states with the output matrix itself, past whatever mask ``forward`` lays on its logits. The
     gradient would then be that of another distribution than the one that was sampled from.
+
+    Args:
+        model: the network whose ``forward`` is replaced.
+        temperature: what logits are divided by.
+        learn_entropy: entropies have a gradient, which costs memory of the size of the logits.
     """
     original = type(model).forward
 
@@ -70,7 +69,7 @@ def score_through_forward(model: PreTrainedModel, temperature: float) -> None:
         logits = out.logits[:, :-1].float() / temperature
         log_p = torch.log_softmax(logits, -1)
         chosen = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0].clamp(min=_IMPOSSIBLE)
-        with torch.no_grad():
+        with torch.set_grad_enabled(learn_entropy and torch.is_grad_enabled()):
             entropy = -(log_p.exp() * log_p.clamp(min=_IMPOSSIBLE)).sum(-1)
         return _Scored(chosen.masked_fill(~scored, 0.0), entropy.masked_fill(~scored, 0.0))
 
@@ -98,9 +97,15 @@ def rollout_function(
         model = trainer.accelerator.unwrap_model(trainer.model)
         outputs, given = rollouts.collect(ids, int(trainer.state.global_step), model)
         found = view.tokens(outputs)
+        masks = found.get("env_mask") or [[1] * len(completion) for completion in found["completion_ids"]]
+        # Without a reward, nothing of a row is learnt from: its tokens count in no mean and no KL term.
+        found["env_mask"] = [
+            [0] * len(mask) if reward is None else mask for mask, reward in zip(masks, given, strict=True)
+        ]
         if rollouts.config.rollouts.off_policy:
             found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
-        return processes.scatter(_divided({**found, "collected": given}, [len(part) for part in parts]))
+        found |= {"collected": given, "spread": with_spread(given, group)}
+        return processes.scatter(_divided(found, [len(part) for part in parts]))
 
     return make
 
@@ -113,6 +118,18 @@ def following_rollouts(view: TrainerView, processes: Processes) -> RolloutFuncti
         return processes.scatter()
 
     return make
+
+
+def with_spread(given: Sequence[float | None], group: int) -> list[bool]:
+    """Whether the rewards of a row's group, as far as there are any, differ in float32, in which TRL compares them.
+
+    Example:
+        >>> with_spread([0.5, 0.5, None, 0.25, 0.5, 0.75], 3)
+        [False, False, False, True, True, True]
+    """
+    groups = [given[first : first + group] for first in range(0, len(given), group)]
+    found = [len({np.float32(reward) for reward in some if reward is not None}) > 1 for some in groups]
+    return [spread for spread, some in zip(found, groups, strict=True) for _ in some]
 
 
 def _divided(columns: Mapping[str, Sequence[Any] | None], lengths: Sequence[int]) -> list[dict[str, Any]]:
@@ -143,19 +160,6 @@ def sampled_logprobs(completions: Sequence[Sequence[int]], outputs: Sequence[Out
     return found
 
 
-def ratios_to_sampler(trainer: GRPOTrainer) -> None:
-    """Let importance ratios be to the probabilities that tokens were sampled with, instead of to those of the weights at the start
-    of an update, which are others where rollouts are stale. Clipping is then around the sampler, as in PPO."""
-    original = trainer._generate_and_score_completions
-
-    def generate(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        output = original(*args, **kwargs)
-        output["old_per_token_logps"] = output["sampling_per_token_logps"]
-        return output
-
-    vars(trainer)["_generate_and_score_completions"] = generate
-
-
 def make_trainer(
     policy: Trainable,
     config: GrpoConfig,
@@ -184,7 +188,9 @@ def make_trainer(
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers.trainer_callback import PrinterCallback
     from transformers.utils import logging
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig
+
+    from rsw_rewards.training.trl_trainer import Trainer
 
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
@@ -216,17 +222,12 @@ def make_trainer(
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": config.on_cpu,
-    }
-    if taken := sorted(set(config.trl) & {*arguments, *_DECIDED}):
-        raise ConfigError(
-            f"grpo.trl: {taken[0]!r} follows from other keys of the run ('grpo', 'rollouts', 'checkpoints', 'seed'); set those instead"
-        )
-    arguments |= {
+        "dataloader_pin_memory": not config.on_cpu,
+        "router_aux_loss_coef": 0.0,  # its loss is over all tokens, those of rows without a reward among them
         "bf16": False,
         "gradient_checkpointing": False,
-        "dataloader_pin_memory": not config.on_cpu,
+        **trl_arguments(config),
     }
-    arguments |= trl_arguments(config)
     if config.loss_type == "dr_grpo" and "max_completion_length" not in arguments:
         # Its losses are divided by the length that a completion may have, not by the one it has.
         arguments["max_completion_length"] = _longest(policy, samples)
@@ -237,8 +238,8 @@ def make_trainer(
         raise ConfigError(f"grpo: TRL does not take these settings: {' '.join(str(error).split())}") from error
     made._n_gpu = min(made.n_gpu, 1)  # one card per process: the others are for rollouts, scoring and further processes
     # An accelerate configuration's precision would be the learner's alone, and sampler and learner two distributions.
-    made.mixed_precision = "bf16" if made.bf16 else "fp16" if made.fp16 else "no"
-    trainer = GRPOTrainer(
+    made.mixed_precision = "bf16" if made.bf16 else "no"
+    trainer = Trainer(
         model=policy.model,
         processing_class=view.processing_class,
         reward_funcs=reward,
@@ -246,38 +247,17 @@ def make_trainer(
         train_dataset=view.dataset(prompts),
         rollout_func=rollouts,
         callbacks=list(callbacks),
+        off_policy=off_policy,
     )
     trainer.remove_callback(PrinterCallback)
-    if off_policy:
-        ratios_to_sampler(trainer)
-    vars(trainer)["create_model_card"] = lambda **unused: None  # the run directory says what this was
-    score_through_forward(base_model(policy.model), config.temperature)
+    learn_entropy = made.entropy_coef > 0 or made.use_adaptive_entropy
+    score_through_forward(base_model(policy.model), config.temperature, learn_entropy)
     if config.beta:
         # TRL's own reference is a model loaded by name, which a class of our own does not have, or a second adapter, which lacks
         # the rows of added tokens.
         vars(trainer)["ref_model"] = StartingModel(StartingWeights(policy.model))
         trainer.beta = config.beta
     return trainer
-
-
-def trl_arguments(config: GrpoConfig) -> dict[str, Any]:
-    """``grpo.trl`` as TRL's types have it, without what is null. Raises :class:`ConfigError` for a key or a value that TRL does not take."""
-    from trl import GRPOConfig
-
-    known: dict[str, Any] = {item.name: item.type for item in fields(GRPOConfig)}
-    found: dict[str, Any] = {}
-    for key, value in config.trl.items():
-        if key not in known:
-            raise ConfigError(f"grpo.trl: TRL's GRPOConfig has no argument {key!r}; {did_you_mean(key, sorted(known))}")
-        try:
-            found[key] = TypeAdapter(known[key]).validate_python(value)  # YAML reads 4e-4 as a text
-        except ValidationError as error:
-            raise ConfigError(f"grpo.trl: {key!r} is {value!r}: {error.errors()[0]['msg']}") from None
-        except PydanticSchemaGenerationError:  # a type that only TRL can judge
-            found[key] = value
-    if (level := found.get("importance_sampling_level", "token")) not in ("token", "sequence"):
-        raise ConfigError(f"grpo.trl: 'importance_sampling_level' is {level!r}; it must be token or sequence")
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _longest(policy: Trainable, samples: Sequence[Sample]) -> int:

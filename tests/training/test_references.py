@@ -1,4 +1,4 @@
-"""Training against references that are written a second time, in NumPy and float64, from the papers' formulas.
+"""Training against references: formulas written a second time, in NumPy and float64, and TRL's own trainer for GRPO.
 
 Rows are of different lengths and padded; what stands in the padding is noise, which no result may depend on.
 """
@@ -6,14 +6,18 @@ Rows are of different lengths and padded; what stands in the padding is noise, w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from rsw_rewards.core.records import Output
 from rsw_rewards.rollouts.diffusion_steps import (
     Scale,
     Step,
@@ -34,7 +38,10 @@ from rsw_rewards.training.ppo_math import (
     token_rewards,
     value_loss,
 )
+from rsw_rewards.training.trainer_views import TokenView
 from rsw_rewards.verifiers.lengths import overlong_penalty
+from tests.training import grpo_steps
+from tests.training.toy_lm import ToyLM
 
 Array = np.ndarray
 
@@ -273,3 +280,149 @@ def test_the_soft_overlong_punishment(limit: int, cache: int) -> None:
     expected = np.where(lengths <= limit - cache, 0.0, np.where(lengths <= limit, between, -1.0))
     found = [overlong_penalty(float(length), limit, cache) for length in lengths]
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+# GRPO
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "grpo": {"loss_type": "grpo"},
+    "grpo, two-sided": {"loss_type": "grpo", "trl": {"delta": 1.3}},
+    "gspo": {"loss_type": "grpo", "epsilon": 3e-4, "trl": {"importance_sampling_level": "sequence"}},
+    "bnpo": {"loss_type": "bnpo"},
+    "dr_grpo": {"loss_type": "dr_grpo", "trl": {"max_completion_length": 9}},
+    "dapo": {"loss_type": "dapo", "trl": {"epsilon_high": 0.28}},
+    "dapo, high entropies": {"loss_type": "dapo", "trl": {"top_entropy_quantile": 0.4, "off_policy_mask_threshold": 0.3}},
+    "cispo": {"loss_type": "cispo"},
+    "cispo, sequence": {"loss_type": "cispo", "trl": {"importance_sampling_level": "sequence"}},
+    "sapo": {"loss_type": "sapo"},
+    "luspo": {"loss_type": "luspo", "trl": {"importance_sampling_level": "sequence"}},
+    "luspo, token": {"loss_type": "luspo"},
+    "vespo": {"loss_type": "vespo"},
+}  # fmt: skip
+
+
+def rewarded(seed: int) -> tuple[list[Output], list[float | None]]:
+    """Rollouts of four groups: whole, one without two rewards, one of a single reward, one with two rollouts lost."""
+    outputs, rng = grpo_steps.rollouts(seed), np.random.default_rng(seed)
+    given: list[float | None] = [float(value) for value in rng.integers(0, 5, len(outputs)) / 4]
+    for place in (4, 6, 8, 9, 11, 12, 15):
+        given[place] = None
+    for place in (12, 15):
+        outputs[place] = Output(outputs[place].sample_id, outputs[place].candidate, lost="its image is gone")
+    return outputs, given
+
+
+def advantages(given: Sequence[float | None], scale: str) -> Array:
+    """TRL's advantages in float64; 0 for rows without a reward and for groups of one."""
+    values = np.array([np.nan if value is None else value for value in given]).reshape(-1, grpo_steps.GROUP)
+    centred = values - np.nanmean(values, 1, keepdims=True)
+    counts = (~np.isnan(values)).sum(1, keepdims=True)
+    spread = np.sqrt(np.nansum(centred**2, 1, keepdims=True) / np.where(counts > 1, counts - 1, np.nan))
+    if scale == "normalize_then_sum":
+        each = np.where(counts == 1, 0 * centred, centred / (spread + 1e-4))
+        return np.nan_to_num((each - np.nanmean(each)) / (np.nanstd(each, ddof=1) + 1e-4)).ravel()
+    divisor = {"group": spread + 1e-4, "batch": np.nanstd(values, ddof=1) + 1e-4, "none": 1.0}[scale]
+    return np.nan_to_num(centred / divisor).ravel()
+
+
+def plain_update(ours: Any, section: dict[str, Any], outputs: Sequence[Output], given: Sequence[float | None]) -> Any:
+    """Loss and gradients that TRL's own trainer has of the rows with a reward, as one batch; its own forward pass among them."""
+    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.utils import add_fused_lm_head
+
+    policy, start = ToyLM(), ToyLM()
+    policy.setup()
+    start.setup()
+    policy.model.load_state_dict(ours.model.state_dict())
+    kept = [place for place, reward in enumerate(given) if reward is not None]
+    traces = [outputs[place].tokens for place in kept]
+    settings = {"epsilon_high": 5.0 if section["loss_type"] == "cispo" else None} | section.get("trl", {})
+    arguments = GRPOConfig(
+        output_dir=ours.args.output_dir, per_device_train_batch_size=len(kept), num_generations=len(kept), use_cpu=True, bf16=False,
+        loss_type=section["loss_type"], epsilon=section.get("epsilon", 0.2), report_to="none", gradient_checkpointing=False, **settings,
+    )  # fmt: skip
+    trainer = GRPOTrainer(
+        policy.model,
+        args=arguments,
+        reward_funcs=lambda completions, **unused: [0.0] * len(completions),
+        train_dataset=TokenView(policy).dataset(["f000"]),
+        processing_class=TokenView(policy).processing_class,
+    )
+    add_fused_lm_head(start.model)
+    trainer.beta = section.get("beta", 0.0)  # TRL would load the reference by the model's name
+    trainer.current_gradient_accumulation_steps = 1
+    prompts = pad_sequence([torch.tensor(trace.prompt_ids) for trace in traces], True, 0, "left")
+    made = pad_sequence([torch.tensor(trace.completion_ids) for trace in traces], True, 0)
+    mask = pad_sequence([torch.ones(len(trace.completion_ids)) for trace in traces], True, 0).long()
+    seen = pad_sequence([torch.ones(len(trace.prompt_ids)) for trace in traces], True, 0, "left").long()
+    batch = {
+        "prompt_ids": prompts, "prompt_mask": seen, "completion_ids": made, "completion_mask": mask,
+        "advantages": t(advantages(given, "group"))[kept].float(), "num_items_in_batch": mask.sum(),
+        "old_per_token_logps": pad_sequence([torch.tensor(trace.logprobs) for trace in traces], True, 0),
+    }  # fmt: skip
+    whole = torch.cat([prompts, made], 1), torch.cat([seen, mask], 1), made.shape[1]
+    with torch.no_grad():
+        batch["ref_per_token_logps"], *_ = trainer._get_per_token_logps_and_entropies(start.model, *whole)
+    policy.model.train()
+    loss = trainer.compute_loss(policy.model, batch)
+    loss.backward()
+    return float(loss.detach()), {name: weight.grad for name, weight in policy.model.named_parameters()}
+
+
+def difference(found: Any, expected: Any) -> float:
+    """The largest difference of losses and gradients, relative to the largest of them."""
+    largest = max(abs(expected[0]), *(float(grad.abs().max()) for grad in expected[1].values()))
+    grads = [float((found[1][name] - grad).abs().max()) for name, grad in expected[1].items()]
+    return max(abs(found[0] - expected[0]), *grads) / largest
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_rows_without_a_reward_count_nowhere_and_the_others_as_in_trl(name: str, tmp_path: Path) -> None:
+    """An update against TRL's trainer on the batch without them, in whole and in micro-batches some of which hold none with a reward."""
+    section = {"beta": 0.1} | LOSSES[name]
+    outputs, given = rewarded(1)
+    ours = grpo_steps.trainer(tmp_path, outputs, given, stale=1, **section)
+    expected = plain_update(ours, section, outputs, given)
+    assert difference(grpo_steps.update(ours), expected) < 1e-5
+    if "entropies" not in name and name != "bnpo":  # a threshold, and a mean, of each micro-batch
+        parts = grpo_steps.trainer(tmp_path, outputs, given, stale=1, micro_batch=2, **section)
+        assert difference(grpo_steps.update(parts), expected) < 1e-5
+
+
+def test_the_entropy_bonus_is_trls(tmp_path: Path) -> None:
+    outputs, given = rewarded(2)
+    section = {"loss_type": "dapo", "beta": 0.1, "trl": {"entropy_coef": 0.5}}
+    ours = grpo_steps.trainer(tmp_path, outputs, given, stale=1, **section)
+    assert difference(grpo_steps.update(ours), plain_update(ours, section, outputs, given)) < 1e-5
+
+
+def test_means_of_micro_batches_are_over_those_with_a_reward(tmp_path: Path) -> None:
+    """In micro-batches of one row, the mean over micro-batches of ``bnpo`` and of the entropy bonus is the mean over rows of ``grpo``."""
+    outputs, given = rewarded(3)
+    bonus = {"beta": 0.1, "micro_batch": 1, "trl": {"entropy_coef": 0.5}}
+    one, other = (
+        grpo_steps.trainer(tmp_path, outputs, given, stale=1, loss_type=loss, **bonus) for loss in ("bnpo", "grpo")
+    )
+    assert difference(grpo_steps.update(one), grpo_steps.update(other)) < 1e-5
+    kept = [place for place, reward in enumerate(given) if reward is not None]
+    entropies = []
+    for trace in (outputs[place].tokens for place in kept):
+        assert trace is not None
+        ids = torch.tensor([trace.prompt_ids + trace.completion_ids])
+        log_p = torch.log_softmax(one.model.forward(ids).logits[0, len(trace.prompt_ids) - 1 : -1], -1)
+        entropies.append(-(log_p.exp() * log_p).sum(-1).mean())
+    (expected,) = torch.autograd.grad(torch.stack(entropies).mean(), one.model.lm_head.weight)
+    none = grpo_steps.trainer(tmp_path, outputs, given, stale=1, loss_type="grpo", beta=0.1, micro_batch=1)
+    found = grpo_steps.update(none)[1]["lm_head.weight"] - other.model.lm_head.weight.grad
+    torch.testing.assert_close(found / 0.5, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none", "normalize_then_sum"])
+def test_advantages_are_trls(scale: str, tmp_path: Path) -> None:
+    outputs, given = rewarded(4)
+    keys = (
+        {"trl": {"multi_objective_aggregation": scale}} if scale == "normalize_then_sum" else {"scale_rewards": scale}
+    )
+    ours = grpo_steps.trainer(tmp_path, outputs, given, **keys)
+    found = ours._generate_and_score_completions(grpo_steps.rows(ours))["advantages"]
+    np.testing.assert_allclose(found.numpy(), advantages(given, scale), atol=1e-5)

@@ -148,7 +148,7 @@ class Bare(Policy):
         ("grpo", {"policy": "Bare"}, "cannot be trained by tokens, it has no 'model'"),
         ("grpo", {"grpo": {"loss_type": "dr_grpo"}}, r"longest\(sample\)"),
         ("grpo", {"grpo": {"trl": {"epsilon_high": "abc"}}}, "'epsilon_high' is 'abc'"),
-        ("grpo", {"grpo": {"trl": {"importance_sampling_level": "seq"}}}, "must be token or sequence"),
+        ("grpo", {"grpo": {"trl": {"importance_sampling_level": "seq"}}}, "Input should be 'token' or 'sequence'"),
         ("grpo", {"grpo": {"trl": {"reward_weights": [1, 2]}}}, "follows from other keys"),
         ("grpo", {"grpo": {"trl": {"epsilon_hgh": 0.3}}}, "epsilon_high"),
     ],
