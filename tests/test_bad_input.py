@@ -157,6 +157,12 @@ def test_no_usable_prediction_stops(rsw: Rsw, folder: Path) -> None:
     assert_one_sentence(*evaluate_qa(rsw, folder), "no prediction that can be used", "qa_p.jsonl:1")
     write_jsonl(folder / "qa_p.jsonl", [{"id": "other", "text": "yes"}])
     assert_one_sentence(*evaluate_qa(rsw, folder), "not among the samples")
+    (folder / "qa_p.jsonl").rename(folder / "qa_p.csv")
+    table = rsw(
+        "evaluate", "exact-qa", "--samples", folder / "qa.jsonl", "--predictions", folder / "qa_p.csv",
+        "--out", folder / "out",
+    )  # fmt: skip
+    assert_one_sentence(*table, "is a table; make a predictions file of it with: rsw predictions from csv")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,8 @@ def test_a_field_of_the_wrong_kind_is_an_invalid_output(rsw: Rsw, folder: Path) 
 
 def test_a_missing_prediction_counts_as_wrong_or_is_left_out(rsw: Rsw, folder: Path) -> None:
     write_jsonl(folder / "qa_p.jsonl", [{"id": "q0", "text": "yes"}])
-    assert evaluate_qa(rsw, folder)[0] == 0
+    code, said = evaluate_qa(rsw, folder)
+    assert code == 0 and "1 of 2 samples have a prediction; 1 has none: 'q1'" in said
     summary = json.loads((folder / "out" / "summary.json").read_text())
     assert summary["metrics"]["accuracy"]["value"] == 0.5
     assert "no prediction" in row(folder, "q1")["reason"]

@@ -67,6 +67,16 @@ def test_a_broken_record_is_named_and_costs_no_record_before_it(
     assert bool(said) == bool(says) and all(says in words for words in said)
 
 
+def test_a_record_that_answers_under_another_name_says_which(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text(FORMS["lines"](SAMPLES))
+    (tmp_path / "p").write_text('{"id": "a", "response": "yes"}\n{"id": "b", "text": "no", "response": "yes"}')
+    outputs, problems = load_outputs(tmp_path / "p", load_samples(tmp_path / "s"))
+    assert outputs[1].text == "no"
+    assert [problem.reason for problem in problems] == [
+        "a change_qa prediction needs text, and the record has 'response'"
+    ]
+
+
 def test_bytes_that_are_no_utf_8_cost_their_record_alone(tmp_path: Path) -> None:
     for text in (b'[{"id": "a", "text": "gr\xfcn"},\n{"id": "b", "text": "no"}]', b'{"id": "a\xfc"}\n{"id": "b"}'):
         (tmp_path / "p").write_bytes(text)

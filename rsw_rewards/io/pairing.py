@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from rsw_rewards.errors import InputError
 
 MISSING = "no prediction for this sample"
 _ONE_OF = frozenset({Task.FORECAST, Task.GROUNDING})
+_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))})
 _ABOUT = ("seed", "policy_version", "finish_reason", "invalid", "lost")
 """Fields of any output beside its answer."""
 
@@ -112,7 +114,11 @@ def read_output(
                 raise InputError(f"{key!r}: {error}") from error
     output = Output(sample.id, candidate, **about, **answer)
     why = lacking(output, sample.task)
-    return output if why is None else replace(output, invalid=why)
+    if why is None:
+        return output
+    if others := [str(key) for key in record if key not in _FIELDS and record[key] is not None]:
+        why += f", and the record has {', '.join(map(repr, others[:3]))}"
+    return replace(output, invalid=why)
 
 
 def pair(

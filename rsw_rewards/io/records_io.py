@@ -20,6 +20,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.pairing import Problem, pair, read_output
 from rsw_rewards.io.paths import Roots, image_from_json
+from rsw_rewards.io.text_files import TABLES, suffix_of
 
 
 def _typed(record: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
@@ -143,6 +144,10 @@ def load_outputs(
         InputError: the file cannot be read or holds no usable record at all.
     """
     path = Path(path)
+    if suffix_of(path) in TABLES:
+        raise InputError(
+            f"{path} is a table; make a predictions file of it with: rsw predictions from csv {path} --samples SAMPLES --out FILE.jsonl"
+        )
     where = Roots(path.parent, roots)
     return pair(
         read_records(path), samples, lambda record, sample: output_from_json(record, sample, where, own), str(path),

@@ -16,6 +16,9 @@ from rsw_rewards.errors import InputError
 MAX_FILE_BYTES = 1 << 30
 """Most bytes that are read whole, or unpacked (1 GiB)."""
 
+TABLES = frozenset({".csv", ".tsv", ".xlsx", ".xlsm", ".xls"})
+"""Suffixes of files that hold a table."""
+
 _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 _NO_TEXT = {

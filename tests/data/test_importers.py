@@ -299,3 +299,13 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.
     for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit", "csv", "folder"}):
         with pytest.raises(InputError, match="more than the 10 bytes that are read"):
             done(name, file)
+
+
+def test_results_of_a_batch_and_lists_of_texts(tmp_path: Path) -> None:
+    batch = [
+        {"id": "b", "custom_id": sample.id, "response": {"body": {"choices": [{"message": {"content": f"t{n}"}}]}}}
+        for n, sample in enumerate(SAMPLES)
+    ]
+    assert done("json", lines(tmp_path / "a.jsonl", batch))[1] == {(s.id, 0): f"t{n}" for n, s in enumerate(SAMPLES)}
+    _, texts = done("json", lines(tmp_path / "b.jsonl", [{"id": SAMPLES[0].id, "output": ["x", "y"]}]))
+    assert texts == {(SAMPLES[0].id, 0): "x", (SAMPLES[0].id, 1): "y"}

@@ -47,6 +47,7 @@ WRITTEN = {
     "tabs in .csv": 'id\tprediction\nq1\t"yes; two"\nq2\tno, none\n',
     "bars": 'id|prediction\nq1|"yes; two"\nq2|no, none\n',
     "blanks after commas": 'id, prediction\nq1, "yes; two"\nq2, "no, none"\n',
+    "Markdown": "| id | prediction |\n|---|:---|\n| q1 | yes; two |\n| q2 | no, none |\n",
     "old Mac": 'id;prediction\rq1;"yes; two"\rq2;no, none\r',
     "empty columns and rows": '\n;id;prediction;;\n1;q1;"yes; two";;\n;;;;\n2;q2;no, none;;\n',
     "other words": 'Question ID;Model-Response\nq1;"yes; two"\nq2;no, none\n',
@@ -142,7 +143,7 @@ def test_ids_are_matched_whole_or_by_their_end_and_it_is_said(tmp_path: Path) ->
         "the id '9' is not among the samples",
     ]
     assert found.notes == [
-        r"of 2 answers, 1 were matched by the whole id and 1 by the end of it, such as '.\\images\\000002.PNG' for 'levir/test_000002'",
+        r"1 of 2 answers were matched by the end of their id, such as '.\\images\\000002.PNG' for 'levir/test_000002', the others by the whole id",
         "2 of 5 samples have a prediction; 3 have none: 'levir/test/A/000003.png', 's/1', 't/1'; 3 predictions name no sample",
     ]
 

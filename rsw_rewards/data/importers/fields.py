@@ -12,7 +12,7 @@ from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.errors import InputError
 
 ID_NAMES = (
-    "id", "sample_id", "question_id", "qid", "custom_id", "image_id", "img_id", "index", "idx", "uid", "filename", "file_name",
+    "custom_id", "id", "sample_id", "question_id", "qid", "image_id", "img_id", "index", "idx", "uid", "filename", "file_name",
     "image_name", "image", "image_path", "img", "img_path", "file", "path", "name", "key",
 )  # fmt: skip
 """Fields that hold an id, the likeliest first. Case, blanks and signs between the words do not count."""
@@ -26,6 +26,9 @@ TEXT_NAMES = (
 
 MAX_CHARACTERS = 1 << 24
 """Longest answer that is imported."""
+
+TEXT_PATHS = ("response.body.choices.0.message.content", "choices.0.message.content")
+"""Where an answer stands in the results of OpenAI's batches and in a chat completion, if no field holds one."""
 
 _EITHER = frozenset(TEXT_NAMES[-3:])
 _SIGNS = re.compile(r"[\W_]+")
@@ -101,7 +104,10 @@ def find_field(
     found = {usual_one: name for name in reversed(names) for usual_one in usual if _plain(name) == _plain(usual_one)}
     there = [found[usual_one] for usual_one in usual if usual_one in found]
     held = {name for record in records for name in there if as_text(record.get(name)) is not None}
-    chosen = next((name for name in there if name in held), there[0] if there else None)
+    chosen = next((name for name in there if name in held), None)
+    if chosen is None and what == "text":
+        chosen = next((path for path in TEXT_PATHS if any(dig(record, path) is not None for record in records)), None)
+    chosen = chosen or (there[0] if there else None)
     either = [name for name in there if _plain(name) in _EITHER]
     if chosen in either and len(either) > 1:
         raise InputError(
@@ -142,7 +148,7 @@ def answers_of(
     text_names: Sequence[str] = TEXT_NAMES,
     target: str | None = None,
 ) -> Iterator[Answer]:
-    """The answers in records of a table or a JSON file.
+    """The answers in records of a table or a JSON file; those in a list of texts are candidates.
 
     Args:
         records: place and record, or the ``ValueError`` that reading it gave.
@@ -173,10 +179,15 @@ def answers_of(
             why = f"'candidate' is {str(record['candidate'])[:20]!r}, not a whole number"
             yield Answer(place, as_text(name), problem=why, position=position)
             continue
-        yield answer(
-            place, name, dig(record, answer_field), candidate=candidate, position=position, fields=fields,
-            target=as_text(record.get(target)) if target else None,
-        )  # fmt: skip
+        said = dig(record, answer_field)
+        several = (
+            isinstance(said, list) and said and "candidate" not in record and all(isinstance(one, str) for one in said)
+        )
+        for number_of_one, one in enumerate(said if several else [said]):
+            yield answer(
+                place, name, one, candidate=candidate + number_of_one, position=position, fields=fields,
+                target=as_text(record.get(target)) if target else None,
+            )  # fmt: skip
 
 
 def _unusable(place: str, record: Any, position: int | None) -> Answer:
@@ -200,4 +211,5 @@ def _hint(names: Sequence[str], usual: Sequence[str], what: str) -> str:
     plain = {_plain(name): name for name in reversed(names)}
     near = [plain[close] for one in usual for close in difflib.get_close_matches(_plain(one), plain, 1, 0.75)]
     shown = ", ".join(map(repr, names))[:200]
-    return f"the file has {shown}: say --set {what}={near[0] if near else 'COLUMN'}"
+    where = "" if near else " (the first line of a table names its columns)"
+    return f"the file has {shown}: say --set {what}={near[0] if near else 'COLUMN'}{where}"

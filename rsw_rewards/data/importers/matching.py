@@ -91,8 +91,8 @@ class Ids:
         The whole id counts first, then its last part without suffix and split. Of several samples with that part, the one is
         meant whose other parts the name has, or that has the name's. A sample of another split than the name's never is.
         """
-        if name in self.known:
-            return self.known[name]
+        if name.strip() in self.known:
+            return self.known[name.strip()]
         parts = key_of(name)
         alike = self._by_last.get(parts[-1], []) if parts else []
         splits = splits_in(parts)
@@ -170,8 +170,8 @@ def match(
     chosen: dict[str, list[Answer]] = {}
     for (name, candidate), alike in found.items():
         # Whole ids first: an answer that names its sample exactly must not lose it to one that only ends alike.
-        alike = sorted(alike, key=lambda answer: answer.id != name) if by == "id" else alike
-        names = list(dict.fromkeys(answer.id for answer in alike))
+        alike = sorted(alike, key=lambda answer: str(answer.id).strip() != name) if by == "id" else alike
+        names = list(dict.fromkeys(str(answer.id).strip() for answer in alike))
         if by == "id" and len(names) > 1 and names[0] != name:
             why = f"{names[0]!r} and {names[1]!r} both end as {name!r} does, so neither is taken for it"
             problems += [Problem("duplicate", answer.where, why) for answer in alike]
@@ -205,14 +205,14 @@ def _doubts(pairs: Sequence[tuple[Answer, Sample]]) -> Iterator[str]:
 
 def _manner(pairs: Sequence[tuple[Answer, Sample]], by: str) -> Iterator[str]:
     """How answers were matched, where it was not by whole ids."""
-    ends = [(answer, sample) for answer, sample in pairs if answer.id != sample.id]
+    ends = [(answer, sample) for answer, sample in pairs if str(answer.id).strip() != sample.id]
     if by == "order":
         yield f"{len(pairs)} answers were matched by their order"
     elif ends:
         answer, sample = ends[0]
         yield (
-            f"of {len(pairs)} answers, {len(pairs) - len(ends)} were matched by the whole id and {len(ends)} by the end of it,"
-            f" such as {str(answer.id)[:80]!r} for {sample.id!r}"
+            f"{len(ends)} of {len(pairs)} answers were matched by the end of their id, such as {str(answer.id)[:80]!r} for {sample.id!r}"
+            + (", the others by the whole id" if len(ends) < len(pairs) else "")
         )
 
 

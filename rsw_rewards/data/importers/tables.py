@@ -63,6 +63,10 @@ def read_table(file: Path) -> list[Row]:
         rows = _split(lines, start, separator)
     if not rows:
         return []
+    if separator == "|":
+        rows = [
+            (line, _without_bars(cells)) for line, cells in rows if isinstance(cells, Unsplit) or not _is_rule(cells)
+        ]
     first, header = rows[0]
     if isinstance(header, Unsplit):
         raise InputError(f"{file}:{first}: the header cannot be read: {header}")
@@ -128,6 +132,15 @@ def _split(lines: list[str], start: int, separator: str) -> list[tuple[int, list
 
 def _is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == '"'
+
+
+def _is_rule(cells: list[str]) -> bool:
+    """Whether a row is the line under the header of a table in Markdown."""
+    return all(re.fullmatch(r" *:?-{3,}:? *|", cell) for cell in cells)
+
+
+def _without_bars(cells: list[str] | Unsplit) -> list[str] | Unsplit:
+    return cells if isinstance(cells, Unsplit) else [cell.strip() for cell in cells]
 
 
 def _restored(cell: str) -> str:
