@@ -58,6 +58,7 @@ class DiffusionForecaster(Policy):
         path: a pipeline folder, the folder of a trained adapter, or ``tiny:instruct_pix2pix`` / ``tiny:flux_kontext`` for random weights.
         size: side of the square that pictures are brought to, in pixels; forecasts are brought back to the size of the input.
         steps: denoising steps.
+        eval_steps: denoising steps at temperature 0, thus of evaluations and of greedy held-out measurements; ``steps`` where left out.
         noise: how noisy stochastic steps are, in the scale of the sampler: DDIM's eta (1 where left out), Flow-GRPO's noise level (0.7),
             DanceGRPO's eta (0.3), Flow-CPS's eta (0.8).
         sampler: the stochastic steps: ``sde`` (Flow-GRPO, arXiv 2505.05470), ``dance`` (DanceGRPO, arXiv 2505.07818) or ``cps``
@@ -78,6 +79,7 @@ class DiffusionForecaster(Policy):
         path: str,
         size: int = 512,
         steps: int = 20,
+        eval_steps: int | None = None,
         noise: float | None = None,
         sampler: Literal["sde", "dance", "cps", "ddim"] | None = None,
         window: Mapping[str, Any] | None = None,
@@ -90,6 +92,8 @@ class DiffusionForecaster(Policy):
             raise ConfigError(
                 f"{self.name}: 'steps' is {steps}; it must be at least 2, the last of which makes no choice"
             )
+        if eval_steps is not None and eval_steps < 1:
+            raise ConfigError(f"{self.name}: 'eval_steps' is {eval_steps}; it must be at least 1")
         if noise is not None and not noise > 0:
             raise ConfigError(f"{self.name}: 'noise' is {noise}; it must be above 0 (temperature 0 samples without)")
         if sampler == "cps" and noise is not None and noise > 1:
@@ -101,6 +105,7 @@ class DiffusionForecaster(Policy):
         if lora is not None and (extra := set(lora) - {"r", "alpha", "target_modules"}):
             raise ConfigError(f"{self.name}: unknown key lora.{min(extra)}; known are r, alpha, target_modules")
         self.path, self.size, self.steps, self.given_noise, self.dtype = str(path), size, steps, noise, dtype
+        self.eval_steps = steps if eval_steps is None else eval_steps
         self.sampler = sampler
         self.window = None if window is None else validated(Window, window, f"{self.name}: window")
         if self.window is not None:
@@ -180,6 +185,7 @@ class DiffusionForecaster(Policy):
             "path": self.path,
             "size": self.size,
             "steps": self.steps,
+            **({"eval_steps": self.eval_steps} if self.eval_steps != self.steps else {}),
             "noise": self.given_noise,
             **({"sampler": self.sampler} if self.sampler is not None else {}),
             **({"window": self.window.model_dump(mode="json")} if self.window is not None else {}),
@@ -210,11 +216,12 @@ class DiffusionForecaster(Policy):
         kept = [torch.stack([torch.randn(shape, generator=one) for one in generators]).to(pipeline.device)]
         log_probs = []
         noisy = self.noisy_steps(self.version) if stochastic else range(0)
+        steps = self.steps if stochastic else self.eval_steps
         with torch.no_grad():
-            for number in range(self.steps):
+            for number in range(steps):
                 if stochastic:
                     kept[-1] = kept[-1].half().float()  # what is kept for the learner
-                step = pipeline.step(kept[-1], told, number, self.steps, self.noise if number in noisy else 0.0)
+                step = pipeline.step(kept[-1], told, number, steps, self.noise if number in noisy else 0.0)
                 if number not in noisy:
                     kept.append(step.mean)
                     continue

@@ -28,6 +28,7 @@ from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_steps import Scale, Step, group_advantages
 from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.training.ema import MovingAverage
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
 from rsw_rewards.training.flow_ratios import Divergence, Ratio, divergence, log_ratio, step_weight
 from rsw_rewards.training.ppo_math import policy_loss
@@ -59,6 +60,11 @@ class FlowGrpoConfig(GenerationConfig):
     kl: Divergence = "step"
     """What ``beta`` weighs: the exact KL divergence of a ``step``, that times the step's length (``flow_grpo``, as its code), or the
     squared difference of the ``velocity``."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is what the run ends with; its rollouts and checkpoints are those of the weights
+    themselves. None for no average."""
+    ema_every: PositiveInt = 1
+    """Optimizer steps from one update of that average to the next."""
     timestep_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the denoising steps that are learnt from; one at least."""
     timestep_order: Literal["first", "random"] = "first"
@@ -68,6 +74,10 @@ class FlowGrpoConfig(GenerationConfig):
     def _enough_rows(self) -> FlowGrpoConfig:
         if self.minibatches > self.rows:
             raise ValueError(f"{self.rows} rollouts cannot be divided into {self.minibatches} minibatches")
+        if self.ema is None and self.ema_every != 1:
+            raise ValueError(
+                "'ema_every' says how often the moving average is updated, but there is none; set 'ema' to its decay"
+            )
         if self.kl != "step" and not self.beta:
             raise ValueError(
                 f"'kl' is {self.kl!r}, but 'beta' is 0, so there is no KL term; set 'beta' or leave 'kl' out"
@@ -105,6 +115,8 @@ def train(config: FlowGrpoRunConfig, resume: bool = False, processes: Processes 
         made = learner()
         policy = cast(Trainable, made.policy)
         setting.run_cycles(config, made, policy, eos_id=0)
+        if made.average is not None:
+            made.average.apply()
         return policy
 
     return train_with_rewards(config, learn, lambda course: course.follow_cycles(config, learner()), resume, processes)
@@ -172,6 +184,7 @@ class DiffusionLearner:
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         processes.same_start(self.weights)
         self.start = StartingWeights(self.model) if config.beta else None
+        self.average = MovingAverage(self.weights, config.ema, config.ema_every) if config.ema is not None else None
         self.optimizer = torch.optim.AdamW(
             self.weights, config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
         )
@@ -314,18 +327,23 @@ class DiffusionLearner:
                 f"with --resume from the last checkpoint"
             )
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return totals
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: weights and optimizer. The reference is the policy that a run
         starts from, and nothing random has a state beyond the step's number."""
-        return {"policy": trained_weights(self.model), "optimizer": self.optimizer.state_dict()}
+        average = {} if self.average is None else {"average": self.average.state_dict()}
+        return {"policy": trained_weights(self.model), "optimizer": self.optimizer.state_dict(), **average}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`. Raises :class:`ConfigError` where it is that of another network."""
         try:
             self.policy.load_weights(state["policy"], 0)
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"--resume: the checkpoint belongs to another policy: {' '.join(str(error).split())[:200]}"

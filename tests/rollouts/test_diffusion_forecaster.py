@@ -78,6 +78,17 @@ def test_without_noise_the_latents_are_those_of_diffusers(kind: str, guidance: f
     torch.testing.assert_close(drawn.latents[:, -1], expected, rtol=1e-3, atol=1e-4)
 
 
+def test_evaluations_may_take_other_steps_than_training(kind: str) -> None:
+    """At temperature 0 as a policy of six steps, above it as one of four."""
+    both, four, six = policy(kind, eval_steps=6), policy(kind), policy(kind, steps=6)
+    calm, noisy = Request(sample(0), 0, 7, 0.0), Request(sample(0), 0, 7, 1.0)
+    found = [pixels(output) for output in both.generate([calm, noisy])]
+    assert np.array_equal(found[0], pixels(six.generate([calm])[0]))
+    assert np.array_equal(found[1], pixels(four.generate([noisy])[0]))
+    assert not np.array_equal(found[0], pixels(four.generate([calm])[0]))
+    assert both.describe()["eval_steps"] == 6
+
+
 def test_the_codec_gives_back_what_it_was_given() -> None:
     made = policy("flux_kontext")
     before = sample(3).images[0].pixels()[None]

@@ -240,6 +240,20 @@ def test_random_windows_stay_within_their_range_and_are_drawn_again_alike() -> N
     assert places[0] == places[1] and {part[0] for part in places[0]} == {0, 1, 2, 3}
 
 
+def test_a_run_can_end_with_the_moving_average_of_its_weights(tmp_path: Path) -> None:
+    learner, samples, outputs = learner_and_outputs(ema=0.9)
+    start = {key: tensor.clone() for key, tensor in weights_of(learner).items()}
+    learner.update(samples, outputs, GIVEN, 0)
+    trained = weights_of(learner)
+    assert learner.average is not None
+    learner.average.apply()
+    for key, tensor in weights_of(learner).items():
+        torch.testing.assert_close(tensor, start[key] + (1 - 2 / 11) * (trained[key] - start[key]))
+    averaged = run(tmp_path, flow_grpo={"ema": 0.9, "steps": 1})
+    kept = torch.load(tmp_path / "checkpoints" / "checkpoint-1" / "learner_state.pt", weights_only=True)
+    assert not same(averaged, kept["policy"])
+
+
 def test_micro_batches_add_up_to_the_whole_batch() -> None:
     found = []
     for micro in (None, 4, 1):
@@ -299,7 +313,7 @@ def test_a_run_leaves_its_log_policy_dumps_and_newest_checkpoints(whole: tuple[P
     assert not same(weights, trained_weights(policy("instruct_pix2pix").model))
 
 
-@pytest.mark.parametrize("changes", [{}, {"epochs": 2, "minibatches": 2, "beta": 0.05, "micro_batch": 1}])
+@pytest.mark.parametrize("changes", [{}, {"epochs": 2, "minibatches": 2, "beta": 0.05, "micro_batch": 1, "ema": 0.9}])
 def test_a_run_taken_up_again_ends_where_the_whole_one_ends(
     changes: dict[str, Any], whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
@@ -382,6 +396,9 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     text = "method: flow_grpo\nout: x\npolicy: x\ntrain: {source: x}\nrubric: {components: []}\n"
     file.write_text(text + "flow_grpo: {prompts: 1, group: 1}\n")
     with pytest.raises(ConfigError, match=r"flow_grpo\.group"):
+        load_config(file)
+    file.write_text(text + "flow_grpo: {ema_every: 8}\n")
+    with pytest.raises(ConfigError, match="but there is none; set 'ema' to its decay"):
         load_config(file)
     file.write_text(text + "flow_grpo: {kl: velocity}\n")
     with pytest.raises(ConfigError, match="'beta' is 0, so there is no KL term"):

@@ -28,6 +28,7 @@ from rsw_rewards.rollouts.diffusion_steps import (
     group_advantages,
 )
 from rsw_rewards.rollouts.diffusion_windows import Window
+from rsw_rewards.training.ema import MovingAverage
 from rsw_rewards.training.flow_ratios import divergence, log_ratio, step_weight
 from rsw_rewards.training.ppo_math import (
     KlEstimator,
@@ -267,6 +268,20 @@ def test_a_sliding_window_goes_through_all_steps_and_starts_again() -> None:
                     start += stride
                 elif roll_back:
                     start = 0
+
+
+@pytest.mark.parametrize("every", [1, 8])
+def test_the_moving_average_of_weights(every: int) -> None:
+    rng = np.random.default_rng(11)
+    weight = torch.nn.Parameter(t(rng.normal(size=4)))
+    average, expected = MovingAverage([weight], 0.9, every), weight.detach().numpy().copy()
+    for step in range(1, 120):
+        weight.data += t(rng.normal(size=4))
+        average.update()
+        if (step + 1) % every == 0:
+            decay = min(0.9, (1 + step) / (10 + step))
+            expected = decay * expected + (1 - decay) * weight.detach().numpy()
+        close(average.weights[0], expected)
 
 
 # Rewards
