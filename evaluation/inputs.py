@@ -23,6 +23,7 @@ from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.io.in_memory import as_samples, pair_outputs
 from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import load_outputs
+from rsw_rewards.rollouts.dumps import is_ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,6 @@ def read_pair(
     roots: Sequence[Path] = (),
     limit: int | None = None,
     on_missing: str = "invalid",
-    own: bool = False,
     tasks: Collection[Task] = frozenset(Task),
 ) -> Inputs:
     """The first ``limit`` samples, the outputs for them, and the problems of the outputs.
@@ -65,8 +65,8 @@ def read_pair(
 
     Args:
         samples: a file, or what :func:`rsw_rewards.io.in_memory.as_samples` reads.
-        outputs: a predictions file, a folder of images, or what :func:`rsw_rewards.io.in_memory.pair_outputs` reads.
-        own: a predictions file may be a dump of rollouts, which says of some that they were lost.
+        outputs: a predictions file, a folder of images, or what :func:`rsw_rewards.io.in_memory.pair_outputs` reads. A file that this
+            project wrote may say of outputs that they were lost.
         tasks: of the samples that the images of a folder may be for.
     """
     limit = limit_of(limit)
@@ -75,8 +75,8 @@ def read_pair(
     is_file = isinstance(outputs, (str, PathLike))
     if is_file and Path(outputs).is_dir():
         outputs = read_folder(Path(outputs), [sample for sample in every if sample.task in tasks])
-    if own and is_file and not isinstance(outputs, Imported):
-        answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own)
+    if is_file and not isinstance(outputs, Imported):
+        answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own=is_ours(Path(outputs)))
     else:
         answers, problems = pair_outputs(every, outputs, roots, on_missing)
     warnings: list[str] = []

@@ -89,7 +89,7 @@ def rewards_of(
     progress: Progress = silent,
 ) -> Rewards:
     """Rewards for outputs in memory, for a predictions file, or for a dump of rollouts; see :func:`rsw_rewards.rewards`."""
-    given = read_pair(samples, outputs, roots, limit, on_missing, own=True)
+    given = read_pair(samples, outputs, roots, limit, on_missing)
     asked, answers = given.samples, given.outputs
     with Scorer(rubric, workers=workers, device=device) as scorer:
         scorer.check(asked)

@@ -66,6 +66,15 @@ def write_dump(
     partial.rename(folder)
 
 
+def is_ours(predictions: Path) -> bool:
+    """Whether a predictions file was written by this project: that of a dump, or of a policy that was run to be evaluated."""
+    beside = {file.name for file in predictions.parent.iterdir()} if predictions.is_file() else set()
+    return predictions.name == "predictions.jsonl" and (
+        {"samples.jsonl", "rewards.jsonl", "scores.parquet", "rubric.yaml"} <= beside
+        or {"policy.yaml", "images"} <= beside
+    )
+
+
 def read_rewards(folder: Path) -> dict[tuple[str, int], float | None]:
     """The rewards that the trainer saw, by sample id and candidate. Raises :class:`InputError` for a broken file."""
     rewards: dict[tuple[str, int], float | None] = {}

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ImageError, InputError
@@ -20,6 +21,7 @@ from rsw_rewards.io.images import encode_png, read_mask, read_rgb, write_png
 from rsw_rewards.io.paths import Roots
 from rsw_rewards.io.records_io import load_outputs, load_samples, output_to_json, sample_to_json, write_jsonl
 from rsw_rewards.pixels import content_hash, read_pixels
+from rsw_rewards.rollouts.dumps import write_dump
 
 
 def write_samples(folder: Path, *records: dict[str, object]) -> Path:
@@ -231,17 +233,31 @@ def test_every_task_knows_its_output_fields() -> None:
 
 def test_nobody_elses_file_can_leave_the_benchmark_by_calling_an_output_lost(tmp_path: Path) -> None:
     samples = load_samples(write_samples(tmp_path, question("a"), question("b")))
-    lines = [{"id": "a", "lost": "x"}, {"id": "b", "text": "yes"}]
+    lines = [{"id": "a", "lost": "x"}, {"id": "b", "text": "yes", "lost": "x"}]
     write_jsonl(tmp_path / "p.jsonl", lines)
-    (first, _), problems = load_outputs(tmp_path / "p.jsonl", samples)
-    assert first.lost is None and first.invalid and [problem.kind for problem in problems] == ["wrong_field"]
+    (first, second), problems = load_outputs(tmp_path / "p.jsonl", samples)
+    assert first.lost is None and [str(problem.reason) for problem in problems] == [
+        "a change_qa prediction needs text, and the record has 'lost'"
+    ]
+    assert second.text == "yes" and second.lost is None
+    found = rsw.rewards({"exact_match": 1.0}, tmp_path / "samples.jsonl", tmp_path / "p.jsonl")
+    assert list(found.scores["status"]) == ["invalid_output", "ok"]
+    with pytest.raises(InputError, match="'lost' is no field of a change_qa output"):
+        rsw.score("exact_match", {"lost": "x"}, reference={"answers": ["yes"], "vocabulary": ["yes"]})
     (first, _), problems = load_outputs(tmp_path / "p.jsonl", samples, own=True)
     assert first.lost == "x" and not problems
 
 
-@pytest.mark.parametrize(
-    "field", [{"seed": "x"}, {"seed": 1 << 80}, {"policy_version": "v1"}, {"invalid": 3}, {"lost": []}]
-)
+def test_a_dump_of_our_own_says_which_outputs_were_lost(tmp_path: Path) -> None:
+    samples = load_samples(write_samples(tmp_path, question("a"), question("b")))
+    outputs = [rsw.Output("a", lost="its actor died"), rsw.Output("b", text="yes")]
+    found = rsw.rewards({"exact_match": 1.0}, samples, outputs)
+    write_dump(tmp_path / "dump", samples, outputs, found.table, [None, 1.0], {})
+    again = rsw.rewards({"exact_match": 1.0}, samples, tmp_path / "dump" / "predictions.jsonl")
+    assert [record["reward"] for record in again.records] == [None, 1.0]
+
+
+@pytest.mark.parametrize("field", [{"seed": "x"}, {"seed": 1 << 80}, {"policy_version": "v1"}, {"invalid": 3}])
 def test_a_field_of_another_kind_is_an_invalid_output(tmp_path: Path, field: dict[str, object]) -> None:
     samples = load_samples(write_samples(tmp_path, question("a")))
     write_jsonl(tmp_path / "p.jsonl", [{"id": "a", "text": "yes", **field}])

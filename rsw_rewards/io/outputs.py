@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,11 +14,10 @@ from rsw_rewards.core.image_values import describe, holds_pixels, is_instance
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.errors import InputError, did_you_mean
 from rsw_rewards.io.images import is_binary, values_of
-from rsw_rewards.io.pairing import MISSING, lacking, name_of, read_output
+from rsw_rewards.io.pairing import MISSING, RECORD_FIELDS, lacking, name_of, read_output
 
 _IMAGE_SOURCES = frozenset({"path", "bytes", "array"})
 """Keys of a mapping that is an image."""
-_OUTPUT_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))})
 _OF_TEXT = frozenset(task for task, names in OUTPUT_FIELDS.items() if names == ("text",))
 _RASTER_FILES = frozenset({".tif", ".tiff", ".npy", ".npz"})
 
@@ -75,10 +73,10 @@ def of_record(record: Any, sample: Sample) -> Output:
 def check_fields(record: Mapping[Any, Any], sample: Sample) -> None:
     """Refuse a record that answers by a field that no output has. Raises :class:`InputError`."""
     names = OUTPUT_FIELDS[sample.task]
-    if any(record.get(name) is not None for name in (*names, "invalid", "lost")):
+    if any(record.get(name) is not None for name in (*names, "invalid")):
         return
     for key, held in record.items():
-        if key not in _OUTPUT_FIELDS and held is not None:
+        if key not in RECORD_FIELDS and held is not None:
             near = did_you_mean(str(key), names)
             raise InputError(f"{str(key)!r} is no field of a {sample.task} output; {near}")
 

@@ -15,8 +15,9 @@ from rsw_rewards.errors import InputError
 
 MISSING = "no prediction for this sample"
 _ONE_OF = frozenset({Task.FORECAST, Task.GROUNDING})
-_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))})
-_ABOUT = ("seed", "policy_version", "finish_reason", "invalid", "lost")
+RECORD_FIELDS = frozenset({"id", *(known.name for known in dataclasses.fields(Output))}) - {"lost"}
+"""Keys of a record that is an output. That one was lost through our fault is not for the records of others to say."""
+_ABOUT = ("seed", "policy_version", "finish_reason", "invalid")
 """Fields of any output beside its answer."""
 
 
@@ -89,18 +90,14 @@ def read_output(
         sample: the one that it answers.
         image: reads an image entry of the record; as it is, it is read by the Output.
         own: the record was written by this project, which may say of an output that it was ``lost`` through our fault. In anybody
-            else's such an output is invalid, or it could leave the benchmark by saying so.
+            else's there is no such field: an output could leave the benchmark by it.
 
     Raises:
         InputError: naming a field of the wrong kind.
     """
     candidate = record.get("candidate", 0)
-    about = {key: record[key] for key in _ABOUT if record.get(key) is not None}
+    about = {key: record[key] for key in (*_ABOUT, *(("lost",) if own else ())) if record.get(key) is not None}
     known = Output(sample.id, candidate, **about)
-    if known.lost and not own:
-        return Output(
-            sample.id, candidate, invalid="'lost' is not for predictions: an output that is missing is invalid"
-        )
     if known.invalid or known.lost:
         return known
     answer = {key: record[key] for key in OUTPUT_FIELDS[sample.task] if record.get(key) is not None}
@@ -116,7 +113,7 @@ def read_output(
     why = lacking(output, sample.task)
     if why is None:
         return output
-    if others := [str(key) for key in record if key not in _FIELDS and record[key] is not None]:
+    if others := [str(key) for key in record if key not in RECORD_FIELDS and record[key] is not None]:
         why += f", and the record has {', '.join(map(repr, others[:3]))}"
     return replace(output, invalid=why)
 

@@ -135,7 +135,7 @@ def load_outputs(
         roots: further folders that its paths may point into.
         on_missing: ``"invalid"`` gives a sample without a prediction an invalid output, ``"drop"`` leaves it out.
         own: the file was written by this project, which may say of an output that it was ``lost`` through our fault. In anybody
-            else's file such an output is invalid, or it could leave the benchmark by saying so.
+            else's file there is no such field: an output could leave the benchmark by it.
 
     Returns:
         The outputs, and every problem met with file and line. Records with a problem never cost the others.
