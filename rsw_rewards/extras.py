@@ -17,6 +17,7 @@ EXTRAS = {
     "datasets": "hub",
     "rasterio": "rasters",
     "matplotlib": "figures",
+    "openpyxl": "excel",
     "trl": "train",
     "diffusers": "train",
     "accelerate": "train",

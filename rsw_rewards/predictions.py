@@ -30,7 +30,7 @@ def read(
         importer: a name of ``rsw.names("importers")``, ``file.py:function``, or a function.
         file: what the other tool wrote; for ``"folder"`` a folder of masks, maps or forecasts, one file each, named by the samples.
         samples: what was asked. An answer then belongs to the sample whose id it has, or whose id ends as its own does, if there is
-            one only; what may mean several is reported. Without samples, answers keep the ids that the file has.
+            one only, of the same split; what may mean several is reported. Without samples, answers keep the ids that the file has.
         by: ``"order"`` where the file has no ids and its order is that of the samples.
         id, text: the column or key that holds the id and the answer, where it is not one of the usual.
         declared: of a folder, what the numbers in all its files mean: ``levels``, ``threshold``, ``palette``, ``nodata``, ``bands`` and

@@ -14,7 +14,7 @@ import pytest
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.importers import IMPORTERS, Imported, inspect_logs, read_predictions
 from rsw_rewards.data.importers.matching import Ids, key_of
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import ConfigError, InputError, MissingExtra
 from rsw_rewards.io import text_files
 from rsw_rewards.io.records_io import load_outputs
 
@@ -204,7 +204,7 @@ def test_vlmevalkit_excel_and_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="is a pickle, which is never read"):
         done("vlmevalkit", write(tmp_path / "a.pkl", ""))
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(InputError, match=r"openpyxl, which reads them, is not installed.*PRED_FORMAT=tsv"):
+    with pytest.raises(MissingExtra, match=r"saved as CSV, needs openpyxl, which is not installed; run: pip install"):
         done("vlmevalkit", write(tmp_path / "a.xlsx", ""))
 
 

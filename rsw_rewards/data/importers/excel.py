@@ -13,6 +13,7 @@ from typing import Any
 
 from rsw_rewards.data.importers.tables import Row, named_columns
 from rsw_rewards.errors import InputError
+from rsw_rewards.extras import need
 from rsw_rewards.io import text_files
 
 _ESCAPE = re.compile("_x([0-9A-Fa-f]{4})_")
@@ -22,14 +23,10 @@ _DATE = re.compile(r"y+|m+|d+|h+|s+(?:\.0+)?|am/pm|\"[^\"]*\"|\\.|.", re.IGNOREC
 
 
 def read_sheet(file: Path) -> list[Row]:
-    """The rows of the first sheet under its header. Raises :class:`InputError`."""
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise InputError(
-            f"{file} is an Excel file, and openpyxl, which reads them, is not installed: pip install openpyxl, or save it as CSV"
-            " (from VLMEvalKit with PRED_FORMAT=tsv)"
-        ) from error
+    """The rows of the first sheet under its header. Raises :class:`InputError`, or :class:`MissingExtra` without openpyxl."""
+    need(f"{file}, an Excel file that can also be saved as CSV,", "openpyxl")
+    import openpyxl
+
     try:
         with zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > text_files.MAX_FILE_BYTES:
