@@ -17,6 +17,7 @@ import numpy as np
 from rsw_rewards.core.image_values import HoldsArray, describe, is_instance, pixels_of
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import InputError
+from rsw_rewards.io.dataset_rows import rows_of_dataset
 from rsw_rewards.io.outputs import as_output, check_fields, is_missing, is_record, of_record
 from rsw_rewards.io.pairing import Problem, name_of, pair
 from rsw_rewards.io.records_io import load_outputs, load_samples
@@ -63,8 +64,9 @@ def records_of(source: Any, what: str) -> Iterator[Any]:
     if is_instance(source, "pandas", "DataFrame"):
         yield from _rows(source, what)
     elif is_instance(source, "datasets", "Dataset") or is_instance(source, "datasets", "IterableDataset"):
-        for row in source:
-            yield {key: value for key, value in row.items() if not is_missing(value)}
+        yield from rows_of_dataset(source, what)
+    elif is_instance(source, "datasets", "DatasetDict"):
+        raise InputError(f"{what} must be one split of a data set; give that of {', '.join(map(repr, source))}")
     elif isinstance(source, str | bytes | Mapping | Sample | Output) or not isinstance(source, Iterable):
         raise InputError(f"{what} must be a list of records, a DataFrame, a Dataset or a file, not {describe(source)}")
     else:
@@ -249,4 +251,6 @@ def _is_json(value: Any) -> bool:
         return all(map(_is_json, value))
     if isinstance(value, Mapping):
         return all(map(_is_json, value.values()))
-    return value is None or isinstance(value, str | int | float | np.generic)
+    return value is None or isinstance(
+        value, str | bytes | int | float | np.generic
+    )  # bytes are those of an image file

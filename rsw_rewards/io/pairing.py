@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rsw_rewards.core.answer import AT_LIMIT, TRUNCATED
-from rsw_rewards.core.fields import candidate_of
+from rsw_rewards.core.fields import candidate_of, text_of
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.errors import InputError
@@ -102,6 +103,8 @@ def read_output(
         return known
     answer = {key: record[key] for key in OUTPUT_FIELDS[sample.task] if record.get(key) is not None}
     for key, value in answer.items():
+        if key == "text" and sample.task is Task.CLASSIFICATION and isinstance(value, list):
+            answer[key] = json.dumps([text_of(label, key) for label in value], ensure_ascii=False)  # of several labels
         if key == "images" and not isinstance(value, list | tuple):
             raise InputError(f"'images' must be a list of images, not {describe(value)}")
         if key not in ("text", "boxes"):
