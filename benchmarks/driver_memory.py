@@ -27,10 +27,10 @@ from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.rollouts.diffusion_steps import group_advantages
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.experiment import PIXEL_BUDGET
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
@@ -121,7 +121,7 @@ def main() -> None:
             rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float32)
             groups = torch.tensor([ids.index(output.sample_id) for output in outputs])
             tokens = torch.tensor([output.tokens.completion_ids for output in outputs if output.tokens is not None])
-            loss = (group_advantages(rewards, groups) * model(tokens.float() / 99).mean(-1)).mean()
+            loss = (group_advantages(rewards, groups).float() * model(tokens.float() / 99).mean(-1)).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

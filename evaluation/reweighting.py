@@ -12,16 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.core.rewards import rewards
+from rsw_rewards.core.rewards import TIED, rewards
 from rsw_rewards.core.rubric import Rubric, load_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import ConfigError, InputError, did_you_mean
 
 COLUMNS_READ = ["sample", "group", "candidate", "verifier", "value", "status", "reason"]
 """What rewards depend on; statistics, which make most of a table, are not read."""
-
-TIED = 1e-9
-"""Difference of rewards below which two candidates are equals."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -126,32 +125,3 @@ def cps_step(
     std = sigma_next * math.sin(eta * math.pi / 2)
     mean = (1 - sigma_next) * clean + sigma_next * math.cos(eta * math.pi / 2) * noise
     return Step(mean, std, velocity, sigma - sigma_next)
-
-
-Scale = Literal["batch", "group", "none"]
-"""What advantages are divided by: the standard deviation of all rewards, that of each prompt's, or nothing."""
-
-
-def group_advantages(
-    rewards: torch.Tensor, groups: torch.Tensor, scale: Scale = "batch", epsilon: float = 1e-4
-) -> torch.Tensor:
-    """Rewards less the mean of their prompt, over a standard deviation (Flow-GRPO: of the batch; DanceGRPO and GRPO: of the prompt).
-
-    Args:
-        rewards: (n,) float, NaN where an output has none; such rows have no say and no advantage.
-        groups: (n,) int64 prompt numbers.
-        scale: what is divided by.
-        epsilon: added to the standard deviation.
-    """
-    known = torch.isfinite(rewards)
-    value = torch.where(known, rewards, torch.zeros_like(rewards))
-    count = torch.zeros(int(groups.max()) + 1, dtype=value.dtype).index_add_(0, groups, known.to(value))
-    mean = torch.zeros_like(count).index_add_(0, groups, value) / count.clamp(min=1)
-    centred = torch.where(known, value - mean[groups], torch.zeros_like(value))
-    if scale == "none":
-        return centred
-    if scale == "group":
-        squares = torch.zeros_like(count).index_add_(0, groups, centred.square())
-        return centred / ((squares / count.clamp(min=1)).sqrt()[groups] + epsilon)
-    std = value[known].std(unbiased=False) if bool(known.any()) else torch.tensor(0.0)
-    return centred / (std + epsilon)

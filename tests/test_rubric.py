@@ -104,11 +104,26 @@ def test_a_gate_whose_own_score_failed_fails_the_component() -> None:
 
 
 def test_normalising_each_gives_components_of_other_scales_equal_say() -> None:
-    scores = table(a=[ok(0, 1, 0, 1)], b=[ok(0.50, 0.50, 0.51, 0.51)])
+    scores = table(a=[ok(0, 1, 0, 1)], b=[ok(0.40, 0.40, 0.60, 0.60)])
     equal = rubric(A, Component(use="b"), combine="normalize_each")
-    assert reward(scores, equal) == pytest.approx([-1, 0, 0, 1])
-    floored = rubric(A, Component(use="b", min_std=0.1), combine="normalize_each")
-    assert reward(scores, floored) == pytest.approx([-0.5, 0.5, -0.5, 0.5])
+    root = 2**0.5
+    assert reward(scores, equal) == pytest.approx([-root, 0, 0, root], abs=1e-3)
+    floored = rubric(A, Component(use="b", min_std=0.2), combine="normalize_each")
+    assert reward(scores, floored) == pytest.approx([-1 / root, 1 / root, -1 / root, 1 / root], abs=1e-3)
+
+
+def test_a_near_tie_has_less_say_than_a_difference() -> None:
+    """A spread of 3e-5, of 1e-4 and of 0.1 in a component that is normalised."""
+    for half, say in ((3e-5, 0.23), (1e-4, 0.5), (0.1, 0.999)):
+        scores = table(a=[ok(0.5 - half, 0.5 + half)])
+        assert reward(scores, rubric(A, combine="normalize_each"))[1] == pytest.approx(say, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 1e6, -0.3])
+def test_what_rounding_leaves_of_equal_values_is_nothing(value: float) -> None:
+    for size in (2, 3, 7, 8):
+        scores = table(a=[ok(*[value] * size)], b=[ok(*[value] * size)])
+        assert reward(scores, rubric(A, B, combine="normalize_each")) == [0.0] * size
 
 
 def test_near_ties_of_a_component_or_of_the_reward_are_ties() -> None:
@@ -305,7 +320,7 @@ def test_a_lost_output_changes_nothing_for_its_siblings(required: bool) -> None:
 def test_an_output_without_a_reward_has_no_say_in_the_spread_of_its_group() -> None:
     scores = table(a=[[(0.5, OK), (0.5, OK), (None, ERROR)]], b=[ok(0, 1, 1)])
     values = reward(scores, rubric(A, Component(use="b"), combine="normalize_each"))
-    assert values[:2] == pytest.approx([-0.5, 0.5]) and np.isnan(values[2])
+    assert values[:2] == pytest.approx([-(0.5**0.5), 0.5**0.5], abs=1e-3) and np.isnan(values[2])
 
 
 def test_a_gate_is_open_where_it_does_not_apply() -> None:

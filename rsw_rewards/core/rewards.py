@@ -23,8 +23,10 @@ FAILED = (Status.ERROR, Status.TIMEOUT)
 
 KEYS = ["group", "candidate"]
 """What tells the outputs of a table apart."""
-TIED_STD = 1e-12
-"""Spread within a group up to which values are equal: what rounding leaves must not be blown up."""
+TIED = 1e-9
+"""Spread within a group, relative to 1 and to the values, up to which values are equal: what rounding leaves must not be blown up."""
+EPSILON = 1e-4
+"""Added to the standard deviation that a component is divided by, as in GDPO: a spread of this size has half a say, a smaller one less."""
 NOTHING_KNOWN = "no component has a value for this output's whole group"
 
 
@@ -60,8 +62,10 @@ def combined(rubric: Rubric, columns: Mapping[str, Column], groups: np.ndarray) 
     failures is known of it (a lost rollout). Outputs that are left out have no say in the rewards of their group.
 
     ``weighted_sum``: ``sum(w v) / sum(w)`` over the components that have a value for every output of the group.
-    ``normalize_each`` (GDPO, arXiv 2601.05242): each component is brought to zero mean and unit standard deviation (ddof 0)
-    within its group, then ``sum(w z) / sum(w)``; such rewards are not in [0, 1].
+    ``normalize_each`` (GDPO, arXiv 2601.05242): each component is brought to ``z = (v - mean) / (std + EPSILON)`` within its group
+    (ddof 0), then ``sum(w z) / sqrt(sum(w^2))`` over the same components. Such rewards are not in [0, 1]. They have a standard
+    deviation of 1 whatever the number of components, as long as these are uncorrelated, so that tasks with many components
+    and tasks with few weigh alike in a batch.
     Under both, a group in which a component spreads less than its ``min_std`` has no spread in it, and one in which the reward
     spreads less than the rubric's has its mean for every output.
 
@@ -89,17 +93,18 @@ def combined(rubric: Rubric, columns: Mapping[str, Column], groups: np.ndarray) 
     reason = np.where(unknown & (reason == ""), optional_reason, reason)
     lost |= unknown
 
+    each = rubric.combine == "normalize_each"
     total, mass = np.zeros(n), np.zeros(n)
     for component, (value, _, _) in zip(weighty, gated, strict=True):
         absent = np.bincount(groups, np.isnan(value) & ~lost, n_groups) > 0
         here = ~absent[groups] & ~lost
-        spread = _normalised if rubric.combine == "normalize_each" else _levelled
+        spread = _normalised if each else _levelled
         value = spread(value, here, groups, n_groups, component.min_std)
         total[here] += component.weight * value[here]
-        mass[here] += component.weight
+        mass[here] += component.weight**2 if each else component.weight
     known = ~lost & (mass > 0)
     reward = np.full(n, np.nan)
-    np.divide(total, mass, out=reward, where=known)
+    np.divide(total, np.sqrt(mass) if each else mass, out=reward, where=known)
     reason = np.where(~lost & ~known, NOTHING_KNOWN, reason)
     return _levelled(reward, known, groups, n_groups, rubric.min_std), reason
 
@@ -184,8 +189,8 @@ def _moments(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: 
 def _normalised(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
     mean, std = _moments(value, here, groups, n_groups)
     centred = np.where(here, value - mean, 0.0)
-    enough = (std > TIED_STD) & (std >= min_std)
-    return np.where(enough, centred / np.where(enough, std, 1.0), 0.0)
+    enough = (std > TIED * np.maximum(1.0, np.abs(mean))) & (std >= min_std)
+    return np.where(enough, centred / (std + EPSILON), 0.0)
 
 
 def _levelled(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:

@@ -151,6 +151,7 @@ class Rubric(BaseModel, metaclass=_MadeOfComponents):
 
     components: tuple[Component, ...] = Field(min_length=1)
     combine: Literal["weighted_sum", "normalize_each"] = "weighted_sum"
+    """How values become one reward; the definitions stand at :func:`rsw_rewards.core.rewards.combined`."""
     min_std: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """The same of the reward itself: a group whose rewards spread less than this gets one reward, so no advantage."""
     max_error_rate: float = Field(default=0.05, ge=0, le=1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.core.rewards import FAILED, TIED_STD, output_index
+from rsw_rewards.core.rewards import FAILED, TIED, output_index
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import RunStopped
@@ -33,7 +33,7 @@ def component_stats(table: ScoreTable, rubric: Rubric) -> dict[str, float]:
         numbers = {
             "mean": value[known].mean() if known.any() else np.nan,
             "std": spread.mean() if len(spread) else np.nan,
-            "frac_zero_std": (spread < max(component.min_std, TIED_STD)).mean() if len(spread) else np.nan,
+            "frac_zero_std": (spread < max(component.min_std, TIED)).mean() if len(spread) else np.nan,
             "error_rate": np.isin(status, FAILED).sum() / n if n else np.nan,
             "invalid_rate": (status == Status.INVALID_OUTPUT).sum() / n if n else np.nan,
         }

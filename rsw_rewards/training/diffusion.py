@@ -26,8 +26,9 @@ from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
-from rsw_rewards.rollouts.diffusion_steps import Scale, Step, group_advantages
+from rsw_rewards.rollouts.diffusion_steps import Step
 from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.ema import MovingAverage
 from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
 from rsw_rewards.training.flow_ratios import Divergence, Ratio, divergence, log_ratio, step_weight
@@ -52,7 +53,7 @@ class FlowGrpoConfig(GenerationConfig):
     """How far a ratio may exceed 1, where that is not ``epsilon`` (DAPO's clip-higher, arXiv 2503.14476)."""
     advantage_clip: PositiveFloat = 5.0
     """Advantages beyond it are cut, as in DDPO and Flow-GRPO."""
-    scale_rewards: Scale = "batch"
+    scale_rewards: Literal["batch", "group", "none"] = "batch"
     """What advantages are divided by: the standard deviation of the ``batch`` (Flow-GRPO), of the ``group`` (DanceGRPO), or by nothing."""
     ratio: Ratio = "density"
     """What a step's ratio is made of: ``density`` (DDPO, Flow-GRPO, DanceGRPO), ``distance`` (Flow-CPS) or ``guard`` (GRPO-Guard, which also
@@ -213,10 +214,10 @@ class DiffusionLearner:
         if not usable:
             return {"loss": None, "reward": float(np.mean(known)) if known else None, "rows": 0.0}
         names = sorted({sample.id for sample in samples})
-        rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float32)
+        rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float64)
         groups = torch.tensor([names.index(sample.id) for sample in samples])
         limit = self.config.advantage_clip
-        advantages = group_advantages(rewards, groups, self.config.scale_rewards).clamp(-limit, limit)[usable]
+        advantages = group_advantages(rewards, groups, self.config.scale_rewards).float().clamp(-limit, limit)[usable]
         latents = torch.stack([kept for place in usable if (kept := found[place]) is not None])
         rows = Rows(self.policy, [samples[place] for place in usable], latents)
         old = self._look(rows, step)

@@ -103,7 +103,7 @@ class PpoLearner:
         rows = Rows(traces, [samples[place] for place in usable], self.policy.pad_id)
         rewards = torch.tensor([given[place] for place in usable], dtype=torch.float32)
         if not self.optimizer.state:  # nothing has been learnt yet
-            self.critic.start_from(float(rewards.mean()))
+            self.critic.start_from(float(rewards.double().mean()))  # exact where all are equal
         cut = torch.tensor([outputs[place].finish_reason == "length" for place in usable])
         old, numbers = self._look(rows, rewards, cut)
         numbers["reward"] = float(rewards.mean())

@@ -75,21 +75,24 @@ def gae(
 
 
 def whiten(values: Tensor, weights: Tensor, groups: Tensor | None = None, eps: float = 1e-8) -> Tensor:
-    """``values`` with weighted mean 0 and weighted variance 1; 0 where the weight is 0, and where all values are equal.
+    """``values`` with weighted mean 0 and weighted variance 1; 0 where the weight is 0, and where all values are equal up to rounding.
 
     Args:
-        values, weights: (n, t).
+        values, weights: (n, t); values in the precision in which they were computed.
         groups: (n,) int; rows of each group are whitened by themselves.
     """
     if groups is None:
         groups = torch.zeros(len(values), dtype=torch.int64, device=values.device)
     out = torch.zeros_like(values)
     for group in groups.unique():
-        weight = weights * (groups == group)[:, None]
-        weight = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
-        centred = values - (weight * values).sum()
+        weight = weights.double() * (groups == group)[:, None]
+        here = values[weight > 0]
+        if not len(here) or here.max() - here.min() <= 8 * torch.finfo(values.dtype).eps * here.abs().max():
+            continue  # what rounding leaves has one sign for all, and Adam makes steps of the usual size of it
+        weight = weight / weight.sum()
+        centred = values.double() - (weight * values).sum()
         variance = (weight * centred.square()).sum()
-        out = torch.where(weight > 0, centred / (variance + eps).sqrt(), out)
+        out = torch.where(weight > 0, (centred / (variance + eps).sqrt()).to(values.dtype), out)
     return out
 
 

@@ -14,10 +14,8 @@ import numpy as np
 import pandas as pd
 
 from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.rewards import TIED
 from rsw_rewards.core.scores import ScoreTable
-
-TIED = 1e-9
-"""Difference of rewards up to which two candidates are equals."""
 
 
 def without_spread(rewards: pd.DataFrame) -> set[str]:

@@ -15,8 +15,8 @@ from rsw_rewards.rollouts.diffusion_steps import (
     dance_step,
     ddim_step,
     flow_step,
-    group_advantages,
 )
+from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.ppo_math import policy_loss
 
 

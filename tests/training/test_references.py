@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,16 +18,17 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from rsw_rewards.core.records import Output
+from rsw_rewards.core.rewards import Column, combined
+from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.rollouts.diffusion_steps import (
-    Scale,
     Step,
     cps_step,
     dance_step,
     ddim_step,
     flow_step,
-    group_advantages,
 )
 from rsw_rewards.rollouts.diffusion_windows import Window
+from rsw_rewards.training.advantages import Scale, group_advantages
 from rsw_rewards.training.ema import MovingAverage
 from rsw_rewards.training.flow_ratios import divergence, log_ratio, step_weight
 from rsw_rewards.training.ppo_math import (
@@ -38,6 +39,7 @@ from rsw_rewards.training.ppo_math import (
     sequence_weights,
     token_rewards,
     value_loss,
+    whiten,
 )
 from rsw_rewards.training.trainer_views import TokenView
 from rsw_rewards.verifiers.lengths import overlong_penalty
@@ -282,6 +284,93 @@ def test_the_moving_average_of_weights(every: int) -> None:
             decay = min(0.9, (1 + step) / (10 + step))
             expected = decay * expected + (1 - decay) * weight.detach().numpy()
         close(average.weights[0], expected)
+
+
+# Advantages
+
+
+SIZES, CONSTANTS = (2, 3, 7, 8), (0.1, 0.7, 1 / 3, 1e6, -0.3)
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_advantages_are_those_of_trl(scale: Scale) -> None:
+    rng = np.random.default_rng(3)
+    rewards = rng.random((6, 5))
+    std = {"group": rewards.std(1, ddof=1, keepdims=True), "batch": rewards.std(ddof=1), "none": 1 - 1e-4}[scale]
+    expected = (rewards - rewards.mean(1, keepdims=True)) / (std + 1e-4)
+    close(group_advantages(t(rewards.ravel()), torch.arange(30) // 5, scale, ddof=1), expected.ravel())
+
+
+def normalised(values: Array, weights: Array, group: int) -> Array:
+    """Rewards under ``normalize_each``: (n, components) values, NaN where a component does not apply; groups are runs of rows."""
+    labels = [f"c{k}" for k in range(values.shape[1])]
+    components = [{"use": label, "weight": float(weight)} for label, weight in zip(labels, weights, strict=True)]
+    rubric = Rubric(components, combine="normalize_each")
+    absent = np.zeros(len(values), bool)
+    columns = {label: Column(values[:, k], absent, np.full(len(values), "")) for k, label in enumerate(labels)}
+    return combined(rubric, columns, np.arange(len(values)) // group)[0]
+
+
+def test_normalised_components_give_the_advantages_of_gdpo() -> None:
+    """GDPO (arXiv 2601.05242), as NVlabs and TRL write it: standard deviations with n - 1, the sum normalised over the batch."""
+    rng = np.random.default_rng(4)
+    group, values, weights = 8, rng.random((40, 3)), np.array([1.0, 0.5, 2.0])
+    each = values.reshape(5, group, 3)
+    z = (each - each.mean(1, keepdims=True)) / (each.std(1, ddof=1, keepdims=True) + 1e-4)
+    total = (z * weights).sum(2).ravel()
+    expected = (total - total.mean()) / (total.std(ddof=1) + 1e-4)
+    rewards = normalised(values, weights, group)
+    found = group_advantages(t(rewards), torch.arange(40) // group, "batch", ddof=1)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)  # 1e-4 beside deviations with n or with n - 1
+    exact = ((each - each.mean(1, keepdims=True)) / (each.std(1, keepdims=True) + 1e-4) * weights).sum(2).ravel()
+    np.testing.assert_allclose(rewards, exact / np.sqrt((weights**2).sum()), rtol=1e-9)
+
+
+def test_tasks_weigh_alike_whatever_their_components() -> None:
+    """One task with three components, one with one: by the rewards nearly, and with the scale ``task`` exactly."""
+    rng, values = np.random.default_rng(5), np.full((480, 4), np.nan)
+    values[:240, :3], values[240:, 3] = rng.random((240, 3)), rng.random(240)
+    values[:240, 2] = values[:240, 1]  # two of them always agree
+    tasks = torch.arange(480) // 240
+    for correlated in (True, False):
+        if not correlated:
+            values[:240, 2] = rng.random(240)
+        rewards = t(normalised(values, np.ones(4), 8))
+        for scale, tolerance in (("batch", 0.6 if correlated else 0.1), ("task", 1e-3)):
+            found = group_advantages(rewards, torch.arange(480) // 8, cast(Scale, scale), tasks)
+            three, one = (float(found[tasks == task].square().mean().sqrt()) for task in (0, 1))
+            assert three / one == pytest.approx(1, abs=tolerance)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("constant", CONSTANTS)
+def test_equal_rewards_have_advantages_of_exactly_zero(size: int, constant: float) -> None:
+    """Alone, and beside a prompt with spread; also where weighted sums of equal parts differ by rounding."""
+    rows = torch.arange(3 * size)
+    for dtype in (torch.float32, torch.float64):
+        rewards = torch.full((3 * size,), constant, dtype=dtype)
+        if dtype == torch.float64:
+            rewards[0] = np.nextafter(constant, np.inf)
+        for beside in (rewards[-1:], torch.rand(size, dtype=dtype)):
+            rewards = torch.cat([rewards[: 2 * size], beside.expand(size)])
+            for scale in ("group", "batch", "task", "none"):
+                for ddof in (0, 1):
+                    found = group_advantages(rewards, rows // size, cast(Scale, scale), rows * 0, ddof)
+                    assert not found[: 2 * size].any()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("constant", CONSTANTS)
+def test_equal_advantages_are_whitened_to_exactly_zero(size: int, constant: float) -> None:
+    lengths = torch.from_numpy(np.random.default_rng(size).integers(1, 6, size))
+    mask = torch.arange(5)[None] < lengths[:, None]
+    values = torch.where(mask, torch.tensor(constant), torch.tensor(7.0))
+    assert not whiten(values, sequence_weights(mask)).any()
+    assert not whiten(values.double(), sequence_weights(mask), torch.arange(size) % 2).any()
+    # A critic that expects what comes finds no advantage in it, however many tokens it takes to come.
+    rewards = torch.full((size,), constant)
+    critic = torch.full(mask.shape, float(rewards.double().mean()))
+    assert not gae(token_rewards(rewards, mask), critic, mask, 1.0, 0.95)[0].any()
 
 
 # Rewards

@@ -1,0 +1,64 @@
+"""Advantages against the other rollouts of a prompt, for GRPO and for denoising steps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rsw_rewards.core.rewards import EPSILON, TIED
+
+Scale = Literal["batch", "group", "task", "none"]
+"""What advantages are divided by: the standard deviation of all rewards, of each prompt's, of each task's, or nothing."""
+
+
+def group_advantages(
+    rewards: Tensor, groups: Tensor, scale: Scale = "batch", tasks: Tensor | None = None, ddof: int = 0
+) -> Tensor:
+    """(n,) float64: rewards less the mean of their prompt, over a standard deviation plus :data:`EPSILON`.
+
+    The standard deviation is that of the batch in Flow-GRPO, of the prompt in GRPO and DanceGRPO. With that of a task, every task has
+    advantages of the same size, however many components its rewards are made of.
+
+    A prompt whose rewards are equal up to rounding has advantages of exactly 0: what rounding leaves has one sign for the whole
+    prompt, and Adam makes steps of the usual size of it.
+
+    Args:
+        rewards: (n,) float, NaN where an output has none; such rows have no say and no advantage.
+        groups: (n,) int64 prompt numbers from 0.
+        scale: what is divided by.
+        tasks: (n,) int64 task numbers from 0, for the scale ``task``.
+        ddof: 0 for standard deviations of the numbers at hand (Flow-GRPO), 1 for estimates (TRL).
+
+    >>> group_advantages(torch.tensor([0.0, 1.0, 0.7, 0.7]), torch.tensor([0, 0, 1, 1]), "group")
+    tensor([-0.9998,  0.9998,  0.0000,  0.0000], dtype=torch.float64)
+    """
+    known = torch.isfinite(rewards)
+    value = rewards.double().where(known, 0.0)
+    centred = (value - _means(value, known, groups)).where(known, 0.0)
+    low, high = (
+        torch.full((int(groups.max()) + 1,), start, dtype=value.dtype, device=value.device).scatter_reduce(
+            0, groups[known], value[known], how
+        )[groups]
+        for start, how in ((torch.inf, "amin"), (-torch.inf, "amax"))
+    )
+    spread = known & (high - low > TIED * torch.maximum(low.abs(), high.abs()).clamp(min=1))
+    if scale != "none":
+        together = {"batch": torch.zeros_like(groups), "group": groups, "task": tasks}[scale]
+        if together is None:
+            raise ValueError("the scale 'task' needs the tasks of the rows")
+        squares = (value - _means(value, known, together)).square().where(known, 0.0)
+        count = _sums(known.double(), together)
+        centred = centred / ((_sums(squares, together) / (count - ddof).clamp(min=1)).sqrt() + EPSILON)
+    return centred.where(spread, 0.0)
+
+
+def _sums(values: Tensor, groups: Tensor) -> Tensor:
+    """(n,) the sum of every row's group."""
+    return values.new_zeros(int(groups.max()) + 1).index_add_(0, groups, values)[groups]
+
+
+def _means(values: Tensor, known: Tensor, groups: Tensor) -> Tensor:
+    """(n,) the mean of every row's group over the rows that are ``known``; values elsewhere are 0."""
+    return _sums(values, groups) / _sums(known.double(), groups).clamp(min=1)
