@@ -81,6 +81,8 @@ def test_a_whole_id_wins_over_one_that_ends_alike(tmp_path: Path) -> None:
         [{"image_id": sample.id + ".png", "caption": f"t{n}"} for n, sample in enumerate(SAMPLES)],
         {sample.id: f"t{n}" for n, sample in enumerate(SAMPLES)},
         {"results": [{"id": sample.id, "response": f"t{n}"} for n, sample in enumerate(SAMPLES)]},
+        {"model": "m", "seeds": [1, 2], "results": [{"id": s.id, "response": f"t{n}"} for n, s in enumerate(SAMPLES)]},
+        {"predictions": {sample.id: f"t{n}" for n, sample in enumerate(SAMPLES)}},
     ],
 )  # fmt: skip
 def test_json(tmp_path: Path, records: Any) -> None:

@@ -148,6 +148,13 @@ def test_ids_are_matched_whole_or_by_their_end_and_it_is_said(tmp_path: Path) ->
     ]
 
 
+def test_an_id_without_its_zeros_is_not_guessed_but_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"'16' is not among the samples; a spreadsheet may have taken the zeros of '000016'"
+    ):
+        imported(tmp_path, "id,text\n16,yes\n", samples=[Sample("levir/test_000016", Task.CHANGE_QA, ())])
+
+
 def test_different_ids_that_end_alike_are_refused(tmp_path: Path) -> None:
     samples = [Sample(name, Task.CHANGE_QA, ()) for name in ("levir/16", "levir/17")]
     found = imported(tmp_path, "id,text\nA/16.png,yes\nB/16.png,no\n17.png,yes\nlevir/17,no\n", samples=samples)
@@ -160,6 +167,8 @@ def test_excel(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     day = datetime.date(2021, 3, 4)
     cells = ["no_x000D_\n", "_x0008_no", "_x005F_x000D_", "=yes", "'yes", 3, 2.50, True, day, "#N/A", None]
+    book.create_sheet("notes", 0)
+    book.active = 1
     book.active.append(["index", "prediction"])
     for number, cell in enumerate(cells):
         book.active.append([number, cell])

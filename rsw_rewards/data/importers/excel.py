@@ -23,7 +23,7 @@ _DATE = re.compile(r"y+|m+|d+|h+|s+(?:\.0+)?|am/pm|\"[^\"]*\"|\\.|.", re.IGNOREC
 
 
 def read_sheet(file: Path) -> list[Row]:
-    """The rows of the first sheet under its header. Raises :class:`InputError`, or :class:`MissingExtra` without openpyxl."""
+    """The rows of the first sheet that holds any, under its header. Raises :class:`InputError`, or :class:`MissingExtra` without openpyxl."""
     need(f"{file}, an Excel file that can also be saved as CSV,", "openpyxl")
     import openpyxl
 
@@ -34,13 +34,7 @@ def read_sheet(file: Path) -> list[Row]:
                     f"{file} unpacks to more than the {text_files.MAX_FILE_BYTES:,} bytes that are read; divide it"
                 )
         book = openpyxl.load_workbook(file, read_only=True, data_only=False)
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # those that a file declares may be wrong, and rows would be cut
-        rows = [
-            (number, [_text(cell) for cell in cells])
-            for number, cells in enumerate(sheet.iter_rows(), start=1)
-            if any(cell.value is not None for cell in cells)
-        ]
+        rows = next(filter(None, map(_rows, book.worksheets)), [])
     except InputError:
         raise
     except Exception as error:  # whatever a broken file makes openpyxl raise
@@ -51,6 +45,16 @@ def read_sheet(file: Path) -> list[Row]:
     return [
         (f"{file}: row {number}", dict(zip(columns, cells + [""] * (len(columns) - len(cells)), strict=False)))
         for number, cells in rows[1:]
+    ]
+
+
+def _rows(sheet: Any) -> list[tuple[int, list[str | ValueError]]]:
+    """The rows of a sheet that hold anything, with their numbers."""
+    sheet.reset_dimensions()  # those that a file declares may be wrong, and rows would be cut
+    return [
+        (number, [_text(cell) for cell in cells])
+        for number, cells in enumerate(sheet.iter_rows(), start=1)
+        if any(cell.value is not None for cell in cells)
     ]
 
 

@@ -84,6 +84,7 @@ class Ids:
         for sample in samples:
             if parts := key_of(sample.id):
                 self._by_last[parts[-1]].append((parts, sample))
+        self._by_number = {last.lstrip("0"): last for last in self._by_last if last.isdecimal()}
 
     def find(self, name: str) -> Sample | str:
         """The only sample that ``name`` can mean, or why there is none.
@@ -106,7 +107,9 @@ class Ids:
             return f"the id {name[:80]!r} may mean {found[0][1].id!r}, {found[1][1].id!r}{rest}"
         if alike:
             return f"the id {name[:80]!r} is of another split than {alike[0][1].id!r}"
-        return f"the id {name[:80]!r} is not among the samples"
+        zeros = self._by_number.get(parts[-1].lstrip("0")) if parts and parts[-1].isdecimal() else None
+        why = f"; a spreadsheet may have taken the zeros of {zeros!r}: write ids as texts" if zeros else ""
+        return f"the id {name[:80]!r} is not among the samples{why}"
 
 
 def _by_position(answer: Answer, samples: Sequence[Sample]) -> Sample | str:

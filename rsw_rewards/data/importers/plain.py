@@ -27,12 +27,9 @@ def read_json(file: Path, id: str | None = None, text: str | None = None) -> Ite
     if records and all(isinstance(record, ValueError) for _, record in records):
         place, error = records[0]
         raise InputError(f"{place} is not valid JSON: {error}; a table is read with the importer csv")
-    loaded = records[0][1] if len(records) == 1 else None
-    if isinstance(loaded, dict) and len(loaded) == 1:
-        only = next(iter(loaded.values()))
-        if isinstance(only, list) and only and isinstance(only[0], dict):
-            records = [(f"{file}: entry {number}", record) for number, record in enumerate(only)]
-            loaded = None
+    loaded = _unwrapped(records[0][1]) if len(records) == 1 else None
+    if isinstance(loaded, list):
+        records = [(f"{file}: entry {number}", record) for number, record in enumerate(loaded)]
     if not isinstance(loaded, dict) or _is_record(loaded, id, text, file):
         yield from answers_of(records, file, id, text)
         return
@@ -44,6 +41,20 @@ def read_json(file: Path, id: str | None = None, text: str | None = None) -> Ite
             yield answer(where, name, one, candidate=candidate, position=number)
         if not values:
             yield Answer(where, name, problem="its list of answers is empty")
+
+
+def _unwrapped(value: Any) -> Any:
+    """The records or the mapping that an object holds, alone or beside what is said of the run; else the object."""
+    if not isinstance(value, dict):
+        return value
+    lists = [held for held in value.values() if isinstance(held, list) and held and isinstance(held[0], dict)]
+    if len(lists) == 1 and (len(value) == 1 or any(name in lists[0][0] for name in ID_NAMES)):
+        return lists[0]
+    only = next(iter(value.values()), None)
+    is_mapping = (
+        len(value) == 1 and isinstance(only, dict) and all(isinstance(one, str | list) for one in only.values())
+    )
+    return only if is_mapping and not any(name in only for name in TEXT_NAMES) else value
 
 
 def _is_record(value: Mapping[str, Any], id: str | None, text: str | None, file: Path) -> bool:
