@@ -226,7 +226,8 @@ def _picture(draw: Callable[[], np.ndarray], photo: bool) -> dict[str, str]:
     try:
         return {"src": data_uri(draw(), photo)}
     except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
-        return {"problem": str(error)}
+        file = getattr(getattr(error, "image", None), "path", None)
+        return {"problem": str(error) if file is None or file.is_file() else f"there is no file {file.name}"}
 
 
 def data_uri(pixels: np.ndarray, photo: bool = False) -> str:

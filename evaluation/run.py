@@ -104,6 +104,7 @@ def evaluate(
         summary["warnings"] = [
             *warnings,
             *coverage_warnings(problems, len(chosen), warnings),
+            *image_warnings(chosen),
             *taken_off_warnings(summary["taken_off"]),
             *leakage_warnings(chosen, outputs),
             *failure_warnings(summary["status"]),
@@ -234,6 +235,18 @@ def coverage_warnings(problems: Sequence[Problem], samples: int, said: Sequence[
     if not any(problem.kind in ("missing", "unknown_id") for problem in problems):
         return []
     return [sentence for sentence in [coverage(problems, samples)] if sentence not in said]
+
+
+def image_warnings(samples: Sequence[Sample]) -> list[str]:
+    """How many image files of samples are not there, and what to do; the report cannot show them."""
+    files = dict.fromkeys(image.path for sample in samples for image in sample.every_image if image.path is not None)
+    gone = [file for file in files if not file.is_file()]
+    if not gone:
+        return []
+    return [
+        f"{len(gone)} of {len(files)} images of the samples are not there, such as {gone[0]}, and the report cannot show them: name the"
+        " folder that the samples' paths begin in with --root (roots=[...])"
+    ]
 
 
 def failure_warnings(status: Mapping[str, Mapping[str, int]]) -> list[str]:

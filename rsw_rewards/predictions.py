@@ -34,7 +34,8 @@ def read(
         by: ``"order"`` where the file has no ids and its order is that of the samples.
         id, text: the column or key that holds the id and the answer, where it is not one of the usual.
         declared: of a folder, what the numbers in all its files mean: ``levels``, ``threshold``, ``palette``, ``nodata``, ``bands`` and
-            ``stretch`` as :func:`rsw.image` takes them; and ``files``, a pattern of those to read, such as ``"*_pred.png"``.
+            ``stretch`` as :func:`rsw.image` takes them; ``files``, a pattern of those to read, such as ``"*_pred.png"``; and ``task``, where
+            samples of several tasks have names alike.
 
     Raises:
         ConfigError: there is no such importer, or it has no such option.

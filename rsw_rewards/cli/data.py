@@ -75,7 +75,7 @@ def predictions_from(
         typer.Option(
             "--set",
             help="by=order where the file has no ids; id=FIELD and text=FIELD for unusual columns; of a folder, levels, threshold,"
-            " palette, nodata, bands, stretch and files=PATTERN (repeatable).",
+            " palette, nodata, bands, stretch, task and files=PATTERN (repeatable).",
             show_default=False,
         ),
     ] = None,

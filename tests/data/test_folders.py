@@ -181,7 +181,7 @@ def test_what_is_no_folder_of_predictions_is_refused(samples: list[Sample], tmp_
     folder = write(tmp_path / "masks", grey)
     with pytest.raises(InputError, match="name the files by the ids of the samples, which are such as 'q1'"):
         rsw.predictions.read("folder", folder, [Sample("q1", Task.CHANGE_MASK)])
-    with pytest.raises(InputError, match="are answered by texts"):
+    with pytest.raises(InputError, match=r"no sample \(change_qa\) is of a task that images answer"):
         rsw.predictions.read("folder", folder, [Sample("tile_1", Task.CHANGE_QA)])
     with pytest.raises(InputError, match="is not a folder"):
         rsw.predictions.read("folder", folder / "tile_1.png", samples)
@@ -191,6 +191,15 @@ def test_what_is_no_folder_of_predictions_is_refused(samples: list[Sample], tmp_
         rsw.predictions.read("folder", folder, samples, by="order")
     with pytest.raises(InputError, match="'levels' must be a list of 2"):
         rsw.predictions.read("folder", folder, samples, levels=[1])
+
+
+def test_samples_of_a_task_that_no_file_is_for_are_left_out(samples: list[Sample], tmp_path: Path) -> None:
+    folder = write(tmp_path / "masks", grey)
+    others = [Sample(f"scene/place_{number}", Task.FORECAST) for number in range(2)]
+    found = rsw.predictions.read("folder", folder, [*samples, *others])
+    assert not found.problems and found.notes == ["samples of tasks that no file is for are left out: 2 of forecast"]
+    with pytest.raises(InputError, match="no file of 4 in"):
+        rsw.predictions.read("folder", folder, [*samples, *others], task="forecast")
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -170,6 +170,18 @@ def test_samples_of_other_tasks_are_left_out_and_not_called_missing() -> None:
     assert len(found.outputs) == 3  # candidates of another task count for nothing here
 
 
+def test_images_that_are_not_there_are_said_once(tmp_path: Path) -> None:
+    write_png(tmp_path / "here.png", np.zeros((4, 4, 3), np.uint8))
+    truth = {"answers": ["yes"], "vocabulary": ["yes", "no"]}
+    asked = [
+        {"id": f"q{n}", "task": "change_qa", "images": [str(tmp_path / name)], "reference": truth}
+        for n, name in enumerate(["here.png", "a.png", "b.png", "b.png"])
+    ]
+    found = rsw.evaluate("exact-qa", asked, ["yes"] * 4)
+    (told,) = (warning for warning in found.summary["warnings"] if "--root" in warning)
+    assert told.startswith("2 of 3 images of the samples are not there, such as ")
+
+
 def test_baselines_stand_where_they_must(questions: Path) -> None:
     beside = run(questions).summary["baselines"]
     values = {name: row["metrics"]["accuracy"]["value"] for name, row in beside.items()}

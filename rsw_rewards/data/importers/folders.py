@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rsw_rewards.core.image_ref import image
-from rsw_rewards.core.records import Sample
+from rsw_rewards.core.records import Sample, as_task
 from rsw_rewards.data.importers.codings import check_codings
 from rsw_rewards.data.importers.file_names import Named, image_fields, read_names
 from rsw_rewards.data.importers.imported import Imported
@@ -19,7 +19,7 @@ from rsw_rewards.io.pairing import Problem, coverage, pair, read_output
 
 DECLARED = ("levels", "threshold", "palette", "nodata", "bands", "stretch")
 """What may be said of the numbers in all files, as in an entry of a predictions file."""
-_OPTIONS = ("files", *DECLARED)
+_OPTIONS = ("files", "task", *DECLARED)
 _SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".pgm", ".ppm", ".npy", ".npz"}
 )
@@ -32,7 +32,8 @@ def read_folder(folder: Path, samples: Sequence[Sample], **options: Any) -> Impo
     Args:
         folder: holds the images, also in folders of its own. Hidden files, files that are no images and links out of it are left out.
         samples: what was asked; those that a text answers are left alone.
-        options: ``files``, a pattern of the paths to read, such as ``*_pred.png``; and :data:`DECLARED`.
+        options: ``files``, a pattern of the paths to read, such as ``*_pred.png``; ``task``, of the samples that they are for, else they
+            are for those that they name; and :data:`DECLARED`.
 
     Raises:
         InputError: no file names a sample, or no image can be read as it is; with the setting that reads them.
@@ -41,10 +42,12 @@ def read_folder(folder: Path, samples: Sequence[Sample], **options: Any) -> Impo
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise ConfigError(f"a folder of images takes no option {unknown[0]!r}; {did_you_mean(unknown[0], _OPTIONS)}")
     pattern = options.pop("files", None)
-    asked = [sample for sample in samples if image_fields(sample)]
+    task = None if (chosen := options.pop("task", None)) is None else as_task(chosen)
+    asked = [sample for sample in samples if image_fields(sample) and task in (None, sample.task)]
     if not asked:
-        tasks = ", ".join(sorted({str(sample.task) for sample in samples}))
-        raise InputError(f"{folder} is a folder of images, and the samples ({tasks}) are answered by texts")
+        have = ", ".join(sorted({str(sample.task) for sample in samples}))
+        wanted = "a task that images answer" if task is None else f"the task {task}"
+        raise InputError(f"{folder} is a folder of images, and no sample ({have}) is of {wanted}")
     files, notes = _images_in(folder, None if pattern is None else str(pattern))
     named, problems, made = read_names(files, asked)
     if made:
@@ -61,6 +64,11 @@ def read_folder(folder: Path, samples: Sequence[Sample], **options: Any) -> Impo
             f"no file of {len(files)} in {folder} is the prediction of a sample ({why}); name the files by the ids of the samples,"
             f" which are such as {asked[0].id!r}"
         )
+    tasks = {one.sample.task for one in named}
+    if others := Counter(str(sample.task) for sample in asked if sample.task not in tasks):
+        counts = ", ".join(f"{count} of {name}" for name, count in others.items())
+        notes.append(f"samples of tasks that no file is for are left out: {counts}")
+    asked = [sample for sample in asked if sample.task in tasks]
     outputs, other = pair(
         _records(folder, named, options), asked, lambda record, sample: read_output(record, sample), str(folder), "drop"
     )
