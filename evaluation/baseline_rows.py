@@ -10,6 +10,7 @@ from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.evaluation.box_scale import box_scale
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, chunks, group_chunks, needs_whole
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.protocols import Protocol
@@ -17,6 +18,7 @@ from rsw_rewards.evaluation.summary import metrics_of
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
 from rsw_rewards.verifiers.answers import chance_corrected
+from rsw_rewards.verifiers.boxes import written_in
 
 BASELINE_SAMPLES = 1000
 """Samples that baselines which draw pictures are run on; the first of each evaluation, and said beside the numbers."""
@@ -39,6 +41,7 @@ def baseline_rows(
     part = list(samples[:BASELINE_SAMPLES]) if draws else list(samples)
     requests = [Request(sample) for sample in part]
     by_id = {sample.id: sample for sample in part}
+    scale = box_scale(verifiers)
     for number, use in enumerate(protocol.baselines):
         progress("baselines", number, len(protocol.baselines))
         name = named(use)
@@ -49,7 +52,7 @@ def baseline_rows(
             set_up(policy)
             # Pictures are dropped once they are scored; texts are small, and looked at in larger parts.
             for chunk in chunks(requests, CHUNK if draws and not whole else len(requests)):
-                outputs = outputs_of(policy, chunk)
+                outputs = [written_in(scale, output, by_id[output.sample_id]) for output in outputs_of(policy, chunk)]
                 lost += [output.lost for output in outputs if output.lost is not None]
                 pieces = group_chunks(outputs, CHUNK, whole, grow=True)
                 tables += [scorer.score(batch_of(by_id, piece)) for piece in pieces]

@@ -18,6 +18,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows, baseline_warnings
+from rsw_rewards.evaluation.box_scale import scale_warnings
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.inputs import seldom_collecting
@@ -106,6 +107,7 @@ def evaluate(
             *coverage_warnings(problems, len(chosen), warnings),
             *image_warnings(chosen),
             *taken_off_warnings(summary["taken_off"]),
+            *scale_warnings(verifiers, chosen, outputs),
             *leakage_warnings(chosen, outputs),
             *failure_warnings(summary["status"]),
             *baseline_warnings(summary["baselines"]),

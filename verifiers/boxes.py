@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_size
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which a box counts as found, of ``acc@0.5`` to ``acc@0.9``."""
@@ -23,6 +27,9 @@ MOST_BOXES = 100
 """Boxes of one output that are looked at, unless the truth has more than half as many."""
 
 Point = tuple[float, float]
+Scale = Literal["pixels", "thousandths", "shares"]
+"""What the coordinates of an output's boxes count: pixels, or thousandths or shares of the image's width and height."""
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class Box(NamedTuple):
@@ -70,6 +77,42 @@ def parse_box(numbers: Any) -> Box:
     if abs(area) < SMALLEST:
         raise ValueError(f"the box {shown} has no area")
     return Box(points if area > 0 else points[::-1], upright)
+
+
+def unit_of(sample: Sample, scale: Scale) -> Point:
+    """Pixels that one step of a scale is, along x and along y.
+
+    Raises:
+        ValueError: the scale is relative to the image, and the sample has none, or several of different sizes.
+        ImageError: the image cannot be read.
+    """
+    if scale == "pixels":
+        return 1.0, 1.0
+    sizes = {read_size(image) for image in sample.images}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"boxes in {scale} need the size of the image, and the sample has {len(sizes) or 'no'} "
+            f"{'images of different sizes' if sizes else 'image'}"
+        )
+    ((height, width),) = sizes
+    steps = 1000 if scale == "thousandths" else 1
+    return width / steps, height / steps
+
+
+def scaled(numbers: Sequence[float], unit: Point) -> list[float]:
+    """The coordinates ``x, y, x, y, ..`` of a box times ``unit``."""
+    return [number * unit[place % 2] for place, number in enumerate(numbers)]
+
+
+def written_in(scale: Scale, output: Output, sample: Sample) -> Output:
+    """An output with boxes in pixels as one with boxes on a scale; as it is, where the sample has no size, since none is scored."""
+    if scale == "pixels" or output.boxes is None:
+        return output
+    try:
+        x, y = unit_of(sample, scale)
+    except (ValueError, ImageError):
+        return output
+    return replace(output, boxes=tuple(tuple(scaled(box, (1 / x, 1 / y))) for box in output.boxes))
 
 
 def _clip(polygon: list[Point], start: Point, end: Point) -> list[Point]:
@@ -158,16 +201,45 @@ def _stats(iou: float, hits: Sequence[bool]) -> dict[str, np.ndarray]:
     return {"iou": np.asarray(iou), "hits": np.array(hits, dtype=np.float64)}
 
 
-class BoxIoU(PerSample[list[Box]]):
+def agreement(truth: Sequence[Box], predicted: Sequence[Box]) -> tuple[float, tuple[bool, ...]]:
+    """:func:`match_boxes` of the boxes themselves."""
+    return match_boxes(
+        np.array([[box_iou(a, b) for b in predicted] for a in truth]).reshape(len(truth), len(predicted))
+    )
+
+
+class Targets(NamedTuple):
+    """What a grounding sample asks for."""
+
+    boxes: list[Box]
+    unit: Point
+    """Pixels that one step of an output's coordinates is, along x and along y."""
+
+
+class BoxIoUConfig(BaseModel):
+    """On which scale models write boxes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: Scale = Field(
+        "pixels",
+        description="what the coordinates of outputs count: pixels, thousandths (0 to 1000, as Qwen-VL writes) or shares (0 to 1)"
+        " of the image's width and height; true boxes are in pixels",
+    )
+
+
+class BoxIoU(PerSample[Targets]):
     """IoU of the boxes given with the true ones."""
 
     name: ClassVar[str] = "box_iou"
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.GROUNDING})
     needs: ClassVar[frozenset[str]] = frozenset({"output.boxes"})
+    Config: ClassVar[type[BaseModel]] = BoxIoUConfig
     card: ClassVar[Card] = Card(
         summary=(
             "Boxes of 4 numbers (x1, y1, x2, y2) or 8 (a convex quadrilateral) against reference.boxes. One true box: the IoU"
-            " of the one box given. Otherwise the best one-to-one matching, divided by the larger number of boxes."
+            " of the one box given. Otherwise the best one-to-one matching, divided by the larger number of boxes. Boxes are in pixels;"
+            " 'scale' declares outputs in thousandths or shares of the image."
         ),
         range="iou: [0, 1]; hit: 0 or 1, all boxes matched at IoU >= 0.5 and none left over",
         transform="none",
@@ -185,29 +257,29 @@ class BoxIoU(PerSample[list[Box]]):
         cost="microseconds on a CPU for upright boxes, about a hundred for a pair of rotated ones that overlap",
     )
 
-    def truth(self, sample: Sample) -> list[Box] | Score:
+    def truth(self, sample: Sample) -> Targets | Score:
         boxes = sample.reference.get("boxes")
         if boxes is None and sample.reference.get("mask") is not None:
             return Score.not_applicable("the sample has a true mask and no true boxes")
         if not isinstance(boxes, (list, tuple)):
             raise ValueError("there is no list of true boxes")
-        return [parse_box(box) for box in boxes]
+        return Targets([parse_box(box) for box in boxes], unit_of(sample, self.config.scale))
 
-    def compare(self, truth: list[Box], output: Output) -> Score:
+    def compare(self, truth: Targets, output: Output) -> Score:
         if output.boxes is None:
             return self.worst(truth, "no boxes in the output")
-        if len(output.boxes) > max(MOST_BOXES, 2 * len(truth)):
+        if len(output.boxes) > max(MOST_BOXES, 2 * len(truth.boxes)):
             return self.worst(truth, f"{len(output.boxes)} boxes are more than the {MOST_BOXES} that are looked at")
         try:
-            predicted = [parse_box(box) for box in output.boxes]
+            predicted = [parse_box(scaled(box, truth.unit)) for box in output.boxes]
         except ValueError as error:
             return self.worst(truth, str(error))
-        iou = np.array([[box_iou(a, b) for b in predicted] for a in truth]).reshape(len(truth), len(predicted))
-        mean, hits = match_boxes(iou)
-        reason = "" if len(truth) == len(predicted) else f"{len(predicted)} boxes for {len(truth)} targets"
+        mean, hits = agreement(truth.boxes, predicted)
+        targets = len(truth.boxes)
+        reason = "" if targets == len(predicted) else f"{len(predicted)} boxes for {targets} targets"
         return Score(mean, raw={"iou": mean, "hit": float(hits[0])}, stats=_stats(mean, hits), reason=reason)
 
-    def worst(self, truth: list[Box], reason: str) -> Score:
+    def worst(self, truth: Targets, reason: str) -> Score:
         return Score.invalid(reason, raw={"iou": 0.0}, stats=_stats(0.0, (False,) * len(THRESHOLDS)))
 
     def metrics(self) -> Sequence[Metric]:

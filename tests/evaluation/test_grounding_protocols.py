@@ -53,6 +53,49 @@ def test_every_baseline_and_headline_exists() -> None:
         assert set(protocol.headline) <= keys
 
 
+@pytest.mark.parametrize(("scale", "steps"), [("thousandths", 1000), ("shares", 1)])
+def test_boxes_on_another_scale_are_noted_and_read_where_it_is_declared(scale: str, steps: int, tmp_path: Path) -> None:
+    write_png(tmp_path / "wide.png", np.zeros((20, 80, 3), np.uint8))
+    true = [[n, n, n + 20, n + 10] for n in range(8)]
+    samples = [{**grounding(f"q{n}", boxes=[box]), "images": ["wide.png"]} for n, box in enumerate(true)]
+    written = [[x1 / 80 * steps, y1 / 20 * steps, x2 / 80 * steps, y2 / 20 * steps] for x1, y1, x2, y2 in true]
+    write_jsonl(tmp_path / "s.jsonl", samples)
+    write_jsonl(tmp_path / "p.jsonl", [{"id": f"q{n}", "boxes": [box]} for n, box in enumerate(written)])
+    files = ("visual-grounding", tmp_path / "s.jsonl", tmp_path / "p.jsonl")
+    undeclared = rsw.evaluate(*files)
+    (note,) = (text for text in undeclared.summary["warnings"] if "the boxes look like" in text)
+    assert f"look like {scale}, and are read as pixels" in note and f"--set box_iou.scale={scale}" in note
+    declared = rsw.evaluate(*files, settings={"box_iou.scale": scale})
+    assert declared.metrics["mean_iou"].value == pytest.approx(1.0)
+    assert not any("the boxes look like" in text for text in declared.summary["warnings"])
+    for name, row in undeclared.summary["baselines"].items():
+        assert values(declared.summary["baselines"][name]["metrics"]) == pytest.approx(values(row["metrics"]))
+    right = [{"id": f"q{n}", "boxes": [box]} for n, box in enumerate(true)]
+    in_pixels = rsw.evaluate("visual-grounding", files[1], right, settings={"box_iou.scale": scale})
+    assert any("look like pixels" in text for text in in_pixels.summary["warnings"])
+
+
+def test_a_scale_of_the_image_needs_one_size() -> None:
+    sizes = [np.zeros((20, 80, 3), np.uint8), np.zeros((20, 40, 3), np.uint8)]
+    for images, words in ((sizes, "2 images of different sizes"), ([], "no image")):
+        score = rsw.score(
+            "box_iou",
+            output=[[0, 0, 500, 500]],
+            images=images,
+            reference={"boxes": [[0, 0, 40, 10]]},
+            scale="thousandths",
+        )
+        assert score.status is rsw.Status.ERROR and words in score.reason
+    half = rsw.score(
+        "box_iou",
+        output=[[0, 0, 500, 500]],
+        images=sizes[:1],
+        reference={"boxes": [[0, 0, 40, 10]]},
+        scale="thousandths",
+    )
+    assert half.value == 1.0
+
+
 def test_referring_segmentation(scene: Path) -> None:
     masks = {"a": "corner.png", "b": "corner.png", "c": "empty.png"}
     samples = [grounding(name, mask=mask) for name, mask in masks.items()] + [grounding("d", boxes=[[0, 0, 8, 8]])]
