@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -80,11 +81,21 @@ class Ids:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.known = {sample.id: sample for sample in samples}
-        self._by_last: dict[str, list[tuple[tuple[str, ...], Sample]]] = defaultdict(list)
-        for sample in samples:
+        self._samples = samples
+
+    @cached_property
+    def _by_last(self) -> Mapping[str, list[tuple[tuple[str, ...], Sample]]]:
+        """The samples and the parts of their ids by the last of these."""
+        found = defaultdict(list)
+        for sample in self._samples:
             if parts := key_of(sample.id):
-                self._by_last[parts[-1]].append((parts, sample))
-        self._by_number = {last.lstrip("0"): last for last in self._by_last if last.isdecimal()}
+                found[parts[-1]].append((parts, sample))
+        return found
+
+    @cached_property
+    def _by_number(self) -> Mapping[str, str]:
+        """The last parts that are numbers, by these without the zeros before them."""
+        return {last.lstrip("0"): last for last in self._by_last if last.isdecimal()}
 
     def find(self, name: str) -> Sample | str:
         """The only sample that ``name`` can mean, or why there is none.

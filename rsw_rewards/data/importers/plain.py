@@ -51,10 +51,9 @@ def _unwrapped(value: Any) -> Any:
     if len(lists) == 1 and (len(value) == 1 or any(name in lists[0][0] for name in ID_NAMES)):
         return lists[0]
     only = next(iter(value.values()), None)
-    is_mapping = (
-        len(value) == 1 and isinstance(only, dict) and all(isinstance(one, str | list) for one in only.values())
-    )
-    return only if is_mapping and not any(name in only for name in TEXT_NAMES) else value
+    if len(value) != 1 or not isinstance(only, dict) or any(name in only for name in TEXT_NAMES):
+        return value
+    return only if all(isinstance(one, str | list) for one in only.values()) else value
 
 
 def _is_record(value: Mapping[str, Any], id: str | None, text: str | None, file: Path) -> bool:
