@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -184,6 +185,21 @@ class Adapter:
             return as_sample({"task": task, "reference": {field: value}, **more}, 0)
         return _of_text(truth) if isinstance(truth, str) and not more else as_sample({**_mapping(truth), **more}, 0)
 
+    def whole_groups(
+        self, outputs: Sequence[Output], samples: Sequence[Sample], groups: Sequence[Hashable]
+    ) -> tuple[list[Result], list[Hashable], range]:
+        """The results of the groups of this process's rows, parts of which may lie on other processes.
+
+        Returns:
+            The results and their groups, and the places of this process's rows among them.
+        """
+        rows, own = gathered(list(zip(outputs, samples, groups, strict=True)))
+        near = {rows[place][2] for place in own}
+        asked = [place for place, row in enumerate(rows) if row[2] in near]
+        outputs, samples, groups = ([rows[place][part] for place in asked] for part in range(3))
+        first = asked.index(own.start) if own else 0
+        return self.reward.many(outputs, samples, groups), groups, range(first, first + len(own))
+
     def numbers(self, results: Sequence[Result], groups: Iterable[Hashable]) -> list[float | None]:
         """A number for every result, None for one that the trainer leaves out. Raises :class:`RunStopped` under ``"raise"``."""
         given = [result.reward for result in results]
@@ -219,6 +235,17 @@ def group_means(rewards: Sequence[float | None], groups: Iterable[Hashable]) -> 
             by_group[group].append(reward)
     means = {group: float(np.mean(known)) for group, known in by_group.items()}
     return [means.get(group, 0.0) if reward is None else reward for reward, group in zip(rewards, groups, strict=True)]
+
+
+def gathered(rows: list[Any]) -> tuple[list[Any], range]:
+    """The rows of all processes of accelerate in the order of their ranks, and the places of this process's."""
+    accelerate = sys.modules.get("accelerate")  # a trainer that runs several processes by it has imported it
+    if accelerate is None or (state := accelerate.PartialState()).num_processes == 1:
+        return rows, range(len(rows))
+    gather = accelerate.utils.gather_object
+    counts = gather([len(rows)])
+    first = sum(counts[: state.process_index])
+    return gather(rows), range(first, first + len(rows))
 
 
 _making = threading.Lock()

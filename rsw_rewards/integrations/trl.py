@@ -9,7 +9,7 @@ from typing import Any
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, from_text
+from rsw_rewards.integrations._common import Adapter, from_text, gathered
 
 _FIELDS = ("id", "task", "images", "reference", "scene", "kind", "metadata")
 
@@ -92,16 +92,7 @@ class RSWReward:
         """The results of this process's rows. A group may lie over several processes; its rows follow each other."""
         if not self.adapter.reward.needs_groups:
             return self.adapter.reward.many(outputs, samples)
-        from accelerate import PartialState
-        from accelerate.utils import gather_object
-
-        rows = gather_object(list(zip(outputs, samples, strict=True)))
-        own = range(PartialState().process_index * len(outputs), (PartialState().process_index + 1) * len(outputs))
-        spans = groupby(rows, key=lambda row: row[1].id)
-        groups = [number for number, (_, span) in enumerate(spans) for _ in span]
-        near = {groups[row] for row in own}
-        asked = [row for row, group in enumerate(groups) if group in near]
-        results = self.adapter.reward.many(
-            [rows[row][0] for row in asked], [rows[row][1] for row in asked], [groups[row] for row in asked]
-        )
-        return [result for row, result in zip(asked, results, strict=True) if row in own]
+        ids, own = gathered([sample.id for sample in samples])
+        groups = [number for number, (_, span) in enumerate(groupby(ids)) for _ in span]
+        results, _, places = self.adapter.whole_groups(outputs, samples, [groups[place] for place in own])
+        return [results[place] for place in places]
