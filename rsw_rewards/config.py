@@ -149,8 +149,9 @@ class GrpoConfig(GenerationConfig):
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"] = "grpo"
     """``grpo`` is the mean over sequences: a short answer beside a long image keeps its half of the loss. ``bnpo`` is the mean over the
     tokens of each micro-batch, so ``micro_batch`` and the number of processes change it; no other loss type is changed by them."""
-    scale_rewards: Literal["group", "batch", "none"] | None = None
-    """What advantages are divided by; left out, ``group``, or ``batch`` under a rubric that normalises each component already."""
+    scale_rewards: Literal["group", "batch", "task", "none"] | None = None
+    """What advantages are divided by: the spread of each prompt's rewards, of the batch's, of each task's, or nothing. Left out, ``group``,
+    or ``batch`` under a rubric that normalises each component already. With ``task``, all tasks have advantages of the same size."""
     trl: dict[str, Any] = {}
     """Further arguments of TRL's ``GRPOConfig``, for what this section does not name; those without an effect here are refused
     (``rsw_rewards/training/trl_arguments.py`` lists all)."""

@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from rsw_rewards.config import GrpoConfig
+from rsw_rewards.config import GrpoConfig, RunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.weights import base_model
+from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.reference import StartingModel, StartingWeights
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
@@ -105,6 +106,9 @@ def rollout_function(
         if rollouts.config.rollouts.off_policy:
             found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
         found |= {"collected": given, "spread": with_spread(given, group)}
+        if cast(RunConfig, rollouts.config).grpo.scale_rewards == "task":
+            tasks = [str(rollouts.samples[output.sample_id].task) for output in outputs]
+            found["advantage"] = advantages_by_task(given, group, tasks)
         return processes.scatter(_divided(found, [len(part) for part in parts]))
 
     return make
@@ -130,6 +134,19 @@ def with_spread(given: Sequence[float | None], group: int) -> list[bool]:
     groups = [given[first : first + group] for first in range(0, len(given), group)]
     found = [len({np.float32(reward) for reward in some if reward is not None}) > 1 for some in groups]
     return [spread for spread, some in zip(found, groups, strict=True) for _ in some]
+
+
+def advantages_by_task(given: Sequence[float | None], group: int, tasks: Sequence[str]) -> list[float]:
+    """The advantage of each row: its reward less the mean of its group, over the standard deviation (n - 1) of the task's rewards.
+
+    Example:
+        >>> [round(one, 3) for one in advantages_by_task([0.0, 1.0, 0.0, 0.1], 2, ["change_qa"] * 2 + ["forecast"] * 2)]
+        [-0.707, 0.707, -0.706, 0.706]
+    """
+    rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float64)
+    names = sorted(set(tasks))
+    numbers = torch.tensor([names.index(task) for task in tasks])
+    return list(group_advantages(rewards, torch.arange(len(given)) // group, "task", numbers, ddof=1).tolist())
 
 
 def _divided(columns: Mapping[str, Sequence[Any] | None], lengths: Sequence[int]) -> list[dict[str, Any]]:
@@ -212,7 +229,7 @@ def make_trainer(
         "max_grad_norm": config.max_grad_norm,
         "epsilon": config.epsilon,
         "loss_type": config.loss_type,
-        "scale_rewards": config.scale_rewards or "group",
+        "scale_rewards": "batch" if config.scale_rewards == "task" else config.scale_rewards or "group",
         "temperature": config.temperature,
         "shuffle_dataset": False,
         "save_strategy": "steps" if save_every else "no",

@@ -19,12 +19,12 @@ class StartingWeights:
         model: any network; weights that need no gradient are taken not to change.
 
     >>> model = torch.nn.Linear(1, 1, bias=False)
-    >>> start, first = StartingWeights(model), float(model.weight)
+    >>> start, first = StartingWeights(model), model.weight.item()
     >>> _ = torch.nn.init.constant_(model.weight, 7.0)
     >>> with start:
-    ...     float(model.weight) == first
+    ...     model.weight.item() == first
     True
-    >>> float(model.weight)
+    >>> model.weight.item()
     7.0
     """
 

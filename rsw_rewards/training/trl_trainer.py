@@ -41,6 +41,8 @@ class Trainer(GRPOTrainer):
         output["rewarded"] = torch.tensor(known, device=self.accelerator.device)
         # Equal float32 numbers less their mean are not always 0, and Adam makes steps of any size out of what is left.
         output["advantages"] *= torch.tensor([row["spread"] for row in inputs], device=self.accelerator.device)
+        if "advantage" in inputs[0]:
+            output["advantages"].copy_(torch.tensor([row["advantage"] for row in inputs]))
         if self.off_policy:
             output["old_per_token_logps"] = output["sampling_per_token_logps"]
         return output

@@ -37,6 +37,7 @@ class Given:
 
     def __init__(self, config: RunConfig, outputs: Sequence[Output], rewards: Sequence[float | None]) -> None:
         self.config, self.outputs, self.rewards = config, outputs, rewards
+        self.samples = {sample.id: sample for sample in SAMPLES}
 
     def collect(self, ids: Sequence[str], step: int, model: Any) -> tuple[list[Output], list[float | None]]:
         by_id: dict[str, list[tuple[Output, float | None]]] = {}

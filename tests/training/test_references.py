@@ -521,6 +521,18 @@ def test_means_of_micro_batches_are_over_those_with_a_reward(tmp_path: Path) -> 
     torch.testing.assert_close(found / 0.5, expected, atol=1e-6, rtol=1e-4)
 
 
+def test_with_the_scale_task_all_tasks_have_advantages_of_one_size(tmp_path: Path) -> None:
+    """Forecasts and questions take turns; the rewards of questions are a hundred times smaller."""
+    outputs, rng = grpo_steps.rollouts(6), np.random.default_rng(6)
+    values = rng.random((4, grpo_steps.GROUP)) * [[1.0], [0.01], [1.0], [0.01]]
+    ours = grpo_steps.trainer(tmp_path, outputs, values.ravel().tolist(), scale_rewards="task")
+    found = ours._generate_and_score_completions(grpo_steps.rows(ours))["advantages"].reshape(4, -1).numpy()
+    for task in (0, 1):
+        mine = values[task::2]
+        expected = (mine - mine.mean(1, keepdims=True)) / (mine.std(ddof=1) + 1e-4)
+        np.testing.assert_allclose(found[task::2], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("scale", ["group", "batch", "none", "normalize_then_sum"])
 def test_advantages_are_trls(scale: str, tmp_path: Path) -> None:
     outputs, given = rewarded(4)
