@@ -111,6 +111,29 @@ def test_masks_of_another_size_are_refused_once(samples: list[Sample], tmp_path:
         rsw.predictions.read("folder", folder, samples)
 
 
+@pytest.mark.parametrize(
+    ("coded", "name", "said"),
+    [
+        (
+            lambda mask: mask[None],
+            "{}.npy",
+            r"4 of 4 files .* shape of a mask, .* shape \(1, 8, 8\); write them as \(H, W\)",
+        ),
+        (lambda mask: np.stack([~mask, mask], -1) * 0.5, "{}.npy", r"4 of 4 files .* shape \(8, 8, 2\); write them"),
+        (
+            lambda mask: np.stack([grey(mask), *[0 * grey(mask)] * 2], -1),
+            "{}.jpg",
+            "colours, .*: write them in one band",
+        ),
+    ],
+)
+def test_masks_that_no_setting_reads_are_refused_once(
+    samples: list[Sample], tmp_path: Path, coded: Any, name: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        rsw.predictions.read("folder", write(tmp_path / "masks", coded, name), samples)
+
+
 def test_a_few_files_that_cannot_be_used_cost_nothing_else(samples: list[Sample], tmp_path: Path) -> None:
     folder = write(tmp_path / "masks", grey)
     (folder / "tile_1.png").write_bytes(b"no image")
@@ -242,6 +265,16 @@ def test_forecasts_of_16_bits_with_alpha(forecasts: list[Sample], tmp_path: Path
     read = rsw.predictions.read("folder", tmp_path, forecasts, stretch=[[0, 65535]] * 3)
     both = [rsw.rewards({"ssim": 1.0}, forecasts, outputs).mean for outputs in (read, [made])]
     assert both[0] is not None and both[0] == both[1]
+
+
+def test_floats_are_shown_where_their_range_is_said(forecasts: list[Sample], tmp_path: Path) -> None:
+    made = np.linspace(0, 1, SIZE * SIZE * 16 * 3, dtype=np.float32).reshape(SIZE * 4, SIZE * 4, 3)
+    made[0, 0] = np.nan
+    np.save(tmp_path / "one.npy", made)
+    with pytest.raises(
+        InputError, match=r"hold float32 numbers from 0\S* to 1 in 3 bands, .* stretch=\[\[0, 1\], \[0, 1\], \[0, 1\]\]"
+    ):
+        rsw.predictions.read("folder", tmp_path, forecasts)
 
 
 def test_jpeg_forecasts_are_said_to_lose_detail(forecasts: list[Sample], tmp_path: Path) -> None:

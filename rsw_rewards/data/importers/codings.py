@@ -18,6 +18,8 @@ from rsw_rewards.io.images import declared_bands, is_binary, read_class_map, rea
 
 MOST_VALUES = 6
 """Values or colours that a setting names one by one."""
+MOST_KEPT = 256
+"""Values or colours of a file that are kept, beside the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,10 @@ class Fault:
     sample: Sample
     file: Path
     sort: str
-    """``unreadable``, ``coding`` or ``size``."""
+    """``unreadable``, ``shape``, ``coding`` or ``size``."""
     reason: str
     stored: np.ndarray | None = None
-    """Of a coding that is not known: the values that occur, (n,), or the colours, (n, 3), the darkest first; None for other shapes."""
+    """Of a coding that is not known: the values that occur, (n,), or the colours, (n, 3), the darkest first."""
     bands: int = 1
 
 
@@ -71,17 +73,24 @@ def _look(image: ImageRef, sample: Sample, field: str) -> Fault | str | None:
     """The fault of an image, :data:`_EMPTY` for a mask or map of zeros, None for another one that can be read."""
     assert image.path is not None
     try:
-        shown = _shown(image, sample, field)
-    except ImageError as error:
-        return _of_coding(image, sample, field, error)
-    try:
         size = None if (true := _truth_of(sample, field)) is None else read_size(true)
     except ImageError:  # whatever is wrong with the truth is said when it is scored
         size = None
-    if size is not None and shown.shape[:2] != size:
-        sizes = f"{shown.shape[1]} x {shown.shape[0]} pixels beside {size[1]} x {size[0]}"
-        return Fault(sample, image.path, "size", sizes)
-    return _EMPTY if field != "image" and not shown.any() else None
+    try:
+        shown = _shown(image, sample, field)
+    except ImageError as error:
+        return _of_coding(image, sample, field, size, error)
+    if size is None or shown.shape[:2] == size:
+        return _EMPTY if field != "image" and not shown.any() else None
+    stored = image.pixels()
+    if stored.ndim == 3 and stored.shape[1:] == size:
+        return Fault(sample, image.path, "shape", _shape_of(stored))
+    sizes = f"{shown.shape[1]} x {shown.shape[0]} pixels beside {size[1]} x {size[0]}"
+    return Fault(sample, image.path, "size", sizes)
+
+
+def _shape_of(stored: np.ndarray) -> str:
+    return f"the {stored.dtype} array of shape {stored.shape}"
 
 
 def _shown(image: ImageRef, sample: Sample, field: str) -> np.ndarray:
@@ -110,7 +119,7 @@ def _truth_of(sample: Sample, field: str) -> ImageRef | None:
     return true if isinstance(true, ImageRef) else None
 
 
-def _of_coding(image: ImageRef, sample: Sample, field: str, error: ImageError) -> Fault:
+def _of_coding(image: ImageRef, sample: Sample, field: str, size: tuple[int, int] | None, error: ImageError) -> Fault:
     assert image.path is not None
     try:
         pixels = image.pixels(colours=field == "image" or image.palette is not None, bands=declared_bands(image))
@@ -122,6 +131,14 @@ def _of_coding(image: ImageRef, sample: Sample, field: str, error: ImageError) -
         stored = np.unique(pixels if field == "image" or pixels.ndim == 2 else pixels[..., 0])
     elif bands == 3 and pixels.dtype == np.uint8:
         stored = np.unique(pixels.reshape(-1, 3), axis=0)
+    if stored is not None and stored.dtype.kind == "f":
+        stored = stored[np.isfinite(stored)]
+        if not stored.size:
+            return Fault(sample, image.path, "unreadable", f"{image} holds no finite number")
+    if stored is not None and len(stored) > MOST_KEPT:
+        stored = np.concatenate([stored[:MOST_KEPT], stored[-1:]])
+    if stored is None or (bands > 1 and pixels.shape[1:] == size):
+        return Fault(sample, image.path, "shape", _shape_of(pixels))
     return Fault(sample, image.path, "coding", str(error), stored, bands)
 
 
@@ -131,18 +148,22 @@ def _in_words(faults: Sequence[Fault], field: str, folder: Path) -> str:
     such = f"such as {first.file.name}"
     if first.sort == "unreadable":
         return f"cannot be read, {such}: {first.reason}"
+    if first.sort == "shape":
+        shape = "(H, W, bands)" if field == "image" else "(H, W)"
+        return f"have no shape of a {field}, {such}: {first.reason}; write them as {shape}"
     if first.sort == "size":
         how = "" if field == "image" else ", by nearest neighbour"
         return f"have another size than the truth, {such}: {first.reason}; write them at the size of the truth{how}"
     stored = [fault.stored for fault in faults if fault.stored is not None]
-    forms = {(None if fault.stored is None else fault.stored.shape[1:], fault.bands) for fault in faults}
-    if len(forms) > 1 or not stored:
+    if len({(values.shape[1:], fault.bands) for values, fault in zip(stored, faults, strict=True)}) > 1:
         return f"cannot be read as the {field} of an output, {such}: {first.reason}"
     values = np.unique(np.concatenate(stored), axis=0)
     if field == "image":
         setting = _of_forecast(values, first.bands)
     else:
         setting = (_of_colours if values.ndim == 2 else _of_values)(values, first.sample, field)
+    if not setting.settings:
+        return f"hold {setting.held}, {such}: {setting.meaning}"
     options = " ".join(f"--set {shlex.quote(part)}" for part in setting.settings)
     return (
         f"hold {setting.held}, {such}: read them with {' and '.join(setting.settings)}, {setting.meaning}"
@@ -156,7 +177,7 @@ class Setting(NamedTuple):
     held: str
     """What they hold, in words."""
     settings: list[str]
-    """``name=value``, as the option ``--set`` takes them."""
+    """``name=value``, as the option ``--set`` takes them; none where the files must be written anew."""
     meaning: str
 
 
@@ -172,12 +193,15 @@ def _of_colours(colours: np.ndarray, sample: Sample, field: str) -> Setting:
         return Setting(f"{len(colours)} colours", [f"palette={palette}"], "the colours of the true maps")
     first = "a colour for each class in order" if _is_classes(sample, field) else "the first for what is not marked"
     if len(colours) > MOST_VALUES:
-        few = [*colours[:2].tolist(), "..."]
         return Setting(
-            f"{len(colours)} colours", [f"palette={few}".replace("'", "")], f"{first}, or write them in one band"
+            f"{len(colours)} colours", [], "write them in one band, or without loss in a colour for each class"
         )
     held = f"the colours {' and '.join(str(tuple(colour)) for colour in colours.tolist())}"
     return Setting(held, [f"palette={colours.tolist()}"], first)
+
+
+def _count(values: np.ndarray) -> str:
+    return str(len(values)) if len(values) <= MOST_KEPT else "many"
 
 
 def _of_values(values: np.ndarray, sample: Sample, field: str) -> Setting:
@@ -188,7 +212,7 @@ def _of_values(values: np.ndarray, sample: Sample, field: str) -> Setting:
         each = "a value for each class in order" if _is_classes(sample, field) else "the first for what is not marked"
         return Setting(values_of(values), [f"levels={levels}"], each)
     return Setting(
-        f"{len(known)} values from {known[0]:g} to {known[-1]:g}",
+        f"{_count(values)} values from {known[0]:g} to {known[-1]:g}",
         [f"threshold={(known[0] + known[-1]) / 2:g}"],
         "or another number over which a pixel is marked",
     )

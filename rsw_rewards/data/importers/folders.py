@@ -58,6 +58,10 @@ def read_folder(folder: Path, samples: Sequence[Sample], **options: Any) -> Impo
         notes.append("the numbers that name folders are those of the candidates")
     named, double = _single(named)
     problems += double
+    if not named and double:
+        raise InputError(
+            f"no file in {folder} stands alone for its output ({double[0]}), or give one of the folders in it"
+        )
     if not named:
         why = problems[0] if problems else "it holds no images"
         raise InputError(
