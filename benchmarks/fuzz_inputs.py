@@ -264,7 +264,7 @@ def sample(rng: random.Random, task: str, number: int, form: int) -> dict[str, A
 
 def answer(record: dict[str, Any], candidate: int = 0) -> dict[str, Any]:
     """The prediction that says what a sample's own reference says."""
-    truth, task = record["reference"], record["task"]
+    truth, task = record.get("reference") or {}, record["task"]
 
     def first(key: str) -> Any:
         return (truth.get(key) or [None])[0] if isinstance(truth.get(key), list) else None

@@ -535,6 +535,11 @@ def test_a_text_that_is_no_file_is_no_image(task: Task, tmp_path: Path) -> None:
             pair_outputs([sample], [said])
 
 
+def test_a_text_too_long_for_a_file_name_is_refused_as_an_image() -> None:
+    with pytest.raises(InputError, match=r"'image': there is no file 'road road .*; a forecast output is no text"):
+        as_output({"image": "road " * 10_000}, FORECAST)
+
+
 def test_boxes_as_a_text_are_refused() -> None:
     with pytest.raises(InputError, match=r"there is no file '\[\[1,1,5,5\]\]'.*give boxes as a list"):
         as_output("[[1,1,5,5]]", Sample("g", Task.GROUNDING))
