@@ -24,7 +24,7 @@ from rsw_rewards.io.images import read_rgb, read_size
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.diffusion_windows import Window
 from rsw_rewards.rollouts.policy import Policy, Request
-from rsw_rewards.rollouts.weights import base_model, has_adapters
+from rsw_rewards.rollouts.weights import adapter_in, base_model, has_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ class DiffusionForecaster(Policy):
 
         torch.set_num_threads(threads)
         path = str(tiny_folder(self.path.removeprefix(PREFIX))) if self.path.startswith(PREFIX) else self.path
-        adapter = path if (Path(path) / "adapter_config.json").is_file() else None
+        adapter = path if adapter_in(path, self.lora) else None
         if adapter:
             from peft import PeftConfig
 

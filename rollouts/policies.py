@@ -21,6 +21,7 @@ from rsw_rewards.io.images import read_rgb
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.trained import CONFIG, checkpoint_weights, find_trained
+from rsw_rewards.rollouts.weights import adapter_in
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +149,9 @@ def load_policy(run: str | Path) -> Policy:
     trained = find_trained(Path(run))
     start = _mapping(trained.start)
     if not trained.is_checkpoint and _takes_path(start):
-        return build_policy({**start, "path": str(trained.folder)})
+        fresh = {"lora"} if adapter_in(trained.folder) else set()  # settings of what was trained into the folder
+        kept = {key: value for key, value in start.items() if key not in fresh}
+        return build_policy({**kept, "path": str(trained.folder)})
     return WithWeights(build_policy(start), trained.folder, trained.step)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from rsw_rewards.errors import ConfigError, RswError
-from rsw_rewards.rollouts.weights import base_model
+from rsw_rewards.rollouts.weights import adapter_in, base_model
 
 _NOT_TEXT = re.compile(r"(image|video|vision|audio|boi|eoi).*token_(id|index)$")
 """Names under which configurations and processors keep the tokens that stand for pixels or sound, or enclose them."""
@@ -150,11 +150,12 @@ def load_model(path: str, dtype: str, attn: str | None, lora: LoraConfig | None,
 
     Raises:
         ValueError: the files hold fewer weights than the model has.
+        ConfigError: ``lora`` is given for a folder that holds an adapter.
     """
     import torch
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
-    adapter = (Path(path) / "adapter_config.json").is_file()
+    adapter = adapter_in(path, lora)
     start = path
     if adapter:
         from peft import PeftConfig

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from rsw_rewards.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +17,22 @@ if TYPE_CHECKING:
 def has_adapters(model: Any) -> bool:
     """Whether a model is one of peft's."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def adapter_in(path: str | Path, lora: object = None) -> bool:
+    """Whether a folder holds a trained adapter.
+
+    Args:
+        path: a folder, or the name of a model on the hub.
+        lora: settings of new adapters, if any are asked for.
+
+    Raises:
+        ConfigError: new adapters are asked for beside the one in the folder.
+    """
+    found = (Path(path) / "adapter_config.json").is_file()
+    if found and lora is not None:
+        raise ConfigError(f"{path} holds an adapter, which is trained further as it is; leave 'lora' out of the policy")
+    return found
 
 
 def base_model(model: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 _MEAN_OF_ROWS = ("grpo", "sapo", "luspo", "dr_grpo")
 """Loss types that divide by the rows of a micro-batch."""
@@ -26,6 +26,8 @@ class Trainer(GRPOTrainer):
         off_policy: ratios are to the probabilities that tokens were sampled with, instead of to those of the weights at the start of an
             update, which are others where rollouts are stale. Clipping is then around the sampler, as in PPO.
     """
+
+    args: GRPOConfig
 
     def __init__(self, *args: Any, off_policy: bool = False, **kwargs: Any) -> None:
         self.off_policy = off_policy
@@ -50,8 +52,9 @@ class Trainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
         size = self.args.gradient_accumulation_steps
-        first = self._step % self.args.steps_per_generation // size * size
-        counts = torch.stack([part["rewarded"].sum() for part in self._buffered_inputs[first : first + size]])
+        parts: list[dict[str, Any]] = self._buffered_inputs or []  # of the generation, which has one update or more
+        first = self._step % len(parts) // size * size
+        counts = torch.stack([part["rewarded"].sum() for part in parts[first : first + size]])
         both = self.accelerator.reduce(torch.stack([counts.sum(), (counts > 0).sum()]).float(), "mean")
         self._rewarded = (both[0].item(), both[1].item())
         return inputs
@@ -68,8 +71,9 @@ class Trainer(GRPOTrainer):
             factor = size * parts / rows
         elif self.loss_type in _SHARE_OF_TOKENS:
             factor = parts / asked
-        self.current_gradient_accumulation_steps, self.beta = parts, beta * factor
+        state = vars(self)
+        state |= {"current_gradient_accumulation_steps": parts, "beta": beta * factor}
         try:
             return super()._compute_loss(model, {**inputs, "advantages": inputs["advantages"] * factor})
         finally:
-            self.current_gradient_accumulation_steps, self.beta = asked, beta
+            state |= {"current_gradient_accumulation_steps": asked, "beta": beta}

@@ -247,6 +247,9 @@ def test_what_is_saved_is_loaded_and_sent_to_replicas(
     assert others[0] == others[1] == made
     assert others[2] != made
     assert (tmp_path / "final" / "adapter_model.safetensors").is_file() == bool(lora)
+    if lora:
+        with pytest.raises(ConfigError, match="holds an adapter, which is trained further as it is; leave 'lora' out"):
+            ready(tmp_path / "final", lora=lora)
 
 
 def test_half_precision_keeps_adapters_and_new_rows_fine(folder: Path) -> None:

@@ -17,7 +17,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.rollouts.policies import WithWeights, build_policy, load_policy
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rollouts.trained import FINAL, MARK, find_trained
+from rsw_rewards.rollouts.trained import FINAL, MARK, find_trained, writing
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.run import train
 from tests.training import test_grpo, test_ppo
@@ -157,6 +157,19 @@ def test_a_policy_without_a_path_takes_the_trained_weights(method: str, tmp_path
     last = max((out / "checkpoints").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
     assert not same(start, weights(load_policy(out)))
     assert same(weights(load_policy(out)), weights(load_policy(last)))
+
+
+def test_a_trained_adapter_is_loaded_without_the_settings_it_was_made_by(tmp_path: Path) -> None:
+    spec = {"use": "vision_language", "path": "tiny:qwen2_5_vl", "lora": {"r": 2}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"method": "grpo", "policy": spec}))
+    made: Any = build_policy(spec)
+    made.setup()
+    with torch.no_grad():
+        for weight in made.model.parameters():
+            weight += weight.requires_grad
+    with writing(tmp_path / FINAL, 2):
+        made.save(tmp_path / FINAL)
+    assert same(trained_weights(made.model), weights(load_policy(tmp_path)))
 
 
 def test_a_folder_that_is_no_run_and_a_method_without_a_policy_are_refused(tmp_path: Path) -> None:
