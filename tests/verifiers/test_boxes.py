@@ -17,7 +17,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.errors import InputError
-from rsw_rewards.verifiers.boxes import METRIC_KEYS, Box, BoxIoU, box_iou, match_boxes, parse_box
+from rsw_rewards.verifiers.boxes import METRIC_KEYS, Box, BoxIoU, box_iou, iou_of_pairs, match_boxes, parse_box
 
 Numbers = tuple[float, ...]
 CENTRE, SIDE, ANGLE = st.floats(-40, 40), st.floats(0.5, 60), st.floats(-math.pi, math.pi)
@@ -98,6 +98,13 @@ def test_moving_and_turning_both_changes_nothing(a: Numbers, b: Numbers, dx: flo
 @given(UPRIGHT, UPRIGHT)
 def test_clipping_agrees_with_the_closed_form(a: Numbers, b: Numbers) -> None:
     assert iou(corners(a), corners(b)) == pytest.approx(iou(a, b), abs=1e-12)
+
+
+@given(st.lists(BOXES, max_size=4), st.lists(BOXES, max_size=4))
+def test_many_pairs_at_once_are_the_pairs_one_by_one(true: list[Numbers], predicted: list[Numbers]) -> None:
+    first, second = list(map(parse_box, true)), list(map(parse_box, [*predicted, *true]))
+    one_by_one = np.array([[box_iou(a, b) for b in second] for a in first]).reshape(len(first), len(second))
+    assert np.array_equal(iou_of_pairs(first, second), one_by_one)
 
 
 @pytest.mark.parametrize("seed", range(12))
