@@ -56,6 +56,7 @@ BUILT_IN = {
     "spectral_direction": "spectral:SpectralDirection",
     "ssim": "structure:Ssim",
     "vqa_accuracy": "vqa:VqaAccuracy",
+    "win_rate": "win_rate:WinRate",
     "zero_shot_cls": "text_to_image:ZeroShotAccuracy",
 }
 """Name -> ``module:class`` within this package, imported when it is asked for."""

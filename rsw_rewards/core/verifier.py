@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -32,7 +32,7 @@ ALL_TASKS: frozenset[Task] = frozenset(Task)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Outputs to score, each beside its sample. The three sequences have one length.
+    """Outputs to score, each beside its sample. Samples, outputs and groups have one length.
 
     >>> sample = rsw.Sample("q1", "change_qa")
     >>> rsw.Batch.of([sample], [rsw.Output("q1", text="yes"), rsw.Output("q1", 1, text="no")]).groups
@@ -45,6 +45,8 @@ class Batch:
     """Outputs with one key are candidates of one prompt in one step."""
     truths: Sequence[Any] = ()
     """What :meth:`Verifier.truth` gave for each row, where the engine asked for it; empty otherwise."""
+    invalid: Mapping[str, int] = field(default_factory=dict)
+    """How many outputs of a group the engine has taken out because they are invalid, by the group's key."""
 
     def __post_init__(self) -> None:
         if not len(self.samples) == len(self.outputs) == len(self.groups):

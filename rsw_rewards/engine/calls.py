@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -72,7 +73,13 @@ def _scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
         elif scores[row] is None:
             left.append(row)
     if left:
-        part = replace(batch.take(left), truths=[truths[row] for row in left])
+        kept = set(left)
+        unusable = (
+            batch.groups[row]
+            for row, output in enumerate(batch.outputs)
+            if row not in kept and output.invalid is not None
+        )
+        part = replace(batch.take(left), truths=[truths[row] for row in left], invalid=Counter(unusable))
         found = guarded(verifier, part)
         if isinstance(found, Failure):
             if parts(batch, verifier):

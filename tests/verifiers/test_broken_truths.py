@@ -133,6 +133,8 @@ CASES = [
     caption("judge", ROADS, usable={"captions": [["zzz"]]}),
     qa("judge", "yes", YES, usable={"vocabulary": ABSENT}, broken={"answers": [["no idea"]]}),
     qa("judge", "a road", {"answers": ["a road"]}, config={"answers": "open"}, usable={"answers": [["zzz"], [5]]}),
+    qa("win_rate", "yes", YES, "maybe", config={"use": "exact_match"}, usable={"vocabulary": ABSENT},
+       broken={"answers": [["yes", ""], ["no idea"]]}),
     qa("soft_overlong", "yes", YES, "yes it has", config={"unit": "words", "limit": 2, "cache": 1},
        usable={"answers": ODD, "vocabulary": ODD}),
     qa("answer_format", "yes", YES, "<answer>yes", usable={"answers": ODD, "vocabulary": ODD}),
