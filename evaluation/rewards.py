@@ -16,7 +16,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.yaml_text import write_yaml
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
-from rsw_rewards.evaluation.inputs import read_pair
+from rsw_rewards.evaluation.inputs import coverage_warnings, read_pair
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.io.pairing import Problem
@@ -102,7 +102,8 @@ def rewards_of(
             tables.append(scorer.score(batch_of(by_id, piece)))
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
-    return Rewards(rubric, table, _records(rewards(table, rubric), answers), given.problems, given.warnings)
+    warnings = [*given.warnings, *coverage_warnings(given.problems, len(asked), given.warnings)]
+    return Rewards(rubric, table, _records(rewards(table, rubric), answers), given.problems, warnings)
 
 
 def _records(found: pd.DataFrame, outputs: Sequence[Output]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_
 from rsw_rewards.evaluation.box_scale import scale_warnings
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.inputs import seldom_collecting
+from rsw_rewards.evaluation.inputs import coverage_warnings, seldom_collecting
 from rsw_rewards.evaluation.leakage import leakage_warnings
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
@@ -31,7 +31,7 @@ from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of
 from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
 from rsw_rewards.evaluation.validity import nothing_valid
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.io.pairing import Problem, coverage
+from rsw_rewards.io.pairing import Problem
 
 
 def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
@@ -230,13 +230,6 @@ def summarise(
             **best_of(table, first, candidates),
         }
     return summary
-
-
-def coverage_warnings(problems: Sequence[Problem], samples: int, said: Sequence[str]) -> list[str]:
-    """How many of so many samples have a prediction, where predictions are missing or name no sample and it is not yet said."""
-    if not any(problem.kind in ("missing", "unknown_id") for problem in problems):
-        return []
-    return [sentence for sentence in [coverage(problems, samples)] if sentence not in said]
 
 
 def image_warnings(samples: Sequence[Sample]) -> list[str]:

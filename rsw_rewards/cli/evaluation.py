@@ -105,7 +105,6 @@ def score(
     """Rewards for a predictions file or a rollout dump, exactly as training gives them."""
     from rsw_rewards.engine.monitor import component_stats
     from rsw_rewards.evaluation.validity import nothing_valid
-    from rsw_rewards.io.pairing import coverage
 
     check_folders(root)
     join_cluster(ray_address)
@@ -127,8 +126,6 @@ def score(
         print_json({**result, "components": {key: None if value != value else value for key, value in stats.items()}})
         raise typer.Exit(1 if invalid or mean is None else 0)
     warn(found.problems)
-    if without := {problem.where for problem in found.problems if problem.kind == "missing"}:
-        typer.echo(coverage(found.problems, len({record["id"] for record in found.records} | without)), err=True)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     from rich.console import Console

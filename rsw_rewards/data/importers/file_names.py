@@ -78,7 +78,7 @@ def read_names(files: Iterable[str], samples: Sequence[Sample]) -> tuple[list[Na
         if named.affix != made:
             why = f"beside its sample's id its name has {named.affix!r}, those of most files {made!r}"
             problems.append(Problem("unknown_id", named.file, why))
-    return found, problems, "" if made == "*" else made
+    return found, problems, made if made.strip("*_-. ") else ""
 
 
 def _words_of(samples: Sequence[Sample]) -> dict[str, str]:
