@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from rsw_rewards.core.answer import AT_LIMIT
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.importers import IMPORTERS, Imported, inspect_logs, read_predictions
 from rsw_rewards.data.importers.matching import Ids, key_of
 from rsw_rewards.errors import ConfigError, InputError, MissingExtra
 from rsw_rewards.io import text_files
+from rsw_rewards.io.in_memory import pair_outputs
 from rsw_rewards.io.records_io import load_outputs
 
 SAMPLES = [
@@ -301,6 +303,29 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.
     for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit", "csv", "folder"}):
         with pytest.raises(InputError, match="more than the 10 bytes that are read"):
             done(name, file)
+
+
+def test_an_answer_that_was_cut_off_stays_so_in_the_predictions(tmp_path: Path) -> None:
+    def choice(content: str | None, finish: str) -> dict[str, Any]:
+        return {"choices": [{"message": {"content": content}, "finish_reason": finish}]}
+
+    said = [("t", "stop"), ("I compare", "length"), (None, "length")]
+    batch = [{"custom_id": s.id, "response": {"body": choice(*one)}} for s, one in zip(SAMPLES, said, strict=True)]
+    log = [
+        {"id": s.id, "output": {"choices": [{"message": {"content": text}, "stop_reason": stop}]}}
+        for s, (text, stop) in zip(
+            SAMPLES, [("t", "stop"), ("I compare", "max_tokens"), (None, "model_length")], strict=True
+        )
+    ]
+    flat = [
+        {"id": s.id, "text": text or "", "finish_reason": stop} for s, (text, stop) in zip(SAMPLES, said, strict=True)
+    ]
+    files = {"json": lines(tmp_path / "batch.jsonl", batch), "inspect": write(tmp_path / "log.json", {"samples": log})}
+    for name, file in [*files.items(), ("json", write(tmp_path / "flat.json", flat))]:
+        imported = read_predictions(name, file, SAMPLES)
+        outputs, problems = load_outputs(imported.save(tmp_path / "p.jsonl"), SAMPLES)
+        assert [output.invalid for output in outputs] == [None, AT_LIMIT, AT_LIMIT] and not problems
+        assert outputs == pair_outputs(SAMPLES, imported.outputs)[0]
 
 
 def test_results_of_a_batch_and_lists_of_texts(tmp_path: Path) -> None:

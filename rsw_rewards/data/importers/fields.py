@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.answer import TRUNCATED
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.errors import InputError
 
@@ -29,6 +30,9 @@ MAX_CHARACTERS = 1 << 24
 
 TEXT_PATHS = ("response.body.choices.0.message.content", "choices.0.message.content")
 """Where an answer stands in the results of OpenAI's batches and in a chat completion, if no field holds one."""
+
+FINISH_PATHS = ("finish_reason", "stop_reason", "response.body.choices.0.finish_reason", "choices.0.finish_reason")
+"""Where a record says why the model stopped."""
 
 _EITHER = frozenset(TEXT_NAMES[-3:])
 _SIGNS = re.compile(r"[\W_]+")
@@ -63,7 +67,9 @@ def as_text(value: Any) -> str | None:
 
 
 def answer(where: str, name: Any, value: Any, **more: Any) -> Answer:
-    """An answer of any types, checked."""
+    """An answer of any types, checked. None is the empty text of a model that was cut off before it, where the record says so."""
+    if value is None and more.get("finish_reason") in TRUNCATED:
+        value = ""
     text, problem = as_text(value), None
     if isinstance(name, ValueError):
         problem = f"its id is {name}"
@@ -180,12 +186,14 @@ def answers_of(
             yield Answer(place, as_text(name), problem=why, position=position)
             continue
         said = dig(record, answer_field)
+        reasons = (as_text(dig(record, path)) for path in FINISH_PATHS)
+        finish = next((reason for reason in reasons if reason), None)
         several = (
             isinstance(said, list) and said and "candidate" not in record and all(isinstance(one, str) for one in said)
         )
         for number_of_one, one in enumerate(said if several else [said]):
             yield answer(
-                place, name, one, candidate=candidate + number_of_one, position=position, fields=fields,
+                place, name, one, candidate=candidate + number_of_one, position=position, fields=fields, finish_reason=finish,
                 target=as_text(record.get(target)) if target else None,
             )  # fmt: skip
 

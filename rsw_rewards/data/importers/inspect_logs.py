@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.answer import TRUNCATED
 from rsw_rewards.data.importers.fields import answer as checked
 from rsw_rewards.data.importers.fields import as_text, dig
 from rsw_rewards.data.importers.matching import Answer
@@ -47,14 +48,15 @@ def _answer(where: str, sample: Any, id: str | None, text: str | None) -> Answer
         return Answer(where, None, problem="it is no sample of inspect: it has no 'output'")
     name = as_text(dig(sample, id or "id"))
     said = dig(sample, text) if text else _message(sample)
-    if said is None:
+    finish = as_text(dig(sample, "output.choices.0.stop_reason"))
+    if said is None and finish not in TRUNCATED:
         error = dig(sample, "error.message")
         why = f"the sample failed: {str(error)[:120]}" if error else "its output has no text"
         return Answer(where, name, problem=why)
     epoch = sample.get("epoch", 1)
     candidate = epoch - 1 if isinstance(epoch, int) and not isinstance(epoch, bool) else 0
     # Logs are sorted by id, not as the data set was: there is no position to tell.
-    return checked(where, name, said, candidate=candidate, target=as_text(sample.get("target")))
+    return checked(where, name, said, candidate=candidate, target=as_text(sample.get("target")), finish_reason=finish)
 
 
 def _members(file: Path) -> Iterator[tuple[str, Any]]:

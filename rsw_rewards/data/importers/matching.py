@@ -47,6 +47,8 @@ class Answer:
     """What the file says is true, where it does: a check of the order."""
     problem: str | None = None
     """Why the answer cannot be used."""
+    finish_reason: str | None = None
+    """Why the model stopped, where the file says it; an answer that was cut off is invalid."""
     fields: tuple[str, ...] = ()
     """Names of the fields that its record has, for the error where none of them holds an id."""
 
@@ -194,7 +196,7 @@ def match(
         reason = f"a second answer for {name!r} candidate {candidate}; the first is kept"
         problems += [Problem("duplicate", answer.where, reason) for answer in alike[1:]]
     outputs = [
-        Output(sample.id, answer.candidate, text=answer.text)
+        Output(sample.id, answer.candidate, text=answer.text, finish_reason=answer.finish_reason)
         for sample in samples
         for answer in sorted(chosen.get(sample.id, ()), key=lambda answer: answer.candidate)
     ]
@@ -239,7 +241,9 @@ def unmatched(answers: Iterable[Answer]) -> tuple[list[Output], list[Problem], l
         if why is None and answer.id is None:
             why = "it has no id"
         if why is None:
-            outputs.append(Output(str(answer.id), answer.candidate, text=answer.text))
+            outputs.append(
+                Output(str(answer.id), answer.candidate, text=answer.text, finish_reason=answer.finish_reason)
+            )
         else:
             problems.append(Problem("malformed", answer.where, why))
     return outputs, problems, []
