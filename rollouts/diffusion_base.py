@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.chat_template import as_words, special_names
 
 if TYPE_CHECKING:
     import torch
@@ -161,8 +162,14 @@ class DiffusionPipeline(ABC):
         return (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
     def _ids(self, tokenizer: str, texts: Sequence[str], length: int) -> torch.Tensor:
-        found = self.parts[tokenizer](
-            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        reader = self.parts[tokenizer]
+        special = special_names(reader)
+        found = reader(
+            [as_words(text, special) for text in texts],
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
         )
         return found.input_ids.to(self.device)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.diffusion_base import Conditions, DiffusionPipeline
+from rsw_rewards.rollouts.weights import check_complete
 
 if TYPE_CHECKING:
     import torch
@@ -281,14 +282,20 @@ def _parts(kind: type[DiffusionPipeline], folder: Path, index: Mapping[str, Any]
     if codec not in codecs:
         raise ConfigError(f"{folder}: the vae is a {codec!r}; known are {', '.join(codecs)}")
     denoisers = {"unet": "UNet2DConditionModel", "transformer": "FluxTransformer2DModel"}
+
+    def whole(made: Any, name: str, **dtype: Any) -> Any:
+        model, found = made.from_pretrained(str(folder / name), use_safetensors=True, output_loading_info=True, **dtype)
+        check_complete(found)
+        return model
+
     parts: dict[str, Any] = {
-        "vae": getattr(diffusers, codec).from_pretrained(str(folder / "vae"), torch_dtype=number, use_safetensors=True),
-        kind.denoiser_name: getattr(diffusers, denoisers[kind.denoiser_name]).from_pretrained(
-            str(folder / kind.denoiser_name), torch_dtype=number, use_safetensors=True
+        "vae": whole(getattr(diffusers, codec), "vae", torch_dtype=number),
+        kind.denoiser_name: whole(
+            getattr(diffusers, denoisers[kind.denoiser_name]), kind.denoiser_name, torch_dtype=number
         ),
     }
     for name, (encoder, tokenizer) in kind.text_parts.items():
-        parts[name] = getattr(transformers, encoder).from_pretrained(folder / name, dtype=number, use_safetensors=True)
+        parts[name] = whole(getattr(transformers, encoder), name, dtype=number)
         parts[tokenizer] = transformers.AutoTokenizer.from_pretrained(folder / tokenizer)
     flow = kind.denoiser_name == "transformer"
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.DDIMScheduler

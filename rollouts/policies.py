@@ -217,8 +217,8 @@ class TokenWorldModelPolicy(Policy):
         logging.disable_progress_bar()  # a bar for half a second of loading
         try:
             self._world = load_world_model(self.path, device)
-        except FileNotFoundError as error:
-            raise ConfigError(f"the policy {self.name!r} cannot be loaded: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"the policy {self.name!r} cannot be loaded from {str(self.path)!r}: {error}") from error
 
     @property
     def world(self) -> WorldModel:

@@ -31,6 +31,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.rollouts.picture_segments import IMPOSSIBLE, Segments
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
+from rsw_rewards.rollouts.weights import check_complete
 
 ASSETS = Path(rsw_rewards.__file__).parent / "assets"
 """Folder of the shipped weights."""
@@ -399,12 +400,17 @@ def load_world_model(path: Path | str = "embedded", device: str | torch.device =
     The visual tokenizer lies in the folder's ``tokenizer/`` or, as for the shipped model, beside the folder.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        OSError: a file is missing or cannot be read.
+        ValueError: a file is damaged, or there are fewer weights than the model has.
     """
     folder = ASSETS / "world_model" if str(path) == "embedded" else Path(path)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no token world model (config.json is missing)")
     tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder.parent / "tokenizer"
-    model = TokenWorldModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    loaded: Any = TokenWorldModel.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+    )
+    model, found = loaded
+    check_complete(found)
     torch.nn.Module.to(model, device)
     return WorldModel(model.eval(), Vocabulary.load(folder), VisualTokenizer.load(tokenizer, device))

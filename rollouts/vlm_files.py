@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from rsw_rewards.errors import ConfigError, RswError
-from rsw_rewards.rollouts.weights import adapter_in, base_model
+from rsw_rewards.rollouts.weights import adapter_in, base_model, check_complete
 
 _NOT_TEXT = re.compile(r"(image|video|vision|audio|boi|eoi).*token_(id|index)$")
 """Names under which configurations and processors keep the tokens that stand for pixels or sound, or enclose them."""
@@ -149,7 +149,7 @@ def load_model(path: str, dtype: str, attn: str | None, lora: LoraConfig | None,
         new: tokens whose embeddings are trained along with these adapters.
 
     Raises:
-        ValueError: the files hold fewer weights than the model has.
+        ValueError: the files hold fewer weights than the model has, or the model of an adapter is not there.
         ConfigError: ``lora`` is given for a folder that holds an adapter.
     """
     import torch
@@ -160,15 +160,17 @@ def load_model(path: str, dtype: str, attn: str | None, lora: LoraConfig | None,
     if adapter:
         from peft import PeftConfig
 
-        start = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+        start = PeftConfig.from_pretrained(path).base_model_name_or_path or ""
+        if not start or (Path(start).is_absolute() and not Path(start).is_dir()):
+            raise ValueError(
+                f"its adapter is of the model {start!r}, which is not there; correct base_model_name_or_path in adapter_config.json"
+            )
+        if Path(path).is_dir() and not any(Path(path).glob("adapter_model.*")):
+            raise ValueError("it has no weights of its adapter; copy adapter_model.safetensors of the trained adapter")
     given = {} if attn is None else {"attn_implementation": attn}
     loaded: Any = AutoModelForImageTextToText.from_pretrained(start, dtype=dtype, output_loading_info=True, **given)
     model, found = loaded
-    if absent := sorted(found["missing_keys"]):  # they would be random numbers
-        raise ValueError(
-            f"its weights lack {len(absent)} of the tensors that its config.json asks for, such as {absent[0]}; copy config.json and"
-            " *.safetensors from one model"
-        )
+    check_complete(found)
     shipped = model.generation_config
     # A checkpoint's own top-k, penalties and the like would sample from another distribution than the one that is trained.
     model.generation_config = GenerationConfig(

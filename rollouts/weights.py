@@ -49,6 +49,21 @@ def trained_weights(model: Any) -> dict[str, torch.Tensor]:
     return dict(get_peft_model_state_dict(model))
 
 
+def check_complete(loading_info: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where a model has weights that its files lack: the loader made them of random numbers.
+
+    Args:
+        loading_info: what ``from_pretrained(..., output_loading_info=True)`` of transformers or diffusers gives beside the model.
+
+    >>> check_complete({"missing_keys": []})
+    """
+    if absent := sorted(loading_info["missing_keys"]):
+        raise ValueError(
+            f"its weights lack {len(absent)} of the tensors that its config.json asks for, such as {absent[0]}; copy config.json and"
+            " *.safetensors from one model"
+        )
+
+
 def pack_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[np.ndarray, str]]:
     """Tensors of any device as (array, name of the torch dtype). Types that NumPy lacks, such as bfloat16, go as raw bytes."""
     import torch

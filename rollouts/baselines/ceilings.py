@@ -75,7 +75,7 @@ class TokenizerCeiling(Policy):
             return
         try:
             self._tokenizer = load_world_model(self.path, device).tokenizer
-        except FileNotFoundError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"the tokenizer's ceiling cannot be had: {error}") from error
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:

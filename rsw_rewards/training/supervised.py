@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
 from rsw_rewards.rollouts.token_world_model import (
     IMPOSSIBLE,
@@ -211,7 +212,12 @@ class HeldOut:
 
 def _world(config: SupervisedConfig) -> WorldModel:
     if config.start is not None:
-        return load_world_model(config.start)
+        try:
+            return load_world_model(config.start)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"start: the token world model cannot be loaded from {str(config.start)!r}: {error}"
+            ) from error
     tokenizer = VisualTokenizer.load(config.tokenizer)
     vocabulary = Vocabulary(scene_words(), tokenizer.config.codes)
     model = TokenWorldModel(tiny_config(vocabulary, **config.model))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file as load_weights
+from safetensors.torch import save_file as save_weights
 
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.errors import ConfigError
@@ -16,6 +18,7 @@ from rsw_rewards.rollouts.backbone_builder import build_world_model
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.rollouts.tiny_diffusion import tiny_folder
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 
@@ -94,6 +97,54 @@ def test_a_backbone_without_chat_template_makes_no_world_model(whole: Path, tmp_
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ConfigError, match=r"the backbone cannot be loaded from .*: it has no chat template"):
         build_world_model(str(folder), "tiny:movq", tmp_path / "world", side=32)
+
+
+def one_layer_more(folder: Path) -> None:
+    def add(config: dict[str, Any]) -> None:
+        config["num_hidden_layers"] += 1
+        config["layer_types"] = [*config["layer_types"], config["layer_types"][-1]]
+
+    edited("config.json", add)(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (one_layer_more, "its weights lack .* of the tensors that its config.json asks for"),
+        (without("model.safetensors"), "no file named model.safetensors"),
+        (written("vocabulary.json", "{"), "Expecting"),
+    ],
+)
+def test_a_token_world_model_that_is_not_whole_is_refused(tmp_path: Path, change: Change, said: str) -> None:
+    embedded = build_policy("token_world_model")
+    embedded.setup()
+    embedded.save(tmp_path)  # type: ignore[attr-defined]
+    change(tmp_path)
+    with pytest.raises(ConfigError, match=f"the policy 'token_world_model' cannot be loaded from .*{said}"):
+        build_policy({"use": "token_world_model", "path": str(tmp_path)}).setup()
+
+
+def test_an_adapter_without_its_model_or_its_weights_is_refused(whole: Path, tmp_path: Path) -> None:
+    policy = VisionLanguageModel(whole, lora={"r": 2})
+    policy.setup()
+    policy.save(tmp_path)
+    edited("adapter_config.json", lambda config: config.update(base_model_name_or_path="/nowhere/base"))(tmp_path)
+    with pytest.raises(ConfigError, match="its adapter is of the model '/nowhere/base', which is not there"):
+        VisionLanguageModel(tmp_path).setup()
+    edited("adapter_config.json", lambda config: config.update(base_model_name_or_path=str(whole)))(tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"it has no weights of its adapter; copy adapter_model\.safetensors"):
+        VisionLanguageModel(tmp_path).setup()
+
+
+def test_a_diffusion_pipeline_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder("instruct_pix2pix"), tmp_path / "model"))
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_weights(file)
+    weights.pop("conv_norm_out.weight")
+    save_weights(weights, file)
+    with pytest.raises(ConfigError, match=r"lack 1 of the tensors .*, such as conv_norm_out\.weight"):
+        build_policy({"use": "diffusion_forecaster", "path": str(folder), "size": 8, "steps": 3}).setup()
 
 
 def bare(config: dict[str, Any]) -> None:
