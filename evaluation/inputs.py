@@ -74,7 +74,7 @@ def read_pair(
     about = {"samples": _named(samples), "predictions": _named(outputs)}
     is_file = isinstance(outputs, (str, PathLike))
     if is_file and Path(outputs).is_dir():
-        outputs = read_folder(Path(outputs), [sample for sample in every if sample.task in tasks])
+        outputs = read_folder(Path(outputs), [sample for sample in every if sample.task in tasks] or every)
     if is_file and not isinstance(outputs, Imported):
         answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own=is_ours(Path(outputs)))
     else:

@@ -68,11 +68,10 @@ def write_dump(
 
 def is_ours(predictions: Path) -> bool:
     """Whether a predictions file was written by this project: that of a dump, or of a policy that was run to be evaluated."""
-    beside = {file.name for file in predictions.parent.iterdir()} if predictions.is_file() else set()
-    return predictions.name == "predictions.jsonl" and (
-        {"samples.jsonl", "rewards.jsonl", "scores.parquet", "rubric.yaml"} <= beside
-        or {"policy.yaml", "images"} <= beside
-    )
+    if predictions.name != "predictions.jsonl":
+        return False
+    of_dump, of_policy = ("samples.jsonl", "rewards.jsonl", "scores.parquet", "rubric.yaml"), ("policy.yaml", "images")
+    return any(all((predictions.parent / name).exists() for name in names) for names in (of_dump, of_policy))
 
 
 def read_rewards(folder: Path) -> dict[tuple[str, int], float | None]:
