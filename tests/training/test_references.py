@@ -326,6 +326,17 @@ def test_normalised_components_give_the_advantages_of_gdpo() -> None:
     np.testing.assert_allclose(rewards, exact / np.sqrt((weights**2).sum()), rtol=1e-9)
 
 
+def test_normalised_components_that_are_not_divided_again_are_the_advantages_of_dance_grpo() -> None:
+    """DanceGRPO (arXiv 2505.07818): the weighted sum of each reward's own advantages, their standard deviations with n - 1."""
+    rng = np.random.default_rng(12)
+    group, values, weights = 8, rng.random((40, 2)), np.array([0.7, 1.4])
+    each = values.reshape(5, group, 2)
+    advantages_of_each = (each - each.mean(1, keepdims=True)) / (each.std(1, ddof=1, keepdims=True) + 1e-8)
+    rewards = t(normalised(values, weights, group))
+    found = group_advantages(rewards, torch.arange(40) // group, "none") * math.sqrt((weights**2).sum() * 7 / 8)
+    np.testing.assert_allclose(found.numpy(), (advantages_of_each * weights).sum(2).ravel(), atol=2e-3)  # 1e-4 or 1e-8
+
+
 def test_tasks_weigh_alike_whatever_their_components() -> None:
     """One task with three components, one with one: by the rewards nearly, and with the scale ``task`` exactly."""
     rng, values = np.random.default_rng(5), np.full((480, 4), np.nan)
