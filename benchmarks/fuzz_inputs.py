@@ -244,7 +244,7 @@ def sample(rng: random.Random, task: str, number: int, form: int) -> dict[str, A
             {"answers": ["2 new roads and 5 new buildings"]}, {"answers": ["roads ['top-left'] buildings []"]}, {"answers": ["yes"] * 6 + ["no"] * 4}, {"answers": ["0_to_10"]},
             {"changes": [{"object": "house", "change": "appeared"}]}, {"answers": ["3"], "unit": "m2", "mask": "mask.png"},
         ],
-        "change_caption": [{"captions": [f"road {number} was built near the wood", "a new road appears"], "changed": True}, {"captions": ["there is no difference"], "changed": False}],
+        "change_caption": [{"captions": [f"road {number} was built near the wood", "a new road appears"], "changed": True}, {"captions": ["there is no difference", f"place {number} is as it was"], "changed": False}],
         "change_mask": [{"mask": "mask.png"}, {"mask": "index.png", "classes": list("abcdefg")}, {"mask": "mask.png", "valid": "ones.png"}, {"mask": {"path": "mask01.png", "levels": [0, 1]}}],
         "semantic_change": [{"map_before": "index.png", "map_after": "index.png"}, {"map_before": "index.png", "map_after": "index.png", "classes": list("abcdefg")}],
         "damage": [{"buildings": "damage.png", "damage": "damage.png"}],
@@ -267,10 +267,13 @@ def answer(record: dict[str, Any], candidate: int = 0) -> dict[str, Any]:
     truth, task = record.get("reference") or {}, record["task"]
 
     def first(key: str) -> Any:
-        return (truth.get(key) or [None])[0] if isinstance(truth.get(key), list) else None
+        """The first text of a list; a whole number is a true answer as well."""
+        held = truth.get(key)
+        found = held[0] if isinstance(held, list) and held else None
+        return str(found) if type(found) is int else found
 
     found = {
-        "change_qa": lambda: {"text": first("answers") or json.dumps(truth.get("changes"))},
+        "change_qa": lambda: {"text": json.dumps(truth["changes"]) if "changes" in truth else first("answers")},
         "change_caption": lambda: {"text": first("captions")},
         "change_mask": lambda: {"mask": truth.get("mask")},
         "semantic_change": lambda: {key: truth.get(key) for key in ("map_before", "map_after")},
