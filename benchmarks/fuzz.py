@@ -53,7 +53,7 @@ KEYS = ["sample", "candidate", "verifier"]
 
 SETTINGS = {"captions": {"meteor": False}, "soft_overlong": {"unit": "words"}}
 """METEOR starts Java, which takes seconds, and is left out; predictions of others hold no tokens."""
-NEEDY = ("open-qa", "txt2img-mhn-rsicd", "levir-cc-ids", "tfsf", "clip_rsicd", "judge")
+NEEDY = ("open-qa", "txt2img-mhn-rsicd", "levir-cc-ids", "tfsf", "clip_rsicd", "lpips", "judge")
 """What works with a service, or with files that are not shipped."""
 
 

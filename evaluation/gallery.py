@@ -15,6 +15,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Status
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_index, read_mask, read_rgb
+from rsw_rewards.pixels import is_file
 from rsw_rewards.verifiers.forecast_case import as_future
 from rsw_rewards.verifiers.maps import in_levels
 
@@ -213,6 +214,8 @@ def _boxed(
         reach = 2 * max(picture.size)  # a line of a thousand million pixels is drawn pixel by pixel
         for boxes, colour in ((true, _MISSED), (found, _EXTRA)):
             for box in list(boxes)[:50]:
+                if len(box) not in (4, 8):
+                    raise ValueError(f"a box has 4 or 8 numbers, not {len(box)}")
                 box = [float(np.clip(corner, -reach, reach)) for corner in box]
                 corners = box if len(box) == 8 else (box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3])
                 points = [(corners[place], corners[place + 1]) for place in range(0, 8, 2)]
@@ -227,7 +230,7 @@ def _picture(draw: Callable[[], np.ndarray], photo: bool) -> dict[str, str]:
         return {"src": data_uri(draw(), photo)}
     except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
         file = getattr(getattr(error, "image", None), "path", None)
-        return {"problem": str(error) if file is None or file.is_file() else f"there is no file {file.name}"}
+        return {"problem": str(error) if file is None or is_file(file) else f"there is no file {file.name}"}
 
 
 def data_uri(pixels: np.ndarray, photo: bool = False) -> str:

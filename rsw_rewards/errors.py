@@ -9,11 +9,15 @@ from typing import Any
 
 
 class RswError(Exception):
-    """Base of every error that is the user's to mend. Its text is shown without a traceback.
+    """Base of every error that is the user's to mend. Its text is one line, and is shown without a traceback.
 
     >>> issubclass(rsw.InputError, rsw.RswError)
     True
     """
+
+    def __str__(self) -> str:
+        # It may quote what a library said in several lines.
+        return " ".join(line.strip() for line in super().__str__().splitlines() if line.strip())
 
 
 class InputError(RswError):

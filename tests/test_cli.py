@@ -15,6 +15,7 @@ import yaml
 
 from rsw_rewards.cli import main
 from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -312,3 +313,15 @@ def test_cards_and_definitions_are_shown(monkeypatch: pytest.MonkeyPatch, capsys
     settings = json.loads(capsys.readouterr().out)["needing"]["configuration"]
     assert settings == {"word": "(required)", "limit": "(default: 1)"}
     assert rsw("protocols", "tfsf", "--json", monkeypatch=monkeypatch) == 0
+
+
+def test_a_refusal_is_one_short_line_whatever_a_library_or_a_path_says(
+    questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        str(InputError("a.parquet is no table: bad header\n  at byte 3\n\n"))
+        == "a.parquet is no table: bad header at byte 3"
+    )
+    assert evaluate(questions, "--out", questions / ("yes. " * 20_000), monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rsw: ") and said.endswith("…: File name too long\n") and len(said) < 500

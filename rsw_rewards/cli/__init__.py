@@ -78,5 +78,10 @@ def _of_the_disk(error: Exception) -> str | None:
     if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in full):
         return "the disk is full; free space, and go on with --resume DIR where a run was cut off"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        name = str(error.filename)
+        return f"{name if len(name) <= _LONGEST_PATH else name[:_LONGEST_PATH] + '…'}: {error.strerror}"
     return None
+
+
+_LONGEST_PATH = 400
+"""Characters of a path that are shown; a text may stand where a path should."""

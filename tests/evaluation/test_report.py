@@ -125,6 +125,8 @@ def test_boxes_that_leave_the_picture_or_are_no_numbers_do_not_stop_the_report()
     sample = Sample("g", Task.GROUNDING, (image,), "", {"boxes": [[2.0, 2.0, 9.0, 9.0]]})
     for box in ((-1e9, -1e9, 1e9, 1e9), (-1e300, -1e300, 1e300, 1e300), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)):
         assert {"src", "problem"} & set(pictures(sample, Output("g", boxes=(box,)))[-1])
+    short = Sample("g", Task.GROUNDING, (image,), "", {"boxes": [[1.0, 2.0, 3.0]]})
+    assert pictures(short, Output("g", boxes=()))[-1]["problem"] == "a box has 4 or 8 numbers, not 3"
 
 
 def test_thumbnails_are_small_whatever_the_picture() -> None:
