@@ -184,7 +184,7 @@ def iou_of_pairs(true: Sequence[Box], predicted: Sequence[Box]) -> np.ndarray:
         overlap = np.maximum(width, 0.0) * np.maximum(height, 0.0)
         row[:] = np.minimum(overlap / (_area(box.corners) + area - overlap), 1.0)
         row[np.all(edges == own[:, None], axis=0)] = 1.0
-        for place in np.flatnonzero((overlap > 0) & ~(upright & box.upright)):
+        for place in np.flatnonzero((overlap > 0) & ~(upright & box.upright)).tolist():
             row[place] = box_iou(box, predicted[place])
     return found
 

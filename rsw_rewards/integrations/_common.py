@@ -83,6 +83,15 @@ def from_image(value: Any, kind: str, lossy: bool = False) -> tuple[Output, str]
     return Output(image=image(content, **KINDS[kind].declared)), LOSSY if is_jpeg else ""
 
 
+def from_images(values: Sequence[Any], kind: str, lossy: bool = False) -> tuple[Output, str]:
+    """The output that the images of a forecast are, in their order, as :func:`from_image`; invalid where one of them is."""
+    outputs, notes = zip(*(from_image(value, kind, lossy) for value in values), strict=True)
+    images = tuple(output.image for output in outputs if output.image is not None)
+    if len(images) < len(outputs):
+        return next(output for output in outputs if output.image is None), ""
+    return Output(image=images[0]) if len(images) == 1 else Output(images=images), max(notes)
+
+
 def _is_jpeg(content: Any) -> bool:
     if isinstance(content, bytes):
         return content.startswith(b"\xff\xd8")

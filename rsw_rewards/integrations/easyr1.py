@@ -20,7 +20,7 @@ def compute_score(
     truth: Sequence[str] | None = None,
     on_failure: str = "group_mean",
     settings: Mapping[str, Any] | None = None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """What EasyR1 calls with a batch; the keywords stand in ``reward_function_kwargs``.
 
     Args:

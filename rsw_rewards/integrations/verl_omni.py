@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rsw_rewards.core.records import Output
-from rsw_rewards.integrations._common import from_image, shared
+from rsw_rewards.integrations._common import from_images, shared
 
 
 def compute_score(
@@ -41,7 +40,5 @@ def compute_score(
     """
     adapter = shared(rubric, samples, alone="verl-omni shows one output at a time", **(settings or {}))
     frames = [solution_image] if solution_image.ndim == 3 else list(solution_image)
-    images = [from_image(frame, "uint8_chw")[0].image for frame in frames]
-    output = Output(image=images[0]) if len(images) == 1 else Output(images=tuple(images))
-    result = adapter.reward.one(output, adapter.sample(ground_truth))
+    result = adapter.reward.one(from_images(frames, "uint8_chw")[0], adapter.sample(ground_truth))
     return {"score": adapter.number(result), **adapter.logged(result)}
