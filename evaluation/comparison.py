@@ -55,7 +55,7 @@ class Run:
             self.config = read_yaml(folder / "config.yaml")
             self.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             name = str(self.config["protocol"])
-        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
             raise InputError(f"{folder} is not a finished run directory: {error}") from error
         named = protocol or (PROTOCOLS.find(name) if name in PROTOCOLS else None)
         if named is None or named.name != name:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from rsw_rewards import compare
 from rsw_rewards.cli import main
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import InputError
@@ -324,4 +325,11 @@ def test_a_refusal_is_one_short_line_whatever_a_library_or_a_path_says(
     )
     assert evaluate(questions, "--out", questions / ("yes. " * 20_000), monkeypatch=monkeypatch) == 2
     said = capsys.readouterr().err
-    assert said.startswith("rsw: ") and said.endswith("…: File name too long\n") and len(said) < 500
+    assert said.startswith("rsw: ") and said.endswith(": File name too long\n") and "…" in said and len(said) < 1300
+
+
+def test_a_summary_nested_without_end_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("protocol: exact-qa")
+    (tmp_path / "summary.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not a finished run directory"):
+        compare(tmp_path, tmp_path)

@@ -56,7 +56,7 @@ def main() -> None:
     except RswError as error:
         if debug:
             raise
-        typer.echo(f"rsw: {error}", err=True)
+        typer.echo(f"rsw: {_short(str(error))}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("rsw: interrupted", err=True)
@@ -67,7 +67,7 @@ def main() -> None:
     except Exception as error:
         if debug or (said := _of_the_disk(error)) is None:
             raise
-        typer.echo(f"rsw: {said}", err=True)
+        typer.echo(f"rsw: {_short(said)}", err=True)
         sys.exit(2)
 
 
@@ -78,10 +78,14 @@ def _of_the_disk(error: Exception) -> str | None:
     if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in full):
         return "the disk is full; free space, and go on with --resume DIR where a run was cut off"
     if isinstance(error, OSError) and error.filename is not None:
-        name = str(error.filename)
-        return f"{name if len(name) <= _LONGEST_PATH else name[:_LONGEST_PATH] + '…'}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}"
     return None
 
 
-_LONGEST_PATH = 400
-"""Characters of a path that are shown; a text may stand where a path should."""
+def _short(text: str) -> str:
+    """A message without its middle where it is long: it may quote a text of any length."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 300]}…{text[-300:]}"
+
+
+_LONGEST = 1200
+"""Characters of a message that are shown."""
