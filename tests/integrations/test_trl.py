@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 
 import rsw_rewards as rsw
-from rsw_rewards.core.records import Sample
 from rsw_rewards.integrations.trl import RSWReward
+from tests.foreign import package
+from tests.integrations.shown import QUESTIONS, share
+from tests.integrations.trl_step import step
 
 END = 2
 
 
 def question(name: str, answer: str) -> dict[str, object]:
     return {"id": name, "task": "change_qa", "reference": {"answers": [answer], "vocabulary": ["yes", "no"]}}
-
-
-@rsw.verifier(tasks="change_qa")
-def share(sample: Sample, output: rsw.Output) -> float:
-    """The number that the output is; a text is a fault of the verifier's."""
-    return float(output.text or "")
 
 
 def test_rewards_are_those_of_the_evaluator() -> None:
@@ -53,3 +57,47 @@ def test_an_output_without_a_reward_is_none() -> None:
 def test_a_data_set_without_ids_is_a_sentence() -> None:
     with pytest.raises(rsw.InputError, match="no column 'id' with the ids of samples; its columns are sample"):
         RSWReward(share, [question("a", "yes")], eos_token_id=END)(["?"], ["1"], [[END]], sample=["a"])
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_trls_own_trainer_leaves_an_output_without_a_reward_out(scale: str, tmp_path: Path) -> None:
+    package("trl")
+    texts, settings = ["1", "0", "broken", "0.5"], {"scale_rewards": scale}
+    _, table = step(texts, share, tmp_path / "all", per_device_train_batch_size=4, **settings)
+    known = table[table["completion"] != "broken"]
+    others = [text for text in texts if text != "broken"]
+    _, without = step(others, share, tmp_path / "without", per_device_train_batch_size=3, **settings)
+    assert list(known["completion"]) == list(without["completion"]) and np.ptp(without["advantage"]) > 0.9
+    np.testing.assert_allclose(known["advantage"], without["advantage"], rtol=0, atol=1e-6)
+    failed = table[table["completion"] == "broken"]
+    assert failed["rsw_reward"].isna().all() and list(failed["advantage"]) == [0.0]
+
+
+def test_trl_logs_each_component_and_a_completion_that_was_cut_off_is_invalid(tmp_path: Path) -> None:
+    package("trl")
+    rubric = {"exact_match": 0.9, "answer_format": 0.1}
+    logs, table = step(["yes", "no", "yes...", "perhaps"], rubric, tmp_path, per_device_train_batch_size=4)
+    assert table[["rsw_reward", "exact_match", "answer_format"]].values.tolist() == pytest.approx(
+        np.array([[1.0, 1.0, 1.0], [0.1, 0.0, 1.0], [0.0, 0.0, 0.0], [0.1, 0.0, 1.0]])
+    )
+    assert logs["completions/clipped_ratio"] == 0.25
+    parts = {name: logs[f"components/{name}"] for name in rubric}
+    assert parts == pytest.approx({"exact_match": 0.25, "answer_format": 0.75})
+
+
+@pytest.mark.skipif("RSW_ENVIRONMENT" not in os.environ, reason="takes half a minute; run: make test-integrations")
+def test_a_group_that_lies_over_two_processes_is_rewarded_as_a_whole(tmp_path: Path) -> None:
+    package("trl")
+    rubric = {"components": [{"use": "exact_match"}], "combine": "normalize_each"}
+    texts = ["yes", "yes", "no", "no"]  # within each half all are equal
+    asked = {"texts": texts, "rubric": rubric, "per_device_train_batch_size": 2, "scale_rewards": "none"}
+    command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("trl_step.py")), str(tmp_path), json.dumps(asked)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    table = pd.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
+    whole = [result.reward for result in rsw.Reward(rubric).many(texts, [QUESTIONS[0]] * 4)]
+    assert list(table["rsw_reward"]) == pytest.approx(whole) and whole[0] > 0.9
