@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -226,6 +227,50 @@ class Adapter:
         """The value of every component, always under the same names; NaN for one that failed or was not asked."""
         known = {label: score.value for label, score in result.parts.items() if score.value is not None}
         return {label: known.get(label, np.nan) for label in self.labels}
+
+
+class GroupsOf:
+    """The rewards of outputs that coroutines of one loop show one by one: those of a group wait for each other.
+
+    Args:
+        size: outputs of a group.
+        adapter: what rewards them.
+        timeout_s: how long an output waits for the others of its group.
+    """
+
+    def __init__(self, size: int, adapter: Adapter, timeout_s: float) -> None:
+        self.size, self.adapter, self.timeout_s = size, adapter, timeout_s
+        self._waiting: dict[Hashable, tuple[list[tuple[Output, Sample]], asyncio.Future[asyncio.Future[Any]]]] = {}
+
+    async def reward(self, output: Output, sample: Sample, group: Hashable) -> tuple[float, Result]:
+        """The number for the trainer, and the result, of one output.
+
+        Raises:
+            RunStopped: it has no reward and ``on_failure`` is ``"raise"``, or too few outputs of its group came in time.
+        """
+        if group not in self._waiting:
+            self._waiting[group] = [], asyncio.get_running_loop().create_future()
+        rows, complete = self._waiting[group]
+        place = len(rows)
+        rows.append((output, sample))
+        if len(rows) == self.size:
+            del self._waiting[group]
+            complete.set_result(asyncio.ensure_future(self._rewarded(rows)))
+        try:
+            asked = await asyncio.wait_for(asyncio.shield(complete), self.timeout_s)
+        except TimeoutError:
+            self._waiting.pop(group, None)
+            raise RunStopped(
+                f"{len(rows)} of {self.size} outputs of a group came within {self.timeout_s:g} s"
+            ) from None
+        results, numbers = await asyncio.shield(asked)
+        return self.adapter.number(results[place]) if numbers is None else numbers[place], results[place]
+
+    async def _rewarded(self, rows: Sequence[tuple[Output, Sample]]) -> tuple[list[Result], list[Any] | None]:
+        outputs, samples = zip(*rows, strict=True)
+        results = await self.adapter.reward.amany(outputs, samples, [0] * len(rows))
+        means = self.adapter.on_failure == "group_mean"
+        return results, self.adapter.numbers(results, [0] * len(rows)) if means else None
 
 
 def group_means(rewards: Sequence[float | None], groups: Iterable[Hashable]) -> list[float | None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from rsw_rewards.integrations._common import from_text, shared
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.integrations._common import GroupsOf, from_text, plain, shared
 
 _ALONE = "verl shows its reward function one output at a time"
 
@@ -42,3 +44,76 @@ def compute_score(
     adapter = shared(rubric, samples, truth=truth, alone=_ALONE, **(settings or {}))
     result = adapter.reward.one(from_text(solution_str, False), adapter.sample(ground_truth))
     return {"score": adapter.number(result), **adapter.logged(result)}
+
+
+class Rewards:
+    """The rewards of the rows that verl shows one by one, by its configuration and its tokenizer.
+
+    Where the rubric compares a group, or ``on_failure`` is ``"group_mean"``, the rows of one ``uid`` wait for each other.
+
+    Raises:
+        ConfigError: whole groups are needed, and more than one worker or another number of outputs in validation divides them.
+    """
+
+    def __init__(self, config: Any, tokenizer: Any) -> None:
+        given = plain(config.reward.custom_reward_function.get("reward_kwargs") or {})
+        if not given.get("rubric"):
+            raise ConfigError("reward.custom_reward_function.reward_kwargs names no 'rubric'")
+        if (ends := given.pop("eos_token_id", None) or tokenizer.eos_token_id) is None:
+            raise ConfigError("the tokenizer names no end of a text; give 'eos_token_id' in the reward_kwargs")
+        self.ends = frozenset([ends] if isinstance(ends, int) else ends)
+        self.by_id = given.get("samples") is not None
+        timeout_s, settings = given.pop("group_timeout_s", 3600.0), given.pop("settings", None) or {}
+        self.adapter = shared(**given, choices=("raise", "group_mean"), **settings)
+        means = "'on_failure' is 'group_mean'" if self.adapter.on_failure == "group_mean" else ""
+        self.why = self.adapter.reward.needs_groups or means
+        rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
+        self.groups = GroupsOf(rollout.n if self.why else 1, self.adapter, timeout_s)
+        if self.why and config.reward.num_workers != 1:
+            raise ConfigError(f"{self.why}, and verl divides a group over its workers; set reward.num_workers to 1")
+        if self.why and rollout.val_kwargs.n != rollout.n and (trainer.val_before_train or trainer.test_freq > 0):
+            raise ConfigError(
+                f"{self.why}, and verl does not say which outputs are of validation, whose groups have another size; set"
+                f" rollout.val_kwargs.n to {rollout.n}, or trainer.val_before_train to False and trainer.test_freq to -1"
+            )
+
+    async def of_row(self, text: str, ids: Any, held: Any) -> dict[str, Any]:
+        """``reward_score`` and, as ``reward_extra_info``, what :func:`compute_score` gives.
+
+        Args:
+            text: without special tokens.
+            ids: int tensor of shape (tokens,), without padding; a text that ends with none of ``eos_token_id`` was cut off.
+            held: the row's ``non_tensor_batch``; images of ``raw_prompt`` belong to a sample that the row holds whole.
+        """
+        output = from_text(text, not len(ids) or int(ids[-1]) not in self.ends)
+        images = {} if self.by_id else _images(held.get("raw_prompt", ()))
+        sample = self.adapter.sample(held["reward_model"]["ground_truth"], **images)
+        number, result = await self.groups.reward(output, sample, held["uid"] if self.why else None)
+        return {"reward_score": number, "reward_extra_info": {"score": number, **self.adapter.logged(result)}}
+
+
+def _images(messages: Iterable[Any]) -> dict[str, list[Any]]:
+    parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
+    images = [part["image"] for part in parts if part["type"] == "image"]
+    return {"images": images} if images else {}
+
+
+def __getattr__(name: str) -> Any:
+    """``RSWRewardManager`` for ``reward.reward_manager``, which derives from verl's own class and so needs verl."""
+    if name != "RSWRewardManager":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+
+    class RSWRewardManager(RewardManagerBase):
+        def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **unused: Any) -> None:
+            super().__init__(config, tokenizer, compute_score)
+            self.rewards = Rewards(config, tokenizer)
+
+        async def run_single(self, data: Any) -> dict[str, Any]:
+            row = data[-1:][0]  # verl rewards the last output of a row
+            ids = row.batch["responses"]
+            ids = ids[: row.batch["attention_mask"][-len(ids) :].sum()]
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            return await self.rewards.of_row(text, ids, row.non_tensor_batch)
+
+    return globals().setdefault(name, RSWRewardManager)
