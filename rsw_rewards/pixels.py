@@ -205,12 +205,22 @@ def bands_of_raster(raster: DatasetReader, bands: int | None) -> list[int]:
         raster: from :func:`open_tiff`.
         bands: how many are declared, at least; an alpha band is left out where as many are left. None: every band is kept. (Four
             bands of 8 bits are often written with the last marked as alpha, whatever it holds.)
+
+    Raises:
+        ImageError: the band that would be left out is not the last. (GDAL's ALPHA=YES marks the second of grey bands.)
     """
     from rasterio.enums import ColorInterp
 
     every = list(raster.indexes)
     plain = [band for band, kind in zip(every, raster.colorinterp, strict=True) if kind is not ColorInterp.alpha]
-    return plain if bands is not None and len(plain) >= max(bands, 1) else every
+    if bands is None or len(plain) == len(every) or len(plain) < max(bands, 1):
+        return every
+    if plain != every[: len(plain)]:
+        first = next(band for band in every if band not in plain)
+        raise ImageError(
+            f"{raster.name} has band {first} of {len(every)} marked as alpha; only the last band may be marked so"
+        )
+    return plain
 
 
 def mask_of_raster(raster: DatasetReader, used: Sequence[int], **part: Any) -> np.ndarray | None:

@@ -278,3 +278,13 @@ def test_memory_is_bounded_by_what_a_header_declares(tmp_path: Path) -> None:
     np.save(stream, np.zeros((4, 4), np.uint8))
     (tmp_path / "ok.npy").write_bytes(stream.getvalue())
     assert read_pixels(tmp_path / "ok.npy").shape == (4, 4)
+
+
+def test_only_the_last_band_is_left_out_as_alpha(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    profile = {"driver": "GTiff", "count": 4, "height": 2, "width": 2, "dtype": "uint16", "alpha": "yes"}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile) as file:  # grey bands, of which it marks the second
+        file.write(np.arange(16, dtype=np.uint16).reshape(4, 2, 2))
+    assert read_pixels(tmp_path / "a.tif").shape == (2, 2, 4)
+    with pytest.raises(ImageError, match=r"a\.tif has band 2 of 4 marked as alpha; only the last"):
+        read_pixels(tmp_path / "a.tif", bands=3)

@@ -21,7 +21,7 @@ from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import declared_bands, read_data
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.verifiers.bands import check_raster
+from rsw_rewards.verifiers.bands import check_holes, check_raster
 
 READS = (
     " A raster is read in the bands and numbers that its record shows (bands, stretch), or in those that the encoder's name maps"
@@ -154,7 +154,8 @@ class ForecastCase:
         made from a text alone.
 
         Raises:
-            ImageError: there is none, it cannot be read or shown, has another size than the true future, or is a raster that
+            ImageError: there is none, it cannot be read or shown, has another size than the true future, has no data where a
+                pixel counts, as its own mask or alpha band says, or is a raster that
                 :func:`rsw_rewards.verifiers.bands.check_raster` refuses.
         """
         return self.bank.rgb(self._checked(output))
@@ -169,8 +170,9 @@ class ForecastCase:
         if future is None or not self.sample.images:
             return shown
         fitting("the forecast", picture, self.bank.rgb(in_bands(future, self.bands)).shape)
+        about = None if self.valid is None else hash(self.valid.tobytes())
+        self.bank.check((drawn,), about, lambda: check_holes(drawn, declared_bands(drawn), self.valid))
         if drawn.is_mapped and future.is_mapped:
-            about = None if self.valid is None else hash(self.valid.tobytes())
             self.bank.check((drawn, future), about, lambda: check_raster(drawn, future, self.valid))
         return shown
 

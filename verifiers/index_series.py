@@ -18,6 +18,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, PerSample
 from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import declared_bands, read_data
 from rsw_rewards.verifiers.bands import check_numbers
 from rsw_rewards.verifiers.forecast_case import NO_FUTURE, masked_in
 
@@ -26,13 +27,18 @@ LEAST_SPREAD = 1e-6
 
 
 def read_index_values(image: ImageRef) -> np.ndarray:
-    """(H, W) float64 values of one frame, NaN where there is none. Raises :class:`ImageError` for anything but one band."""
-    pixels = image.pixels()
+    """(H, W) float64 values of one frame, NaN where there is none or where a GeoTIFF's own mask says so.
+
+    Raises :class:`ImageError` for anything but one band.
+    """
+    pixels = image.pixels(bands=declared_bands(image))
     if pixels.ndim != 2 or pixels.dtype.kind not in "fiu":
         raise ImageError(f"{image.path or 'a frame'} must hold one band of numbers, not {pixels.dtype} {pixels.shape}")
     values = pixels.astype(np.float64)
     if image.nodata is not None:
         values[pixels == image.nodata] = np.nan
+    if (data := read_data(image)) is not None:
+        values[~data] = np.nan
     return values
 
 

@@ -16,6 +16,7 @@ from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.pixels import read_raster_mask
 from rsw_rewards.verifiers.bands import (
     Units,
+    check_holes,
     check_numbers,
     check_place,
     grid_of,
@@ -47,13 +48,14 @@ class Rasters:
 
         Raises:
             ImageError: there is none, it cannot be read, it has another size, other bands or another scale than the true future,
-                or it lies elsewhere.
+                it has no data at a pixel that counts, as its own mask or alpha band says, or it lies elsewhere.
         """
         if output.forecast is None:
             raise ImageError(NO_FORECAST)
         forecast = stored_bands(output.forecast, self.future.shape[2])
         if forecast.shape != self.future.shape:
             raise ImageError(f"the forecast is {size_of(forecast)}, the true future {size_of(self.future)}")
+        check_holes(output.forecast, self.future.shape[2], self.valid)
         check_numbers(forecast, self.future, self.valid)
         check_place(output.forecast, self.grid, self.valid.shape)
         return forecast

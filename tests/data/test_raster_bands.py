@@ -176,6 +176,34 @@ def test_a_raster_with_holes_is_no_dark_picture(folder: Path) -> None:
             assert score.status == "invalid_output" and "has no number at" in score.reason
 
 
+@pytest.mark.parametrize("how", ["alpha", "mask"])
+def test_a_raster_whose_own_mask_has_holes_is_invalid(folder: Path, tmp_path: Path, how: str) -> None:
+    """The numbers below the holes are right, and say nothing. One row of it holds no data in the sample itself."""
+    rasterio = pytest.importorskip("rasterio")
+    one = load(folder, tile=None)[0]
+    bands = np.moveaxis(one.reference["images"][0].pixels(), -1, 0)
+    data = np.full(bands.shape[1:], 255, bands.dtype if how == "alpha" else np.uint8)
+    found = {}
+    for holes in (0, 5):
+        data[:, :holes] = 0
+        stored = np.concatenate([bands, data[None]]) if how == "alpha" else bands
+        size = {"count": len(stored), "height": data.shape[0], "width": data.shape[1], "dtype": bands.dtype}
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(tmp_path / f"{holes}.tif", "w", driver="GTiff", **size) as file,
+        ):
+            if how == "alpha":
+                file.colorinterp = [*file.colorinterp[:-1], rasterio.enums.ColorInterp.alpha]
+            file.write(stored)
+            if how == "mask":
+                file.write_mask(data)
+        image = type(one.images[0])(path=tmp_path / f"{holes}.tif")
+        found[holes] = scored(one, Output(one.id, image=image), "gain_over_copy", "physical_range")
+    assert {score.status for score in found[0].values()} == {"ok"} and found[0]["gain_over_copy"].value == 1.0
+    for score in found[5].values():
+        assert score.status == "invalid_output" and "no data at 280 of 4032 pixels" in score.reason
+
+
 def test_haze_is_taken_off_the_stored_numbers(tmp_path: Path) -> None:
     before, after = (six_bands(share, 0.125, noise=k) // 50 for k, share in ((0, 0.25), (1, 0.5)))
     np.savez(tmp_path / "b.npz", t1=(before + 40).astype(np.uint8), t2=(after + 20).astype(np.uint8))

@@ -14,7 +14,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.data.ndvi_series import convert
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.records_io import load_samples
@@ -104,6 +104,28 @@ def test_nodata_and_unchanging_pixels_do_not_count() -> None:
     sample = Sample("s", Task.FORECAST, (), "", {"images": list(frames(coded, nodata=-9999.0))})
     (found,) = ready().score(Batch.of([sample], [Output("s", images=frames(observed))]))
     assert found.value == pytest.approx(1.0) and found.stats["pixels"] == 24 and found.stats["values"] == 5 * 25
+
+
+def test_the_mask_of_a_frame_says_what_was_observed(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    observed = course()
+    data = np.full(observed.shape[1:], 255, np.uint8)
+    data[0] = 0
+    for step, frame in enumerate(observed):
+        profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "height": 5, "width": 5}
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(tmp_path / f"{step}.tif", "w", **profile) as file,
+        ):
+            file.write(np.where(data > 0, frame, 0), 1)
+            file.write_mask(data)
+    stored = tuple(ImageRef(path=tmp_path / f"{step}.tif") for step in range(len(observed)))
+    sample = Sample("s", Task.FORECAST, (), "", {"images": list(stored)})
+    (found,) = ready().score(Batch.of([sample], [Output("s", images=frames(observed))]))
+    assert found.value == pytest.approx(1.0) and found.stats["pixels"] == 20
+    whole = Sample("s", Task.FORECAST, (), "", {"images": list(frames(observed))})
+    with pytest.raises(ImageError, match="no number at 30 pixels"):
+        ready().compare(ready().truth(whole), Output("s", images=stored))
 
 
 @pytest.fixture
