@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,6 +267,49 @@ def test_forecasts_of_16_bits_with_alpha(forecasts: list[Sample], tmp_path: Path
     read = rsw.predictions.read("folder", tmp_path, forecasts, stretch=[[0, 65535]] * 3)
     both = [rsw.rewards({"ssim": 1.0}, forecasts, outputs).mean for outputs in (read, [made])]
     assert both[0] is not None and both[0] == both[1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((603, 3202, np.uint16), r"stretch=\[\[LOW, HIGH\], \[LOW, HIGH\], \[LOW, HIGH\]\], in every band the numbers"),
+        ((-120, 3202, np.int16), r"\[LOW, HIGH\]"),
+        ((0, 255, np.int64), r"\[0, 255\]"),
+        ((-1, 1, np.float32), r"\[-1, 1\]"),
+        ((0, 255, np.float32), r"\[0, 255\]"),
+        ((-9, 1, np.float32), r"\[LOW, HIGH\]"),
+    ],
+)
+def test_no_black_and_white_are_guessed(
+    forecasts: list[Sample], tmp_path: Path, numbers: tuple[float, float, type], said: str
+) -> None:
+    low, high, kind = numbers
+    np.save(
+        tmp_path / "one.npy", np.linspace(low, high, SIZE * SIZE * 16 * 3).reshape(SIZE * 4, SIZE * 4, 3).astype(kind)
+    )
+    with pytest.raises(InputError, match=said):
+        rsw.predictions.read("folder", tmp_path, forecasts)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_forecasts_in_the_numbers_of_the_raster_are_shown_as_the_futures_are(
+    forecasts: list[Sample], tmp_path: Path, broken: bool
+) -> None:
+    """The samples say between which numbers their futures were drawn; metadata of a stranger may hold anything."""
+    stretch = {"low": [[0, 0, 0], [600.5, 500, 400]], "high": [[9, 9, 9], [3102, 3000, 2900] if not broken else 7]}
+    known = [dataclasses.replace(forecasts[0], metadata={"stretch": stretch})]
+    true = forecasts[0].reference["images"][0].pixels()
+    low, high = (np.array(stretch[end][-1], float) for end in ("low", "high"))
+    np.save(tmp_path / "one.npy", np.rint(true / 255 * (high - low) + low).astype(np.uint16))
+    with pytest.raises(InputError) as refused:
+        rsw.predictions.read("folder", tmp_path, known)
+    if broken:
+        assert "[LOW, HIGH]" in str(refused.value)
+        return
+    setting = "[[600.5, 3102.0], [500.0, 3000.0], [400.0, 2900.0]]"
+    assert f"stretch={setting}, the numbers of black and white" in str(refused.value)
+    read = rsw.predictions.read("folder", tmp_path, known, stretch=json.loads(setting))
+    assert rsw.rewards({"l1": 1.0}, known, read).mean == pytest.approx(1.0, abs=1e-4)
 
 
 def test_floats_are_shown_where_their_range_is_said(forecasts: list[Sample], tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -159,7 +160,7 @@ def _in_words(faults: Sequence[Fault], field: str, folder: Path) -> str:
         return f"cannot be read as the {field} of an output, {such}: {first.reason}"
     values = np.unique(np.concatenate(stored), axis=0)
     if field == "image":
-        setting = _of_forecast(values, first.bands)
+        setting = _of_forecast(values, first.bands, [fault.sample for fault in faults])
     else:
         setting = (_of_colours if values.ndim == 2 else _of_values)(values, first.sample, field)
     if not setting.settings:
@@ -218,16 +219,44 @@ def _of_values(values: np.ndarray, sample: Sample, field: str) -> Setting:
     )
 
 
-def _of_forecast(values: np.ndarray, bands: int) -> Setting:
-    """The settings that show forecasts of so many bands, which hold these numbers."""
-    low, high, settings, meaning = values[0], values[-1], [], []
+def _of_forecast(values: np.ndarray, bands: int, samples: Sequence[Sample]) -> Setting:
+    """The settings that show forecasts for samples, of so many bands, which hold these numbers."""
+    low, high, settings, meaning = float(values[0]), float(values[-1]), [], []
     if bands not in (1, 3):
         settings.append("bands=[0, 1, 2]")
         meaning.append("the bands of red, green and blue")
     if values.dtype != np.uint8:
-        limits = [0, 1] if low >= 0 and high <= 1 else [float(low), float(high)]
-        limits = [0, int(np.iinfo(values.dtype).max)] if values.dtype.kind == "u" else limits
-        settings.append(f"stretch={[limits] * bands}")
-        meaning.append("the numbers of black and white in every band")
+        limits = _drawn_between(low, high, bands, samples) or _usual_range(values.dtype, low, high)
+        if limits is None:
+            settings.append(f"stretch=[{', '.join(['[LOW, HIGH]'] * bands)}]")
+            meaning.append("in every band the numbers that are black and white in the true futures")
+        else:
+            settings.append(f"stretch={limits if isinstance(limits[0], list) else [limits] * bands}")
+            meaning.append("the numbers of black and white in every band")
     held = f"{values.dtype} numbers from {low:g} to {high:g} in {bands} band{'s' if bands > 1 else ''}"
     return Setting(held, settings, " and ".join(meaning))
+
+
+def _drawn_between(low: float, high: float, bands: int, samples: Sequence[Sample]) -> list[list[float]] | None:
+    """The stretch of the true futures, if the samples name one of so many bands and numbers from low to high lie about there."""
+    named = [sample.metadata.get("stretch") for sample in samples]
+    if any(stretch != named[0] for stretch in named):
+        return None
+    try:
+        ends = np.array([named[0][end][-1] for end in ("low", "high")], np.float64)
+    except (KeyError, IndexError, TypeError, ValueError):  # metadata may hold anything
+        return None
+    if ends.shape != (2, bands):
+        return None
+    black, white = ends[0].min(), ends[1].max()
+    return ends.T.tolist() if low < white and black < high < 2 * white else None
+
+
+def _usual_range(dtype: np.dtype[Any], low: float, high: float) -> list[float] | None:
+    """Black and white where numbers of a type, from low to high, tell them; None for such as reflectance times 10,000."""
+    if dtype.kind == "f" and high <= 1:
+        return [0, 1] if low >= 0 else [-1, 1] if low >= -1 else None
+    if low >= 0 and high <= 255:
+        return [0, 255]
+    most = np.iinfo(dtype).max if dtype.kind == "u" else math.inf
+    return [0, int(most)] if high > most / 2 else None
