@@ -249,21 +249,21 @@ def _read_raster(path: Path, colours: bool, bands: int | None) -> np.ndarray:
         if len(used) > 1:
             return np.moveaxis(pixels, 0, -1)
         (pixels,) = pixels
-        if colours and raster.count == 1 and (table := _colour_table(raster)) is not None:
+        if colours and (table := _colour_table(raster, used[0])) is not None:
             return table[pixels]
-        bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+        bits = raster.tags(used[0], ns="IMAGE_STRUCTURE").get("NBITS")
         if raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and pixels.dtype.kind == "u":
             pixels = pixels.dtype.type(2 ** int(bits or 8 * pixels.dtype.itemsize) - 1) - pixels
         return pixels.astype(bool) if bits == "1" else pixels
 
 
-def _colour_table(raster: DatasetReader) -> np.ndarray | None:
-    """(n, 3) uint8 colours of the indices that a raster of one band can hold."""
+def _colour_table(raster: DatasetReader, band: int) -> np.ndarray | None:
+    """(n, 3) uint8 colours of the indices that a band of a raster can hold."""
     try:
-        colours = raster.colormap(1)
+        colours = raster.colormap(band)
     except ValueError:
         return None
-    table = np.zeros((np.iinfo(raster.dtypes[0]).max + 1, 3), np.uint8)
+    table = np.zeros((np.iinfo(raster.dtypes[band - 1]).max + 1, 3), np.uint8)
     for place, colour in colours.items():
         table[place] = colour[:3]
     return table

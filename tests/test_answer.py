@@ -30,7 +30,8 @@ from rsw_rewards.io.records_io import load_outputs
         ("yes", "yes", ()), ("  a\tb \n", "  a\tb \n", ()), ("5 < 7 > 3", "5 < 7 > 3", ()), ("caf\u00e9 <unk>", "caf\u00e9 <unk>", ()),
         ("<think>no</think>\nyes", "yes", ("reasoning",)), ("no</think> yes", "yes", ("reasoning",)),
         ("<THINK>a<think>b</think>c</Think>yes", "yes", ("reasoning",)), ("a <think>b</think> c <think>d</think> yes", "yes", ("reasoning",)),
-        ("<thinking>no</thinking>yes", "yes", ("reasoning",)), ("\u25c1think\u25b7no\u25c1/think\u25b7yes", "yes", ("reasoning",)),
+        ("<thinking>no</thinking>yes", "yes", ("reasoning",)), ("<think>no</think >yes", "yes", ("reasoning",)),
+        ('<think lang="en">no< / think>yes', "yes", ("reasoning",)), ("\u25c1think\u25b7no\u25c1/think\u25b7yes", "yes", ("reasoning",)),
         ("<th\u200bink>no</think>yes", "yes", ("reasoning", "zero_width")),
         ("yes<|im_end|>", "yes", ("chat_tokens",)), ("<|im_start|>assistant\nyes<|im_end|>\n", "yes", ("chat_tokens",)),
         ("<start_of_turn>model yes<end_of_turn><eos>", "yes", ("chat_tokens",)), ("yes</s>", "yes", ("chat_tokens",)),
@@ -69,6 +70,7 @@ def test_a_text_cut_off_at_its_limit_has_the_answer_that_stands_after_its_reason
         ("assistant\n<think>\n\n</think>\n\n", "", ""),
         ("assistant\n", "", ""),
         ("\u25c1think\u25b7", "\u25c1think\u25b7", "\u25c1/think\u25b7"),
+        ("<think lang='en'>", "<think lang='en'>", "</think>"),
     ],
 )
 def test_a_prompt_may_open_the_reasoning(prompt: str, opened: str, closing: str) -> None:

@@ -288,3 +288,14 @@ def test_only_the_last_band_is_left_out_as_alpha(tmp_path: Path) -> None:
     assert read_pixels(tmp_path / "a.tif").shape == (2, 2, 4)
     with pytest.raises(ImageError, match=r"a\.tif has band 2 of 4 marked as alpha; only the last"):
         read_pixels(tmp_path / "a.tif", bands=3)
+
+
+def test_the_palette_of_a_raster_with_an_alpha_band(tmp_path: Path) -> None:
+    indices = np.arange(6, dtype=np.uint8).reshape(2, 3) % 4
+    colours = np.array([[0, 0, 0], [200, 10, 20], [30, 90, 40], [255, 255, 0]], np.uint8)
+    alpha = np.array([[255, 0, 255], [255, 255, 255]], np.uint8)
+    table = {place: (*map(int, colour), 255) for place, colour in enumerate(colours)}
+    path = tiff(tmp_path / "p.tif", np.stack([indices, alpha]), colours=table, photometric="palette", alpha="yes")
+    assert (read_rgb(ImageRef(path=path)) == colours[indices]).all()
+    data = read_data(ImageRef(path=path))
+    assert data is not None and (data == (alpha > 0)).all()

@@ -93,6 +93,8 @@ _QUANTITY = re.compile(
     rf"(?: (?P<scale>{_SCALE})\b)?(?: ?(?P<unit>{_UNIT})(?![\w^/]))?(?![\w^/\u2044*+]|[.,']\d|-\w)"
     r"(?= ?(?P<behind>[^\s\d,;:.!?()\[\]{}'\"*~=&|-]\S*))?"
 )
+# Between words only: in 3*4*5 a star is a sign of its own.
+_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|_{1,3}|`)(?=\S)([^*_`]{1,100})(?<=\S)\1(?![\w*`])")
 _THINGS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _FILLER_WORDS = (
     "a an about across after all altogether and approximately are around as at because before between but by changed during for from"
@@ -145,11 +147,11 @@ def parse_unit(text: str) -> str | None:
 
 
 def clean(text: str) -> str:
-    """Lower case, NFKC with superscripts kept apart, blanks collapsed."""
+    """Lower case, NFKC with superscripts kept apart, blanks collapsed, marks of Markdown around words left out."""
     # Superscripts first: NFKC would make a ten with a superscript two the number 102.
     for sign, plain in (("\u00b2", "^2"), ("\u00b3", "^3"), ("\u2212", "-"), ("\u2013", "-")):
         text = text.replace(sign, plain)
-    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+    return _EMPHASIS.sub(r"\2", " ".join(unicodedata.normalize("NFKC", text).lower().split()))
 
 
 def parse_quantities(text: str) -> list[Quantity] | None:

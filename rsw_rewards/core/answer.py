@@ -15,8 +15,11 @@ TRUNCATED = frozenset({"length", "max_tokens", "model_length"})
 """Reasons to finish of a text that was cut off: OpenAI's and most servers', Anthropic's, Mistral's."""
 
 ZERO_WIDTH = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+")
-# The second pair of brackets is Kimi's.
-_REASONING = re.compile(r"[<\u25c1](/?)think(?:ing)?[>\u25b7]", re.IGNORECASE)
+# The second pair of brackets is Kimi's. A tag may have a blank in it, or attributes.
+_REASONING = re.compile(
+    r"(?P<start>[<\u25c1])\s?(?P<closes>/?)\s?(?P<name>think(?:ing)?)(?:\s[^<>\u25b7]{0,40})?(?P<end>[>\u25b7])",
+    re.IGNORECASE,
+)
 _CHAT_TOKEN = re.compile(
     r"(?:<\|(?:im_start|start_header_id)\|>|<start_of_turn>)\s*(?:assistant|model)\b"
     r"|<[|\uff5c][^<>|\uff5c\s]{1,40}[|\uff5c]>|</?s>|<(?:bos|eos|pad|(?:start|end)_of_turn|end_of_utterance)>",
@@ -56,7 +59,7 @@ def opened_reasoning(text: str) -> str:
     ('<think>\\n', '')
     """
     tags = list(_REASONING.finditer(text))
-    return "" if not tags or tags[-1][1] else text[tags[-1].start() :]
+    return "" if not tags or tags[-1]["closes"] else text[tags[-1].start() :]
 
 
 def closing_tag(opened: str) -> str:
@@ -66,7 +69,7 @@ def closing_tag(opened: str) -> str:
     '</think>'
     """
     tag = _REASONING.match(opened)
-    return "" if tag is None else f"{tag[0][0]}/{tag[0][1:]}"
+    return "" if tag is None else f"{tag['start']}/{tag['name']}{tag['end']}"
 
 
 def read_reply(text: str, finish_reason: str | None = None) -> Reply:
@@ -91,7 +94,7 @@ def read_reply(text: str, finish_reason: str | None = None) -> Reply:
     plain = ZERO_WIDTH.sub("", text)
     start, is_open = 0, False
     for tag in _REASONING.finditer(plain):
-        start, is_open = (tag.end(), False) if tag[1] else (start, True)
+        start, is_open = (tag.end(), False) if tag["closes"] else (start, True)
     if start or is_open:
         taken.append("reasoning")
     said, tokens = _CHAT_TOKEN.subn(" ", "" if is_open or (cut and not start) else plain[start:])

@@ -59,7 +59,8 @@ def test_what_is_read(text: str, expected: tuple[float, str]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["5.5.5", "1,23", "7-storey", "$7", "#7", "7+", "1.234,5", "10-20", "0_to_10", "3/4", "\u00bd", "10\u00b2", "12qx", "v2 5", "- 3", "minus 3", "5+5", "twenty-one"],
+    ["5.5.5", "1,23", "7-storey", "$7", "#7", "7+", "1.234,5", "10-20", "0_to_10", "3/4", "\u00bd", "10\u00b2", "12qx", "v2 5", "- 3", "minus 3", "5+5", "twenty-one",
+     "3*4*5", "2**3", "**7", "a_7_b", "7*"],
 )  # fmt: skip
 def test_what_is_not_one_number(text: str) -> None:
     assert parse_quantities(text) is None
@@ -100,7 +101,7 @@ def test_words_that_change_a_number_make_it_invalid(words: str) -> None:
 @pytest.mark.parametrize(
     "words",
     ["{}", "about {}", "exactly {}.", "There are {} new buildings.", "({})", "count = {}", "=> {}", "{}, I think", "{} in total", "only {} buildings and more trees",
-     "{} buildings over the whole image", "{} more buildings"],
+     "{} buildings over the whole image", "{} more buildings", "**{}**", "There are **{}** buildings.", "**Answer:** {}", "*{} buildings*", "`{}`"],
 )  # fmt: skip
 def test_words_that_leave_a_number_as_it_is(words: str) -> None:
     assert score(words.format(7), "7").value == score(words.format("seven"), "7").value == 1.0

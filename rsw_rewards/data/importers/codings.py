@@ -239,7 +239,7 @@ def _of_forecast(values: np.ndarray, bands: int, samples: Sequence[Sample]) -> S
 
 def _drawn_between(low: float, high: float, bands: int, samples: Sequence[Sample]) -> list[list[float]] | None:
     """The stretch of the true futures, if the samples name one of so many bands and numbers from low to high lie about there."""
-    named = [sample.metadata.get("stretch") for sample in samples]
+    named: list[Any] = [sample.metadata.get("stretch") for sample in samples]
     if any(stretch != named[0] for stretch in named):
         return None
     try:
