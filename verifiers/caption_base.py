@@ -14,13 +14,15 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.verifier import Context, T
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.answers import texts_of
-from rsw_rewards.verifiers.caption_tokens import Tokens, load_word_map, make_tokeniser, ptb
+from rsw_rewards.verifiers.caption_tokens import TextTooLong, Tokens, load_word_map, make_tokeniser, pieces, ptb
 from rsw_rewards.verifiers.ngrams import ReferenceSet
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 WORD_MAP_VARIABLE = "RSW_WORD_MAP"
 """Environment variable that names the word map where the configuration does not."""
 EMPTY = "the caption holds no word"
+MAX_REFERENCE_TOKENS = 2_048
+"""Most words and signs of all reference captions of a sample. METEOR's time grows with them times the words of a caption."""
 NO_CHANGE = (
     "the scene is the same as before",
     "there is no difference",
@@ -92,7 +94,12 @@ def _tokeniser(tokens: Tokens, word_map: str | None) -> Callable[[str], list[str
 def _references(captions: tuple[str, ...], tokens: Tokens, word_map: str | None) -> ReferenceSet:
     """One set for all candidates, samples and verifiers that share its captions."""
     tokenise = _tokeniser(tokens, word_map)
-    return ReferenceSet(tokenise(caption) for caption in captions)
+    listed = [tokenise(caption) for caption in captions]
+    if (count := sum(map(pieces, listed))) > MAX_REFERENCE_TOKENS:
+        raise TextTooLong(
+            f"its captions have {count} words and signs, more than the {MAX_REFERENCE_TOKENS} that are read"
+        )
+    return ReferenceSet(listed)
 
 
 class CaptionConfig(TextConfig):

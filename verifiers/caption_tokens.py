@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,8 @@ number (RSICC, Change-Agent). ``ptb``: the Penn Treebank tokens of coco-caption.
 
 MAX_CHARACTERS = 8_192
 MAX_TOKENS = 256
-"""Longest text that is scored, in characters and in tokens; change captions have about ten words."""
+"""Longest text that is scored, in characters and in words and signs; change captions have about ten words."""
+_PIECE = re.compile(r"[A-Za-z0-9\u00c0-\u024f]+|\S")
 
 
 class TextTooLong(ValueError):
@@ -33,6 +34,11 @@ def clean(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         raise TextTooLong(f"the text has {len(text)} characters, more than the {MAX_CHARACTERS} that are scored")
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def pieces(tokens: Iterable[str]) -> int:
+    """How many words and signs tokens hold, as METEOR's program takes them apart: ``and/or`` is three."""
+    return sum(len(_PIECE.findall(token)) for token in tokens)
 
 
 def words(text: str) -> list[str]:
@@ -95,8 +101,9 @@ def make_tokeniser(tokens: Tokens, word_map: Mapping[str, str] | None = None) ->
 
     def tokenise(text: str) -> list[str]:
         found = split(clean(text))
-        if len(found) > MAX_TOKENS:
-            raise TextTooLong(f"the text has {len(found)} words, more than the {MAX_TOKENS} that are scored")
+        count = len(found) if len(text) <= MAX_TOKENS else pieces(found)
+        if count > MAX_TOKENS:
+            raise TextTooLong(f"the text has {count} words and signs, more than the {MAX_TOKENS} that are scored")
         return found
 
     return tokenise

@@ -28,7 +28,7 @@ from rsw_rewards.verifiers.document_frequency import read_document_frequency
 from rsw_rewards.verifiers.meteor import Meteor, MeteorError, meteor, no_match
 from rsw_rewards.verifiers.ngrams import ORDERS, CiderD, DocumentFrequency, Match, ReferenceSet, bleu
 
-_LIMITS = f" Captions of more than {MAX_TOKENS} words or {MAX_CHARACTERS} characters are invalid."
+_LIMITS = f" Captions of more than {MAX_TOKENS} words and signs or {MAX_CHARACTERS} characters are invalid."
 _TOKENS = " Numbers of different tokens ('words', 'ids', 'ptb') are not comparable."
 _UNCHANGED = " One fixed sentence for no change is right on every unchanged pair, half of LEVIR-CC: read it beside the constant baseline."
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.verifiers.caption_tokens import pieces
+
 SIZE = 23
 """Statistics of one caption: lengths and function words of candidate and reference; for each of the matchers exact, stem, synonym
 and paraphrase the matched content and function words of both; chunks, of which a caption that equals its reference counts none;
@@ -25,7 +27,10 @@ _MATCHERS = np.array([1.0, 0.6, 0.8, 0.6])
 WINDOW = 64
 """Captions that are asked about before an answer is read: their answers fit into a pipe, so that neither side can block the other."""
 START_S, ANSWER_S = 180.0, 60.0
-"""How long the program may take to load its tables, and to answer for one window."""
+"""How long the program may take to load its tables, and to answer for one window of short captions."""
+PAIRS_PER_S = 5_000.0
+"""Pairs of a caption's word and one of a reference that it gets through in a second at least, on a machine with other work. The longest
+caption and references that are scored took it 5 seconds of processor time, 100,000 a second."""
 _KEPT = 1 << 14
 
 
@@ -86,6 +91,12 @@ def _line(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> str:
     return " ||| ".join(["SCORE", *texts])
 
 
+def _pairs(line: str) -> int:
+    """How many pairs of a word of the caption and one of a reference a question holds."""
+    *references, candidate = (pieces([text]) for text in line.split("|||")[1:])
+    return candidate * sum(references)
+
+
 class Meteor:
     """The running program. It is started by the first question and stopped by :meth:`close`, or with this process."""
 
@@ -118,13 +129,14 @@ class Meteor:
         return [answers[line] for line in lines]
 
     def _ask(self, lines: Sequence[str]) -> list[np.ndarray]:
-        limit = ANSWER_S if self._process is not None else START_S
+        started = self._process is not None
+        work = sum(map(_pairs, lines)) / PAIRS_PER_S
         try:
-            return self._exchange(lines, limit)
+            return self._exchange(lines, work + (ANSWER_S if started else START_S))
         except MeteorError:
-            if limit == START_S:
+            if not started:
                 raise
-        return self._exchange(lines, START_S)  # it died, which happens to long-lived programs; once is forgiven
+        return self._exchange(lines, work + START_S)  # it died, which happens to long-lived programs; once is forgiven
 
     def _exchange(self, lines: Sequence[str], limit: float) -> list[np.ndarray]:
         process = self._running()

@@ -75,7 +75,13 @@ def test_a_reference_beats_every_trick(name: str) -> None:
 @pytest.mark.parametrize("name", [*REWARDS, "captions"])
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "no word"), (" .\n", "no word"), ("a b " * 200, "400 words"), ("x" * 1_000_000, "characters")],
+    [
+        ("", "no word"),
+        (" .\n", "no word"),
+        ("a b " * 200, "400 words"),
+        ("*" * 400, "400 words"),
+        ("x" * 1_000_000, "characters"),
+    ],
 )
 def test_captions_that_are_none(name: str, text: str, reason: str) -> None:
     found = score(name, text)
@@ -84,7 +90,7 @@ def test_captions_that_are_none(name: str, text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*REWARDS, "captions"])
-@pytest.mark.parametrize("captions", [None, [], [3], ["..."], ["x" * 1_000_000]])
+@pytest.mark.parametrize("captions", [None, [], [3], ["..."], ["x" * 1_000_000], ["a road " * 100] * 12])
 def test_broken_references_are_errors(name: str, captions: Any) -> None:
     verifier = build(name, {"meteor": False} if name == "captions" else {})
     verifier.prepare([*OTHERS, sample(captions)])

@@ -143,6 +143,16 @@ def test_hostile_captions_are_captions(program: Meteor) -> None:
 
 
 @pytest.mark.slow
+def test_long_captions_take_longer_and_cost_nobody_their_number(
+    program: Meteor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_S", 0.2)
+    program.stats([(["road"], [["road"]])])
+    long, other = program.stats([(["road"] * 256, [["road"] * 256]), (["a", "house"], [["a", "house"]])])
+    assert long[:2].tolist() == [256, 256] and meteor(other) == 1.0
+
+
+@pytest.mark.slow
 def test_a_program_that_died_is_started_again(program: Meteor) -> None:
     (before,) = program.stats([(["road"], [["a", "road"]])])
     program._running().kill()
