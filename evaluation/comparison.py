@@ -11,19 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
+from rsw_rewards.core.files import read_json
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier
-from rsw_rewards.core.yaml_text import read_yaml
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import InputError, RswError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, sign
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.resampling import holm
-from rsw_rewards.evaluation.results import features_in
+from rsw_rewards.evaluation.results import StoredNumber, features_in, read_config
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
 from rsw_rewards.features.bank import FeatureBank
+
+
+class _Baseline(BaseModel):
+    metrics: dict[str, StoredNumber] | None = None
+
+
+class _Summary(BaseModel):
+    """What a comparison reads of ``summary.json``."""
+
+    metrics: dict[str, StoredNumber]
+    encoders: dict[str, str] | None = None
+    baselines: dict[str, _Baseline] | None = None
 
 
 class Run:
@@ -52,11 +65,11 @@ class Run:
 
     def _read(self, folder: Path, protocol: Protocol | None) -> None:
         try:
-            self.config = read_yaml(folder / "config.yaml")
-            self.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-            name = str(self.config["protocol"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+            self.config = read_config(folder / "config.yaml")
+            self.summary = read_json(folder / "summary.json", _Summary)
+        except RswError as error:
             raise InputError(f"{folder} is not a finished run directory: {error}") from error
+        name = self.config["protocol"]
         named = protocol or (PROTOCOLS.find(name) if name in PROTOCOLS else None)
         if named is None or named.name != name:
             raise InputError(

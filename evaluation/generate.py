@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.yaml_text import read_yaml, write_yaml
+from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.progress import Progress
-from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import output_to_json, write_jsonl
 from rsw_rewards.rollouts.policy import Policy
@@ -56,7 +55,7 @@ def generate_file(
     path = folder / "predictions.jsonl"
     groups = _made_before(folder, path, about, resume)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    write_text(folder / "policy.yaml", write_yaml(dict(about)))
+    write_run_yaml(folder / "policy.yaml", about)
     todo = [sample for sample in samples if len(groups.get(sample.id, ())) < about["candidates"]]
     store = ImageStore(folder / "images")
 

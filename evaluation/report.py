@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.core.scores import Status
 from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.gallery import gallery
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
-from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.evaluation.validity import in_words
 
 if TYPE_CHECKING:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, Field
+
+from rsw_rewards.core.files import write_json
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.core.yaml_text import read_yaml, write_yaml
+from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
 
 _PACKAGES = ("rsw_rewards", "torch", "transformers", "open_clip_torch", "numpy", "scipy", "pandas", "scikit-image")
@@ -32,6 +33,29 @@ def versions() -> dict[str, str]:
 def features_in(folder: Path) -> Path:
     """Where a run directory keeps the encoder features that its numbers are computed from."""
     return Path(folder) / "features"
+
+
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class StoredNumber(BaseModel):
+    """A number as files of a run hold it."""
+
+    value: _Finite | None
+    ci95: tuple[_Finite, _Finite] | None
+    n_scenes: int = 0
+    reason: str = ""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The ``config.yaml`` of an evaluation. Raises :class:`RswError` for one that is damaged or of something else."""
+    content = read_yaml(path)
+    if not isinstance(content.get("protocol"), str):
+        raise InputError(f"{path} is not of an evaluation: it names no protocol")
+    components = content.get("components") or []
+    if not isinstance(components, list) or not all(isinstance(part, Mapping) for part in components):
+        raise InputError(f"{path}: components: it must be a list of mappings, not {components!r:.80}")
+    return content
 
 
 class RunDirectory:
@@ -54,7 +78,7 @@ class RunDirectory:
         self.parts = self.folder / "scores.parts"
         known = self.folder / "config.yaml"
         if known.exists():
-            old = read_yaml(known)
+            old = read_config(known)
             if not resume:
                 raise InputError(
                     f"{self.folder} holds a run already; go on with --resume (resume=True), or name another folder"
@@ -74,7 +98,7 @@ class RunDirectory:
             raise InputError(
                 f"the folder {self.folder} cannot be made: {error.strerror}; name another folder"
             ) from error
-        write_text(known, write_yaml(dict(config)))
+        write_run_yaml(known, config)
 
     def done(self) -> ScoreTable:
         """Rows of earlier attempts that need not be done again: errors and time-outs of ours are left out."""
@@ -103,17 +127,4 @@ class RunDirectory:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``."""
-        write_text(
-            self.folder / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, default=_plain) + "\n"
-        )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+        write_json(self.folder / "summary.json", summary)

@@ -13,12 +13,11 @@ from rsw_rewards.core.records import Output
 from rsw_rewards.core.rewards import NOTHING_KNOWN, rewards
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.core.yaml_text import write_yaml
+from rsw_rewards.core.yaml_text import write_run_yaml
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.inputs import coverage_warnings, read_pair
 from rsw_rewards.evaluation.progress import Progress, silent
-from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -68,7 +67,7 @@ class Rewards:
         folder = Path(folder)
         self.table.write(folder / "scores.parquet")
         write_jsonl(folder / "rewards.jsonl", self.records)
-        write_text(folder / "rubric.yaml", write_yaml(self.rubric.dump()))
+        write_run_yaml(folder / "rubric.yaml", self.rubric.dump())
         return folder
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from rsw_rewards.core.rewards import TIED, rewards
 from rsw_rewards.core.rubric import Rubric, load_rubric
-from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.scores import ScoreTable, read_columns
 from rsw_rewards.errors import ConfigError, InputError, did_you_mean
 
 COLUMNS_READ = ["sample", "group", "candidate", "verifier", "value", "status", "reason"]
@@ -60,23 +60,13 @@ def load_table(folder: Path) -> tuple[ScoreTable, Rubric | None]:
         )
     frames = []
     for number, file in enumerate(files):
-        frame = _read(file)
+        frame = read_columns(file, COLUMNS_READ).to_pandas()
         if len(files) > 1:  # a sample that was drawn in several steps had a group in each
             frame["group"] = f"{number}/" + frame["group"].astype(str)
         frames.append(frame)
     places = [folder / "rubric.yaml", files[0].parent / "rubric.yaml", folder / "config.yaml"]
     known = next((place for place in places if place.is_file()), None)
     return ScoreTable(pd.concat(frames, ignore_index=True)), None if known is None else load_rubric(known)
-
-
-def _read(file: Path) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(file, columns=COLUMNS_READ).to_pandas()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{file} is not a score table: {error}") from error
 
 
 def full_weights(weights: Mapping[str, float], rubric: Rubric) -> dict[str, float]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.picture_segments import Segments
@@ -175,7 +176,7 @@ class BackboneVocabulary(MetadataTokens):
 
     def save(self, folder: Path) -> None:
         """Writes ``world_model.json``."""
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_text(folder / FILE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> BackboneVocabulary:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.chat_template import as_words, special_names
 
@@ -143,7 +144,7 @@ class DiffusionPipeline(ABC):
             index["requires_safety_checker"] = False
         else:
             index.pop("safety_checker")
-        (Path(folder) / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(folder) / "model_index.json", json.dumps(index, indent=2) + "\n")
 
     def _latents(self, pictures: np.ndarray) -> torch.Tensor:
         """The codec's own latents, without noise."""

@@ -16,7 +16,7 @@ import numpy as np
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.core.yaml_text import write_yaml
+from rsw_rewards.core.yaml_text import write_run_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.json_files import read_records
@@ -61,7 +61,7 @@ def write_dump(
         ),
     )
     table.write(partial / "scores.parquet")
-    (partial / "rubric.yaml").write_text(write_yaml(dict(rubric)), encoding="utf-8")
+    write_run_yaml(partial / "rubric.yaml", rubric)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

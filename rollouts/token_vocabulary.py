@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_rgb
@@ -161,7 +162,7 @@ class Vocabulary(MetadataTokens):
     def save(self, folder: Path | str) -> None:
         """Writes ``vocabulary.json``."""
         content = {"words": self.words, "codes": self.codes}
-        (Path(folder) / "vocabulary.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(Path(folder) / "vocabulary.json", json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path | str) -> Vocabulary:

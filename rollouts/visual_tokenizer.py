@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rsw_rewards.core.files import write_text
+
 MICRO_BATCH = 16
 _STRIDE = 8  # pixels on a side of the square that one code stands for
 _PATCH = 4  # pixels folded into channels before the first convolution
@@ -196,7 +198,7 @@ class VisualTokenizer(nn.Module, PictureCodec):
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
         state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in self.state_dict().items()}
         save_file(state, folder / "model.safetensors")
 

@@ -65,7 +65,7 @@ def test_merging_shards_is_concatenating_rows(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no")
-    with pytest.raises(InputError, match="not a score table"):
+    with pytest.raises(InputError, match="no Parquet file"):
         ScoreTable.read(tmp_path / "x.parquet")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.core.files import read_table, write_table
 from rsw_rewards.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -197,39 +197,68 @@ class ScoreTable:
         return np.array([(row or {}).get(key, np.nan) for row in self.frame["raw"]], dtype=np.float64)
 
     def write(self, path: Path) -> None:
-        """Write Parquet; the file appears whole or not at all."""
+        """Write Parquet with checksums; the file appears whole or not at all."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        arrays = {name: to_arrow(name, self.frame[name]) for name in COLUMNS}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(pa.table(arrays), partial)
-        partial.replace(path)
+        write_table(path, pa.table({name: to_arrow(name, self.frame[name]) for name in COLUMNS}))
 
     @classmethod
     def read(cls, path: Path) -> ScoreTable:
-        """Read what :meth:`write` wrote. Raises :class:`InputError` for a file that is not a score table."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{path} is not a score table: {error}") from error
-        if missing := set(COLUMNS) - set(table.column_names):
-            raise InputError(f"{path} is not a score table: it lacks the columns {sorted(missing)}")
+        """Read what :meth:`write` wrote. Raises :class:`InputError` for a file that is damaged or not a score table."""
+        table = read_columns(path, COLUMNS)
         columns: dict[str, Any] = {name: table.column(name).to_pylist() for name in COLUMNS}
-        columns["raw"] = [dict(row) for row in columns["raw"]]
-        columns["content"] = [dict(row) for row in columns["content"]]
-        columns["stats"] = [{key: _unpack(item) for key, item in row} for row in columns["stats"]]
+        try:
+            columns["raw"] = [dict(row or ()) for row in columns["raw"]]
+            columns["content"] = [dict(row or ()) for row in columns["content"]]
+            columns["stats"] = [{key: _unpack(item) for key, item in row or ()} for row in columns["stats"]]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path} is not a score table: {error}") from error
         columns["status"] = [Status(item) for item in columns["status"]]
         return cls.from_columns(columns)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+    """Some columns of a stored score table, with the types of :func:`to_arrow`.
+
+    Raises:
+        InputError: the file is damaged, lacks a column, or holds something that no score table holds.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = read_table(path, names)
+    try:
+        table = pa.table({name: table.column(name).cast(_arrow_type(name)) for name in names})
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is not a score table: {error}") from error
+    for name in _ALWAYS.intersection(names):
+        if table.column(name).null_count:
+            raise InputError(f"{path} is not a score table: a row has no {name}")
+    if "status" in names:
+        for status in pc.unique(table.column("status")).to_pylist():
+            if status not in tuple(Status):
+                raise InputError(f"{path} is not a score table: no status is named {status!r}")
+    if "value" in names:
+        value = table.column("value")
+        if not pc.all(pc.and_(pc.greater_equal(value, 0.0), pc.less_equal(value, 1.0)), min_count=0).as_py():
+            raise InputError(f"{path} is not a score table: a value is not in [0, 1]")
+    return table
 
 
 _FLOATS = frozenset({"value", "seconds"})
 _WHOLE = frozenset({"candidate", "step", "policy_version"})
 _MAPS = frozenset({"raw", "stats", "content"})
+_ALWAYS = frozenset({"sample", "verifier", "status"})
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    """How a column is stored."""
+    import pyarrow as pa
+
+    if name not in _MAPS:
+        return pa.float64() if name in _FLOATS else pa.int64() if name in _WHOLE else pa.string()
+    packed = pa.struct([("shape", pa.list_(pa.int32())), ("data", pa.list_(pa.float64()))])
+    return pa.map_(pa.string(), {"raw": pa.float64(), "content": pa.string(), "stats": packed}[name])
 
 
 def to_arrow(name: str, column: pd.Series) -> pa.Array:

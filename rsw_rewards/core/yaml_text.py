@@ -5,12 +5,15 @@ PyYAML knows version 1.1 alone, which takes the two answers to most change quest
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.errors import ConfigError
 
 _SCALARS = (
@@ -103,13 +106,19 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises :class:`ConfigError`."""
+    """The mapping in a YAML file. Raises :class:`ConfigError`, also where it begins with a checksum that does not fit it."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: this is not valid YAML: it is no text in UTF-8 ({error})") from error
+    head, _, rest = text.partition("\n")
+    if (told := _CHECKSUM.fullmatch(head)) and told[1] != _digest(rest):
+        raise ConfigError(
+            f"{path} is damaged or was changed by hand: its content does not fit the checksum in its first line; bring it back from a"
+            " copy, or delete that line if you changed it on purpose"
+        )
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of keys, not {type(content).__name__}")
@@ -124,3 +133,16 @@ def write_yaml(value: Any) -> str:
     text: '1e-5'
     """
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+_CHECKSUM = re.compile("# sha256 of what follows: ([0-9a-f]{64})")
+
+
+def write_run_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping with its checksum, which :func:`read_yaml` checks; the file appears whole or not at all."""
+    text = write_yaml(dict(content))
+    write_text(path, f"# sha256 of what follows: {_digest(text)}\n{text}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.io.chat_reply import Answer, fault_of_all, is_filtered, read_completion
 
@@ -236,9 +237,7 @@ class ChatClient:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-        partial.write_text(json.dumps(asdict(answer), ensure_ascii=False), encoding="utf-8")
-        partial.replace(path)
+        write_text(path, json.dumps(asdict(answer), ensure_ascii=False))
 
 
 def _is_of_tls(error: BaseException) -> bool:

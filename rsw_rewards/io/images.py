@@ -7,7 +7,6 @@ Files come from third parties, so their size is checked before anything is decod
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from rsw_rewards.core.files import atomic
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import Palette, Stretch
 from rsw_rewards.errors import ImageError
@@ -287,6 +287,5 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write a uint8 (H, W) or (H, W, 3) array as a PNG; the file appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(encode_png(pixels))
-    partial.replace(path)
+    with atomic(path) as partial:
+        partial.write_bytes(encode_png(pixels))

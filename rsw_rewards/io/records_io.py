@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.fields import limit_of
+from rsw_rewards.core.files import atomic
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, Output, Sample
@@ -224,8 +225,6 @@ def output_to_json(output: Output, base: Path) -> dict[str, Any]:
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write records one a line; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as lines:
+    with atomic(path) as partial, partial.open("w", encoding="utf-8") as lines:
         for record in records:
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-    partial.replace(path)

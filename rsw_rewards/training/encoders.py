@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.data.scene_world import CLASSES, Scene
 from rsw_rewards.detectors import SceneDetector, build_network
 from rsw_rewards.training.corpus import Pairs, make_pairs
@@ -104,12 +105,12 @@ def train_detector(config: DetectorConfig) -> None:
         if (step + 1) % config.log_every == 0:
             print(f"step {step + 1}: loss {loss.item():.4f}", flush=True)
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_text(json.dumps({"width": config.width}) + "\n", encoding="utf-8")
+    write_text(config.out / "config.json", json.dumps({"width": config.width}) + "\n")
     _write_weights(model, config.out / "model.safetensors")
     unseen = make_pairs("dev", config.held_out, 2)
     shipped = SceneDetector(config.out, "cpu", "trained")
     metrics = mask_scores(shipped.predict(unseen.before, unseen.after), unseen.mask)
-    (config.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(f"detector on unseen scenes: {metrics}", flush=True)
 
 
@@ -176,7 +177,7 @@ def train_clip(config: ClipConfig) -> None:
             "resize_mode": "shortest",
         },
     }
-    (config.out / "open_clip_config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_text(config.out / "open_clip_config.json", json.dumps(description, indent=2) + "\n")
     name = f"local-dir:{config.out}"
     model = open_clip.create_model(name, load_weights=False)
     tokenize = open_clip.get_tokenizer(name)
@@ -227,5 +228,5 @@ def train_clip(config: ClipConfig) -> None:
         # How often the true future fits the text of the change better than the picture before it.
         "prefers_future": float(((after * prompt).sum(1) > (before * prompt).sum(1)).float().mean()),
     }
-    (config.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(f"clip on unseen scenes: {metrics}", flush=True)

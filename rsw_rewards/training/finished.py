@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import InputError
+from rsw_rewards.training.heldout_record import HeldoutRecord
 from rsw_rewards.training.log_rows import read_log
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Run:
         """What ``heldout.json`` holds: held-out numbers before and after, under ``changes`` by decoding and metric; empty before
         training has ended."""
         file = self.folder / "heldout.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return read_json(file, HeldoutRecord) if file.is_file() else {}
 
     @property
     def policy(self) -> Policy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from rsw_rewards.config import HeldoutConfig
+from rsw_rewards.core.files import write_json
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Rubric, component_tasks, parse_rubric
 from rsw_rewards.core.scores import ScoreTable
@@ -225,8 +225,7 @@ def print_changes(changes: Sequence[Change], about: str, console: Console | None
 
 def write_changes(path: Path, changes: Sequence[Change], about: Mapping[str, Any]) -> None:
     """``heldout.json``: what was measured and every change, by decoding and metric."""
-    content = {**about, "changes": changes_record(changes)}
-    Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(Path(path), {**about, "changes": changes_record(changes)})
 
 
 def changes_record(changes: Sequence[Change]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.files import write_text
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON Lines that each have a ``step``; none where there is no file."""
@@ -24,4 +26,4 @@ def keep_until(path: Path, step: int) -> None:
     """Drop the rows of later steps, which come from a run that was interrupted."""
     if path.exists():
         rows = [row for row in read_log(path) if row["step"] <= step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from rsw_rewards.core.files import read_json, write_json
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.verifier import Verifier
-from rsw_rewards.core.yaml_text import read_yaml, write_yaml
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.trained import CONFIG
 
@@ -83,7 +84,7 @@ def _configure(out: Path, resolved: Mapping[str, Any], resume: bool) -> None:
         )
     else:
         (out / INPUTS).unlink(missing_ok=True)
-    stored.write_text(write_yaml(dict(resolved)), encoding="utf-8")
+    write_run_yaml(stored, resolved)
 
 
 def _difference(old: Any, new: Any, key: str = "", lengths: Collection[str] = LENGTHS) -> str | None:
@@ -122,7 +123,10 @@ def check_inputs(out: Path, samples: Mapping[str, Sequence[Sample]], verifiers: 
     found = {where: samples_hash(some) for where, some in samples.items()}
     found |= {f"rubric: {label}": verifier.hash for label, verifier in verifiers.items()}
     file = out / INPUTS
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        known = read_json(file, dict[str, str]) if file.is_file() else {}
+    except InputError as error:
+        raise ConfigError(f"--resume: {error}") from error
     for what, digest in found.items():
         if known.get(what, digest) != digest:
             raise ConfigError(
@@ -130,7 +134,7 @@ def check_inputs(out: Path, samples: Mapping[str, Sequence[Sample]], verifiers: 
                 " start another run"
             )
     out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(file, found)
 
 
 def samples_hash(samples: Sequence[Sample]) -> str:

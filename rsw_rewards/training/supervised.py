@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
 from rsw_rewards.errors import ConfigError
@@ -228,7 +229,7 @@ def _world(config: SupervisedConfig) -> WorldModel:
 def write_curve(points: list[dict[str, Any]], ship: Ship) -> None:
     """Writes ``curve.json`` (the points and the step where reinforcement learning starts) and the figure."""
     content = {"rl_start_step": ship.step, "points": points}
-    (ship.folder / "curve.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(ship.folder / "curve.json", json.dumps(content, indent=1) + "\n")
     if ship.figure is None:
         return
     from matplotlib.figure import Figure
@@ -295,7 +296,7 @@ def train(config: SupervisedConfig) -> None:
             curve.append(point)
             print(json.dumps(point), flush=True)
             config.out.mkdir(parents=True, exist_ok=True)
-            (config.out / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+            write_text(config.out / "curve.json", json.dumps(curve, indent=1) + "\n")
         if step in config.keep:
             world.save(config.out / f"step-{step}")
             mark_complete(config.out / f"step-{step}", step)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer, VisualTokenizerConfig, to_tensor
 from rsw_rewards.training.corpus import make_pairs
 
@@ -157,5 +158,5 @@ def train(config: TokenizerConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     model.save(config.out)
     metrics = ceiling(VisualTokenizer.load(config.out), config.held_out)
-    (config.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(f"tokenizer ceiling on unseen scenes: {metrics}", flush=True)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import rsw_rewards as rsw
+from rsw_rewards.core.files import read_json, write_json
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.comparison import run_names
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard
@@ -75,7 +76,7 @@ def edited(run: Path, to: Path, **summary: Any) -> Path:
     """A copy of a run with other entries in its summary."""
     shutil.copytree(run, to)
     path = to / "summary.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **summary}))
+    write_json(path, {**read_json(path, dict), **summary})
     return to
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.cli import main
 from rsw_rewards.core.building import build
+from rsw_rewards.core.files import read_json
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ConfigError
@@ -109,7 +109,10 @@ def test_a_run_goes_on_with_the_data_and_the_code_it_was_started_with(tmp_path: 
     file.write_text(text.replace("1.0", "0.5"))
     with pytest.raises(ConfigError, match="'rubric: own' is not what"):
         check_inputs(tmp_path, {"train": samples}, {"own": build(f"{file}:own")})
-    assert set(json.loads((tmp_path / "inputs.json").read_text())) == {"train", "rubric: own"}
+    assert set(read_json(tmp_path / "inputs.json", dict)) == {"train", "rubric: own"}
+    (tmp_path / "inputs.json").write_text('{"trai')
+    with pytest.raises(ConfigError, match=r"inputs\.json is no valid JSON"):
+        check_inputs(tmp_path, {"train": samples}, {"own": own})
 
 
 POLICIES = f"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
+from rsw_rewards.core.files import read_json
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
 from rsw_rewards.training.ablation.variants import FULL, Job, Variant
+from rsw_rewards.training.heldout_record import HeldoutRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]
 
 def _heldout(folder: Path, seed: int) -> dict[str, dict[str, Trained]]:
     """Decoding -> metric -> what a run did to it."""
-    content = json.loads((folder / f"seed_{seed}" / "heldout.json").read_text(encoding="utf-8"))
+    content = read_json(folder / f"seed_{seed}" / "heldout.json", HeldoutRecord)
     return {
         mode: {key: Trained(entry["after"]["value"], _estimate(entry["difference"])) for key, entry in changes.items()}
         for mode, changes in content["changes"].items()
@@ -131,7 +132,7 @@ def _alarms(folder: Path, seeds: Sequence[int]) -> list[str]:
     """What the runs of a variant were warned of when they ended."""
     said = []
     for seed in seeds:
-        content = json.loads((folder / f"seed_{seed}" / "heldout.json").read_text(encoding="utf-8"))
+        content = read_json(folder / f"seed_{seed}" / "heldout.json", HeldoutRecord)
         last = [alarm for alarm in content.get("alarms", ()) if alarm["step"] == content["steps"]]
         said += [f"seed {seed}: {alarm['words']}" for alarm in last]
     return said

@@ -6,7 +6,6 @@ done again and one that was cut off is taken up, so the command may be stopped a
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.config import ExperimentConfig, load_config, validated
+from rsw_rewards.core.files import write_json, write_text
 from rsw_rewards.core.rubric import parse_rubric
-from rsw_rewards.core.yaml_text import read_yaml, write_yaml
+from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.evaluation.results import write_text
 from rsw_rewards.extras import need
 from rsw_rewards.training.ablation.effects import Ablation, compare
 from rsw_rewards.training.ablation.page import page, table
@@ -117,7 +116,7 @@ def _claim(out: Path, config: ExperimentConfig) -> None:
         if known.model_dump(mode="json", exclude={"out", "seed"}) != content:
             raise ConfigError(f"{out} holds an ablation of another configuration; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    mark.write_text(write_yaml(content), encoding="utf-8")
+    write_run_yaml(mark, content)
 
 
 def fitting(config: ExperimentConfig) -> int:
@@ -136,7 +135,7 @@ def run_job(job: Job, content: Mapping[str, Any], ray_address: str | None) -> st
     """Train, in a process of its own; returns why it failed, empty where it did not. Its output is in ``log.txt``."""
     job.out.parent.mkdir(parents=True, exist_ok=True)
     file = job.out.with_suffix(".yaml")
-    file.write_text(write_yaml(dict(content)), encoding="utf-8")
+    write_run_yaml(file, content)
     command = [sys.executable, "-c", _TRAIN, "train", str(file)]
     command += ["--resume", str(job.out)] if (job.out / "config.yaml").is_file() else []
     command += ["--ray-address", ray_address] if ray_address else []
@@ -163,6 +162,6 @@ def write(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]) 
         "alarms": found.alarms,
         "effects": [asdict(effect) for effect in found.effects],
     }
-    write_text(found.out / "ablation.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_json(found.out / "ablation.json", record)
     write_text(found.out / "ablation.md", table(found))
     write_text(found.out / "ablation.html", page(found))

@@ -1,0 +1,166 @@
+"""Files of a run's folder: written whole or not at all, and with a checksum by which damage is noticed when they are read.
+
+A file without a checksum, by an earlier version or by hand, is read as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsw_rewards.errors import InputError, reason_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHECKSUM = "sha256"
+"""Key of a JSON object that holds the checksum of the others."""
+
+_PARQUET_LABEL = b"rsw.sha256"
+_NO_DIGEST = b"0" * 64
+_IN_FOOTER = re.compile(
+    re.escape(_PARQUET_LABEL) + rb"\x18\x40([0-9a-f]{64})"
+)  # a text of 64 bytes in Thrift's compact form
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path to write to; what was written takes the place of ``path`` at the end, and is removed after an error.
+
+    >>> from rsw_rewards.core.files import atomic
+    >>> with atomic(Path("numbers.txt")) as partial:
+    ...     _ = partial.write_text("1 2 3")
+    >>> Path("numbers.txt").read_text()
+    '1 2 3'
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def damaged(path: Path) -> InputError:
+    """The error of a file whose checksum is not that of its content."""
+    return InputError(
+        f"{path} is damaged or was changed by hand: its content does not fit its checksum; bring it back from a copy, or delete it"
+        " and make it again"
+    )
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON object with its checksum; NumPy's numbers become numbers, and other objects texts."""
+    plain = json.loads(json.dumps(record, default=_plain))
+    write_text(path, json.dumps({**plain, CHECKSUM: _digest_of_record(plain)}, indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _digest_of_record(record: Any) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path, shape: Any) -> dict[str, Any]:
+    """The object that :func:`write_json` wrote, without its checksum.
+
+    Args:
+        path: the file.
+        shape: what it must hold, as a type that pydantic knows; keys that a model does not name are allowed.
+
+    Raises:
+        InputError: it cannot be read, is no JSON, is damaged, or holds something else.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        record = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no valid JSON, it is cut off or damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} must hold a JSON object, not {type(record).__name__}")
+    checksum = record.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _digest_of_record(record):
+        raise damaged(path)
+    try:
+        TypeAdapter(shape).validate_python(record)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing":
+            raise InputError(f"{path}: the key {key!r} is missing") from error
+        raise InputError(f"{path}: {key}: {reason_of(problem)}") from error
+    return record
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write Parquet with a checksum of every page and one of the whole file; its folder is made where it does not exist."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_PARQUET_LABEL.decode(): _NO_DIGEST.decode()})
+    content = sink.getvalue().to_pybytes()
+    digest = hashlib.sha256(content).hexdigest().encode()
+    start, end = _place_of_digest(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as partial, partial.open("wb") as file:
+        file.write(content[:start])
+        file.write(digest)
+        file.write(content[end:])
+
+
+def _place_of_digest(content: bytes) -> tuple[int, int]:
+    """Where the checksum stands in a Parquet file; nowhere (0, 0) in files of other programs."""
+    found = _IN_FOOTER.search(content, max(content.rfind(_PARQUET_LABEL), 0))
+    return found.span(1) if found else (0, 0)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of a Parquet file, in this order, their values checked to be valid for their types.
+
+    Raises:
+        InputError: it cannot be read, is damaged, is no Parquet file, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = path.read_bytes()
+        start, end = _place_of_digest(content)
+        if end:
+            digest = hashlib.sha256(content[:start])
+            digest.update(_NO_DIGEST)
+            digest.update(memoryview(content)[end:])
+            if digest.hexdigest().encode() != content[start:end]:
+                raise damaged(path)
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            if missing := set(columns) - set(file.schema_arrow.names):
+                raise InputError(f"{path} lacks the columns {sorted(missing)}")
+            table = file.read(columns=list(columns)).select(list(columns))
+        table.validate(full=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read, it is damaged or no Parquet file: {error}") from error
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path} is damaged or no Parquet file: {error}") from error
+    return table
