@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, Field
 
-from rsw_rewards.core.answer import ZERO_WIDTH
+from rsw_rewards.core.answer import ZERO_WIDTH, is_bare, read_reply
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
@@ -146,11 +146,28 @@ def _answer_text(value: Any) -> str:
     raise ValueError(f"the true answer {value!r:.80} is neither a text nor a finite number")
 
 
+def plain_truths(texts: Sequence[str]) -> tuple[str, ...]:
+    """True texts as answers are held against them, without characters of no width.
+
+    Raises:
+        ValueError: one holds an answer tag, reasoning or a chat token, which is taken off every output, so that none could match.
+    """
+    if is_bare("".join(texts)):
+        return tuple(texts)
+    for text in texts:
+        if _ANY_TAG.search(text) or set(read_reply(text).taken) - {"zero_width"}:
+            raise ValueError(
+                f"the true text {text!r:.80} holds an answer tag, reasoning or a chat token; write only what is the answer"
+            )
+    return tuple(ZERO_WIDTH.sub("", text) for text in texts)
+
+
 def true_answers(sample: Sample) -> tuple[str, ...]:
     """The accepted answers of a sample as texts: ``answers`` of a question, ``label`` or ``labels`` of a classification.
 
     Raises:
-        ValueError: there is none, all are blank, or one is neither a text nor a finite number. The data is at fault then.
+        ValueError: there is none, all are blank, or one is neither a text nor a finite number, or is refused by
+            :func:`plain_truths`. The data is at fault then.
     """
     reference = sample.reference
     answers = reference.get("answers")
@@ -158,7 +175,7 @@ def true_answers(sample: Sample) -> tuple[str, ...]:
         answers = [reference["label"]] if reference.get("label") is not None else reference.get("labels")
     if not isinstance(answers, (list, tuple)) or not answers:
         raise ValueError("there is no true answer")
-    texts = tuple([answer if type(answer) is str else _answer_text(answer) for answer in answers])
+    texts = plain_truths([answer if type(answer) is str else _answer_text(answer) for answer in answers])
     if not "".join(texts).strip():
         raise ValueError("the true answer is empty")
     return texts

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.verifier import Context, T
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.verifiers.answers import texts_of
+from rsw_rewards.verifiers.answers import plain_truths, texts_of
 from rsw_rewards.verifiers.caption_tokens import TextTooLong, Tokens, load_word_map, make_tokeniser, pieces, ptb
 from rsw_rewards.verifiers.ngrams import ReferenceSet
 from rsw_rewards.verifiers.texts import PerText, TextConfig
@@ -41,7 +41,7 @@ def no_change_sentences(sample: Sample) -> tuple[str, ...]:
     """
     if sample.reference.get("no_change") is None:
         return NO_CHANGE
-    sentences = texts_of(sample.reference, "no_change")
+    sentences = plain_truths(texts_of(sample.reference, "no_change"))
     if not sentences:
         raise ValueError("'reference.no_change' holds no sentence")
     return sentences
@@ -59,7 +59,7 @@ def _in_tokens(sentences: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
 
 def true_captions(sample: Sample) -> tuple[str, ...]:
     """The reference captions of a sample. Raises ``ValueError`` where they are no texts, or hold nothing."""
-    captions = texts_of(sample.reference, "captions")
+    captions = plain_truths(texts_of(sample.reference, "captions"))
     if not any(map(str.strip, captions)):
         raise ValueError("there are no reference captions")
     return captions

@@ -15,7 +15,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
-from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, texts_of, true_answers
+from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, plain_truths, texts_of, true_answers
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -184,7 +184,7 @@ class MultipleChoice(PerText[Question]):
     Config: ClassVar[type[BaseModel]] = MultipleChoiceConfig
 
     def truth(self, sample: Sample) -> Question:
-        texts = texts_of(sample.reference, "choices")
+        texts = plain_truths(texts_of(sample.reference, "choices"))
         choices = make_choices(texts) if texts else _LETTERS_ONLY
         return Question(choices, _wanted(true_answers(sample), choices))
 

@@ -13,6 +13,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.encoders import is_pretrained_clip
 from rsw_rewards.verifiers.alignment import AlignmentVerifier, Query, cosine, cosines
+from rsw_rewards.verifiers.caption_base import true_captions
 from rsw_rewards.verifiers.forecast_case import READS
 
 CLIP_SCORE_WEIGHT = 2.5
@@ -92,9 +93,7 @@ class RefClipScore(AlignmentVerifier):
     )
 
     def truth(self, sample: Sample) -> Query | Score:
-        captions = [str(text).strip() for text in sample.reference.get("captions") or () if str(text).strip()]
-        if not captions:
-            return Score.error(f"sample {sample.id!r} has no reference captions")
+        captions = [text.strip() for text in true_captions(sample) if text.strip()]
         return self.query(sample, captions, wording="clipscore")
 
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:

@@ -14,7 +14,7 @@ from rsw_rewards.core.metric import FeatureLookup, Metric, SumMetric, Terms, com
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
-from rsw_rewards.verifiers.answers import Extract, normalise, texts_of
+from rsw_rewards.verifiers.answers import Extract, normalise, plain_truths, texts_of
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
@@ -183,7 +183,7 @@ class LabelSet(PerText[LabelTruth]):
             if reference.get("label") is not None:
                 return Score.not_applicable("the sample has one label; scene_label reads it")
             raise ValueError("there is no list of true labels")
-        true = normalised(texts_of(reference, "labels"), self._synonyms)
+        true = normalised(plain_truths(texts_of(reference, "labels")), self._synonyms)
         vocabulary = normalised(texts_of(reference, "vocabulary") if fixed is None else fixed, self._synonyms)
         if vocabulary and not true <= vocabulary:
             raise ValueError(f"the label {min(true - vocabulary)!r} is not in the vocabulary")

@@ -25,6 +25,7 @@ from rsw_rewards.verifiers.answers import (
     answer_truth,
     extract_answer,
     normalise,
+    plain_truths,
     texts_of,
 )
 from rsw_rewards.verifiers.contradictions import States
@@ -209,7 +210,9 @@ class SceneLabel(AnswerVerifier):
         if not isinstance(label, str):
             raise ValueError("there is no true label")
         fixed = self.config.vocabulary
-        return answer_truth((label,), texts_of(sample.reference, "vocabulary") if fixed is None else fixed, self._rules)
+        return answer_truth(
+            plain_truths([label]), texts_of(sample.reference, "vocabulary") if fixed is None else fixed, self._rules
+        )
 
     def metrics(self) -> Sequence[Metric]:
         return (ClassAccuracy(("oa", "aa", *(f"oa/{name}" for name in self._classes))),)

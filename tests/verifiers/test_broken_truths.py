@@ -27,7 +27,7 @@ MISSING = object()
 """In place of a value: the key is left out."""
 ODD: tuple[Any, ...] = (
     MISSING, None, True, 5, -1.5, math.nan, math.inf, "", " ", "zzz", {}, {"zzz": 1}, [], [""], [" "], ["zzz"], [5],
-    [True], [math.nan], [math.inf], [None], [[]], [{}], ["zzz", 5, None],
+    [True], [math.nan], [math.inf], [None], [[]], [{}], ["zzz", 5, None], ["<answer>zzz</answer>"], ["<think>so</think>zzz"],
 )  # fmt: skip
 """What every key of a reference is set to in turn."""
 NOTHING = (MISSING, None)
