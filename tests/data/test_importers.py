@@ -49,7 +49,8 @@ def kinds(imported: Imported) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["levir_cc/test_000001", "test_000001.png", "A\\test_000001.PNG", "images/test_000001"]
+    "name",
+    ["levir_cc/test_000001", "test_000001.png", "A\\test_000001.PNG", "images/test_000001", "levir_cc_test_000001.png"],
 )
 def test_an_id_is_matched_whole_or_by_its_last_part(name: str) -> None:
     assert Ids(SAMPLES).find(name) is SAMPLES[1]
@@ -63,6 +64,23 @@ def test_ids_are_never_guessed() -> None:
     for unknown in ("0", "", "/", "10 ", "../10x"):
         assert isinstance(ids.find(unknown), str) == (unknown != "10 ")
     assert key_of("x.v2/run.1") == ("x.v2", "run.1")
+
+
+def test_numbers_of_a_table_of_floats_are_whole(tmp_path: Path) -> None:
+    ids = Ids([Sample(name, Task.CHANGE_QA, ()) for name in ("7", "12", "12.0", "a/b", "a_b")])
+    assert [getattr(ids.find(name), "id", None) for name in ("7.0", "12.0", "12.00", "7.5", "a_b")] == [
+        "7", "12.0", "12", None, "a_b",
+    ]  # fmt: skip
+    asked = [Sample("7", Task.CHANGE_QA, ())]
+    assert done("json", lines(tmp_path / "a.jsonl", [{"id": 7.0, "text": "yes"}]), asked)[1] == {("7", 0): "yes"}
+
+
+def test_an_id_that_is_a_list_of_images_and_an_answer_that_is_no_number(tmp_path: Path) -> None:
+    """ms-swift writes the images of a question, and pandas NaN for a text that is missing."""
+    names = [{"path": "A/test_000000.png"}, {"path": "B/test_000000.png"}]
+    records = [{"images": names, "response": "yes"}, {"images": ["A/test_000001.png"], "response": float("nan")}]
+    imported, texts = done("json", lines(tmp_path / "a.jsonl", records), id="images")
+    assert texts == {(SAMPLES[0].id, 0): "yes"} and kinds(imported) == ["malformed", "missing", "missing"]
 
 
 def test_a_whole_id_wins_over_one_that_ends_alike(tmp_path: Path) -> None:

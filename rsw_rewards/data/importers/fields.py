@@ -60,10 +60,17 @@ def dig(record: Any, key: str) -> Any:
 
 
 def as_text(value: Any) -> str | None:
-    """A text or number as text; None for anything else. ``3.0`` stays ``3.0``."""
+    """A text or number as text; None for anything else, NaN among it. ``3.0`` stays ``3.0``."""
     if isinstance(value, str):
         return value
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value else None
+
+
+def _name_in(record: Any, field: str) -> Any:
+    """The id under a field; of a list of images that of the first."""
+    found = dig(record, field)
+    first = found[0] if isinstance(found, list) and found else found
+    return first.get("path") if isinstance(first, Mapping) else first
 
 
 def answer(where: str, name: Any, value: Any, **more: Any) -> Answer:
@@ -179,7 +186,7 @@ def answers_of(
         if not isinstance(record, Mapping):
             yield _unusable(place, record, position)
             continue
-        name = None if name_field is None else dig(record, name_field)
+        name = None if name_field is None else _name_in(record, name_field)
         candidate = candidate_in(record.get("candidate"))
         if candidate is None:
             why = f"'candidate' is {str(record['candidate'])[:20]!r}, not a whole number"

@@ -24,6 +24,7 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _BEFORE = re.compile(rf"({'|'.join(_SPLITS)})[_-]+(.+)", re.IGNORECASE)
+_WHOLE = re.compile(r"(\d+)\.0+")
 _LARGEST_CANDIDATE = (1 << 31) - 1
 
 
@@ -99,15 +100,29 @@ class Ids:
         """The last parts that are numbers, by these without the zeros before them."""
         return {last.lstrip("0"): last for last in self._by_last if last.isdecimal()}
 
+    @cached_property
+    def _by_joined(self) -> Mapping[str, list[Sample]]:
+        """The samples by the parts of their ids with ``_`` between them."""
+        found = defaultdict(list)
+        for sample in self._samples:
+            found["_".join(key_of(sample.id))].append(sample)
+        return found
+
     def find(self, name: str) -> Sample | str:
         """The only sample that ``name`` can mean, or why there is none.
 
         The whole id counts first, then its last part without suffix and split. Of several samples with that part, the one is
-        meant whose other parts the name has, or that has the name's. A sample of another split than the name's never is.
+        meant whose other parts the name has, or that has the name's. A sample of another split than the name's never is. Else
+        ``a_b_c`` means ``a/b/c``, and ``7.0``, as a table of floats has it, means ``7``.
         """
         if name.strip() in self.known:
             return self.known[name.strip()]
         parts = key_of(name)
+        if parts and parts[-1] not in self._by_last:
+            if len(joined := self._by_joined.get("_".join(parts), [])) == 1:
+                return joined[0]
+            if whole := _WHOLE.fullmatch(name.strip()):
+                return self.find(whole[1])
         alike = self._by_last.get(parts[-1], []) if parts else []
         splits = splits_in(parts)
         found = [(own, sample) for own, sample in alike if not splits or not splits_in(own) or splits & splits_in(own)]
