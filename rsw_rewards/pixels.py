@@ -269,13 +269,18 @@ def _colour_table(raster: DatasetReader, band: int) -> np.ndarray | None:
     return table
 
 
-def read_raster_mask(path: Path, bands: int | None) -> np.ndarray | None:
-    """(H, W) bool, the pixels that a GeoTIFF's own mask or alpha band says hold data; None for other files and where all do.
+def read_own_mask(path: Path, bands: int | None) -> np.ndarray | None:
+    """(H, W) bool, the pixels that a file's own mask or alpha band says hold data; None where it has neither and where all do.
 
     ``bands`` as :func:`bands_of_raster` takes it. Raises :class:`ImageError`.
     """
-    if path.suffix.lower() not in RASTER_SUFFIXES:
+    if path.suffix.lower() in {".npy", ".npz"}:
         return None
+    if path.suffix.lower() not in RASTER_SUFFIXES:
+        check_file(path)
+        with _open_picture(path, str(path)) as image:
+            shown = _alpha_of_picture(image, str(path))
+        return None if shown is None or shown.all() else shown
     with open_tiff(path) as raster:
         check_shape((raster.height, raster.width), 1, path)
         mask = mask_of_raster(raster, bands_of_raster(raster, bands))
@@ -303,6 +308,23 @@ def read_pixels(path: Path, colours: bool = False, bands: int | None = None) -> 
 
 def read_picture(file: Path | bytes, where: str, colours: bool = False) -> np.ndarray:
     """Decode a file of one of :data:`PICTURE_FORMATS`, or the bytes of one, as :func:`read_pixels` does; ``where`` names it in errors."""
+    with _open_picture(file, where) as image:
+        return picture_pixels(image, where, colours)
+
+
+def _alpha_of_picture(image: PIL.Image.Image, where: str) -> np.ndarray | None:
+    """(H, W) bool, whether a pixel of a picture can be seen at all; None for a picture without an alpha band."""
+    from PIL import ImageOps
+
+    if image.mode not in {"RGBA", "LA", "PA"}:
+        return None
+    check_size(image.height, image.width, where)
+    return np.asarray(ImageOps.exif_transpose(image).getchannel("A")) > 0
+
+
+@contextmanager
+def _open_picture(file: Path | bytes, where: str) -> Iterator[PIL.Image.Image]:
+    """A picture to be decoded, whose faults are :class:`ImageError`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -310,7 +332,7 @@ def read_picture(file: Path | bytes, where: str, colours: bool = False) -> np.nd
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked just below
             source = io.BytesIO(file) if isinstance(file, bytes) else file
             with Image.open(source, formats=PICTURE_FORMATS) as image:
-                return picture_pixels(image, where, colours)
+                yield image
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{where} declares more than the {MAX_PIXELS:,} pixels that are read; tile it first"

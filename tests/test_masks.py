@@ -78,6 +78,20 @@ def test_other_values_are_refused_by_name(image: ImageRef, seen: str) -> None:
         read_mask(image)
 
 
+def test_a_picture_that_is_transparent_in_parts_is_no_mask(tmp_path: Path) -> None:
+    """What is marked may stand in the colours, in the alpha band, or in both: nothing says where."""
+    opaque, black, white = (np.full_like(GREY, value) for value in (255, 0, 255))
+    Image.fromarray(np.dstack([GREY, GREY, GREY, opaque])).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(ImageRef(path=tmp_path / "m.png")), MASK)
+    for bands in ([black] * 3, [white] * 3, [white]):
+        Image.fromarray(np.dstack([*bands, GREY])).save(tmp_path / "m.png")
+        for declared in ({}, {"levels": (0, 255)}, {"threshold": 0}):
+            with pytest.raises(
+                ImageError, match=r"m\.png is transparent in parts; write masks and maps without an alpha"
+            ):
+                read_mask(ImageRef(path=tmp_path / "m.png", **declared))  # type: ignore[arg-type]
+
+
 def test_a_mask_that_was_resized_with_soft_edges_needs_a_threshold() -> None:
     soft = np.asarray(Image.fromarray(GREY).resize((100, 75), Image.Resampling.BILINEAR))
     with pytest.raises(ImageError, match="say what other values mean by 'threshold'"):

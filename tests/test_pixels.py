@@ -17,6 +17,7 @@ import pytest
 import rasterio
 from PIL import Image
 
+import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef, image
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
@@ -299,3 +300,28 @@ def test_the_palette_of_a_raster_with_an_alpha_band(tmp_path: Path) -> None:
     assert (read_rgb(ImageRef(path=path)) == colours[indices]).all()
     data = read_data(ImageRef(path=path))
     assert data is not None and (data == (alpha > 0)).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_what_is_transparent_in_a_picture_holds_no_data(tmp_path: Path, suffix: str) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    alpha = np.full((8, 12), 255, np.uint8)
+    turned = Image.Exif()
+    for transparent, exif in ((0, None), (3, None), (3, turned)):
+        alpha[:, :transparent] = 0
+        if exif is not None:
+            exif[0x112] = 6
+        more = {"lossless": True, "exact": True} if suffix == "webp" else {}
+        path = tmp_path / f"{transparent}{exif is None}.{suffix}"
+        Image.fromarray(np.dstack([colours, alpha])).save(path, **more, **({} if exif is None else {"exif": exif}))
+        data = read_data(ImageRef(path=path))
+        seen = (alpha > 0) if exif is None else np.rot90(alpha > 0, -1)
+        assert (data is None and seen.all()) or (data is not None and (data == seen).all())
+        assert read_rgb(ImageRef(path=path)).shape[:2] == seen.shape
+    Image.fromarray(colours).save(tmp_path / "before.png")
+    asked = Sample("s", "forecast", (tmp_path / "before.png",), reference={"images": [tmp_path / "before.png"]})  # type: ignore[arg-type]
+    for name, status in (("0True", "ok"), ("3True", "invalid_output")):
+        (found,) = rsw.rewards(
+            {"l1": 1.0}, [asked], [Output("s", image=tmp_path / f"{name}.{suffix}")]
+        ).scores.itertuples()  # type: ignore[arg-type]
+        assert found.status == status, found.reason

@@ -13,7 +13,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.data.rasters import Georeference, present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.pixels import read_raster_mask
+from rsw_rewards.pixels import read_own_mask
 from rsw_rewards.verifiers.bands import (
     Units,
     check_holes,
@@ -83,5 +83,5 @@ def read_rasters(bank: FeatureBank, sample: Sample) -> Rasters | Score:
 
 def _present(pixels: np.ndarray, image: ImageRef) -> np.ndarray:
     found = present(np.moveaxis(pixels, -1, 0), (image.nodata,))
-    data = None if image.path is None else read_raster_mask(image.path, pixels.shape[2])
+    data = None if image.path is None else read_own_mask(image.path, pixels.shape[2])
     return found if data is None else found & data

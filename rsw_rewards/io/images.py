@@ -18,7 +18,7 @@ from rsw_rewards.core.files import atomic
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import Palette, Stretch
 from rsw_rewards.errors import ImageError
-from rsw_rewards.pixels import ORIENTATION, PICTURE_FORMATS, check_file, check_size, read_raster_mask
+from rsw_rewards.pixels import ORIENTATION, PICTURE_FORMATS, RASTER_SUFFIXES, check_file, check_size, read_own_mask
 
 T = TypeVar("T")
 
@@ -70,8 +70,8 @@ def declared_bands(image: ImageRef) -> int:
 
 @_names_image
 def read_data(image: ImageRef) -> np.ndarray | None:
-    """(H, W) bool, the pixels that the mask or alpha band of a GeoTIFF says hold data; None where all do. Raises :class:`ImageError`."""
-    return None if image.path is None else read_raster_mask(image.path, declared_bands(image))
+    """(H, W) bool, the pixels that a file's own mask or alpha band says hold data; None where all do. Raises :class:`ImageError`."""
+    return None if image.path is None else read_own_mask(image.path, declared_bands(image))
 
 
 def stretched(pixels: np.ndarray, limits: Stretch) -> np.ndarray:
@@ -169,9 +169,17 @@ def _places(pixels: np.ndarray, levels: Sequence[int], data: np.ndarray | None, 
     return places
 
 
+OPAQUE = "write masks and maps without an alpha band"
+
+
 def _data(image: ImageRef, pixels: np.ndarray) -> np.ndarray | None:
-    """(H, W) bool, the pixels of a map that hold data: none of its nodata value, or masked in its file."""
+    """(H, W) bool, the pixels of a map that hold data: none of its nodata value, or masked in its file.
+
+    Raises :class:`ImageError` for a picture that is transparent in parts: what is marked may stand in its colours or its alpha band.
+    """
     data = read_data(image)
+    if data is not None and image.path is not None and image.path.suffix.lower() not in RASTER_SUFFIXES:
+        raise ImageError(f"{image} is transparent in parts; {OPAQUE}")
     if image.nodata is None:
         return data
     known: np.ndarray = pixels != image.nodata

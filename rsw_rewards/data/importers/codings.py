@@ -15,7 +15,16 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.data.importers.file_names import image_fields
 from rsw_rewards.errors import ImageError, InputError
-from rsw_rewards.io.images import declared_bands, is_binary, read_class_map, read_marked, read_rgb, read_size, values_of
+from rsw_rewards.io.images import (
+    OPAQUE,
+    declared_bands,
+    is_binary,
+    read_class_map,
+    read_marked,
+    read_rgb,
+    read_size,
+    values_of,
+)
 
 MOST_VALUES = 6
 """Values or colours that a setting names one by one."""
@@ -125,6 +134,8 @@ def _of_coding(image: ImageRef, sample: Sample, field: str, size: tuple[int, int
     try:
         pixels = image.pixels(colours=field == "image" or image.palette is not None, bands=declared_bands(image))
     except ImageError:
+        return Fault(sample, image.path, "unreadable", str(error))
+    if str(error).endswith(OPAQUE):
         return Fault(sample, image.path, "unreadable", str(error))
     bands = pixels.shape[2] if pixels.ndim == 3 else 1
     stored: np.ndarray | None = None
