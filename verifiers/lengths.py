@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -61,6 +61,11 @@ class SoftOverlong(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = SoftOverlongConfig
 
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        if self.config.unit == "tokens":
+            self.needs = self.needs | {"output.tokens"}  # type: ignore[misc]
+
     def score(self, batch: Batch) -> list[Score]:
         return [self._one(output) for output in batch.outputs]
 
@@ -70,11 +75,8 @@ class SoftOverlong(Verifier):
             return self.invalid_of("the output holds no text")
         if unit != "tokens":
             length = len(output.text.split() if unit == "words" else output.text)
-        elif output.tokens is None:
-            return Score.error(
-                "the output holds no tokens to count; set 'unit' of soft_overlong to words or characters"
-            )
         else:
+            assert output.tokens is not None  # the scorer has refused outputs without, which only their caller can mend
             length = len(output.tokens.completion_ids)
         penalty = overlong_penalty(length, limit, self.config.cache)
         raw = {"length": float(length), "overlong_penalty": penalty}

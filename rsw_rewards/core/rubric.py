@@ -294,5 +294,5 @@ def _check_needs(label: str, verifier: Verifier, sample: Sample) -> None:
             raise ConfigError(f"{label!r} reads reference.{key}, which the sample {sample.id!r} does not have")
         if need == "images" and not sample.images:
             raise ConfigError(f"{label!r} reads the images of samples, and the sample {sample.id!r} has none")
-        if kind == "output" and not any(key in OUTPUT_FIELDS[task] for task in verifier.tasks):
+        if kind == "output" and key != "tokens" and not any(key in OUTPUT_FIELDS[task] for task in verifier.tasks):
             raise ConfigError(f"{label!r} reads output.{key}, which no output of its tasks has")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric, check_rubric, component_tasks
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import SCOPES, Batch, Context, Scope, Verifier
@@ -222,11 +222,16 @@ class Scorer:
         Args:
             number: place of the component in the rubric.
             batch: what to score; rows of tasks that the component does not score are left out.
+
+        Raises:
+            ConfigError: an output holds no tokens, and the component counts them.
         """
         rows = [row for row, sample in enumerate(batch.samples) if sample.task in self.tasks[number]]
         if not rows:
             return [], []
         failure = self._set_up(number)
+        if "output.tokens" in self.verifiers[number].needs:
+            self._check_tokens(number, [batch.outputs[row] for row in rows])
         scores: dict[int, Score] = {}
         scorable: Rows = []
         for row in rows:
@@ -241,6 +246,15 @@ class Scorer:
             part = batch if len(scorable) == len(batch) else batch.take(scorable)
             scores.update(zip(scorable, self._run(number, part), strict=True))
         return rows, [scores[row] for row in rows]
+
+    def _check_tokens(self, number: int, outputs: Sequence[Output]) -> None:
+        """Tokens are the caller's to give: without them, invalid and missing outputs would have a value and the others none."""
+        for output in outputs:
+            if output.tokens is None and output.invalid is None and output.lost is None:
+                raise ConfigError(
+                    f"{self.rubric.components[number].label!r} counts tokens, and the output for {output.sample_id!r} holds none, as those of "
+                    "files, endpoints and other trainers; set its 'unit' to words or characters"
+                )
 
     def _table(
         self,

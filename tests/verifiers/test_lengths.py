@@ -30,12 +30,25 @@ def test_the_value_falls_over_the_last_units_before_the_limit() -> None:
     assert beyond.raw["overlong_penalty"] == -1.0 and "11 tokens, more than the limit of 10" in beyond.reason
 
 
-def test_words_and_characters_need_no_tokens_and_tokens_do() -> None:
+def test_words_and_characters_need_no_tokens() -> None:
     text = "a field became a road by then"
     assert score(Output("q", text=text), unit="words").raw["length"] == 7
     assert score(Output("q", text=text), unit="characters", limit=30).raw["length"] == len(text)
-    without = score(Output("q", text=text))
-    assert without.status is Status.ERROR and "set 'unit' of soft_overlong to words or characters" in without.reason
+
+
+def test_outputs_without_tokens_are_refused_where_tokens_are_counted() -> None:
+    """Else missing outputs would be 0 and the others errors."""
+    sample = {"id": "q", "task": "change_qa"}
+    rubric = {"components": [{"use": "soft_overlong"}]}
+    with pytest.raises(ConfigError, match=r"counts tokens, and the output for 'q' holds none.* words or characters"):
+        rsw.rewards(rubric, [sample, {**sample, "id": "p"}], [{"id": "q", "text": "yes"}])
+    with rsw.Reward(rubric) as reward, pytest.raises(ConfigError, match="holds none"):
+        reward.one("yes", sample)
+    with rsw.Reward(rubric) as reward:
+        assert [found.reward for found in reward.many([of_tokens(1), Output("q", invalid="cut")], [sample] * 2)] == [
+            1.0,
+            0.0,
+        ]
 
 
 def test_what_was_cut_off_has_the_whole_penalty() -> None:
