@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.format import number
+from rsw_rewards.evaluation.identity import Identity
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.results import RunDirectory
 from rsw_rewards.features.bank import FeatureBank
@@ -69,6 +70,8 @@ class Evaluation:
     """Records among the outputs that could not be used as they were, and samples without an output."""
     config: dict[str, Any] = field(default_factory=dict)
     """What ``config.yaml`` holds: the protocol, its components, versions, hashes of configuration and inputs."""
+    asked: Mapping[str, Identity] = field(default_factory=dict)
+    """What the scores belong to: digests of every sample, its truth and its outputs."""
     bank: FeatureBank | None = None
     """Encoder features of the images, for numbers of sets."""
 
@@ -101,14 +104,14 @@ class Evaluation:
         return Path(path)
 
     def save(self, folder: str | PathLike[str]) -> Path:
-        """Write ``config.yaml``, ``scores.parquet``, ``summary.json``, ``report.html`` and features, and return the folder.
+        """Write ``config.yaml``, ``inputs.parquet``, ``scores.parquet``, ``summary.json``, ``report.html`` and features, and return the folder.
 
         ``rsw compare`` and :func:`rsw_rewards.compare` read it.
 
         Raises:
             InputError: the folder holds another run, or cannot be made.
         """
-        run = RunDirectory(Path(folder), self.config, resume=True)
+        run = RunDirectory(Path(folder), self.config, self.asked, resume=True)
         if self.bank is not None:
             self.bank.copy_to(run.features)
         run.finish(self.table)

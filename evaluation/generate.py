@@ -9,7 +9,9 @@ from typing import Any
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
+from rsw_rewards.evaluation.identity import Identity, difference, identities, read_identities, write_identities
 from rsw_rewards.evaluation.progress import Progress
+from rsw_rewards.evaluation.results import INPUTS
 from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import output_to_json, write_jsonl
 from rsw_rewards.rollouts.policy import Policy
@@ -53,9 +55,11 @@ def generate_file(
     from rsw_rewards.rollouts.pool import RolloutPool
 
     path = folder / "predictions.jsonl"
-    groups = _made_before(folder, path, about, resume)
+    asked = identities(samples, ())
+    groups = _made_before(folder, path, about, asked, resume)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     write_run_yaml(folder / "policy.yaml", about)
+    write_identities(folder / INPUTS, asked)
     todo = [sample for sample in samples if len(groups.get(sample.id, ())) < about["candidates"]]
     store = ImageStore(folder / "images")
 
@@ -89,7 +93,9 @@ def generate_outputs(
     return [output for sample in samples for output in groups[sample.id]]
 
 
-def _made_before(folder: Path, path: Path, about: Mapping[str, Any], resume: bool) -> dict[str, list[dict[str, Any]]]:
+def _made_before(
+    folder: Path, path: Path, about: Mapping[str, Any], asked: Mapping[str, Identity], resume: bool
+) -> dict[str, list[dict[str, Any]]]:
     """Whole groups of an earlier attempt, by sample."""
     if not path.exists():
         return {}
@@ -99,6 +105,8 @@ def _made_before(folder: Path, path: Path, about: Mapping[str, Any], resume: boo
     known = read_yaml(described) if described.exists() else None
     if known != dict(about):
         raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; name another folder")
+    if (folder / INPUTS).is_file() and (other := difference(read_identities(folder / INPUTS), asked, shared=True)):
+        raise InputError(f"the outputs in {folder} answer other samples: {other}; name another folder")
     groups: dict[str, list[dict[str, Any]]] = {}
     for _, record in read_records(path):
         if isinstance(record, dict):

@@ -15,6 +15,9 @@ from rsw_rewards.core.files import write_json
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
+from rsw_rewards.evaluation.identity import Identity, difference, read_identities, write_identities
+
+INPUTS = "inputs.parquet"
 
 _PACKAGES = ("rsw_rewards", "torch", "transformers", "open_clip_torch", "numpy", "scipy", "pandas", "scikit-image")
 
@@ -65,6 +68,7 @@ class RunDirectory:
         folder: made where it does not exist.
         config: the resolved configuration; ``config_hash`` and ``inputs_hash`` in it must not change between a run and its
             resumption.
+        asked: what the scores belong to, kept in ``inputs.parquet``.
         resume: keep the scores that are there; otherwise the folder must not hold a run already.
 
     Raises:
@@ -72,7 +76,9 @@ class RunDirectory:
             cannot be made.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], asked: Mapping[str, Identity], resume: bool = False
+    ) -> None:
         self.folder = Path(folder)
         self.features = features_in(folder)
         self.parts = self.folder / "scores.parts"
@@ -83,14 +89,14 @@ class RunDirectory:
                 raise InputError(
                     f"{self.folder} holds a run already; go on with --resume (resume=True), or name another folder"
                 )
+            if old.get("inputs_hash") != config.get("inputs_hash"):
+                raise InputError(
+                    f"{self.folder} holds scores of other samples, truths or outputs than those given now{self._first_other(asked)}; name another folder"
+                )
             if old.get("config_hash") != config.get("config_hash"):
                 raise InputError(
                     f"{self.folder} was made with another configuration, other code or files of a verifier, or other samples"
                     f" ({old.get('config_hash')}, now {config.get('config_hash')}); name another folder"
-                )
-            if old.get("inputs_hash") != config.get("inputs_hash"):
-                raise InputError(
-                    f"{self.folder} holds scores of other samples, truths or outputs than those given now; name another folder"
                 )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +104,16 @@ class RunDirectory:
             raise InputError(
                 f"the folder {self.folder} cannot be made: {error.strerror}; name another folder"
             ) from error
+        write_identities(self.folder / INPUTS, asked)
         write_run_yaml(known, config)
+
+    def _first_other(self, asked: Mapping[str, Identity]) -> str:
+        """The first sample that is another one than that of the run, as the end of a sentence."""
+        try:
+            found = difference(read_identities(self.folder / INPUTS), asked)
+        except InputError as error:  # the hashes differ all the same
+            found = str(error)
+        return f": {found}" if found else ""
 
     def done(self) -> ScoreTable:
         """Rows of earlier attempts that need not be done again: errors and time-outs of ours are left out."""

@@ -8,11 +8,9 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
@@ -21,6 +19,7 @@ from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_
 from rsw_rewards.evaluation.box_scale import scale_warnings
 from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
 from rsw_rewards.evaluation.evaluation import Evaluation
+from rsw_rewards.evaluation.identity import hash_of, identities
 from rsw_rewards.evaluation.inputs import coverage_warnings, seldom_collecting
 from rsw_rewards.evaluation.leakage import leakage_warnings
 from rsw_rewards.evaluation.progress import Progress, silent
@@ -84,15 +83,16 @@ def evaluate(
     bank = _bank(device, out, workers)
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
         scorer.prepare(chosen)
+        asked = identities(chosen, outputs)
         config = {
             "protocol": protocol.name,
             "components": protocol.written(),
             "about": dict(about or {}),
             "versions": versions(),
             "config_hash": config_hash(protocol, scorer, chosen),
-            "inputs_hash": inputs_hash(chosen, outputs),
+            "inputs_hash": hash_of(asked),
         }
-        run = None if out is None else RunDirectory(out, config, resume)
+        run = None if out is None else RunDirectory(out, config, asked, resume)
         table = _score(scorer, chosen, outputs, run, progress)
         verifiers = scorer.by_name
         summary = summarise(protocol, verifiers, table, chosen, bank)
@@ -117,7 +117,7 @@ def evaluate(
         summary["encoders"] = scorer.weights()
         summary["features"] = bank.report()
         summary["about"] = config["about"]
-    return Evaluation(protocol, chosen, outputs, table, summary, problems, config, bank)
+    return Evaluation(protocol, chosen, outputs, table, summary, problems, config, asked, bank)
 
 
 def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
@@ -138,37 +138,6 @@ def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -
     for sample in samples:
         digest.update(sample.id.encode() + b"\0")
     return digest.hexdigest()[:12]
-
-
-def inputs_hash(samples: Sequence[Sample], outputs: Sequence[Output]) -> str:
-    """Twelve hexadecimal digits that change with a sample, a truth or an output, so that a resumed run never mixes those of two.
-
-    An image file counts by its path, size and time of writing.
-    """
-    digest = hashlib.sha256()
-    known: dict[int, str] = {}  # many samples share an image, and its reference
-
-    def told(images: Iterable[ImageRef]) -> list[str]:
-        return [known.get(id(image)) or known.setdefault(id(image), _told(image)) for image in images]
-
-    for sample in samples:
-        about = (sample.id, sample.scene, sample.kind, sample.prompt)
-        truth = sorted(sample.reference.items(), key=itemgetter(0))
-        more = sorted(sample.metadata.items(), key=itemgetter(0)) if sample.metadata else ()
-        digest.update(repr((about, truth, more, told(sample.every_image))).encode())
-    for output in outputs:
-        answer = (output.sample_id, output.candidate, output.text, output.boxes, output.invalid, output.lost)
-        digest.update(repr((*answer, told(output.every_image))).encode())
-    return digest.hexdigest()[:12]
-
-
-def _told(image: ImageRef) -> str:
-    """What is known of an image without reading it; of a file also its bytes and when it was written, in nanoseconds."""
-    try:
-        file = image.path.stat() if image.path is not None else None
-    except OSError:
-        file = None
-    return repr((image, file and (file.st_size, file.st_mtime_ns)))
 
 
 def _score(

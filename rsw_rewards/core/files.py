@@ -154,10 +154,11 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
             digest.update(memoryview(content)[end:])
             if digest.hexdigest().encode() != content[start:end]:
                 raise damaged(path)
-        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        # In this thread alone: a process that ends while Arrow's threads still run is aborted.
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False) as file:
             if missing := set(columns) - set(file.schema_arrow.names):
                 raise InputError(f"{path} lacks the columns {sorted(missing)}")
-            table = file.read(columns=list(columns)).select(list(columns))
+            table = file.read(columns=list(columns), use_threads=False).select(list(columns))
         table.validate(full=True)
     except OSError as error:
         raise InputError(f"{path} cannot be read, it is damaged or no Parquet file: {error}") from error

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import rsw_rewards as rsw
 from rsw_rewards.core.fields import MAX_CANDIDATES
@@ -230,6 +233,15 @@ def test_outputs_that_are_kept_are_not_made_again(
     assert {**again.summary, "features": {}} == {**copied.summary, "features": {}}
 
 
+def test_outputs_that_are_kept_answer_no_other_prompt(forecasts: Path, copied: Evaluation, tmp_path: Path) -> None:
+    shutil.copytree(
+        forecasts / "copied" / "outputs", tmp_path / "outputs"
+    )  # as a kill before the first score leaves it
+    samples = [replace(sample, prompt="Another one.") for sample in load_samples(forecasts / "samples.jsonl")]
+    with pytest.raises(InputError, match=f"answer other samples: the sample '{samples[0].id}' has another prompt"):
+        rsw.evaluate(FORECASTS, samples, policy="copy_before", out=tmp_path, resume=True)
+
+
 class _Page(HTMLParser):
     """What a page asks for, and whether its tags are closed."""
 
@@ -291,7 +303,7 @@ def test_scores_that_failed_are_said_beside_the_numbers_they_are_missing_from() 
     assert not failure_warnings({"a": {**status["a"], "error": 0}})
 
 
-@pytest.mark.parametrize("change", ["mask", "scene", "kind", "image"])
+@pytest.mark.parametrize("change", ["mask", "scene", "kind", "prompt", "image"])
 def test_a_run_is_not_resumed_over_another_truth(tmp_path: Path, change: str) -> None:
     masks = np.zeros((2, 8, 8), np.uint8)
     masks[1, :4] = 255
@@ -300,7 +312,7 @@ def test_a_run_is_not_resumed_over_another_truth(tmp_path: Path, change: str) ->
     }  # fmt: skip
 
     def write(name: str, pixels: np.ndarray, moment: int) -> None:
-        write_png(tmp_path / name, pixels)
+        Image.fromarray(pixels).save(tmp_path / name, compress_level=0)  # so that all have one size
         os.utime(tmp_path / name, (moment, moment))
 
     write("m.png", masks[1], 1)
@@ -309,10 +321,12 @@ def test_a_run_is_not_resumed_over_another_truth(tmp_path: Path, change: str) ->
     write_jsonl(tmp_path / "s.jsonl", [record])
     files = (tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
     rsw.evaluate("change-mask", *files)
+    write("i.png", masks[0], 2)  # written again, but the same
     rsw.evaluate("change-mask", *files, resume=True)
     if change in ("mask", "image"):
-        write({"mask": "m.png", "image": "i.png"}[change], 255 - masks[1], 2)
+        write({"mask": "m.png", "image": "i.png"}[change], 255 - masks[1], 1)
     else:
         write_jsonl(tmp_path / "s.jsonl", [{**record, change: "another"}])
-    with pytest.raises(InputError, match="other samples, truths or outputs"):
+    words = {"mask": "another truth", "image": "other images"}.get(change, f"another {change}")
+    with pytest.raises(InputError, match=f"other samples, truths or outputs .*: the sample 'a' has {words}"):
         rsw.evaluate("change-mask", *files, resume=True)
