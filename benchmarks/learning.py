@@ -26,7 +26,7 @@ from rsw_rewards.evaluation.statistics import Estimate
 from rsw_rewards.training.ablation.effects import over_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
-SQUARES = f"{ROOT / 'tests/training/squares.py'}:squares"
+SQUARES = f"{ROOT / 'examples/squares.py'}:squares"
 BRIGHTNESS = f"{ROOT / 'tests/training/brightness.py'}:brightness"
 PERMUTED = ("control=permute_rewards",)
 

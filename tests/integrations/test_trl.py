@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.integrations.shown import QUESTIONS, share
 from tests.integrations.trl_step import step
 
 END = 2
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def question(name: str, answer: str) -> dict[str, object]:
@@ -101,3 +103,29 @@ def test_a_group_that_lies_over_two_processes_is_rewarded_as_a_whole(tmp_path: P
     table = pd.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
     whole = [result.reward for result in rsw.Reward(rubric).many(texts, [QUESTIONS[0]] * 4)]
     assert list(table["rsw_reward"]) == pytest.approx(whole) and whole[0] > 0.9
+
+
+@pytest.mark.slow
+def test_the_example_rewards_what_a_vision_language_model_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package("trl")
+    from rsw_rewards.rollouts.tiny_vlm import build_tiny
+    from rsw_rewards.rollouts.vision_language import VisionLanguageModel
+    from rsw_rewards.training.vision_language import fit
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    squares = runpy.run_path(str(EXAMPLES / "squares.py"))["squares"]
+    policy = VisionLanguageModel(build_tiny("qwen2_5_vl", tmp_path / "start"))
+    policy.setup()
+    for _ in fit(policy, squares(16, blind=True), steps=60, batch=4, learning_rate=3e-3):
+        pass
+    policy.save(tmp_path / "start")
+    asked = ["trl_grpo.py", str(tmp_path / "start"), "--rubric", str(EXAMPLES / "squares.yaml"), "--steps", "2"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--out", str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / "trl_grpo.py"), run_name="__main__")
+    for row in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()):
+        right, form = (row[f"components/{name}"] for name in ("exact_match", "answer_format"))
+        assert 0 < right < 1 and row["reward"] == pytest.approx(0.9 * right + 0.1 * form)
+    trained = VisionLanguageModel(tmp_path)
+    trained.setup()

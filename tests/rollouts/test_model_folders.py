@@ -22,7 +22,7 @@ from rsw_rewards.rollouts.tiny_diffusion import tiny_folder
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 
-SAMPLES = load_file(Path(__file__).parents[1] / "training" / "squares.py").squares(1)
+SAMPLES = load_file(Path(__file__).parents[2] / "examples/squares.py").squares(1)
 Change = Callable[[Path], Any]
 
 

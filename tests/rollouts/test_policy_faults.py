@@ -65,8 +65,8 @@ KINDS = {
     ),
     "vision_language": Kind(
         {"use": "vision_language", "path": "tiny:qwen2_5_vl", "max_new_tokens": 4},
-        tuple(load_file(MADE / "squares.py").squares(4)),
-        {"source": f"{MADE / 'squares.py'}:squares", "count": 4},
+        tuple(load_file(MADE.parents[1] / "examples/squares.py").squares(4)),
+        {"source": f"{MADE.parents[1] / 'examples/squares.py'}:squares", "count": 4},
         "exact_match",
         "text",
     ),

@@ -25,7 +25,7 @@ from rsw_rewards.rollouts.tiny_vlm import MODELS, build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
 
-SAMPLES = load_file(Path(__file__).parents[1] / "training" / "squares.py").squares(4)
+SAMPLES = load_file(Path(__file__).parents[2] / "examples/squares.py").squares(4)
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))

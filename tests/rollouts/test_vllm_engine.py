@@ -24,7 +24,7 @@ from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.vllm_engine import vllm_sampler
 
-SAMPLES = load_file(Path(__file__).parents[1] / "training" / "squares.py").squares(2)
+SAMPLES = load_file(Path(__file__).parents[2] / "examples/squares.py").squares(2)
 ANSWER = (30, 31)
 
 

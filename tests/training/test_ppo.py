@@ -303,7 +303,7 @@ def test_vision_language_models_are_scored_as_they_were_sampled(lora: dict[str, 
     model = build_tiny("qwen2_5_vl", tmp_path / "model")
     pair = [VisionLanguageModel(model, max_new_tokens=4, lora=lora) for _ in range(2)]
     pair[0].setup()
-    squares = load_file(Path(__file__).parent / "squares.py").squares(3)
+    squares = load_file(Path(__file__).parents[2] / "examples/squares.py").squares(3)
     placed = (
         "<|vision_start|><|image_pad|><|vision_end|>did a bright square appear?<|im_end|>"  # words, not a third image
     )

@@ -28,13 +28,13 @@ STAGES: dict[str, dict[str, Any]] = {
     "whole": {
         "method": "vlm_supervised",
         "policy": {"use": "vision_language", "path": "tiny:qwen2_5_vl"},
-        "train": {"source": f"{HERE / 'squares.py'}:squares", "count": 8},
+        "train": {"source": f"{HERE.parents[1] / 'examples/squares.py'}:squares", "count": 8},
         "micro_batch": 1,
     },
     "adapters": {
         "method": "vlm_supervised",
         "policy": {"use": "vision_language", "path": "tiny:qwen2_5_vl", "lora": {"r": 4}},
-        "train": {"source": f"{HERE / 'squares.py'}:squares", "count": 8},
+        "train": {"source": f"{HERE.parents[1] / 'examples/squares.py'}:squares", "count": 8},
     },
 }
 

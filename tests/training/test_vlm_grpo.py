@@ -25,7 +25,7 @@ from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.trainer_views import trainer_view
 from rsw_rewards.training.vision_language import fit
 
-SQUARES = str(Path(__file__).parent / "squares.py")
+SQUARES = str(Path(__file__).parents[2] / "examples/squares.py")
 SAMPLES = load_file(Path(SQUARES)).squares(4)
 
 
