@@ -6,7 +6,7 @@ Rewards can be computed again from stored scores.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,23 @@ FAILED = (Status.ERROR, Status.TIMEOUT)
 
 KEYS = ["group", "candidate"]
 """What tells the outputs of a table apart."""
-TIED = 1e-9
-"""Spread within a group, relative to 1 and to the values, up to which values are equal: what rounding leaves must not be blown up."""
+TIED = 1e-6
+"""Spread within a group, relative to 1 and to the values, up to which values are equal. Rounding in float32 leaves less."""
 EPSILON = 1e-4
 """Added to the standard deviation that a component is divided by, as in GDPO: a spread of this size has half a say, a smaller one less."""
 NOTHING_KNOWN = "no component has a value for this output's whole group"
+
+
+def tied(low: Any, high: Any) -> Any:
+    """Whether values between ``low`` and ``high`` are equal up to rounding, element by element for arrays and tensors of floats.
+
+    What rounding leaves of equal values has one sign for a whole group. Divided by its own size, or by Adam's estimate of it, it
+    would be learnt from like any other difference.
+
+    >>> tied(0.7, 0.7000001), tied(1e6, 1e6 + 0.0625), tied(0.7, 0.70001)
+    (True, True, False)
+    """
+    return high - low <= TIED * (1 + abs(low) + abs(high))
 
 
 class Column(NamedTuple):
@@ -189,7 +201,7 @@ def _moments(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: 
 def _normalised(value: np.ndarray, here: np.ndarray, groups: np.ndarray, n_groups: int, min_std: float) -> np.ndarray:
     mean, std = _moments(value, here, groups, n_groups)
     centred = np.where(here, value - mean, 0.0)
-    enough = (std > TIED * np.maximum(1.0, np.abs(mean))) & (std >= min_std)
+    enough = ~tied(mean - std, mean + std) & (std >= min_std)
     return np.where(enough, centred / (std + EPSILON), 0.0)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsw_rewards.core.rewards import EPSILON, TIED
+from rsw_rewards.core.rewards import EPSILON, tied
 
 Scale = Literal["batch", "group", "task", "none"]
 """What advantages are divided by: the standard deviation of all rewards, of each prompt's, of each task's, or nothing."""
@@ -21,8 +21,7 @@ def group_advantages(
     The standard deviation is that of the batch in Flow-GRPO, of the prompt in GRPO and DanceGRPO. With that of a task, every task has
     advantages of the same size, however many components its rewards are made of.
 
-    A prompt whose rewards are equal up to rounding has advantages of exactly 0: what rounding leaves has one sign for the whole
-    prompt, and Adam makes steps of the usual size of it.
+    A prompt whose rewards are equal up to rounding, see :func:`~rsw_rewards.core.rewards.tied`, has advantages of exactly 0.
 
     Args:
         rewards: (n,) float, NaN where an output has none; such rows have no say and no advantage.
@@ -43,7 +42,7 @@ def group_advantages(
         )[groups]
         for start, how in ((torch.inf, "amin"), (-torch.inf, "amax"))
     )
-    spread = known & (high - low > TIED * torch.maximum(low.abs(), high.abs()).clamp(min=1))
+    spread = known & ~tied(low, high)
     if scale != "none":
         together = {"batch": torch.zeros_like(groups), "group": groups, "task": tasks}[scale]
         if together is None:

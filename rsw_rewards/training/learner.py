@@ -105,10 +105,8 @@ def rollout_function(
         ]
         if rollouts.config.rollouts.off_policy:
             found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
-        found |= {"collected": given, "spread": with_spread(given, group)}
-        if cast(RunConfig, rollouts.config).grpo.scale_rewards == "task":
-            tasks = [str(rollouts.samples[output.sample_id].task) for output in outputs]
-            found["advantage"] = advantages_by_task(given, group, tasks)
+        tasks = [str(rollouts.samples[output.sample_id].task) for output in outputs]
+        found |= {"collected": given, "advantage": advantages(given, tasks, cast(RunConfig, rollouts.config).grpo)}
         return processes.scatter(_divided(found, [len(part) for part in parts]))
 
     return make
@@ -124,29 +122,29 @@ def following_rollouts(view: TrainerView, processes: Processes) -> RolloutFuncti
     return make
 
 
-def with_spread(given: Sequence[float | None], group: int) -> list[bool]:
-    """Whether the rewards of a row's group, as far as there are any, differ in float32, in which TRL compares them.
+def advantages(given: Sequence[float | None], tasks: Sequence[str], config: GrpoConfig) -> list[float]:
+    """The advantage of each row by the configuration's ``scale_rewards``, with standard deviations over n - 1; 0 without a reward.
+
+    TRL's own are these in float32, in which equal rewards less their mean are not always 0.
+
+    Args:
+        given: rewards, ``config.group`` rows of a prompt after each other.
+        tasks: of every row.
+        config: the method's section.
 
     Example:
-        >>> with_spread([0.5, 0.5, None, 0.25, 0.5, 0.75], 3)
-        [False, False, False, True, True, True]
-    """
-    groups = [given[first : first + group] for first in range(0, len(given), group)]
-    found = [len({np.float32(reward) for reward in some if reward is not None}) > 1 for some in groups]
-    return [spread for spread, some in zip(found, groups, strict=True) for _ in some]
-
-
-def advantages_by_task(given: Sequence[float | None], group: int, tasks: Sequence[str]) -> list[float]:
-    """The advantage of each row: its reward less the mean of its group, over the standard deviation (n - 1) of the task's rewards.
-
-    Example:
-        >>> [round(one, 3) for one in advantages_by_task([0.0, 1.0, 0.0, 0.1], 2, ["change_qa"] * 2 + ["forecast"] * 2)]
+        >>> config = GrpoConfig(steps=1, group=2, learning_rate=1e-3, scale_rewards="task")
+        >>> [round(one, 3) for one in advantages([0.0, 1.0, 0.0, 0.1], ["change_qa"] * 2 + ["forecast"] * 2, config)]
         [-0.707, 0.707, -0.706, 0.706]
     """
     rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float64)
+    groups = torch.arange(len(given)) // config.group
     names = sorted(set(tasks))
     numbers = torch.tensor([names.index(task) for task in tasks])
-    return list(group_advantages(rewards, torch.arange(len(given)) // group, "task", numbers, ddof=1).tolist())
+    if config.trl.get("multi_objective_aggregation") == "normalize_then_sum":
+        rewards = group_advantages(rewards, groups, "group", ddof=1).where(rewards.isfinite(), torch.nan)
+        return group_advantages(rewards, groups, "batch", ddof=1).tolist()
+    return group_advantages(rewards, groups, config.scale_rewards or "group", numbers, ddof=1).tolist()
 
 
 def _divided(columns: Mapping[str, Sequence[Any] | None], lengths: Sequence[int]) -> list[dict[str, Any]]:
@@ -229,7 +227,6 @@ def make_trainer(
         "max_grad_norm": config.max_grad_norm,
         "epsilon": config.epsilon,
         "loss_type": config.loss_type,
-        "scale_rewards": "batch" if config.scale_rewards == "task" else config.scale_rewards or "group",
         "temperature": config.temperature,
         "shuffle_dataset": False,
         "save_strategy": "steps" if save_every else "no",

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rsw_rewards.core.rewards import tied
+
 KlEstimator = Literal["k1", "k2", "k3"]
 
 LARGEST_LOG_RATIO = 20.0
@@ -75,10 +77,11 @@ def gae(
 
 
 def whiten(values: Tensor, weights: Tensor, groups: Tensor | None = None, eps: float = 1e-8) -> Tensor:
-    """``values`` with weighted mean 0 and weighted variance 1; 0 where the weight is 0, and where all values are equal up to rounding.
+    """``values`` with weighted mean 0 and weighted variance 1; 0 where the weight is 0, and where all values are
+    equal up to rounding, see :func:`~rsw_rewards.core.rewards.tied`.
 
     Args:
-        values, weights: (n, t); values in the precision in which they were computed.
+        values, weights: (n, t).
         groups: (n,) int; rows of each group are whitened by themselves.
     """
     if groups is None:
@@ -87,8 +90,8 @@ def whiten(values: Tensor, weights: Tensor, groups: Tensor | None = None, eps: f
     for group in groups.unique():
         weight = weights.double() * (groups == group)[:, None]
         here = values[weight > 0]
-        if not len(here) or here.max() - here.min() <= 8 * torch.finfo(values.dtype).eps * here.abs().max():
-            continue  # what rounding leaves has one sign for all, and Adam makes steps of the usual size of it
+        if not len(here) or tied(here.min(), here.max()):
+            continue
         weight = weight / weight.sum()
         centred = values.double() - (weight * values).sum()
         variance = (weight * centred.square()).sum()

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.rewards import TIED
+from rsw_rewards.core.rewards import tied
 from rsw_rewards.core.scores import ScoreTable
 
 
@@ -25,8 +25,8 @@ def without_spread(rewards: pd.DataFrame) -> set[str]:
         rewards: of one generation, as ``rubric.rewards`` gives them.
     """
     by_sample = rewards.groupby("sample")["reward"]
-    spread = by_sample.max() - by_sample.min()
-    return set(spread.index[~(spread.to_numpy(np.float64) > TIED)])
+    low, high = by_sample.min(), by_sample.max()
+    return set(low.index[low.isna() | tied(low, high)])
 
 
 def reserve(samples: Iterable[Sample], asked: Iterable[str], seed: int, step: int) -> dict[str, Iterator[Sample]]:

@@ -17,7 +17,7 @@ _SHARE_OF_TOKENS = ("dapo", "cispo", "vespo")
 
 
 class Trainer(GRPOTrainer):
-    """TRL's trainer over rollouts whose reward, the column ``collected``, may be None.
+    """TRL's trainer over rollouts whose reward, the column ``collected``, may be None; the column ``advantage`` is what they teach.
 
     The losses and gradients of an update are those of TRL's own definition for its rows with a reward: a mean over sequences is over
     these alone, one over tokens over their tokens, and a mean over micro-batches over those that hold one.
@@ -41,10 +41,7 @@ class Trainer(GRPOTrainer):
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         known = [row["collected"] is not None for row in inputs]
         output["rewarded"] = torch.tensor(known, device=self.accelerator.device)
-        # Equal float32 numbers less their mean are not always 0, and Adam makes steps of any size out of what is left.
-        output["advantages"] *= torch.tensor([row["spread"] for row in inputs], device=self.accelerator.device)
-        if "advantage" in inputs[0]:
-            output["advantages"].copy_(torch.tensor([row["advantage"] for row in inputs]))
+        output["advantages"].copy_(torch.tensor([row["advantage"] for row in inputs]))
         if self.off_policy:
             output["old_per_token_logps"] = output["sampling_per_token_logps"]
         return output

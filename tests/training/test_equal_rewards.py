@@ -1,4 +1,4 @@
-"""A generation whose rewards are all the same changes no weight: nothing of what rounding leaves is learnt."""
+"""A generation whose rewards are equal up to rounding changes no weight of a policy, under any method."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rsw_rewards.config import PpoConfig
@@ -14,12 +15,42 @@ from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig
 from rsw_rewards.training.ppo import PpoLearner
+from tests.training.grpo_steps import PROMPTS, rollouts, rows, trainer
 from tests.training.run_files import same
 
 HERE = Path(__file__).parent
 toy = load_file(HERE / "toy_lm.py")
 brightness = load_file(HERE / "brightness.py").brightness
 STEP = {"learning_rate": 1e-2, "device": "cpu", "threads": 1}
+
+
+def nearly_equal(constant: float, count: int) -> list[list[float]]:
+    """Rewards that are equal, or that rounding in float32 or float64 tells apart."""
+    above = [float(np.nextafter(kind(constant), kind(np.inf))) for kind in (np.float32, np.float64)]
+    equal = [constant] * count
+    return [equal, *([value, *equal[2:], value] for value in above)]
+
+
+@pytest.mark.parametrize(
+    ("group", "keys"),
+    [
+        (2, {"scale_rewards": "group"}),
+        (3, {"scale_rewards": "batch"}),
+        (7, {"scale_rewards": "none"}),
+        (8, {"scale_rewards": "task"}),
+        (8, {"trl": {"multi_objective_aggregation": "normalize_then_sum"}}),
+    ],
+)
+def test_grpo(group: int, keys: dict[str, Any], tmp_path: Path) -> None:
+    given: list[float | None] = [0.7] * (PROMPTS * group)
+    made = trainer(tmp_path, rollouts(group=group), given, group=group, steps=2, **keys)
+    for constant in (0.1, 0.7, 1 / 3, 1e6, -0.3):
+        for values in nearly_equal(constant, len(given)):
+            given[:] = values
+            assert not made._generate_and_score_completions(rows(made))["advantages"].any()
+    start = copy.deepcopy(made.model.state_dict())
+    made.train()
+    assert same(start, made.model.state_dict())
 
 
 def learn(learner: Any, prompts: list[Any], group: int, constant: float) -> None:

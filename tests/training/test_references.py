@@ -360,8 +360,7 @@ def test_equal_rewards_have_advantages_of_exactly_zero(size: int, constant: floa
     rows = torch.arange(3 * size)
     for dtype in (torch.float32, torch.float64):
         rewards = torch.full((3 * size,), constant, dtype=dtype)
-        if dtype == torch.float64:
-            rewards[0] = np.nextafter(constant, np.inf)
+        rewards[0] = torch.nextafter(rewards[0], torch.tensor(torch.inf, dtype=dtype))
         for beside in (rewards[-1:], torch.rand(size, dtype=dtype)):
             rewards = torch.cat([rewards[: 2 * size], beside.expand(size)])
             for scale in ("group", "batch", "task", "none"):
@@ -376,6 +375,7 @@ def test_equal_advantages_are_whitened_to_exactly_zero(size: int, constant: floa
     lengths = torch.from_numpy(np.random.default_rng(size).integers(1, 6, size))
     mask = torch.arange(5)[None] < lengths[:, None]
     values = torch.where(mask, torch.tensor(constant), torch.tensor(7.0))
+    values[0, 0] = torch.nextafter(values[0, 0], torch.tensor(torch.inf))
     assert not whiten(values, sequence_weights(mask)).any()
     assert not whiten(values.double(), sequence_weights(mask), torch.arange(size) % 2).any()
     # A critic that expects what comes finds no advantage in it, however many tokens it takes to come.
