@@ -166,8 +166,8 @@ WORLDS: dict[str, World] = {
     "difference of F1": World(
         lambda g, n: two_masks(g, n, 0.03), lambda s: f1(s[..., 3:]) - f1(s[..., :3]), (-1.0, 1.0), paired=True
     ),
-    "Frechet distance, close": World(lambda g, n: pictures(g, n, 0.0), frechet, whole=True),
-    "Frechet distance, far": World(lambda g, n: pictures(g, n, 0.5), frechet, whole=True),
+    "Frechet distance, close": World(lambda g, n: pictures(g, n, 0.0), frechet, (0.0, np.inf), whole=True),
+    "Frechet distance, far": World(lambda g, n: pictures(g, n, 0.5), frechet, (0.0, np.inf), whole=True),
 }
 
 NO_DIFFERENCE: dict[str, tuple[Draw, Value]] = {
@@ -214,11 +214,12 @@ def coverage(world: World, n: int, repeats: int, seed: int) -> dict[str, object]
     """Per method: percent of draws whose interval holds the truth, lies above it, lies below it; and the mean width."""
     generator = np.random.default_rng(seed)
     true = truth(world, n)
+    bounds = {"number": world.bounds} if world.bounds else {}
     counts: dict[str, np.ndarray] = {}
     none = 0
     for _ in range(repeats):
         drawn = world.draw(generator, n)
-        estimate = interval_estimates(statistic(world, drawn), ("number",), n, world.bounds, world.paired)["number"]
+        estimate = interval_estimates(statistic(world, drawn), ("number",), n, bounds, world.paired)["number"]
         none += estimate.ci95 is None
         ours = {"ours": estimate.ci95} if estimate.ci95 else {}
         for name, (low, high) in (ours | usual(world, drawn, generator)).items():

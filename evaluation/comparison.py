@@ -393,7 +393,5 @@ def _fractions(verifiers: Mapping[str, Verifier]) -> frozenset[str]:
     keys: set[str] = set()
     for verifier in verifiers.values():
         for metric in verifier.metrics():
-            bounds = bounds_of(metric)
-            if bounds is not None and bounds[0] >= -1.0 and bounds[1] <= 1.0:
-                keys.update(metric.keys)
+            keys.update(key for key, (low, high) in bounds_of(metric).items() if low >= -1.0 and high <= 1.0)
     return frozenset(keys)

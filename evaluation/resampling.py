@@ -10,6 +10,8 @@ import numpy as np
 LEVEL = 0.95
 FEWEST_FREEDOM = 4.0
 """Degrees of freedom below which the kurtosis of a few replicates is noise; a lower count only widens intervals without end."""
+DOUBTED = 2.0
+"""Mistakes, or right answers where those are fewer, that count for scenes being alike inside; chosen for the coverage in ``docs/statistics.md``."""
 EXACT_SCENES = 12
 """Up to here all 2^n sign flips are tried; above, random ones."""
 FIRST_FLIPS, ALL_FLIPS = 999, 9999
@@ -59,34 +61,85 @@ def _negligible(error: float, replicates: np.ndarray) -> bool:
 
 
 def student_interval(value: float, error: float, freedom: float, bounds: Bounds | None = None) -> Interval:
-    """Student's t interval, on a scale that has no bounds.
+    """Student's t interval, on a logarithmic scale where the number has one bound.
 
-    A number with two bounds is taken to its log odds between them, with one bound to the logarithm of its distance from it (the
-    error by the delta method), and the ends are taken back. This makes room on the side where there is some, and no interval
-    leaves the range (DiCiccio and Efron 1996, Statistical Science 11, section 3, on why the scale matters).
+    A number with one bound is taken to the logarithm of its distance from it (the error by the delta method), and the ends are taken
+    back. This makes room on the side where there is some (DiCiccio and Efron 1996, Statistical Science 11, section 3, on why the
+    scale matters). No interval leaves the range. For numbers with two bounds see :func:`score_interval`.
 
     Args:
         value: the number.
         error: its standard error, above 0.
         freedom: degrees of freedom.
-        bounds: the range of the number; values that lie on or outside it are taken as they are, without a scale.
+        bounds: the range of the number; between two bounds, and on a bound, the plain interval is cut to it.
     """
-    from scipy.special import stdtrit  # scipy.stats has the same numbers and takes a second to import
-
-    half = float(stdtrit(freedom, 0.5 + LEVEL / 2)) * error
+    half = _student(freedom) * error
     low, high = bounds or (-math.inf, math.inf)
-    if not low < value < high or (math.isinf(low) and math.isinf(high)):
-        return value - half, value + half
-    if math.isinf(high):
+    if math.isinf(high) and low < value < math.inf and math.isfinite(low):
         factor = _exp(half / (value - low))
         return low + (value - low) / factor, low + (value - low) * factor
-    if math.isinf(low):
+    if math.isinf(low) and -math.inf < value < high and math.isfinite(high):
         factor = _exp(half / (high - value))
         return high - (high - value) * factor, high - (high - value) / factor
-    odds = (value - low) / (high - value)
-    factor = _exp(half * (high - low) / ((value - low) * (high - value)))
-    below, above = odds / factor, odds * factor
-    return low + (high - low) * below / (1 + below), high - (high - low) / (1 + above)
+    return max(low, value - half), min(high, value + half)
+
+
+def score_interval(value: float, replicates: np.ndarray, n: float, bounds: Bounds) -> Interval:
+    """The score interval of a number with two bounds: for right answers of independent scenes that of Wilson (1927, Journal of the
+    American Statistical Association 22, 209).
+
+    Its ends are the numbers ``p`` that lie ``t sqrt(p (1 - p) / m)`` from the one that was found, all scaled to [0, 1]. ``m`` is how many
+    independent right or wrong answers would have the jackknife's error (Kish's effective size); where it exceeds the number of scenes,
+    it is drawn to that number by as much as :data:`DOUBTED` mistakes count, since a few mistakes do not show how scenes differ. ``t`` is
+    Student's, with degrees of freedom from the variance of the logarithm of ``m`` (by its influence function, as in :func:`spread`). It is
+    the normal quantile for independent answers, whose error is known from ``p`` alone.
+
+    Args:
+        value: the number.
+        replicates: (parts,) float64, the number without each part of the scenes, two or more.
+        n: scenes that it rests on; used where all parts agree exactly, and for how many scenes a part holds.
+        bounds: both finite.
+
+    >>> low, high = score_interval(1.0, np.ones(60), 60, (0.0, 1.0))
+    >>> round(low, 3), high
+    (0.94, 1.0)
+    """
+    low, high = bounds
+    share = min(1.0, max(0.0, (value - low) / (high - low)))
+    size, quantile = _effective(share, (replicates - low) / (high - low), n)
+    square = quantile**2 / size
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    # The ends are exact where the number lies on a bound, and never cross it by rounding.
+    below = 0.0 if share == 0.0 else max(0.0, centre - half)
+    above = 1.0 if share == 1.0 else min(1.0, centre + half)
+    return low + (high - low) * below, high - (high - low) * (1 - above)
+
+
+def _effective(share: float, replicates: np.ndarray, n: float) -> tuple[float, float]:
+    """Effective size and quantile of :func:`score_interval`."""
+    moved = replicates[np.abs(replicates - share) > 1e-12]  # a part that holds nothing of what is counted is no evidence
+    odd = share * (1 - share)
+    if len(moved) < 2 or odd <= 0.0 or not (error := spread(moved)[0]):
+        return n, _student(math.inf)
+    parts = len(moved)
+    size = odd / error**2 * parts / (parts - 1)
+    term = (moved.mean() - moved) * (parts - 1)
+    square = term**2 / (term**2).mean()
+    doubt = float(((square - 1 - (1 - 2 * share) / odd * term) ** 2).mean())
+    freedom = max(FEWEST_FREEDOM, 2 * parts / doubt) if doubt > 1e-9 else math.inf
+    scenes = parts * max(1.0, n / len(replicates))
+    if size > scenes:
+        mistakes = size * min(share, 1 - share)
+        size = (mistakes + DOUBTED) / (mistakes / size + DOUBTED / scenes)
+    return size, _student(freedom)
+
+
+def _student(freedom: float) -> float:
+    """Quantile of Student's t for an interval of the level; the normal one for infinite degrees of freedom."""
+    from scipy.special import ndtri, stdtrit  # scipy.stats has the same numbers and takes a second to import
+
+    return float(ndtri(0.5 + LEVEL / 2) if math.isinf(freedom) else stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def _exp(exponent: float) -> float:
@@ -95,7 +148,7 @@ def _exp(exponent: float) -> float:
 
 
 def unseen_interval(value: float, n: int, bounds: Bounds) -> Interval:
-    """The interval of a number on which all scenes agree exactly, such as an accuracy of 1: their spread, 0, proves nothing.
+    """The interval of a paired difference on which all scenes agree exactly: their spread, 0, proves nothing.
 
     A share of the scenes up to ``1 - 0.025^(1/n)`` may still differ without one of them among the ``n`` seen (Clopper and
     Pearson 1934 for a count of 0; about 3.7 / n, the rule of three at this level), and differ as much as the bounds allow.

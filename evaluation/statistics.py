@@ -16,7 +16,7 @@ from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation import resampling
-from rsw_rewards.evaluation.resampling import Bounds
+from rsw_rewards.evaluation.resampling import Bounds, Interval
 
 PARTS = 1000
 """Most parts that scenes are dealt into; more would cost time and tell nothing new."""
@@ -169,13 +169,13 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Every number of a metric over the rows of one verifier, with its 95 % interval over scenes.
 
-    Student's t with the jackknife's standard error and degrees of freedom that fall where a few scenes decide
-    (:func:`rsw_rewards.evaluation.resampling.spread`), on the log-odds or logarithmic scale of a metric with ``bounds``. One scene
-    at a time is left out up to :data:`PARTS` scenes, above that one of as many parts; one of :data:`SET_PARTS` parts for metrics that are not
+    With two ``bounds`` the score interval (:func:`rsw_rewards.evaluation.resampling.score_interval`), else Student's t, on a
+    logarithmic scale with one bound; both from the jackknife's standard error and with degrees of freedom that fall where a few scenes
+    decide. One scene at a time is left out up to :data:`PARTS` scenes, above that one of as many parts; one of :data:`SET_PARTS` parts for metrics that are not
     sums (set-level distances). Nothing is resampled: an image that stands twice makes such a distance larger.
 
-    No interval, but a reason, where no output was valid, for one scene and for a number that only one scene defines. Where all scenes agree exactly, as at
-    an accuracy of 1, see :func:`rsw_rewards.evaluation.resampling.unseen_interval`. None at all without ``intervals``.
+    No interval, but a reason, where no output was valid, for one scene, for a number that only one scene defines, and for one without two
+    bounds on which all scenes agree exactly. None at all without ``intervals``.
     """
     rows = Rows.of(table)
     if not len(rows.frame):
@@ -193,9 +193,10 @@ def any_valid(frame: pd.DataFrame) -> bool:
     return bool((frame["status"] == Status.OK).any())
 
 
-def bounds_of(metric: Metric) -> Bounds | None:
-    """The range that a metric declares, None where it declares none."""
-    return getattr(metric, "bounds", None)
+def bounds_of(metric: Metric) -> dict[str, Bounds]:
+    """The ranges that a metric declares, by key; one pair is that of all keys."""
+    declared = getattr(metric, "bounds", None)
+    return dict(declared) if isinstance(declared, Mapping) else dict.fromkeys(metric.keys, declared) if declared else {}
 
 
 def mean_estimate(values: np.ndarray, scenes: Sequence[str], bounds: Bounds | None = None) -> Estimate:
@@ -211,7 +212,7 @@ def mean_estimate(values: np.ndarray, scenes: Sequence[str], bounds: Bounds | No
     codes, names = pd.factorize(np.asarray(scenes))
     sums = _sum_by(codes, np.stack([values, np.ones(len(values))], axis=1))
     of = Summed(sums, lambda total: {"mean": float(total[0] / total[1])})
-    return interval_estimates(of, ("mean",), len(names), bounds)["mean"]
+    return interval_estimates(of, ("mean",), len(names), {"mean": bounds} if bounds else {})["mean"]
 
 
 def paired_difference(
@@ -238,8 +239,7 @@ def paired_difference(
     ]
     n_scenes = len(sides[0].scenes)
     empty = not any(any_valid(rows.frame) for rows in sides)
-    bounds = bounds_of(metric)
-    bounds = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    bounds = {key: (low - high, high - low) for key, (low, high) in bounds_of(metric).items()}
     if not isinstance(metric, AdditiveMetric):
         first, second = (statistic(metric, rows, features) for rows in sides)
         apart = SetLevel(lambda weight: _minus(second(weight), first(weight), metric.keys))
@@ -289,7 +289,7 @@ def values_alone(of: Statistic, keys: Sequence[str], n_scenes: int, reason: str 
 
 
 def interval_estimates(
-    of: Statistic, keys: Sequence[str], n_scenes: int, bounds: Bounds | None = None, paired: bool = False
+    of: Statistic, keys: Sequence[str], n_scenes: int, bounds: Mapping[str, Bounds], paired: bool = False
 ) -> dict[str, Estimate]:
     """Numbers with their intervals, from what a metric is without each part of the scenes.
 
@@ -297,7 +297,7 @@ def interval_estimates(
         of: the numbers as a function of scenes.
         keys: the numbers.
         n_scenes: how many scenes there are.
-        bounds: range of the numbers.
+        bounds: ranges of the numbers that have one.
         paired: they are differences. Their bounds are far off, so the interval is taken on the plain scale; sets get a p-value.
     """
     values = of(np.ones(n_scenes))
@@ -321,18 +321,18 @@ def interval_estimates(
             continue
         error, freedom = resampling.spread(replicates)
         p = resampling.student_p(value, error, freedom) if paired and isinstance(of, SetLevel) else None
-        if error > 0:
-            interval = resampling.student_interval(value, error, freedom, None if paired else bounds)
-            if paired and bounds is not None:
-                interval = max(bounds[0], interval[0]), min(bounds[1], interval[1])
-            out[key] = Estimate(value, interval, n_scenes, p_value=p)
-        elif bounds is not None and np.isfinite(bounds).all():
-            out[key] = Estimate(
-                value, resampling.unseen_interval(value, _support(of, key, n_scenes), bounds), n_scenes, p_value=p
-            )
-        else:
-            reason = "all scenes agree exactly, so their spread says nothing of others"
-            out[key] = Estimate(value, None, n_scenes, reason, p)
+        limits = bounds.get(key)
+        between = limits is not None and bool(np.isfinite(limits).all())
+        interval: Interval | None = None
+        if limits is not None and between and not paired:
+            scenes = n_scenes if error > 0 else _support(of, key, n_scenes)
+            interval = resampling.score_interval(value, replicates, scenes, limits)
+        elif error > 0:
+            interval = resampling.student_interval(value, error, freedom, limits)
+        elif limits is not None and between:
+            interval = resampling.unseen_interval(value, _support(of, key, n_scenes), limits)
+        reason = "" if interval else "all scenes agree exactly, so their spread says nothing of others"
+        out[key] = Estimate(value, interval, n_scenes, reason, p)
     return out
 
 

@@ -7,6 +7,8 @@ one by accident: a configuration says ``use: rsw_rewards.verifiers.controls:Outp
 
 from __future__ import annotations
 
+import math
+
 import hashlib
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -100,7 +102,7 @@ class LikenessToInput(PerSample[np.ndarray]):
         return Score(like if self.config.wanted == "copy" else 1.0 - like, raw={"mse": mse})
 
     def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("mse_to_input", "mse", invalid=1.0),)
+        return (MeanValue("mse_to_input", "mse", invalid=1.0, bounds=(0.0, 1.0)),)
 
 
 class LengthConfig(NoConfig):
@@ -129,4 +131,4 @@ class AnswerLength(Verifier):
         return [Score(min(1.0, n / self.config.max_words), raw={"words": float(n)}) for n in words]
 
     def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("answer_words", "words"),)
+        return (MeanValue("answer_words", "words", bounds=(0.0, math.inf)),)

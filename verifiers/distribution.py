@@ -232,6 +232,11 @@ class KernelMetric(SetMetric):
     """``kid`` or ``cmmd``."""
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        """CMMD is a squared norm; KID, which is unbiased, may fall below 0."""
+        return (0.0, np.inf) if self.kind == "cmmd" else None
+
+    @property
     def keys(self) -> tuple[str, ...]:
         standard = is_standard_inception(self.encoder) if self.kind == "kid" else self.encoder == CMMD_ENCODER
         return (self.kind if standard else f"{self.kind}_{encoder_label(self.encoder)}",)
@@ -273,6 +278,11 @@ class NeighbourMetric(SetMetric):
     def keys(self) -> tuple[str, ...]:
         label = encoder_label(self.encoder)
         return tuple(f"{name}_{label}" for name in ("precision", "recall", "density", "coverage"))
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """By key."""
+        return dict(zip(self.keys, ((0.0, 1.0), (0.0, 1.0), (0.0, np.inf), (0.0, 1.0)), strict=True))
 
     def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
         if min(len(sets.outputs), len(sets.truths)) <= self.k:

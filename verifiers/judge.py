@@ -104,6 +104,10 @@ class Question(NamedTuple):
     """What ``exact_match`` holds an answer against, where the question has a vocabulary."""
 
 
+AGREEMENT: Mapping[str, tuple[float, float]] = {"judge_agreement": (0.0, 1.0), "judge_agreement_kappa": (-1.0, 1.0)}
+"""Numbers of how far the judge agrees with the strict verdict, and their ranges."""
+
+
 def _agreement(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     """From a (2, 2) table: the strict verdict (rows) by the judge's (columns)."""
     table = sums.get("agreement", np.zeros((2, 2)))
@@ -223,5 +227,5 @@ class Judge(PerText[Question]):
     def metrics(self) -> Sequence[Metric]:
         return (
             MeanValue("judge_score", "judged", bounds=(0.0, 1.0)),
-            SumMetric(("judge_agreement", "judge_agreement_kappa"), _agreement, bounds=(-1.0, 1.0)),
+            SumMetric(tuple(AGREEMENT), _agreement, bounds=AGREEMENT),
         )

@@ -94,5 +94,5 @@ class SoftOverlong(Verifier):
     def metrics(self) -> Sequence[Metric]:
         return (
             MeanValue("overlong_penalty", "overlong_penalty", invalid=-1.0, bounds=(-1.0, 0.0)),
-            MeanValue("length", "length", invalid=np.nan),
+            MeanValue("length", "length", invalid=np.nan, bounds=(0.0, np.inf)),
         )

@@ -84,7 +84,8 @@ class Psnr(PixelError):
 
     name = "psnr"
     worst_number = 0.0
-    bounds = None
+    bounds = (0.0, PSNR_CEILING_DB)
+    gain_bounds = (-PSNR_CEILING_DB, PSNR_CEILING_DB)
     Config = PsnrConfig
     card = paired_card(
         summary="Peak signal-to-noise ratio of the forecast to the true future over a region; the mean of images is reported.",

@@ -113,6 +113,8 @@ class Paired(Together[PairedTruth, np.ndarray]):
     Config: ClassVar[type[PairedConfig]] = PairedConfig
     bounds: ClassVar[tuple[float, float] | None] = None
     """Range that the mean cannot leave."""
+    gain_bounds: ClassVar[tuple[float, float] | None] = (-math.inf, 1.0)
+    """Range that the gain over copying cannot leave."""
     worst_number: ClassVar[float] = 1.0
     """The number of an invalid output: what no picture is worse than."""
     floor: ClassVar[float]
@@ -186,7 +188,7 @@ class Paired(Together[PairedTruth, np.ndarray]):
     def metrics(self) -> Sequence[Metric]:
         key = self.key
         if self.gains:
-            return (SumMetric((key,), lambda sums: {key: _gain_of_sums(sums)}),)
+            return (SumMetric((key,), lambda sums: {key: _gain_of_sums(sums)}, self.gain_bounds),)
         return (MeanValue(key, self.unit, self.worst_number, self.bounds),)
 
     def truth(self, sample: Sample) -> PairedTruth | Score:

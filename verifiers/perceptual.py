@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import hashlib
 import importlib.util
 import re
@@ -91,6 +93,7 @@ class Lpips(Paired):
     needs = Paired.needs | {"network"}
     Config = LpipsConfig
     worst_number = 2.0
+    bounds = (0.0, math.inf)
     floor = 0.05
     card = paired_card(
         summary="Distance of the forecast and the true future in the layers of AlexNet (key lpips), VGG-16 (lpips_vgg) or SqueezeNet 1.1 "

@@ -7,6 +7,7 @@ in which no pixel counts is not applicable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -168,4 +169,7 @@ class ChangeConsistency(PerSample[ChangeTruth]):
         return Score.invalid(reason, stats=self._numbers(truth, farthest(truth.future))[1])
 
     def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(("fulfilment",), _fulfilment_of_sums), MeanValue("preservation", "preservation"))
+        return (
+            SumMetric(("fulfilment",), _fulfilment_of_sums, bounds=(-math.inf, 1.0)),
+            MeanValue("preservation", "preservation", bounds=(0.0, 1.0)),
+        )

@@ -78,7 +78,7 @@ class SumMetric:
     Args:
         keys: the names of the numbers, as they stand in ``summary.json``.
         function: the sums of every ``stats`` entry of the scores, and ``n``, -> the numbers; None for one that is undefined.
-        bounds: range that the numbers cannot leave; intervals are cut to it.
+        bounds: range that the numbers, and so their intervals, cannot leave; by key where it differs between them.
 
     >>> f1 = rsw.SumMetric(("f1",), lambda sums: {"f1": 2 * sums["hits"] / sums["marked"]}, bounds=(0.0, 1.0))
     >>> f1.from_sums({"hits": 3.0, "marked": 8.0, "n": 4.0})
@@ -87,7 +87,7 @@ class SumMetric:
 
     keys: tuple[str, ...]
     function: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
-    bounds: tuple[float, float] | None = None
+    bounds: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
         return {**stats, "n": np.ones(len(rows))}
@@ -113,7 +113,7 @@ class MeanValue:
         key: the name of the number, as it stands in ``summary.json``.
         raw: the name of the raw metric; the value where left out.
         invalid: what an invalid output counts as.
-        bounds: range that the mean cannot leave; its interval is cut to it.
+        bounds: range that the mean, and so its interval, cannot leave.
 
     >>> rsw.MeanValue("iou", "iou", bounds=(0.0, 1.0)).keys
     ('iou',)

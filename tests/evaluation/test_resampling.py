@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rsw_rewards.evaluation import resampling
-from rsw_rewards.evaluation.resampling import deal, holm, sign_flip_p, spread, student_interval, unseen_interval
+from rsw_rewards.evaluation.resampling import (
+    deal,
+    holm,
+    score_interval,
+    sign_flip_p,
+    spread,
+    student_interval,
+    unseen_interval,
+)
 
 
 def without_each(values: np.ndarray) -> np.ndarray:
@@ -39,8 +47,7 @@ def test_a_scene_that_decides_costs_degrees_of_freedom() -> None:
 
 def test_the_interval_of_an_accuracy_is_close_to_the_bootstraps_where_there_are_many_scenes() -> None:
     values = np.random.default_rng(1).beta(2.7, 0.3, 400)
-    error, freedom = spread(without_each(values))
-    ours = student_interval(values.mean(), error, freedom, (0.0, 1.0))
+    ours = score_interval(values.mean(), without_each(values), 400, (0.0, 1.0))
     theirs = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=4000, rng=np.random.default_rng(2))
     assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.1 * (ours[1] - ours[0]))
 
@@ -49,7 +56,7 @@ def test_the_interval_of_an_accuracy_is_close_to_the_bootstraps_where_there_are_
     value=st.floats(0.001, 0.999),
     error=st.floats(1e-6, 10.0),
     freedom=st.floats(1.0, 1000.0),
-    bounds=st.sampled_from([None, (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (-math.inf, 1.0)]),
+    bounds=st.sampled_from([None, (0.0, math.inf), (-math.inf, 1.0)]),
 )
 def test_an_interval_holds_its_number_and_stays_in_range(
     value: float, error: float, freedom: float, bounds: tuple[float, float] | None
@@ -63,8 +70,62 @@ def test_an_interval_holds_its_number_and_stays_in_range(
         assert (low, high) == pytest.approx((value - half, value + half), abs=0.01 * half)
 
 
-def test_a_value_on_its_bound_is_taken_without_a_scale() -> None:
-    assert student_interval(1.0, 0.1, 10, (0.0, 1.0)) == pytest.approx(student_interval(1.0, 0.1, 10))
+@pytest.mark.parametrize("value", [1.0, 1.0 + 1e-9])
+def test_the_interval_of_a_value_on_its_bound_is_cut_there(value: float) -> None:
+    low, _ = student_interval(value, 0.1, 10)
+    assert student_interval(value, 0.1, 10, (-math.inf, 1.0)) == (pytest.approx(low), 1.0)
+    assert student_interval(-value, 0.1, 10, (-1.0, math.inf)) == (-1.0, pytest.approx(-low))
+
+
+def of_counts(n: int) -> np.ndarray:
+    """(n + 1, 2): the interval of every count of right answers among n scenes."""
+    return np.array(
+        [score_interval(k / n, without_each(np.arange(n) < k), n, (0.0, 1.0)) for k in range(n + 1)], dtype=float
+    )
+
+
+@pytest.mark.parametrize("n", [10, 30, 60, 200])
+def test_intervals_of_proportions_move_with_every_count_and_cover(n: int) -> None:
+    low, high = of_counts(n).T
+    assert (np.diff(low) > 0).all() and (np.diff(high) > 0).all()
+    assert low[0] == 0.0 and high[-1] == 1.0 and (low >= 0).all() and (high <= 1).all()
+    assert high[:-1][::-1] == pytest.approx(1 - low[1:])  # right and wrong are the same question
+    exact = [stats.binomtest(k, n).proportion_ci(0.95, method="wilson") for k in range(n + 1)]
+    assert low == pytest.approx([one.low for one in exact]) and high == pytest.approx([one.high for one in exact])
+    shares = np.linspace(0.01, 0.99, 981)
+    odds = stats.binom.pmf(np.arange(n + 1)[:, None], n, shares)
+    covered = (odds * ((low[:, None] <= shares) & (shares <= high[:, None]))).sum(axis=0)
+    assert 0.945 < covered.mean() < 0.96  # between counts it goes up and down around that, for any method
+    assert covered.min() > 0.83 and np.mean((covered > 0.92) & (covered < 0.98)) > (0.65 if n == 10 else 0.9)
+
+
+def test_a_mistake_taken_away_does_not_widen_an_interval() -> None:
+    none, one, three = (of_counts(60)[60 - mistakes] for mistakes in (0, 1, 3))
+    assert none == pytest.approx([0.940, 1.0], abs=5e-4)
+    assert one == pytest.approx([0.911, 0.997], abs=5e-4)
+    assert three == pytest.approx([0.863, 0.983], abs=5e-4)
+
+
+def test_answers_that_agree_inside_scenes_count_as_scenes_and_independent_ones_as_answers() -> None:
+    together = np.repeat([1.0, 0.0], [30, 10])
+    low, high = score_interval(0.75, without_each(together), 40, (0.0, 1.0))
+    exact = stats.binomtest(30, 40).proportion_ci(0.95, method="wilson")
+    assert (low, high) == pytest.approx((exact.low, exact.high))
+    apart = np.random.default_rng(0).binomial(20, 0.75, 40) / 20
+    narrow = score_interval(apart.mean(), without_each(apart), 40, (0.0, 1.0))
+    of_answers = stats.binomtest(round(800 * apart.mean()), 800).proportion_ci(0.95, method="wilson")
+    assert 0.8 < (narrow[1] - narrow[0]) / (of_answers.high - of_answers.low) < 1.4  # 40 scenes tell it no better
+    assert narrow[1] - narrow[0] < (high - low) / 3
+
+
+@given(
+    values=st.lists(st.floats(-1, 1), min_size=2, max_size=30),
+    bounds=st.sampled_from([(-1.0, 1.0), (-1.0, 3.25), (-10.0, 1.0)]),
+)
+def test_a_score_interval_holds_its_number_and_stays_in_range(values: list[float], bounds: tuple[float, float]) -> None:
+    array = np.array(values)
+    low, high = score_interval(array.mean(), without_each(array), len(array), bounds)
+    assert bounds[0] <= low <= array.mean() + 1e-9 and array.mean() - 1e-9 <= high <= bounds[1] and low < high
 
 
 @pytest.mark.parametrize("n", [2, 10, 50])

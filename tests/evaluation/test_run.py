@@ -108,7 +108,7 @@ def test_several_candidates_give_mean_and_best(questions: Path) -> None:
     best = summary["candidates"].pop("best@2")
     assert summary["candidates"] == {"k": 2, "metrics_are": "mean@2", "value_component": "exact_match"}
     assert best["value"] == 1.0 and best["n"] == 40 and best["n_scenes"] == 20
-    assert best["ci95"] == pytest.approx([0.025 ** (1 / 20), 1.0])  # none of 20 scenes failed
+    assert best["ci95"] == pytest.approx([20 / (20 + 1.959964**2), 1.0])  # none of 20 scenes failed
 
 
 def test_a_sample_left_out_costs_as_much_as_any_other(questions: Path) -> None:

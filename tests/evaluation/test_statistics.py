@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rsw_rewards.core.building import VERIFIERS
 from rsw_rewards.core.metric import FeatureLookup, MeanValue, SumMetric
+from rsw_rewards.core.rubric import Component
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation import statistics
@@ -161,7 +163,7 @@ def test_a_number_that_one_scene_defines_has_no_interval_but_a_reason() -> None:
 
 def test_all_right_is_not_certain() -> None:
     estimate = estimates(ACCURACY, table(np.ones(60), np.repeat(np.arange(20), 3)))["accuracy"]
-    assert estimate.ci95 == pytest.approx((0.025 ** (1 / 20), 1.0))
+    assert estimate.ci95 == pytest.approx((20 / (20 + 1.959964**2), 1.0))
     without = estimates(MeanValue("m"), table(np.ones(20), np.arange(20)))["m"]
     assert without.value == 1.0 and without.ci95 is None and "agree exactly" in without.reason
     same = table(np.ones(20), np.arange(20))
@@ -175,7 +177,7 @@ def test_what_few_scenes_hold_is_not_as_certain_as_all_scenes() -> None:
     )
     scores = table(np.ones(40), np.arange(40))
     scores.frame["stats"] = [{"correct": np.float64(here), "seen": np.float64(here)} for here in held]
-    assert estimates(only, scores)["share"].ci95 == pytest.approx((0.025 ** (1 / 5), 1.0))
+    assert estimates(only, scores)["share"].ci95 == pytest.approx((5 / (5 + 1.959964**2), 1.0))
 
 
 def test_p_values_of_paired_differences() -> None:
@@ -222,3 +224,25 @@ def test_the_best_of_k_candidates_is_the_mean_over_all_draws() -> None:
         assert entry["ci95"][0] < entry["value"] < entry["ci95"][1] and entry["n_scenes"] == 15
     scores.frame.loc[:3, "value"] = None  # one candidate of q0 is left: it is the best of those that there are
     assert best_of(scores, "x", 5)["best@5"]["n"] == 30
+
+
+def test_every_number_of_a_verifier_has_its_range_unless_it_has_none() -> None:
+    without = set()
+    for name in VERIFIERS.all():
+        if name not in ("damage_consistency", "win_rate"):  # these name other verifiers or detectors
+            for metric in Component(use=name).build().metrics():
+                without |= set(metric.keys) - set(statistics.bounds_of(metric))
+    credits = {"frechet_credit_mean", "frechet_influence_mean", "mmd_credit_mean"}
+    assert without == credits | {"bias", "clip_rsicd", "kid_scene-clip"}  # each may have any sign and size
+
+
+def test_numbers_of_one_metric_may_have_ranges_of_their_own() -> None:
+    both = SumMetric(
+        ("share", "odds"),
+        lambda sums: {"share": float(sums["correct"] / sums["n"]), "odds": float(9 * sums["correct"] / sums["n"])},
+        bounds={"share": (0.0, 1.0), "odds": (0.0, np.inf)},
+    )
+    values = (np.arange(30) > 0).astype(float)
+    found = estimates(both, table(values, np.arange(30)))
+    assert found["share"].ci95 is not None and found["share"].ci95[1] < 1.0
+    assert found["odds"].ci95 is not None and found["odds"].ci95[1] > 9.0
