@@ -50,18 +50,18 @@ def run(name: str, environment: dict[str, Any]) -> str:
             print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
         for line in lines:
             if line.startswith("SKIPPED"):
-                print(f"  {name}: {line}")
+                print(f"{name}: {line}", file=sys.stderr)
         return ("failed: " if done.returncode else "") + re.sub(r" in [\d.]+s.*", "", lines[-1])
 
 
 def main() -> int:
     environments = tomllib.loads((HERE / "environments.toml").read_text())
-    names = sys.argv[1:] or list(environments)
-    found = {name: run(name, environments[name]) for name in names}
-    width = max(map(len, found))
-    for name, line in found.items():
-        print(f"{name:{width}}  {line}")
-    return any(line.startswith(("failed", "cannot")) for line in found.values())
+    print("| environment | against | tests |\n|---|---|---|", flush=True)
+    found = []
+    for name in sys.argv[1:] or environments:
+        found.append(run(name, environments[name]))
+        print(f"| {name} | {environments[name]['against']} | {found[-1]} |", flush=True)
+    return any(line.startswith(("failed", "cannot")) for line in found)
 
 
 if __name__ == "__main__":
