@@ -118,7 +118,9 @@ def score_interval(value: float, replicates: np.ndarray, n: float, bounds: Bound
 
 def _effective(share: float, replicates: np.ndarray, n: float) -> tuple[float, float]:
     """Effective size and quantile of :func:`score_interval`."""
-    moved = replicates[np.abs(replicates - share) > 1e-12]  # a part that holds nothing of what is counted is no evidence
+    moved = replicates[
+        np.abs(replicates - share) > 1e-12
+    ]  # a part that holds nothing of what is counted is no evidence
     odd = share * (1 - share)
     if len(moved) < 2 or odd <= 0.0 or not (error := spread(moved)[0]):
         return n, _student(math.inf)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
@@ -109,6 +111,7 @@ def evaluate(
             *taken_off_warnings(summary["taken_off"]),
             *scale_warnings(verifiers, chosen, outputs),
             *leakage_warnings(chosen, outputs),
+            *contradiction_warnings(table),
             *failure_warnings(summary["status"]),
             *baseline_warnings(summary["baselines"]),
         ]
@@ -210,6 +213,18 @@ def image_warnings(samples: Sequence[Sample]) -> list[str]:
     return [
         f"{len(gone)} of {len(files)} images of the samples are not there, such as {gone[0]}, and the report cannot show them: name the"
         " folder that the samples' paths begin in with --root (roots=[...])"
+    ]
+
+
+def contradiction_warnings(table: ScoreTable) -> list[str]:
+    """How many predicted pairs of maps call pixels changed at one date only, which count as wrong; none where no pair does."""
+    pixels = table.raw("contradictions")
+    pairs = int((pixels > 0).sum())
+    if not pairs:
+        return []
+    return [
+        f"{pairs} of {int(np.isfinite(pixels).sum())} predicted pairs of maps contradict each other: {int(np.nansum(pixels)):,} pixels are changed"
+        " at one date only, and count as wrong; give both maps 0 where nothing changed"
     ]
 
 

@@ -136,6 +136,9 @@ class SemanticChange(MapVerifier):
         value, miou, fscd = sample_value(semantic_change_metrics(counts))
         accuracy = float(counts.hits.sum() / (counts.truth.sum() + counts.unusable.sum()))
         raw = {"miou": miou, "fscd": fscd, "oa": accuracy}
+        if self.config.joint == "from_to":
+            odd = contradictions(before, after)
+            raw["contradictions"] = float(np.count_nonzero(odd if truth.valid is None else odd & truth.valid))
         return Score(min(1.0, value), raw=raw, stats={"counts": np.stack(counts), "accuracy": np.array(accuracy)})
 
     def _stacked(self, truth: MapTruth, before: np.ndarray, after: np.ndarray) -> ClassCounts:

@@ -69,6 +69,14 @@ def test_second(tmp_path: Path, case: str) -> None:
         assert low <= summary["metrics"]["sek"]["value"] <= high
 
 
+def test_maps_that_contradict_each_other_are_counted_and_said(tmp_path: Path) -> None:
+    samples, predictions = second("good")
+    predictions[1]["map_before"] = predictions[0]["map_before"]
+    (warning,) = evaluate(tmp_path, "second-fromto37", samples, predictions, roots=[GOLDEN])["warnings"]
+    assert warning.startswith("1 of 4 predicted pairs of maps contradict each other") and "count as wrong" in warning
+    assert evaluate(tmp_path, "second-stacked7", samples, predictions, roots=[GOLDEN])["warnings"] == []
+
+
 @pytest.mark.parametrize("protocol", ["second-stacked7", "second-fromto37"])
 def test_second_without_some_predictions(tmp_path: Path, protocol: str) -> None:
     samples, predictions = second("good")

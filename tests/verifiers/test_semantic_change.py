@@ -184,6 +184,7 @@ def test_pixels_that_only_one_map_calls_changed_are_wrong_under_from_to() -> Non
     hits, truth, predicted, unusable = found.stats["counts"]
     assert (hits.sum(), truth.sum(), predicted.sum(), unusable.sum()) == (44, 44, 44, 4)
     assert unusable[(6 - 1) * 6 + 2] == 4
+    assert found.raw["contradictions"] == 4 and score((BEFORE, AFTER), joint="from_to").raw["contradictions"] == 0
     assert found.raw["oa"] == pytest.approx(44 / 48) and found.raw["fscd"] == pytest.approx(2 * 16 / (16 + 4 + 20))
     assert score((before, AFTER)).raw["oa"] == pytest.approx(92 / 96)
     odd = score((BEFORE, AFTER), (before, AFTER), "from_to")
