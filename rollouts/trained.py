@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, NonNegativeInt
+
+from rsw_rewards.core.files import read_json, write_json
 from rsw_rewards.core.yaml_text import read_yaml
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, InputError
 
 CONFIG = "config.yaml"
 FINAL = "final"
@@ -20,6 +22,25 @@ MARK = "complete.json"
 """Written last: a policy or a checkpoint without it was interrupted."""
 LEARNER = "learner_state.pt"
 """What a learner of ours keeps in a checkpoint, where TRL's trainer has files of its own."""
+
+DAMAGED = "damaged.json"
+"""What the mark of a checkpoint is renamed to that was found to be damaged."""
+
+_OF_THE_RUN = frozenset(
+    {
+        MARK,
+        CONFIG,
+        CHECKPOINTS,
+        FINAL,
+        "inputs.json",
+        "heldout.json",
+        "log.jsonl",
+        "curve.json",
+        "dumps",
+        "heldout",
+        "tensorboard",
+    }
+)
 
 _MAKES = {"supervised": "token_world_model", "build_world_model": "backbone_world_model"}
 """The policy that a method makes without being given one."""
@@ -67,6 +88,10 @@ def find_trained(folder: Path) -> Trained:
     if not steps:
         raise ConfigError(f"{folder} holds no complete policy and no complete checkpoint; finish the training first")
     newest = max(steps, key=lambda place: steps[place])  # of equal steps the first, the whole policy
+    if damage := damage_of(newest):
+        raise ConfigError(
+            f"the policy in {newest} is damaged: {damage}; bring the file back, or name another checkpoint of the run"
+        )
     return Trained(start, newest, steps[newest])
 
 
@@ -79,17 +104,50 @@ def writing(folder: Path, step: int) -> Iterator[None]:
 
 
 def mark_complete(folder: Path, step: int) -> None:
-    """Say that everything in ``folder`` is written, after ``step`` steps."""
-    with (folder / MARK).open("w", encoding="utf-8") as mark:
-        json.dump({"step": step}, mark)
-        mark.flush()
-        os.fsync(mark.fileno())
+    """Say that everything in ``folder`` is written, after ``step`` steps, with the SHA-256 of every file."""
+    write_json(folder / MARK, {"step": step, "files": {name: _digest(folder / name) for name in _files(folder)}})
+
+
+class _Mark(BaseModel):
+    step: NonNegativeInt
+    files: dict[str, str] = {}
+
+
+def _files(folder: Path) -> list[str]:
+    """The files of a policy or a checkpoint; where a run's own folder is the policy's, without what else the run keeps there."""
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        str(path) for path in found if not path.parts[0].startswith((".", "step-")) and path.parts[0] not in _OF_THE_RUN
+    ]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def damage_of(folder: Path) -> str:
+    """What is wrong with a policy or checkpoint that :func:`mark_complete` marked, as a clause; empty where it is as it was written.
+
+    A mark without digests, by an earlier version, says nothing of the files.
+    """
+    try:
+        files = _Mark.model_validate(read_json(folder / MARK, _Mark)).files
+    except InputError as error:
+        return str(error)
+    for name, digest in files.items():
+        try:
+            if _digest(folder / name) != digest:
+                return f"{folder / name} is not as it was written"
+        except OSError as error:
+            return f"{folder / name} cannot be read ({error.strerror})"
+    return ""
 
 
 def complete_step(folder: Path) -> int | None:
-    """The steps that :func:`mark_complete` noted; None where it did not."""
+    """The steps that :func:`mark_complete` noted; None where it did not. Raises :class:`InputError` for a damaged mark."""
     mark = folder / MARK
-    return int(json.loads(mark.read_text(encoding="utf-8"))["step"]) if mark.is_file() else None
+    return int(read_json(mark, _Mark)["step"]) if mark.is_file() else None
 
 
 def complete_checkpoints(folder: Path) -> dict[int, Path]:

@@ -6,6 +6,7 @@ so is how a run finds where to go on.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,19 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from rsw_rewards.rollouts.trained import LEARNER, MARK, complete_checkpoints, mark_complete, read_state
+from rsw_rewards.rollouts.trained import (
+    DAMAGED,
+    LEARNER,
+    MARK,
+    complete_checkpoints,
+    damage_of,
+    mark_complete,
+    read_state,
+)
 from rsw_rewards.training.processes import ALONE, Processes
 
 STATE = "engine_state.pt"
+_log = logging.getLogger("rsw_rewards")
 
 
 class CompleteCheckpoint(TrainerCallback):
@@ -67,9 +77,18 @@ def _complete(checkpoint: Path, step: int, engine: Mapping[str, Any]) -> None:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest whole checkpoint under ``folder``, or None."""
-    found = complete_checkpoints(Path(folder))
-    return found[max(found)] if found else None
+    """The newest whole checkpoint under ``folder``, or None.
+
+    Damaged ones are warned of and left out: they lose their mark, so that the steps made again write over them.
+    """
+    for _, checkpoint in sorted(complete_checkpoints(Path(folder)).items(), reverse=True):
+        if not (damage := damage_of(checkpoint)):
+            return checkpoint
+        _log.warning(
+            "the checkpoint %s is damaged and left out: %s; going on from the one before it", checkpoint, damage
+        )
+        (checkpoint / MARK).replace(checkpoint / DAMAGED)
+    return None
 
 
 def checkpoint_step(checkpoint: Path) -> int:

@@ -98,6 +98,20 @@ def test_a_checkpoint_without_its_mark_is_ignored(whole: tuple[Path, dict[str, t
     assert same(run(tmp_path, resume=True), whole[1])
 
 
+def test_a_damaged_checkpoint_is_warned_of_and_left_for_the_one_before(
+    whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, grpo={"steps": 4})
+    file = tmp_path / "checkpoints" / "checkpoint-4" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 64  # a bit of a weight
+    file.write_bytes(content)
+    assert same(run(tmp_path, resume=True), whole[1])
+    assert [row["reward"] for row in log(tmp_path)] == [row["reward"] for row in log(whole[0])]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "rsw_rewards"]
+    assert "checkpoint-4 is damaged" in warning and "model.safetensors is not as it was written" in warning
+
+
 def test_actors_train_what_this_process_trains(whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     policy = {"die_at": 3, "mark": str(tmp_path / "died")}  # and one of them is killed on the way
     weights = run(tmp_path, policy=policy, rollouts={"actors": 2})

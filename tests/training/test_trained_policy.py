@@ -17,7 +17,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.rollouts.policies import WithWeights, build_policy, load_policy
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rollouts.trained import FINAL, MARK, find_trained, writing
+from rsw_rewards.rollouts.trained import FINAL, MARK, damage_of, find_trained, mark_complete, writing
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.run import train
 from tests.training import test_grpo, test_ppo
@@ -178,3 +178,20 @@ def test_a_folder_that_is_no_run_and_a_method_without_a_policy_are_refused(tmp_p
     (tmp_path / "config.yaml").write_text("method: clip\n")
     with pytest.raises(ConfigError, match="the method 'clip' trains none"):
         load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("place", [MARK, "model.bin", "part/model.bin"])
+def test_any_damage_to_a_policy_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "part").mkdir()
+    for name in ("model.bin", "part/model.bin"):
+        (tmp_path / name).write_bytes(b"weights")
+    mark_complete(tmp_path, 7)
+    assert not damage_of(tmp_path)
+    (tmp_path / "log.jsonl").write_text("of the run, not of the policy")
+    assert not damage_of(tmp_path)
+    content = (tmp_path / place).read_bytes()
+    for changed in (content[:-3], content.replace(b"7", b"8", 1).replace(b"w", b"v")):
+        (tmp_path / place).write_bytes(changed)
+        assert str(tmp_path / place) in damage_of(tmp_path)
+    (tmp_path / place).write_bytes(content)
+    assert not damage_of(tmp_path)
