@@ -1,6 +1,8 @@
 """Run the contract tests of the adapters against the real packages, one environment after another, and print what came out.
 
-    python tests/integrations/run.py [NAME ...]
+    python tests/integrations/run.py [--failures] [NAME ...]
+
+With ``--failures`` it prints the table of failures.py instead, of the trainers of each environment.
 
 An environment is the project's own with a folder of packages before it, which is removed afterwards. Tests run outside the repository, where its folder ``verifiers`` does not stand in the way of a package of that name.
 """
@@ -20,8 +22,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
-def run(name: str, environment: dict[str, Any]) -> str:
-    """The last line of the tests of one environment."""
+def run(name: str, environment: dict[str, Any], failures: bool) -> str:
+    """The last line of the tests of one environment; or its rows of the table of failures."""
     with tempfile.TemporaryDirectory() as work:
         packages = Path(work, "packages")
         for key, option in (("alone", ["--no-deps"]), ("whole", [])):
@@ -40,9 +42,12 @@ def run(name: str, environment: dict[str, Any]) -> str:
                 if subprocess.run(install, check=False).returncode:
                     return "cannot be installed"
         tests = [str(HERE / part) for part in environment["tests"].split()]
+        command = ["-m", "pytest", "-rs", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *tests]
+        if failures:
+            command = [str(HERE / "failures.py"), *environment.get("failures", [name])]
         paths = os.pathsep.join([str(packages), str(ROOT)])
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "pytest", "-rs", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *tests],
+            [sys.executable, "-P", *command],
             cwd=work, env={**os.environ, "PYTHONPATH": paths, "RSW_ENVIRONMENT": name}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         lines = done.stdout.strip().splitlines() or [done.stderr.strip()]
@@ -51,16 +56,26 @@ def run(name: str, environment: dict[str, Any]) -> str:
         for line in lines:
             if line.startswith("SKIPPED"):
                 print(f"{name}: {line}", file=sys.stderr)
+        if failures:
+            rows = "\n".join(line for line in lines if line.startswith("| "))
+            return f"failed: {name}" if done.returncode else rows
         return ("failed: " if done.returncode else "") + re.sub(r" in [\d.]+s.*", "", lines[-1])
 
 
 def main() -> int:
+    failures, names = "--failures" in sys.argv, [name for name in sys.argv[1:] if name != "--failures"]
     environments = tomllib.loads((HERE / "environments.toml").read_text())
-    print("| environment | against | tests |\n|---|---|---|", flush=True)
+    if failures:
+        print("| trainer | no failure | raise | NaN | hang | killed process |\n|---|---|---|---|---|---|", flush=True)
+    else:
+        print("| environment | against | tests |\n|---|---|---|", flush=True)
     found = []
-    for name in sys.argv[1:] or environments:
-        found.append(run(name, environments[name]))
-        print(f"| {name} | {environments[name]['against']} | {found[-1]} |", flush=True)
+    for name in names or environments:
+        if failures and not environments[name].get("failures", [name]):
+            continue
+        found.append(run(name, environments[name], failures))
+        against = environments[name].get("against") or environments[name]["alone"][0]
+        print(found[-1] if failures else f"| {name} | {against} | {found[-1]} |", flush=True)
     return any(line.startswith(("failed", "cannot")) for line in found)
 
 
