@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError, RswError
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, sign
+from rsw_rewards.evaluation.leaderboard import SIGNIFICANT, Cell, Leaderboard, percent_key, sign
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.resampling import holm
 from rsw_rewards.evaluation.results import StoredNumber, features_in, read_config
@@ -234,8 +235,8 @@ def compare_runs(
     """Differences of every run to the first, for every number of their protocol, over the outputs that both have.
 
     Returns:
-        Records ``run``, ``metric``, ``base``, ``value``, ``difference``, ``ci95``, ``n_scenes``, ``p_value``, ``p_holm`` (corrected for
-        all records), ``reason``.
+        Records ``run`` and ``base_run`` (names), ``metric``, ``diagnostic``, ``base``, ``value``, ``difference``, ``ci95``, ``n_scenes``,
+        ``p_value``, ``p_holm`` (corrected for all records of the ``keys``, or else of the headline; None for others), ``reason``.
 
     Raises:
         InputError: for a key that the protocol does not have.
@@ -252,8 +253,10 @@ def compare_runs(
         for key, estimate in found.items():
             rows.append(
                 {
-                    "run": str(run.folder or name),
+                    "run": name,
+                    "base_run": called[0],
                     "metric": key,
+                    "diagnostic": key not in base.protocol.headline,
                     "base": values[0].get(key, {}).get("value"),
                     "value": values[1].get(key, {}).get("value"),
                     "difference": estimate.value,
@@ -263,9 +266,32 @@ def compare_runs(
                     "reason": estimate.reason,
                 }
             )
-    for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+    family = _family(base.protocol, keys)
+    tested = [row["p_value"] if row["metric"] in family else None for row in rows]
+    for row, p in zip(rows, holm(tested), strict=True):
         row["p_holm"] = p
     return rows
+
+
+def _family(protocol: Protocol, keys: Sequence[str] | None) -> tuple[str, ...]:
+    """The numbers whose p-values are corrected together: those asked for, or else the headline of the protocol."""
+    return tuple(keys or protocol.headline)
+
+
+def too_few_scenes(n_scenes: int, tests: int) -> list[str]:
+    """A sentence where no difference over so few scenes can be shown, whatever the runs are; none where one can.
+
+    >>> too_few_scenes(5, 1)
+    ['5 scenes cannot show that one run is better: the least p-value that they can give is 0.0625 (Holm, 1 test); 6 scenes can']
+    """
+    least = tests * 2.0 ** (1 - n_scenes)
+    if not tests or least <= SIGNIFICANT:
+        return []
+    enough = 1 + math.ceil(math.log2(tests / SIGNIFICANT))
+    return [
+        f"{n_scenes} scenes cannot show that one run is better: the least p-value that they can give is {min(1.0, least):.3g}"
+        f" (Holm, {tests} {'test' if tests == 1 else 'tests'}); {enough} scenes can"
+    ]
 
 
 def leaderboard(
@@ -278,7 +304,7 @@ def leaderboard(
 
     Args:
         runs: two or more, of :func:`read_runs`.
-        keys: the columns; default: all numbers of the protocol that a run has a value of.
+        keys: the columns; default: the headline of the protocol, as far as a run has a value of it.
         names: of the runs, in their order; default: the folders' names.
 
     Raises:
@@ -291,7 +317,8 @@ def leaderboard(
     features = _Features(*runs)
     numbers = [_numbers(run, shared, verifiers, features) for run in runs]
     known = dict.fromkeys(key for found in numbers for key, entry in found.items() if entry["value"] is not None)
-    columns = tuple(keys or known or runs[0].protocol.headline)
+    headline = runs[0].protocol.headline
+    columns = tuple(keys or [key for key in headline if key in known] or known or headline)
     cells = {
         (name, key): Cell(found[key]["value"], _pair(found[key]["ci95"]), reason=found[key].get("reason", ""))
         for name, found in zip(called, numbers, strict=True)
@@ -333,7 +360,7 @@ def leaderboard(
         n_scenes=len({key[0] for key in shared}),
         baselines=_baselines(runs[0], columns) if whole else {},
         fractions=_fractions(verifiers),
-        warnings=tuple(warnings_of(runs, called)),
+        warnings=(*warnings_of(runs, called), *too_few_scenes(len({key[0] for key in shared}), len(tested))),
         differences=partial(compare_runs, runs, keys, names),
     )
 
@@ -389,9 +416,11 @@ def _baselines(run: Run, keys: Sequence[str]) -> dict[str, dict[str, Cell]]:
 
 
 def _fractions(verifiers: Mapping[str, Verifier]) -> frozenset[str]:
-    """Keys of the metrics whose bounds lie within -1 and 1."""
-    keys: set[str] = set()
-    for verifier in verifiers.values():
-        for metric in verifier.metrics():
-            keys.update(key for key, (low, high) in bounds_of(metric).items() if low >= -1.0 and high <= 1.0)
-    return frozenset(keys)
+    """Keys of the metrics that papers print times 100."""
+    return frozenset(
+        key
+        for verifier in verifiers.values()
+        for metric in verifier.metrics()
+        for key in metric.keys
+        if percent_key(key, bounds_of(metric).get(key))
+    )

@@ -16,12 +16,29 @@ LOWER_IS_BETTER = ("fid", "fd_", "kid", "cmmd", "lpips", "l1", "mae", "mse", "rm
 """Beginnings of the keys of metrics that should fall."""
 NEITHER = ("bias", "length")
 """Beginnings of the keys of numbers that are best somewhere in between: no run is marked as the best."""
+NOT_IN_PERCENT = (
+    "ssim", "ms_ssim", "l1", "mse", "gain_", "preservation", "encoder_similarity", "directional", "clip", "spectral_agreement",
+    "nnse", "judge_agreement_kappa", "caption_contrast",
+)  # fmt: skip
+"""Beginnings of the keys of numbers within -1 and 1 that papers print as they are."""
+IN_PERCENT = ("cider", "s_star_m")
+"""Keys of other numbers that papers print times 100."""
 SIGNIFICANT = 0.05
 
 
 def sign(key: str) -> int:
     """1 for a metric that should rise, -1 for one that should fall, 0 where neither is better."""
     return 0 if key.startswith(NEITHER) else -1 if key.startswith(LOWER_IS_BETTER) else 1
+
+
+def percent_key(key: str, bounds: tuple[float, float] | None) -> bool:
+    """Whether papers print a number times 100: shares, F1, IoU, kappa and caption metrics, but neither SSIM nor errors nor distances.
+
+    >>> percent_key("f1", (0.0, 1.0)), percent_key("cider", (0.0, 10.0)), percent_key("ssim", (-1.0, 1.0)), percent_key("fid", None)
+    (True, True, False, False)
+    """
+    within = bounds is not None and bounds[0] >= -1.0 and bounds[1] <= 1.0
+    return key in IN_PERCENT or (within and not key.startswith(NOT_IN_PERCENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +53,7 @@ class Cell:
     difference_ci95: tuple[float, float] | None = None
     p_value: float | None = None
     p_holm: float | None = None
-    """Corrected for all differences of the leaderboard."""
+    """Corrected for all differences of the leaderboard, whose columns are the headline where none are asked for."""
     reason: str = ""
 
     @property
@@ -70,12 +87,12 @@ class Leaderboard:
     baselines: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
     """Rows that the table is printed beside: name -> key -> number."""
     fractions: frozenset[str] = frozenset()
-    """Keys of numbers between -1 and 1, which may be written in percent."""
+    """Keys of numbers that papers print in percent."""
     warnings: tuple[str, ...] = ()
     """What forbids or weakens the comparison, in words."""
     differences: Callable[[], list[dict[str, Any]]] = field(default=list, compare=False, repr=False)
-    """Gives the paired difference of every run to the first one, for every key: ``run``, ``metric``, ``base``, ``value``, ``difference``,
-    ``ci95``, ``n_scenes``, ``p_value``, ``p_holm`` (corrected for all of them), ``reason``."""
+    """Gives the paired difference of every run to the first one, for every key: ``run``, ``base_run``, ``metric``, ``diagnostic``,
+    ``base``, ``value``, ``difference``, ``ci95``, ``n_scenes``, ``p_value``, ``p_holm`` (of the headline or of the keys asked for), ``reason``."""
 
     def to_frame(self) -> pd.DataFrame:
         """The cells as a table: one row per run and key."""

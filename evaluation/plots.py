@@ -18,7 +18,7 @@ def lanes(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The headline numbers that lie in [-1, 1], each with its interval, the baselines and the published rows on one line."""
     drawn = []
     for key, entry in summary["metrics"].items():
-        if entry["value"] is None or not -1.0 <= entry["value"] <= 1.0:
+        if entry.get("diagnostic") or entry["value"] is None or not -1.0 <= entry["value"] <= 1.0:
             continue
         marks = [
             ("baseline", name, (row["metrics"].get(key) or {}).get("value"))

@@ -30,6 +30,7 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
         protocol=evaluation.protocol,
         summary=evaluation.summary,
         columns=list(evaluation.summary["metrics"]),
+        headline=[key for key, entry in evaluation.summary["metrics"].items() if not entry.get("diagnostic")],
         statuses=[str(status) for status in Status],
         lanes=lanes(evaluation.summary),
         slice_key=slice_key,

@@ -56,7 +56,7 @@ def metrics_of(
     features: FeatureLookup | None = None,
     intervals: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """All numbers of a protocol over a table: key -> entry of ``summary.json``, headline keys first.
+    """All numbers of a protocol over a table: key -> entry of ``summary.json``, headline keys first; the others are marked ``diagnostic``.
 
     ``intervals`` cost most of the time where a set distance is computed anew for every part of the scenes.
     """
@@ -67,7 +67,7 @@ def metrics_of(
         n = int(rows.frame["status"].isin(COUNTED).sum())
         why = "" if n or not len(rows) else str(rows.frame["reason"].iloc[0])
         for metric in verifier.metrics():
-            if protocol.only_headline and not set(metric.keys) & set(protocol.headline):
+            if protocol.only_named and not set(metric.keys) & set(protocol.named):
                 continue
             try:
                 numbers = estimates(metric, rows, features, intervals)
@@ -75,10 +75,12 @@ def metrics_of(
                 numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
             notes: Mapping[str, str] = metric.notes(rows.frame) if hasattr(metric, "notes") else {}
             for key, estimate in numbers.items():
-                if key in protocol.headline or not protocol.only_headline:
+                if key in protocol.named or not protocol.only_named:
                     reason = why or notes.get(key, "") or estimate.reason
                     found[key] = number(replace(estimate, reason=reason), n, rate)
-    ordered = [key for key in protocol.headline if key in found]
+                    if key not in protocol.headline:
+                        found[key]["diagnostic"] = True
+    ordered = [key for key in protocol.named if key in found]
     return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
 
 
@@ -172,7 +174,7 @@ def compare(
     out: dict[str, Estimate] = {}
     for label, verifier in verifiers.items():
         for metric in verifier.metrics():
-            if protocol.only_headline and not set(metric.keys) & set(protocol.headline):
+            if protocol.only_named and not set(metric.keys) & set(protocol.named):
                 continue
             if wanted is not None and not wanted & set(metric.keys):
                 continue

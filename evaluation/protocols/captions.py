@@ -5,10 +5,8 @@ from __future__ import annotations
 from rsw_rewards.core.records import Task
 from rsw_rewards.evaluation.protocols.protocol import Protocol
 
-_HEADLINE = (
-    "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider", "s_star_m",
-    "change_accuracy", "change_recall", "no_change_recall",
-)  # fmt: skip
+_HEADLINE = ("bleu4", "meteor", "rouge_l", "cider", "s_star_m")
+_DIAGNOSTIC = ("bleu1", "bleu2", "bleu3", "change_accuracy", "change_recall", "no_change_recall")
 _SLICE_BY = ("changed", "changed", "unchanged")
 _BASELINES = ("no_change", "constant", "shuffled", "oracle")
 _NOTES = (
@@ -28,6 +26,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source="get_eval_score on texts of word numbers: eval.py and eval_func of github.com/Chen-Yang-Liu/RSICC; so do Change-Agent, Chg2Cap and RSCaMa, and MModalCC on SECOND-CC. PromptCC and DeltaVLM score GPT-2 word pieces, which is another definition",
         components=({"use": "captions", "config": {"tokens": "ids"}},),
         headline=_HEADLINE,
+        diagnostic=_DIAGNOSTIC,
         slice_by=_SLICE_BY,
         baselines=_BASELINES,
         notes=(
@@ -45,6 +44,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source="this project: the scorers of github.com/salaniz/pycocoevalcap on the words themselves. No published table reads words: RSICC, Change-Agent, Chg2Cap and RSCaMa score word numbers (levir-cc-ids), PromptCC and DeltaVLM GPT-2 word pieces",
         components=({"use": "captions", "config": {"tokens": "words"}},),
         headline=_HEADLINE,
+        diagnostic=_DIAGNOSTIC,
         slice_by=_SLICE_BY,
         baselines=_BASELINES,
         notes=(
@@ -59,6 +59,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         source="github.com/salaniz/pycocoevalcap (Chen et al. 2015, arXiv 1504.00325)",
         components=({"use": "captions", "config": {"tokens": "ptb"}},),
         headline=_HEADLINE,
+        diagnostic=_DIAGNOSTIC,
         slice_by=_SLICE_BY,
         baselines=_BASELINES,
         notes=_NOTES,

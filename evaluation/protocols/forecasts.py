@@ -28,9 +28,8 @@ PROTOCOLS = (
             {"use": "kid"},
             {"use": "cmmd", "config": {"encoder": SCENE_CLIP}},
         ),
-        headline=(
-            "gain_over_copy",
-            "fid",
+        headline=("gain_over_copy", "fulfilment", "preservation", "change_f1", "ssim", "fid"),
+        diagnostic=(
             "fid@n",
             "fd_scene-clip",
             "kid",
@@ -40,14 +39,10 @@ PROTOCOLS = (
             "clip_score",
             "clip_score_scene-clip",
             "lpips",
-            "ssim",
             "psnr",
-            "change_f1",
             "change_iou",
-            "fulfilment",
-            "preservation",
         ),
-        only_headline=False,
+        only_named=False,
         baselines=(
             "copy_before",
             "blurred_copy",
@@ -81,12 +76,12 @@ PROTOCOLS = (
         headline=(
             "spectral_agreement",
             "spectral_direction",
-            *(f"spectral_direction/{name}" for name in NAMES),
             "physical_range",
             "gain_over_copy",
             "fulfilment",
             "preservation",
         ),
+        diagnostic=tuple(f"spectral_direction/{name}" for name in NAMES),
         baselines=("copy_before", "noise", "mean_image", "other_future", "oracle"),
         notes=(
             "A forecast holds all bands in the order and the numbers of the sample (GeoTIFF, .npy, .npz); a picture in RGB is invalid here.",
@@ -104,7 +99,7 @@ PROTOCOLS = (
         " whose protocol Text2Earth (arXiv 2501.00895) follows",
         components=({"use": "fid_rsicd"}, {"use": "zero_shot_cls"}, {"use": "clip_rsicd"}),
         headline=("fid_rsicd", "fid_rsicd/own-images", "zero_shot_cls_oa", "clip_rsicd", "clip_rsicd_cos"),
-        only_headline=False,
+        only_named=False,
         slices=False,
         baselines=("noise", "mean_image", "other_future", "oracle"),
         notes=(

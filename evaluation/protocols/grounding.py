@@ -26,17 +26,8 @@ PROTOCOLS = (
         task=Task.GROUNDING,
         source="GRES (arXiv 2306.00968), github.com/henghuiding/ReLA gres_model/evaluation/refer_evaluation.py",
         components=({"use": "referring_mask", "config": {"no_target": "match"}},),
-        headline=(
-            "giou_mean",
-            "ciou_cumulative",
-            "p@0.5",
-            "p@0.6",
-            "p@0.7",
-            "p@0.8",
-            "p@0.9",
-            "no_target_accuracy",
-            "target_accuracy",
-        ),
+        headline=("giou_mean", "ciou_cumulative", "p@0.5"),
+        diagnostic=("p@0.6", "p@0.7", "p@0.8", "p@0.9", "no_target_accuracy", "target_accuracy"),
         baselines=("empty", "whole_image", "oracle"),
         notes=(
             "An empty mask for an expression without a target has IoU 1; p@x is over the expressions with a target.",
@@ -50,7 +41,8 @@ PROTOCOLS = (
         task=Task.GROUNDING,
         source="DIOR-RSVG (arXiv 2210.12634); several boxes or none after GREC (arXiv 2308.16182)",
         components=({"use": "box_iou"},),
-        headline=("acc@0.5", "acc@0.6", "acc@0.7", "acc@0.8", "acc@0.9", "mean_iou"),
+        headline=("acc@0.5", "mean_iou"),
+        diagnostic=("acc@0.6", "acc@0.7", "acc@0.8", "acc@0.9"),
         baselines=("empty", "whole_image", "oracle"),
         notes=(
             "Widths are x2 - x1 without a pixel added; rotated boxes are compared as polygons.",
@@ -64,7 +56,7 @@ PROTOCOLS = (
         source="overall accuracy and accuracy per class, as for NWPU-RESISC45 (arXiv 1703.00121) and ERA (arXiv 2001.11394)",
         components=({"use": "scene_label"},),
         headline=("oa", "aa"),
-        only_headline=False,
+        only_named=False,
         baselines=("majority", "all_labels", "oracle"),
         notes=(
             "oa/<class> is over the scenes of a true class, and aa their mean; from 201 classes on only aa is given.",

@@ -16,7 +16,8 @@ PROTOCOLS = (
         task=Task.CHANGE_MASK,
         source="one confusion matrix over all pixels that count, as in github.com/wgcban/ChangeFormer misc/metric_tool.py",
         components=({"use": "change_mask"},),
-        headline=("f1", "iou", "precision", "recall", "oa", "kappa", "mf1", "miou"),
+        headline=("f1", "iou", "precision", "recall", "oa", "kappa"),
+        diagnostic=("mf1", "miou"),
         baselines=("all_unchanged", "all_changed", "oracle"),
         notes=(VALID_NOTE,),
     ),
@@ -29,8 +30,9 @@ PROTOCOLS = (
             " Multi_change/utils_tool/metrics.py"
         ),
         components=({"use": "class_map", "config": {"classes": 3}},),
-        headline=("miou", "iou_0", "iou_1", "iou_2", "pixel_accuracy", "mean_pixel_accuracy", "fwiou"),
-        only_headline=False,
+        headline=("miou", "iou_0", "iou_1", "iou_2"),
+        diagnostic=("pixel_accuracy", "mean_pixel_accuracy", "fwiou"),
+        only_named=False,
         baselines=("all_unchanged", "all_changed", "oracle"),
         notes=(
             "Classes: 0 background, 1 road, 2 building. Predictions hold these indices, also where the labels are grey levels.",
@@ -79,7 +81,8 @@ PROTOCOLS = (
             "Gupta et al. 2019 (xBD, arXiv 1911.09296); github.com/DIUx-xView/xView2_scoring xview2_metrics.py as of commit acb007a"
         ),
         components=({"use": "building_damage"},),
-        headline=("score", "localization_f1", "damage_f1", "f1_no_damage", "f1_minor", "f1_major", "f1_destroyed"),
+        headline=("score", "localization_f1", "damage_f1"),
+        diagnostic=("f1_no_damage", "f1_minor", "f1_major", "f1_destroyed"),
         baselines=("empty", "no_damage", "oracle"),
         notes=(
             "Where no true building has one of the four levels, damage_f1 and score are undefined; the original gives about 0.",

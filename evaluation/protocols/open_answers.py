@@ -12,7 +12,8 @@ PROTOCOLS = (
         task=Task.CHANGE_QA,
         source="see the card of judge; the model, the prompt's hash and the judge's words stand in every row",
         components=({"use": "judge"},),
-        headline=("judge_score", "judge_agreement", "judge_agreement_kappa"),
+        headline=("judge_score",),
+        diagnostic=("judge_agreement", "judge_agreement_kappa"),
         notes=(
             "Name the judge: --set judge.base_url=http://localhost:8000/v1 --set judge.model=NAME --set judge.cache=DIR.",
             "Numbers of different judges or prompts are not comparable. judge_agreement is taken on samples with a vocabulary.",

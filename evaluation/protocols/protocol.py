@@ -16,6 +16,9 @@ from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.verifier import as_task
 from rsw_rewards.errors import ConfigError
 
+MOST_HEADLINE = 6
+"""Headline metrics at most: with more of them, some run is the best in one by chance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -34,9 +37,11 @@ class Protocol:
     components: tuple[Mapping[str, Any], ...]
     """Verifiers to run, as the components of a rubric."""
     headline: tuple[str, ...] = ()
-    """Keys of ``summary.json`` in their order; those not named here follow."""
-    only_headline: bool = True
-    """Whether keys that are not in the headline are left out. False where keys carry the name of an encoder, or there is no headline."""
+    """One to six keys of ``summary.json`` that the protocol is about, in their order. Runs are compared by these."""
+    diagnostic: tuple[str, ...] = ()
+    """Further keys in their order, which help to read the headline; those not named at all follow."""
+    only_named: bool = True
+    """Whether keys that are not named are left out. False where keys carry the name of an encoder, or none is named."""
     slices: bool = True
     """Whether every number is also given per ``kind`` of sample."""
     slice_by: tuple[str, str, str] | None = None
@@ -48,7 +53,17 @@ class Protocol:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", as_task(self.task, f"the protocol {self.name!r}"))
-        object.__setattr__(self, "only_headline", self.only_headline and bool(self.headline))
+        object.__setattr__(self, "only_named", self.only_named and bool(self.named))
+        if len(self.headline) > MOST_HEADLINE:
+            raise ConfigError(
+                f"the protocol {self.name!r} has {len(self.headline)} headline metrics, and {MOST_HEADLINE} are the most; name the rest"
+                " as diagnostic"
+            )
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Keys of the headline, then the diagnostic ones."""
+        return self.headline + self.diagnostic
 
     @property
     def rubric(self) -> Rubric:

@@ -12,7 +12,8 @@ PROTOCOLS = (
         task=Task.FORECAST,
         source="nnse as in GreenEarthNet (Benson et al., arXiv 2303.16198), over all observed pixels; see the card of index_series",
         components=({"use": "index_series"},),
-        headline=("nnse", "mae", "rmse", "bias", "valid_rate"),
+        headline=("nnse", "mae", "rmse"),
+        diagnostic=("bias", "valid_rate"),
         baselines=("persistence", "climatology", "oracle"),
         notes=(
             "Clouded pixels are left out of every number; frames are arrays in the unit of the index, NaN where clouded.",

@@ -40,7 +40,8 @@ def protocol(
         name: what its runs are called; not that of a built-in protocol.
         components: verifiers: names, functions, classes, mappings with ``use`` and ``config``, or Components; one or a list of them.
         task: of the samples; may be left out where the verifiers leave one.
-        metrics: keys to report, in this order; all that the verifiers give where left out.
+        metrics: keys to report, in this order; all that the verifiers give where left out. The first six are the headline, by which
+            runs are compared, the others diagnostic.
         title: a few words for tables and reports.
         source: where the definition comes from.
         baselines: names of baselines or objects that make one; where left out, those that built-in protocols of the task have.
@@ -56,6 +57,7 @@ def protocol(
     (['exact_match', 'answer_format'], 'change_qa')
     """
     from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
+    from rsw_rewards.evaluation.protocols.protocol import MOST_HEADLINE
     from rsw_rewards.rollouts.baselines import BASELINES
 
     listed = components if isinstance(components, (list, tuple)) else [components]
@@ -83,13 +85,15 @@ def protocol(
     if baselines is None:
         alike = [other for other in PROTOCOLS.built_in.values() if other.task is chosen]
         baselines = alike[0].baselines if alike else ()
+    named = list(metrics or dict.fromkeys(numbers))
     return Protocol(
         name,
         title or name,
         chosen,
         source,
         parts,
-        tuple(metrics),
+        tuple(named[:MOST_HEADLINE]),
+        tuple(named[MOST_HEADLINE:]),
         bool(metrics),
         slices,
         None,

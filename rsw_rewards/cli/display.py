@@ -73,11 +73,16 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
         shown.add_column("valid", justify="right")
     for name in summary["baselines"]:
         shown.add_column(name, justify="right", style="dim")
+    ended = False
     for key, entry in summary["metrics"].items():
+        if entry.get("diagnostic") and not ended:
+            shown.add_section()
+            shown.add_row("diagnostic", style="dim")
+            ended = True
         interval = f"{number(entry['ci95'][0])} .. {number(entry['ci95'][1])}" if entry["ci95"] else "-"
         beside = [number((row["metrics"].get(key) or {}).get("value")) for row in summary["baselines"].values()]
         rate = [f"{entry.get('valid_rate', 1.0):.1%}"] if partly else []
-        shown.add_row(key, number(entry["value"]), interval, *rate, *beside)
+        shown.add_row(key, number(entry["value"]), interval, *rate, *beside, style="dim" if ended else None)
     console = Console()
     if not console.is_terminal:  # a log file has room
         console.width = max(console.width, 60 + 16 * len(summary["baselines"]))
@@ -139,10 +144,17 @@ def print_differences(rows: Sequence[Mapping[str, Any]]) -> None:
         return "-" if value is None else f"{value:+.4f}"
 
     print_rows(
-        ("metric", "first", "second", "difference", "95 % interval", "p (Holm)", "scenes"),
+        (
+            "metric",
+            *((rows[0]["base_run"], rows[0]["run"]) if rows else ("first", "second")),
+            "difference",
+            "95 % interval",
+            "p (Holm)",
+            "scenes",
+        ),
         [
             (
-                row["metric"],
+                row["metric"] + (" (diagnostic)" if row["diagnostic"] else ""),
                 number(row["base"]),
                 number(row["value"]),
                 signed(row["difference"]),

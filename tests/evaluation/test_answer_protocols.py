@@ -206,8 +206,8 @@ def test_every_key_of_a_headline_is_reported_and_a_missing_prediction_is_counted
     write_jsonl(tmp_path / "p.jsonl", [{"id": f"q{n}", "text": truth[0]} for n in range(3)])
     found = PROTOCOLS.find(protocol)
     (result,) = rsw.evaluate([found], tmp_path / "s.jsonl", tmp_path / "p.jsonl", tmp_path / "out")
-    assert tuple(result.summary["metrics"]) == found.headline
+    assert tuple(result.summary["metrics"]) == found.named
     assert sorted(statuses(result)) == ["invalid_output", "ok", "ok", "ok"]
     assert result.summary["metrics"][found.headline[0]]["valid_rate"] == 0.75
-    first = {"changechat-count": 0.0, "changechat-localization": 3 / 20}.get(protocol, 0.75)
+    first = {"changechat-count": 0.0}.get(protocol, 0.75)
     assert result.summary["metrics"][found.headline[0]]["value"] == first

@@ -14,14 +14,26 @@ import yaml
 
 import rsw_rewards as rsw
 from rsw_rewards.core.files import read_json, write_json
+from rsw_rewards.core.records import Task
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.comparison import run_names
+from rsw_rewards.evaluation.comparison import run_names, too_few_scenes
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard
-from rsw_rewards.evaluation.protocols import PROTOCOLS
+from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.io.records_io import write_jsonl
 
 SAMPLES = 60
 """Questions, two for each of 30 scenes; the right answer is "yes" to every third and "no" to the others."""
+
+
+WITH_FORMAT = Protocol(
+    name="with-format",
+    title="Accuracy, and the form of answers",
+    task=Task.CHANGE_QA,
+    source="here",
+    components=({"use": "exact_match"}, {"use": "answer_format"}),
+    headline=("accuracy",),
+    diagnostic=("format_rate",),
+)
 
 
 def truth(question: int) -> str:
@@ -34,7 +46,7 @@ def run(
     wrong: Any = (),
     *,
     asked: Any = range(SAMPLES),
-    protocol: str = "exact-qa",
+    protocol: str | Protocol = "exact-qa",
     missing: Any = (),
     candidates: int = 1,
 ) -> Path:
@@ -101,6 +113,27 @@ def test_a_leaderboard_marks_the_best_and_what_is_not_shown_to_be_worse(runs: di
     assert board.baselines["majority"]["accuracy"].value == pytest.approx(40 / 60)
     record = board.records()[1]
     assert record["run"] == "near" and record["tied"] and json.dumps(record)
+
+
+def test_holm_corrects_the_headline_alone_or_the_numbers_asked_for(tmp_path: Path) -> None:
+    found = [run(tmp_path, name, wrong, protocol=WITH_FORMAT) for name, wrong in (("a", ()), ("b", {1, 5}))]
+    rows = {row["metric"]: row for row in rsw.compare(*found, protocol=WITH_FORMAT).differences()}
+    diagnostic = {key for key, row in rows.items() if row["diagnostic"]}
+    assert diagnostic == {"format_rate"} == {key for key, row in rows.items() if row["p_holm"] is None}
+    assert {(row["base_run"], row["run"]) for row in rows.values()} == {("a", "b")}
+    board = rsw.compare(*found, protocol=WITH_FORMAT)
+    assert "format_rate" not in board.keys and board.keys == WITH_FORMAT.headline
+    asked = rsw.compare(*found, protocol=WITH_FORMAT, metrics=["format_rate"])
+    assert asked.keys == ("format_rate",) and asked.differences()[0]["p_holm"] is not None
+
+
+def test_so_few_scenes_that_nothing_can_be_shown_is_said(tmp_path: Path) -> None:
+    few = [run(tmp_path, name, wrong, asked=range(10)) for name, wrong in (("right", ()), ("wrong", range(10)))]
+    board = rsw.compare(*few)
+    assert board.cells["wrong", "accuracy"].p_holm == 0.0625 and board.cells["wrong", "accuracy"].tied
+    assert "5 scenes cannot show that one run is better" in board.warnings[-1] and "6 scenes can" in board.warnings[-1]
+    assert too_few_scenes(6, 1) == [] and too_few_scenes(12, 0) == []
+    assert "7 scenes can" in too_few_scenes(6, 3)[0] and too_few_scenes(7, 6) != [] and too_few_scenes(7, 3) == []
 
 
 def test_equal_runs_are_both_the_best(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_baseline_and_headline_exists() -> None:
     for protocol in family.PROTOCOLS:
         assert set(protocol.baselines) <= set(BASELINES.built_in)
         keys = {key for part in protocol.rubric.components for metric in part.build().metrics() for key in metric.keys}
-        assert set(protocol.headline) <= keys
+        assert set(protocol.named) <= keys
 
 
 @pytest.mark.parametrize(("scale", "steps"), [("thousandths", 1000), ("shares", 1)])

@@ -18,7 +18,8 @@ def test_every_protocol_builds_its_verifiers_and_cites_a_source(name: str) -> No
         key for component in protocol.rubric.components for metric in component.build().metrics() for key in metric.keys
     }
     assert protocol.source and protocol.title
-    assert not protocol.only_headline or set(protocol.headline) <= keys
+    assert not protocol.only_named or set(protocol.named) <= keys
+    assert 1 <= len(protocol.headline) <= 6 and len(set(protocol.named)) == len(protocol.named)
 
 
 def test_a_setting_reaches_the_verifier_it_names_and_no_other() -> None:

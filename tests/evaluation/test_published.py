@@ -40,9 +40,9 @@ def test_no_method_stands_twice_in_a_table() -> None:
 def test_keys_are_those_of_the_protocol(name: str) -> None:
     if name not in PROTOCOLS.built_in:
         pytest.skip(f"no protocol {name} yet")
-    if not PROTOCOLS.find(name).only_headline:
+    if not PROTOCOLS.find(name).only_named:
         return  # its keys carry names of encoders
-    headline = set(PROTOCOLS.find(name).headline)
+    headline = set(PROTOCOLS.find(name).named)
     for row in published_rows(name):
         assert {key.partition("/")[0] for key in row.metrics} & headline, row.method
 
