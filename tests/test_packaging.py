@@ -48,6 +48,7 @@ def test_the_wheel_carries_the_linked_folders_and_the_assets(wheel: Path) -> Non
         "rsw_rewards/rollouts/policy.py",
         "rsw_rewards/evaluation/protocols/answers.py",
         "rsw_rewards/configs/quickstart.yaml",
+        "rsw_rewards/integrations/trl.py",
     ):
         assert needed in names
     assert any(name.startswith("rsw_rewards/assets/") and name.endswith(".safetensors") for name in names)

@@ -21,6 +21,7 @@ from rsw_rewards.integrations import (
     easyr1,
     flow_factory,
     flow_grpo,
+    lmms_eval,
     nemo_gym,
     openrlhf,
     slime,
@@ -238,6 +239,11 @@ def by_nemo_gym(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[floa
     return [reply["reward"] for reply in asyncio.run(step())]
 
 
+def by_lmms_eval(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[float]:
+    process_results = lmms_eval.make_process_results(**given)
+    return [process_results({"id": truth(row)}, [row.output])["rsw"]["score"] for row in rows]
+
+
 def by_verl_omni(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[float]:
     torch = pytest.importorskip("torch")
     images = [torch.from_numpy(np.moveaxis(in_bytes(row), -1, 0).copy()) for row in rows]
@@ -271,9 +277,10 @@ OF_TEXTS: dict[str, Adapter] = {
     "swift": by_swift,
     "verifiers": by_verifiers,
     "nemo_gym": by_nemo_gym,
+    "lmms_eval": by_lmms_eval,
 }
 WHOLE_GROUPS = ("trl", "verl_manager", "easyr1", "slime", "swift")
-SAYS_NOTHING_OF_TRUNCATION = ("verl",)
+SAYS_NOTHING_OF_TRUNCATION = ("verl", "lmms_eval")
 BITS_32 = ("openrlhf",)
 """Those whose rewards are tensors of 32 bits."""
 
