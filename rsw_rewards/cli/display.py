@@ -125,7 +125,13 @@ def print_validation(found: Validation) -> None:
     from rsw_rewards.evaluation.format import number
 
     rows = [
-        (row.policy, row.what, number(row.value), f"{row.relation} {number(row.bound)}", "yes" if row.ok else "NO")
+        (
+            row.policy,
+            row.what,
+            number(row.value),
+            f"{row.relation} {number(row.bound)}",
+            "-" if row.value is None or row.bound is None else "yes" if row.ok else "NO",
+        )
         for row in found.rows
     ]
     print_rows((f"{found.protocol}: policy", "number", "value", "must be", "ok"), rows)

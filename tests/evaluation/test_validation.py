@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from rsw_rewards import verifier
+from rsw_rewards.cli.display import print_validation
 from rsw_rewards.core.building import build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
-from rsw_rewards.evaluation.validation import Check, validate
+from rsw_rewards.evaluation.validation import Check, Validation, validate
 from rsw_rewards.io.records_io import load_samples
 from tests.evaluation.made_samples import MAKERS, answers, captions, masks, sample
 
@@ -171,3 +172,16 @@ def test_a_check_says_what_is_wrong() -> None:
     assert not row.ok
     assert str(row) == "letter: value of substring is 0.4360, must be <= 0.1000 (one letter is no answer)"
     assert not Check("copy", "mae", 0.0, 0.0, ">").ok and Check("copy", "mae", 0.1, 0.0, ">").ok
+
+
+def test_a_number_that_is_not_there_is_not_called_right(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Check("oracle", "value", None, 1.0, "="),
+        Check("oracle", "value", 1.0, 1.0, "="),
+        Check("empty", "value", 1.0, 0.5, "<="),
+    ]
+    print_validation(Validation("change-mask", 1, rows))
+    said = [
+        line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.split()[:1] in (["oracle"], ["empty"])
+    ]
+    assert said == ["-", "yes", "NO"]
