@@ -13,240 +13,40 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
-import io
 import json
 import os
 import random
 import resource
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
-import traceback
 import warnings
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import fuzz_inputs as inputs
 import numpy as np
-import pandas as pd
 import yaml
+from fuzz_commands import NO_METEOR, Commands, components, peak, place_of, protocols
 
 import rsw_rewards as rsw
-from rsw_rewards.cli import main
-from rsw_rewards.core.building import VERIFIERS
-from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.io.records_io import load_outputs, load_samples
 
-FINDINGS = (
-    "exception", "refusal", "rows", "zero", "error by output", "read outside", "connection", "slow", "memory", "hung",
-)  # fmt: skip
 TASKS = [str(task) for task in rsw.Task]
-SECONDS, BYTES, HANGS = 5.0, 1 << 30, 60
-KEYS = ["sample", "candidate", "verifier"]
+TRUTHLESS = ("answer_format", "soft_overlong", "clip_score", "caption_contrast")
+"""What looks at the form of an output, or holds a forecast against the text that asked for it: the truth's own answer may be invalid to these."""
 
 
-SETTINGS = {"captions": {"meteor": False}, "soft_overlong": {"unit": "words"}}
-"""METEOR starts Java, which takes seconds, and is left out; predictions of others hold no tokens."""
-NEEDY = ("open-qa", "txt2img-mhn-rsicd", "levir-cc-ids", "tfsf", "clip_rsicd", "lpips", "judge")
-"""What works with a service, or with files that are not shipped."""
+class Fuzz(Commands):
+    """One run by rounds."""
 
-
-def components(samples: list[dict[str, Any]], light: bool = False) -> list[dict[str, Any]]:
-    """All verifiers that can score the samples one by one, as components of a rubric; ``light`` leaves those with networks out."""
-    networks = {"encoder", "network", "detector"} if light else set()
-    truth = set.intersection(*({f"reference.{key}" for key in record.get("reference") or {}} for record in samples))
-    return [
-        {"use": name, "required": False, "config": SETTINGS.get(name, {})}
-        for name, known in VERIFIERS.all().items()
-        if samples[0]["task"] in known.tasks and known.scope == "sample" and name not in NEEDY and not known.needs & networks
-        and {need for need in known.needs if need.startswith("reference.")} <= truth
-    ]  # fmt: skip
-
-
-def protocols(task: str | None = None) -> list[str]:
-    """Protocols of a task, or of all."""
-    return [name for name, one in PROTOCOLS.all().items() if task in (None, one.task) and name not in NEEDY]
-
-
-class Hung(BaseException):
-    """A command did not come back; no handler of the project's catches it."""
-
-
-class Watch:
-    """What the process opens and connects to: by Python's audit events, by the folder outside, and by a port that nobody may ask."""
-
-    def __init__(self, work: Path) -> None:
-        self.found: list[tuple[str, str]] = []
-        self.on = False
-        project = Path(rsw.__file__).resolve().parents[1]
-        allowed = [*(work / name for name in ("images", "round", "tmp", "kept")), project, *map(Path, (sys.prefix, sys.base_prefix, "/proc", "/sys", "/usr", "/dev/null", "/dev/shm", "/etc"))]  # fmt: skip
-        self._allowed = (*(str(path.resolve()) for path in allowed), "/dev/null")
-        self._own = {"localhost", "127.0.0.1", "::1", socket.gethostname(), None, ""}
-        with contextlib.suppress(OSError):
-            self._own.update(socket.gethostbyname_ex(socket.gethostname())[2])
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.server.setblocking(False)
-        sys.addaudithook(self._heard)
-
-    def outside(self, folder: Path) -> None:
-        """Count every opening of a file in the folder, also by libraries that are not Python (Linux alone)."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._inotify = libc.inotify_init1(os.O_NONBLOCK)
-        libc.inotify_add_watch(self._inotify, os.fsencode(folder), 0x20)  # IN_OPEN
-
-    def _heard(self, event: str, given: tuple[Any, ...]) -> None:
-        if not self.on or event not in ("open", "socket.connect", "socket.getaddrinfo"):
-            return
-        if event == "open" and isinstance(given[0], str | bytes | os.PathLike):
-            path = os.path.realpath(os.fsdecode(given[0]))
-            if not path.startswith(self._allowed):
-                self.found.append(("read outside", path[:200]))
-        elif event != "open":
-            host = given[1] if event == "socket.connect" else given[0]
-            host = host[0] if isinstance(host, tuple) else None if event == "socket.connect" else host
-            if host not in self._own:
-                self.found.append(("connection", f"{event} {host!r:.100}"))
-
-    def settle(self) -> list[tuple[str, str]]:
-        """What was seen since the last call."""
-        found, self.found = self.found, []
-        with contextlib.suppress(BlockingIOError):
-            if os.read(self._inotify, 1 << 16):
-                found.append(("read outside", "a file in the folder that is outside"))
-        with contextlib.suppress(BlockingIOError):
-            connection, _ = self.server.accept()
-            connection.close()
-            found.append(("connection", "the port that a path or a tag named was asked"))
-        return found
-
-
-class Told(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Fuzz:
-    """One run: its folders, what was counted and what was found."""
-
-    def __init__(self, work: Path, seed: int, light: bool = False) -> None:
-        self.work, self.seed, self.light = work, seed, light
-        self.folder, temporary = work / "round", work / "tmp"
-        temporary.mkdir(parents=True)
-        tempfile.tempdir = str(temporary)
-        self.watch = Watch(work)
-        self.files = inputs.Files(work, self.watch.server.getsockname()[1])
-        self.watch.outside(self.files.outside)
-        self.records: Counter[str] = Counter()
-        self.codes: Counter[str] = Counter()
-        self.statuses: Counter[str] = Counter()
-        self.found: dict[str, list[dict[str, Any]]] = {name: [] for name in FINDINGS}
-        self.usual: dict[str, list[float]] = defaultdict(list)
-        self.worst = {"seconds": 0.0, "bytes": 0}
-        self.index, self.rng = 0, random.Random(seed)
-        self.memory, self.began, self.ticked = 0, 0.0, 0.0
-
-    def find(self, kind: str, why: object, **more: object) -> None:
-        self.found[kind].append({"round": self.index, "why": str(why)[:600], **{key: str(item)[:400] for key, item in more.items()}})  # fmt: skip
-
-    def tick(self, *_: object) -> None:
-        """Stop a command that waits, or works without end; one on a busy machine goes on."""
-        now = time.process_time()
-        if now - self.ticked < 1 or now - self.began > HANGS:
-            raise Hung
-        self.ticked = now
-
-    def command(self, *arguments: object) -> Told:
-        """Run a command here, and judge how it ended and what it cost."""
-        out, err, name = io.StringIO(), io.StringIO(), str(arguments[0])
-        sys.argv = ["rsw", *map(str, arguments)]
-        began, code = time.process_time(), 0
-        self.began = self.ticked = began
-        signal.setitimer(signal.ITIMER_REAL, HANGS, HANGS)
-        self.watch.on = True
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        except Hung as stopped:
-            self.find("hung", "no end", command=" ".join(sys.argv[:3]), trace=_place(stopped))
-            code = -1
-        except BaseException as error:
-            self.find(
-                "exception", f"{type(error).__name__}: {error}", command=" ".join(sys.argv[:3]), trace=_place(error)
-            )
-            code = -1
-        finally:
-            self.watch.on = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        self._cost(name, time.process_time() - began)
-        self.codes[f"{name} {code}"] += 1
-        told = Told(code, out.getvalue(), err.getvalue())
-        said = [line for line in told.err.splitlines() if line.startswith("rsw: ")]
-        if code not in (0, 1, 2, -1):
-            self.find("refusal", f"the exit code is {code}")
-        if "Traceback" in told.err:
-            self.find("exception", told.err[-500:])
-        if code == 2 and "Usage:" not in told.err and (len(said) != 1 or told.err.strip().count("\n") or len(said[0]) > 1500):  # fmt: skip
-            self.find(
-                "refusal", f"not one sentence of at most 1,500 characters: {told.err[:300]!r}", length=len(told.err)
-            )
-        return told
-
-    def _cost(self, name: str, seconds: float) -> None:
-        """Seconds over what the command usually takes are laid to one record; so is memory beyond the most there was."""
-        usual = self.usual[name]
-        over = max(0.0, seconds - float(np.median(usual))) if len(usual) > 5 else 0.0
-        usual.append(seconds)
-        self.worst["seconds"] = max(self.worst["seconds"], over)
-        if over > SECONDS:
-            self.find("slow", f"{over:.1f} s of processor time more than usual", command=" ".join(sys.argv[:3]))
-        peak = _peak()
-        if peak > self.memory + BYTES and peak > self.worst["bytes"] + self.memory:
-            self.find("memory", f"{(peak - self.memory) / 1e9:.2f} GB over the start", command=" ".join(sys.argv[:3]))
-        self.worst["bytes"] = max(self.worst["bytes"], peak - self.memory)
-
-    def write(self, name: str, data: bytes) -> Path:
-        file = self.folder / name
-        file.write_bytes(data)
-        return file
-
-    def scored(
-        self, samples: list[dict[str, Any]], predictions: list[bytes], rubric: float = 0.6
-    ) -> tuple[Told, pd.DataFrame | None]:
-        """Score predictions by all verifiers of the task, or evaluate them by a protocol of it; the scores, where there are any."""
-        asked, given = (self.write(name, b"".join(lines)) for name, lines in (("s.jsonl", map(inputs.as_line, samples)), ("p.jsonl", predictions)))  # fmt: skip
-        files = ("--samples", asked, "--predictions", given, "--root", self.files.root)
-        out = self.folder / "out"
-        more = self.rng.choice([[], ["--json"]])
-        if self.rng.random() < rubric:
-            written = self.write("r.yaml", yaml.safe_dump({"components": components(samples, self.light)}).encode())
-            told = self.command("score", written, *files, "--out", out, *more)
-        else:
-            if samples[0]["task"] == "change_caption":
-                more = [*more, "--set", "captions.meteor=false"]
-            told = self.command("evaluate", self.rng.choice(protocols(samples[0]["task"])), *files, "--out", out, *more)
-        table = out / "scores.parquet"
-        return told, pd.read_parquet(table, columns=[*KEYS, "status", "value", "reason"]) if table.exists() else None
-
-    def check_rows(self, rows: pd.DataFrame, ids: set[str]) -> None:
-        """Every sample has a row of every verifier, once for a candidate; only what was scored has a value."""
-        verifiers = rows["verifier"].nunique()
-        if set(rows["sample"]) != ids or rows.duplicated(KEYS).any() or (rows.groupby(KEYS[:2]).size() != verifiers).any():  # fmt: skip
-            self.find("rows", f"{len(ids)} samples and {verifiers} verifiers gave {len(rows)} rows of {rows['sample'].nunique()} samples")  # fmt: skip
-        fault = rows["status"].isin(["error", "timeout", "not_applicable"]) & rows["value"].notna()
-        if fault.any():
-            self.find("zero", rows[fault].iloc[0].to_dict())
-        self.statuses.update(rows["status"])
+    def good(self, task: str, count: int) -> tuple[list[dict[str, Any]], tuple[object, ...]]:
+        """Good samples of a task in a file, and the options that name it."""
+        samples = [inputs.sample(self.rng, task, number, 0) for number in range(count)]
+        return samples, ("--samples", self.lines("s.jsonl", samples), "--root", self.files.root)
 
     def warm(self) -> None:
         """Score good answers of every task, so that all libraries and weights are loaded; what a broken record costs comes on top."""
@@ -260,7 +60,7 @@ class Fuzz:
             if rows is None:
                 raise SystemExit(f"good answers of the task {task} were not scored: {told.err}{self.found}")
             self.check_rows(rows, {record["id"] for record in samples})
-        self.memory = _peak()
+        self.memory = peak()
 
     # Rounds. Each gives the number of records or files that it made.
 
@@ -298,7 +98,7 @@ class Fuzz:
                 ["reference"] * 6 + ["images"] * 2 + ["kind", "scene", "prompt", "id", "task", "metadata"]
             )
             record[part] = inputs.mutated(rng, record[part], self.files)
-            if self._accepted(record, task) and record["id"] not in {one["id"] for one in kept}:
+            if self.accepted(record, task) and record["id"] not in {one["id"] for one in kept}:
                 kept.append(record)
         predictions: list[dict[str, Any]] = []
         for record in kept:
@@ -312,40 +112,19 @@ class Fuzz:
             return count
         roots = [self.files.root]
         made, _ = load_outputs(self.folder / "p.jsonl", load_samples(self.folder / "s.jsonl", roots), roots)
-        # Tags are read in what a model wrote, and not in a truth.
-        formed = {
-            output.sample_id
-            for output in made
-            if output.invalid is None and output.answer == output.text and "<answer>" not in (output.text or "")
-        }
+        formed = {output.sample_id for output in made if output.invalid is None}
         self.check_rows(rows, {record["id"] for record in kept})
         for (sample, verifier), pair in rows.groupby(["sample", "verifier"]):
             states = dict(zip(pair["candidate"], pair["status"], strict=True))
             record = next(one for one in kept if one["id"] == sample)
             told = {"verifier": verifier, "statuses": states, "reason": pair["reason"].iloc[0], "reference": json.dumps(record.get("reference"))}  # fmt: skip
-            if (
-                states.get(0) == "invalid_output"
-                and sample in formed
-                and verifier not in ("answer_format", "soft_overlong")
-            ):
+            if states.get(0) == "invalid_output" and sample in formed and verifier not in TRUTHLESS:
                 self.find("zero", "the truth's own answer is invalid", **told)
             elif "error" in states.values() and sample in good and repr(sample) not in told["reason"]:
                 self.find("rows", "the broken truth of another sample cost a good one", **told)
             elif "error" in states.values() and set(states.values()) != {"error"}:
                 self.find("zero", "an error for one output and not for the other", **told)
         return count
-
-    def _accepted(self, record: dict[str, Any], task: str) -> bool:
-        try:
-            (found,) = load_samples(self.write("one.jsonl", inputs.as_line(record)), [self.files.root])
-        except rsw.InputError as error:
-            if "\n" in str(error) or len(str(error)) > 1500:
-                self.find("refusal", str(error)[:300], length=len(str(error)))
-            return False
-        except Exception as error:
-            self.find("exception", f"{type(error).__name__}: {error}", trace=_place(error), record=json.dumps(record))
-            return False
-        return str(found.task) == task
 
     def bytes_of_files(self) -> int:
         """Samples, predictions or rubric with broken bytes, or as a folder or a link: a refusal, or rows for all samples that were read."""
@@ -377,26 +156,25 @@ class Fuzz:
         rng = self.rng
         kind = rng.choice(["json", "csv", "lmms-eval", "vlmevalkit", "inspect", "coco-captions"])
         task = "change_caption" if kind == "coco-captions" else "change_qa"
-        samples = [inputs.sample(rng, task, number, 0) for number in range(5)]
+        samples, asked = self.good(task, 5)
         name, data = inputs.foreign(rng, kind, [record["id"] for record in samples], self.files)
-        asked = self.write("s.jsonl", b"".join(map(inputs.as_line, samples)))
         more = rng.choice([[], [], ["--json"], ["--set", "id=id"], ["--set", "text=a.b"], ["--set", "by=order"], ["--set", "id=[1]"], ["--set", "by=3"], ["--set", "x=1"]])  # fmt: skip
         file = self.folder if rng.random() < 0.05 else self.write(name, data)
-        told = self.command("predictions", "from", kind, file, "--samples", asked, "--root", self.files.root, "--out", self.folder / "o.jsonl", *more)  # fmt: skip
+        told = self.command("predictions", "from", kind, file, *asked, "--out", self.folder / "o.jsonl", *more)
         if told.code == 0:
-            again = self.command("evaluate", "exact-qa" if task == "change_qa" else "coco-caption", "--samples", asked, "--predictions", self.folder / "o.jsonl", "--root", self.files.root, "--out", self.folder / "out", *([] if task == "change_qa" else ["--set", "captions.meteor=false"]))  # fmt: skip
+            by = ["exact-qa"] if task == "change_qa" else ["coco-caption", *NO_METEOR]
+            again = self.command("evaluate", *by, *asked, "--predictions", self.folder / "o.jsonl", "--out", self.folder / "out")  # fmt: skip
             if again.code == 2:
                 self.find("rows", f"what was imported cannot be read: {again.err[:200]}", kind=kind)
         return 1
 
     def validate(self) -> int:
         rng, task = self.rng, self.rng.choice(TASKS)
-        samples = [inputs.sample(rng, task, number, 0) for number in range(6)]
-        place = rng.randrange(6)
+        (samples, asked), place = self.good(task, 6), rng.randrange(6)
         samples[place] = inputs.mutated(rng, samples[place], self.files)
-        asked = self.write("s.jsonl", b"".join(map(inputs.as_line, samples)))
-        more = ["--set", "captions.meteor=false"] if task == "change_caption" else []
-        self.command("validate", rng.choice(protocols(task)), *more, "--samples", asked, "--root", self.files.root, *rng.choice([[], ["--json"]]))  # fmt: skip
+        self.lines("s.jsonl", samples)
+        more = NO_METEOR if task == "change_caption" else []
+        self.command("validate", rng.choice(protocols(task)), *more, *asked, *rng.choice([[], ["--json"]]))
         return 1
 
     def runs(self) -> int:
@@ -405,10 +183,9 @@ class Fuzz:
         if not kept.exists():
             kept.mkdir()
             samples = [inputs.sample(random.Random(1), "change_qa", number, 0) for number in range(20)]
-            (kept / "s.jsonl").write_bytes(b"".join(map(inputs.as_line, samples)))
-            (kept / "p.jsonl").write_bytes(
-                b"".join(inputs.as_line({"id": record["id"], "text": "yes"}) for record in samples)
-            )
+            answers = [{"id": record["id"], "text": "yes"} for record in samples]
+            for name, records in (("s", samples), ("p", answers)):
+                shutil.copy(self.lines(f"{name}.jsonl", records), kept)
             (kept / "r.yaml").write_text("components: [{use: exact_match}, {use: answer_format}]")
             shared = ("--samples", kept / "s.jsonl", "--predictions", kept / "p.jsonl", "--out")
             for name in ("a", "b"):
@@ -456,19 +233,18 @@ class Fuzz:
     def options(self) -> int:
         """Wrong values of options, on files that are good."""
         rng, task = self.rng, self.rng.choice(TASKS)
-        samples = [inputs.sample(rng, task, number, 0) for number in range(3)]
-        asked = self.write("s.jsonl", b"".join(map(inputs.as_line, samples)))
-        given = self.write("p.jsonl", b"".join(inputs.as_line(inputs.answer(record)) for record in samples))
+        samples, asked = self.good(task, 3)
+        given = self.lines("p.jsonl", [inputs.answer(record) for record in samples])
         protocol = rng.choice([*protocols(), "", ",", "x", "exact-qa,exact-qa", "../x", "a.py:B", "os:system", "\u202e"])  # fmt: skip
         wrong = [
-            ["--limit", rng.choice(["0", "-1", "x", "9" * 30])], ["--root", rng.choice(["", "absent", asked, "/dev/null", "\udcff", "x" * 5000])], ["--on-missing", "x"],
+            ["--limit", rng.choice(["0", "-1", "x", "9" * 30])], ["--root", rng.choice(["", "absent", given, "/dev/null", "\udcff", "x" * 5000])], ["--on-missing", "x"],
             ["--workers", rng.choice(["-1", "x", "1.5"])], ["--device", rng.choice(["cuda", "x", "", "cuda:99"])], ["--set", self._setting()], ["--set", self._setting()],
             ["--samples", rng.choice(["", ".", "absent", "/dev/null", "x" * 5000])], ["--predictions", rng.choice(["", ".", "absent", "-"])], ["--candidates", "0"], ["--temperature", "-1"],
-            ["--policy", rng.choice(["x", "", "os:system", given])], ["--out", rng.choice(["", asked, "/dev/null/x", "/proc/x", "x" * 5000])], ["--unknown"], ["--resume"], ["--seed", "x"], ["--actors", "-1"],
+            ["--policy", rng.choice(["x", "", "os:system", given])], ["--out", rng.choice(["", given, "/dev/null/x", "/proc/x", "x" * 5000])], ["--unknown"], ["--resume"], ["--seed", "x"], ["--actors", "-1"],
         ]  # fmt: skip
         changes = [word for choice in rng.sample(wrong, rng.choice([1, 1, 2])) for word in choice]
-        arguments = ["evaluate", protocol, "--samples", asked, "--predictions", given, "--root", self.files.root, "--out", self.folder / "out", *changes]  # fmt: skip
-        other = rng.choice([arguments, arguments, ["compare", *rng.choice([[], ["a"], [self.folder, self.folder], [asked, given]])], ["reweight", rng.choice([self.folder, asked, "absent"]), *changes], ["validate", protocol, "--samples", asked, *changes]])  # fmt: skip
+        arguments = ["evaluate", protocol, *asked, "--predictions", given, "--out", self.folder / "out", *changes]
+        other = rng.choice([arguments, arguments, ["compare", *rng.choice([[], ["a"], [self.folder, self.folder], [given, given]])], ["reweight", rng.choice([self.folder, given, "absent"]), *changes], ["validate", protocol, *asked, *changes]])  # fmt: skip
         self.command(*(str(word).replace("\0", "") for word in other))
         return 1
 
@@ -492,10 +268,10 @@ class Fuzz:
             if "\n" in str(error) or len(str(error)) > 1500:
                 self.find("refusal", str(error)[:300], length=len(str(error)), verifier=use)
         except Exception as error:
-            self.find("exception", f"{type(error).__name__}: {error}", verifier=use, trace=_place(error), given=repr(given[part]))  # fmt: skip
+            self.find("exception", f"{type(error).__name__}: {error}", verifier=use, trace=place_of(error), given=repr(given[part]))  # fmt: skip
         finally:
             self.watch.on = False
-        self._cost("score of one", time.process_time() - began)
+        self.cost("score of one", time.process_time() - began)
         return 1
 
     def round(self, index: int) -> None:
@@ -511,21 +287,12 @@ class Fuzz:
         self.files.tidy()
 
 
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-
-
 def _dumped(rng: random.Random, value: Any) -> bytes:
     """YAML or JSON of a value; what cannot be written as YAML is written as JSON, which YAML reads as well."""
     if rng.random() < 0.5:
         with contextlib.suppress(Exception):
             return yaml.safe_dump(value).encode()
     return json.dumps(value).encode()
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @contextlib.contextmanager
