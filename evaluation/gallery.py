@@ -189,18 +189,28 @@ def _forecast(image: ImageRef, future: ImageRef | None) -> Callable[[], np.ndarr
 
 
 def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
-    return lambda: PALETTE[read_index(in_levels(image, levels)).astype(np.int64) % len(PALETTE)]
+    return lambda: _in_colours((read_index(in_levels(image, levels)) % len(PALETTE)).astype(np.uint8), PALETTE)
 
 
 def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
     def draw() -> np.ndarray:
         true, found = read_mask(in_levels(truth, levels)), read_mask(made)
         if true.shape != found.shape:
-            return np.where(found[..., None], np.uint8(245), np.uint8(32)).repeat(3, -1)
+            return _in_colours(found.view(np.uint8), np.array([(32, 32, 32), _HIT], np.uint8))
         colours = np.array([_REST, _EXTRA, _MISSED, _HIT], np.uint8)
-        return colours[true * 2 + found]
+        return _in_colours(true.view(np.uint8) << 1 | found.view(np.uint8), colours)
 
     return draw
+
+
+def _in_colours(numbers: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: to each of the (H, W) uint8 numbers its colour."""
+    from PIL import Image
+
+    # A look-up by numpy would take 16 bytes a pixel, over a gigabyte for the largest files that are read.
+    picture = Image.fromarray(numbers)
+    picture.putpalette(np.resize(colours, (256, 3)).tobytes())
+    return np.asarray(picture.convert("RGB"))
 
 
 def _boxed(

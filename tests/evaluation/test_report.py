@@ -15,7 +15,7 @@ from PIL import Image
 import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.evaluation.gallery import THUMBNAIL, choose, data_uri, pictures
+from rsw_rewards.evaluation.gallery import PALETTE, THUMBNAIL, choose, data_uri, pictures
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 
@@ -113,6 +113,16 @@ def test_a_mask_is_drawn_against_the_truth_in_colours() -> None:
     assert [picture["label"] for picture in shown[:2]] == ["input 1", "input 2"] and "orange" in shown[2]["label"]
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown[2]["src"].split(",")[1]))))
     assert tuple(pixels[5, 5]) == (245, 245, 245) and tuple(pixels[-5, -5]) == (213, 94, 0)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
+def test_a_map_of_classes_is_drawn_in_a_colour_for_each(kind: type) -> None:
+    classes = ImageRef(array=np.arange(18, dtype=kind).reshape(2, 9))
+    sample = Sample("m", Task.DAMAGE, (), "", {"buildings": classes, "damage": classes})
+    source = pictures(sample, Output("m"))[0]["src"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))))
+    first, second = pixels[5, 14::28], pixels[-5, 14::28]
+    assert first.tolist() == second.tolist() == PALETTE.tolist()
 
 
 def test_a_picture_that_cannot_be_read_says_why(tmp_path: Path) -> None:
