@@ -216,7 +216,7 @@ class Commands:
         files = ("--samples", asked, "--predictions", given, "--root", self.files.root)
         out = self.folder / "out"
         more = self.rng.choice([[], ["--json"]])
-        if self.rng.random() < (0.85 if self.light else rubric):
+        if self.rng.random() < (max(rubric, 0.85) if self.light else rubric):
             written = self.write("r.yaml", yaml.safe_dump({"components": components(samples, self.light)}).encode())
             told = self.command("score", written, *files, "--out", out, *more)
         else:
