@@ -35,6 +35,8 @@ class Number:
     reason: str = ""
     valid_rate: float = 1.0
     """Share of these outputs that were valid."""
+    value_of_valid: float | None = None
+    """Over the valid outputs alone, where these are too few for ``value``."""
     diagnostic: bool = False
     """Whether it helps to read the headline of the protocol, and is no part of it."""
     chance_corrected: float | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.metric import FeatureLookup
+from rsw_rewards.core.metric import FeatureLookup, Metric
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.evaluation.protocols import Protocol
@@ -49,6 +49,20 @@ def valid_rate(table: ScoreTable) -> float | None:
     return float((table.frame["status"] == Status.OK).sum() / counted.sum()) if counted.any() else None
 
 
+def too_few_valid(metric: Metric, rate: float | None) -> str:
+    """Why a number that leaves invalid outputs out is not shown at a valid rate; empty where it is.
+
+    Such a metric says by ``least_valid`` which share it needs: leaving hard samples out would make a distance between sets better.
+    """
+    least = getattr(metric, "least_valid", 0.0)
+    if rate is None or rate >= least:
+        return ""
+    return (
+        f"{rate:.1%} of the outputs are valid, and it is not shown below {least:.0%}, since it leaves the others out, which makes it"
+        " better; value_of_valid has it over the valid ones"
+    )
+
+
 def metrics_of(
     protocol: Protocol,
     verifiers: Verifiers,
@@ -73,11 +87,14 @@ def metrics_of(
                 numbers = estimates(metric, rows, features, intervals)
             except KeyError as error:  # features of another process that were not kept
                 numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
+            few = too_few_valid(metric, rate)
             notes: Mapping[str, str] = metric.notes(rows.frame) if hasattr(metric, "notes") else {}
             for key, estimate in numbers.items():
                 if key in protocol.named or not protocol.only_named:
                     reason = why or notes.get(key, "") or estimate.reason
                     found[key] = number(replace(estimate, reason=reason), n, rate)
+                    if few and estimate.value is not None:
+                        found[key] |= {"value": None, "ci95": None, "reason": few, "value_of_valid": estimate.value}
                     if key not in protocol.headline:
                         found[key]["diagnostic"] = True
     ordered = [key for key in protocol.named if key in found]
@@ -178,6 +195,10 @@ def compare(
                 continue
             if wanted is not None and not wanted & set(metric.keys):
                 continue
-            difference = paired_difference(metric, before.verifier(label), after.verifier(label), features)
+            sides = before.verifier(label), after.verifier(label)
+            if few := next(filter(None, (too_few_valid(metric, valid_rate(side)) for side in sides)), ""):
+                difference = {key: Estimate(None, None, 0, few) for key in metric.keys}
+            else:
+                difference = paired_difference(metric, *sides, features)
             out.update({key: value for key, value in difference.items() if wanted is None or key in wanted})
     return out

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1024
 """Features that are held at once where sums over them will do."""
+LEAST_VALID = 0.99
+"""Share of valid forecasts below which a distance is not shown; ``docs/statistics.md`` says why this much."""
 WORTH_SUMMING = 8192
 """Images on each side from which the sums of a part are taken off, rather than the features of the rest gone through again."""
 
@@ -95,6 +97,7 @@ class SetMetric:
     a set and so raise its distance. Weights are therefore 0 or 1."""
 
     encoder: str
+    least_valid: ClassVar[float] = LEAST_VALID
 
     @property
     @abstractmethod

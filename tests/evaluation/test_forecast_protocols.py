@@ -68,6 +68,27 @@ def test_baselines_stand_beside_it_and_say_what_numbers_mean(copied: Evaluation)
 
 
 @needs_clip
+def test_a_distance_does_not_get_better_by_leaving_forecasts_out(tmp_path: Path, copied: Evaluation) -> None:
+    mine = rsw.protocol("distances", ["frechet", "kid", "ssim"], task="forecast", baselines=())
+    whole = [Output(sample.id, image=sample.images[-1]) for sample in copied.samples]
+    third = len(whole) // 3
+    found = [
+        rsw.evaluate(mine, copied.samples, outputs, tmp_path / name)
+        for name, outputs in (("whole", whole), ("part", whole[third:]))
+    ]
+    full, part = (run.summary["metrics"] for run in found)
+    assert full["fd_scene-clip"]["value"] == copied.summary["metrics"]["fd_scene-clip"]["value"]
+    assert "value_of_valid" not in full["fd_scene-clip"] and part["ssim"]["value"] is not None
+    for key in ("fd_scene-clip", "kid_scene-clip"):
+        assert part[key]["value"] is None and part[key]["ci95"] is None and part[key]["value_of_valid"] is not None
+        assert "are valid, and it is not shown below 99%" in part[key]["reason"]
+    assert found[1].metrics["fd_scene-clip"].value_of_valid == part["fd_scene-clip"]["value_of_valid"]
+    rows = {row["metric"]: row for row in rsw.compare(*found, protocol=mine).differences()}
+    assert rows["fd_scene-clip"]["difference"] is None and "not shown below" in rows["fd_scene-clip"]["reason"]
+    assert rows["ssim"]["difference"] is not None
+
+
+@needs_clip
 def test_encoders_are_named_by_setting_them(tmp_path: Path, copied: Evaluation) -> None:
     name = "clean-fid-inception:" + str(tmp_path / "none.pt")
     protocol = PROTOCOLS.find("tfsf").configured({"frechet.encoder": name, "kid.encoder": name})
