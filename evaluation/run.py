@@ -63,7 +63,7 @@ def evaluate(
 
     Args:
         protocol: what to measure.
-        samples: what was asked; samples of other tasks are left out.
+        samples: what was asked; samples of other tasks, and those without any output, are left out of all numbers and baselines.
         outputs: the answers, of these samples.
         out: a run directory in which scores and features are kept as they come, so that an interrupted evaluation can be resumed.
         problems: of the predictions, to be counted in the summary.
@@ -81,6 +81,10 @@ def evaluate(
     known = {sample.id for sample in chosen}
     others = {sample.id for sample in samples} - known
     outputs = [output for output in outputs if output.sample_id in known]
+    # Where there is no output at all, it is said of every sample that nothing is valid.
+    answered = {output.sample_id for output in outputs} or known
+    lacking = known - answered
+    chosen = [sample for sample in chosen if sample.id in answered]
     problems = [problem for problem in problems if not (problem.kind == "missing" and problem.where in others)]
     bank = _bank(device, out, workers)
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
@@ -99,14 +103,14 @@ def evaluate(
         verifiers = scorer.by_name
         summary = summarise(protocol, verifiers, table, chosen, bank)
         summary["problems"] = count_problems(problems)
-        summary["left_out"] = {"samples_of_other_tasks": len(others)}
+        summary["left_out"] = {"samples_of_other_tasks": len(others), "samples_without_output": len(lacking)}
         summary["baselines"] = baseline_rows(protocol, chosen, scorer, verifiers, bank, progress)
         add_chance_corrected(summary)
         summary["published"] = comparable(protocol.name, chosen)
         summary["taken_off"] = taken_off(outputs)
         summary["warnings"] = [
             *warnings,
-            *coverage_warnings(problems, len(chosen), warnings),
+            *coverage_warnings(problems, len(known), warnings),
             *image_warnings(chosen),
             *taken_off_warnings(summary["taken_off"]),
             *scale_warnings(verifiers, chosen, outputs),

@@ -60,6 +60,8 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     warn(result.problems)
     if others := summary["left_out"]["samples_of_other_tasks"]:
         typer.echo(f"{others} samples of other tasks than {result.protocol.task} were left out", err=True)
+    if lacking := summary["left_out"].get("samples_without_output"):
+        typer.echo(f"{lacking} samples without an output were left out", err=True)
     for warning in summary.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
     shown = Table(

@@ -116,7 +116,23 @@ def test_a_sample_left_out_costs_as_much_as_any_other(questions: Path) -> None:
     predictions = [{"id": f"q{i}", "candidate": c, "text": right[i]} for i in range(30) for c in range(4)]
     write_jsonl(questions / "p.jsonl", predictions)
     assert run(questions).summary["metrics"]["accuracy"]["value"] == 0.75
-    assert run(questions, "dropped", on_missing="drop").summary["metrics"]["accuracy"]["value"] == 1.0
+    dropped = run(questions, "dropped", on_missing="drop").summary
+    assert dropped["metrics"]["accuracy"]["value"] == 1.0
+
+
+def test_what_is_dropped_is_left_out_of_the_header_the_baselines_and_the_numbers_alike(questions: Path) -> None:
+    write_jsonl(
+        questions / "p.jsonl", [{"id": f"q{i}", "text": "no"} for i in range(40) if i % 4]
+    )  # all that are right
+    found = run(questions, on_missing="drop")
+    summary = found.summary
+    assert summary["n"] == len(found.samples) == summary["metrics"]["accuracy"]["n"] == 30
+    assert summary["n_scenes"] == summary["metrics"]["accuracy"]["n_scenes"]
+    assert summary["left_out"]["samples_without_output"] == 10
+    assert {row["n"] for row in summary["baselines"].values()} == {30}
+    assert summary["baselines"]["majority"]["metrics"]["accuracy"]["value"] == 1.0
+    assert any(words.startswith("30 of 40 samples have a prediction; 10 have none") for words in summary["warnings"])
+    assert run(questions, "whole").summary["left_out"]["samples_without_output"] == 0
 
 
 def test_predictions_after_the_limit_are_no_problem(questions: Path) -> None:
