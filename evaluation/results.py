@@ -72,7 +72,7 @@ class RunDirectory:
         resume: keep the scores that are there; otherwise the folder must not hold a run already.
 
     Raises:
-        InputError: the folder holds a run and ``resume`` is off, or a run of another configuration or of other outputs; or it
+        InputError: the folder holds scores of something else, a run and ``resume`` is off, or a run of another configuration or of other outputs; or it
             cannot be made.
     """
 
@@ -98,6 +98,10 @@ class RunDirectory:
                     f"{self.folder} was made with another configuration, other code or files of a verifier, or other samples"
                     f" ({old.get('config_hash')}, now {config.get('config_hash')}); name another folder"
                 )
+        elif (self.folder / "scores.parquet").exists() or self.parts.exists():
+            raise InputError(
+                f"{self.folder} holds scores that no evaluation wrote (no config.yaml); name another folder"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
