@@ -7,9 +7,8 @@ one by accident: a configuration says ``use: rsw_rewards.verifiers.controls:Outp
 
 from __future__ import annotations
 
-import math
-
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
