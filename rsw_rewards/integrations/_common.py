@@ -19,7 +19,7 @@ import numpy as np
 from rsw_rewards.core.answer import AT_LIMIT
 from rsw_rewards.core.image_ref import image
 from rsw_rewards.core.image_values import HoldsArray, describe, is_data_url, is_instance, pixels_of
-from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.engine.reward import Result, Reward
 from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
 from rsw_rewards.io.in_memory import as_sample, as_samples
@@ -144,6 +144,7 @@ class Adapter:
         choices: what the trainer can do.
         alone: why the trainer shows one output at a time, as a sentence's end; empty where it shows whole groups.
         truth: ``(task, field)`` where a row's truth is that field of the reference, as ``("change_qa", "answers")``.
+        gives: the field of an :class:`Output` that the trainer fills, ``"text"`` or ``"image"``.
 
     Raises:
         ConfigError: for another ``on_failure``, and where the rubric needs whole groups and the trainer shows none.
@@ -158,6 +159,7 @@ class Adapter:
         choices: Sequence[str] = ("raise",),
         alone: str = "",
         truth: tuple[str, str] | None = None,
+        gives: str = "text",
         **settings: Any,
     ) -> None:
         if on_failure not in choices:
@@ -167,7 +169,7 @@ class Adapter:
         if alone and self.reward.needs_groups:
             raise ConfigError(f"{self.reward.needs_groups}, and {alone}; use a rubric that rewards outputs one by one")
         self.labels = [component.label for component in self.reward.rubric.components]
-        self.on_failure, self.truth = on_failure, truth
+        self.on_failure, self.truth, self.gives = on_failure, truth, gives
         self._samples = None if known is None else {sample.id: sample for sample in known}
         self.reward.warm()
 
@@ -179,8 +181,17 @@ class Adapter:
             more: fields of a sample that the row holds elsewhere, such as ``images``; not of one that is named by its id.
 
         Raises:
-            InputError: no sample has the id, or the value is no sample.
+            InputError: no sample has the id, the value is no sample, or its task is not answered by what the trainer gives.
         """
+        sample = self._sample(truth, more)
+        if self.gives not in (fields := OUTPUT_FIELDS[sample.task]):
+            raise InputError(
+                f"the sample {sample.id!r} is of the task {sample.task}, which is answered by {' or '.join(fields)}, but here every"
+                f" output is {'an image' if self.gives == 'image' else 'a text'}; leave samples of this task out"
+            )
+        return sample
+
+    def _sample(self, truth: Any, more: Mapping[str, Any]) -> Sample:
         if isinstance(truth, HoldsArray) and np.ndim(truth) == 0:
             truth = np.asarray(truth).item()
         if self._samples is not None:

@@ -34,7 +34,7 @@ class Rewards:
 
     def __init__(self, given: Mapping[str, Any], groups: bool) -> None:
         shown = {"choices": ("group_mean", "raise"), "on_failure": "group_mean"} if groups else {"alone": _ALONE}
-        options = {**shown, **given}
+        options = {"gives": "image", **shown, **given}
         settings = options.pop("settings", None) or {}
         self.groups = groups
         self.adapter = shared(**options, **settings)

@@ -29,7 +29,9 @@ class RSWReward:
     """
 
     def __init__(self, rubric: Any, samples: Any = None, *, key: str = "id", **settings: Any) -> None:
-        self.adapter = Adapter(rubric, samples, alone="Flow-GRPO divides a group over processes", **settings)
+        self.adapter = Adapter(
+            rubric, samples, alone="Flow-GRPO divides a group over processes", gives="image", **settings
+        )
         self.key = key
         self._last: tuple[Any, list[Result]] = (None, [])
 

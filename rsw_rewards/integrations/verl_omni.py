@@ -38,7 +38,7 @@ def compute_score(
     >>> compute_score("scenes", np.moveaxis(after, -1, 0), sample, rubric={"gain_over_copy": 1.0})
     {'score': 1.0, 'gain_over_copy': 1.0}
     """
-    adapter = shared(rubric, samples, alone="verl-omni shows one output at a time", **(settings or {}))
+    adapter = shared(rubric, samples, alone="verl-omni shows one output at a time", gives="image", **(settings or {}))
     frames = [solution_image] if solution_image.ndim == 3 else list(solution_image)
     result = adapter.reward.one(from_images(frames, "uint8_chw")[0], adapter.sample(ground_truth))
     return {"score": adapter.number(result), **adapter.logged(result)}

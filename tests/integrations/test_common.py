@@ -61,6 +61,18 @@ def test_an_unknown_id_is_a_sentence() -> None:
         Adapter(RUBRIC).sample("q")
 
 
+def test_a_sample_that_is_not_answered_by_what_the_trainer_gives_is_a_sentence() -> None:
+    place = {"id": "g", "task": "grounding", "images": [PIXELS], "reference": {"boxes": [[0, 0, 4, 4]]}}
+    with pytest.raises(
+        rsw.InputError, match=r"'g' is of the task grounding, which is answered by boxes or mask, but here .* a text"
+    ):
+        Adapter({"box_iou": 1.0}, [place]).sample("g")
+    with pytest.raises(
+        rsw.InputError, match=r"'q' is of the task change_qa, which is answered by text, but here .* an image"
+    ):
+        Adapter(RUBRIC, gives="image").sample(QUESTION)
+
+
 IMAGES = {
     "pil": Image.fromarray(PIXELS),
     "bytes": encoded("PNG"),
