@@ -185,7 +185,7 @@ def warnings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         found.append(
             "the runs were scored with different configurations of the protocol; evaluate them in the same way"
         )
-    elif len({run.config.get("config_hash") for run in runs}) > 1 and not found:
+    elif len({str(run.config.get("config_hash")) for run in runs}) > 1 and not found:
         found.append(
             "the configuration hashes of the runs differ: a verifier or the order of the samples changed between them"
         )

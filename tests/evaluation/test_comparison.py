@@ -196,6 +196,13 @@ def test_other_configurations_and_weights_are_warned_of(runs: dict[str, Path], t
     assert "different configurations" in warnings and "weights of the encoder clip differ" in warnings
 
 
+def test_a_hash_that_is_a_list_is_a_difference_and_no_crash(runs: dict[str, Path], tmp_path: Path) -> None:
+    other = edited(runs["good"], tmp_path / "other")
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    (other / "config.yaml").write_text(yaml.safe_dump({**config, "config_hash": ["x"]}))
+    assert "configuration hashes" in " ".join(rsw.compare(runs["good"], other).warnings)
+
+
 def test_a_run_directory_cannot_name_code(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     other = edited(runs["near"], tmp_path / "other")
