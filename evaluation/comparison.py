@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError, RswError
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.leaderboard import SIGNIFICANT, Cell, Leaderboard, percent_key, sign
+from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, sign, too_few_scenes
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.resampling import holm
 from rsw_rewards.evaluation.results import StoredNumber, features_in, read_config
@@ -276,22 +275,6 @@ def compare_runs(
 def _family(protocol: Protocol, keys: Sequence[str] | None) -> tuple[str, ...]:
     """The numbers whose p-values are corrected together: those asked for, or else the headline of the protocol."""
     return tuple(keys or protocol.headline)
-
-
-def too_few_scenes(n_scenes: int, tests: int) -> list[str]:
-    """A sentence where no difference over so few scenes can be shown, whatever the runs are; none where one can.
-
-    >>> too_few_scenes(5, 1)
-    ['5 scenes cannot show that one run is better: the least p-value that they can give is 0.0625 (Holm, 1 test); 6 scenes can']
-    """
-    least = tests * 2.0 ** (1 - n_scenes)
-    if not tests or least <= SIGNIFICANT:
-        return []
-    enough = 1 + math.ceil(math.log2(tests / SIGNIFICANT))
-    return [
-        f"{n_scenes} scenes cannot show that one run is better: the least p-value that they can give is {min(1.0, least):.3g}"
-        f" (Holm, {tests} {'test' if tests == 1 else 'tests'}); {enough} scenes can"
-    ]
 
 
 def leaderboard(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,6 +40,22 @@ def percent_key(key: str, bounds: tuple[float, float] | None) -> bool:
     """
     within = bounds is not None and bounds[0] >= -1.0 and bounds[1] <= 1.0
     return key in IN_PERCENT or (within and not key.startswith(NOT_IN_PERCENT))
+
+
+def too_few_scenes(n_scenes: int, tests: int) -> list[str]:
+    """A sentence where no difference over so few scenes can be shown, whatever the runs are; none where one can.
+
+    >>> too_few_scenes(5, 1)
+    ['5 scenes cannot show that one run is better: the least p-value that they can give is 0.0625 (Holm, 1 test); 6 scenes can']
+    """
+    least = tests * 2.0 ** (1 - n_scenes)
+    if not tests or least <= SIGNIFICANT:
+        return []
+    enough = 1 + math.ceil(math.log2(tests / SIGNIFICANT))
+    return [
+        f"{n_scenes} scenes cannot show that one run is better: the least p-value that they can give is {min(1.0, least):.3g}"
+        f" (Holm, {tests} {'test' if tests == 1 else 'tests'}); {enough} scenes can"
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import rsw_rewards as rsw
 from rsw_rewards.core.files import read_json, write_json
 from rsw_rewards.core.records import Task
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.comparison import run_names, too_few_scenes
-from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard
+from rsw_rewards.evaluation.comparison import run_names
+from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, too_few_scenes
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.io.records_io import write_jsonl
 
