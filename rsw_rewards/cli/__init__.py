@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -45,14 +46,24 @@ def _everywhere(
     pass
 
 
+def _end(number: int, frame: object) -> None:
+    sys.exit(signal.SIGTERM)  # as Ray's own handler does, which takes the place of this one where Ray is imported
+
+
 def main() -> None:
     """Entry point: an error that is the user's to mend is one sentence and exit code 2; ``--debug`` shows where it arose."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     from rsw_rewards.errors import RswError
 
+    signal.signal(signal.SIGTERM, _end)
     try:
         app(arguments, prog_name="rsw")
+    except SystemExit as ended:
+        if ended.code != signal.SIGTERM:
+            raise
+        typer.echo("rsw: ended by SIGTERM; go on with --resume where a run was cut off", err=True)
+        sys.exit(128 + signal.SIGTERM)
     except RswError as error:
         if debug:
             raise

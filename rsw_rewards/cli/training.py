@@ -91,10 +91,15 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Train with each reward left out, alone or weighted otherwise, and show which reward did what. Finished runs are kept."""
+    import signal
     from dataclasses import asdict
 
     from rsw_rewards.errors import ConfigError
     from rsw_rewards.training.ablation.page import table
+
+    signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # its runs are processes that end with this one; it waits for none of them
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]

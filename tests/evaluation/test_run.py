@@ -100,6 +100,36 @@ def test_a_killed_evaluation_is_taken_up_where_it_ended(questions: Path) -> None
     assert not (questions / "killed" / "scores.parts").exists()
 
 
+TERMINATED = """
+import os, signal, sys
+from rsw_rewards.cli import main
+from rsw_rewards.evaluation import run
+
+if sys.argv.pop(1) == "ray":
+    import ray
+run.CHUNK = 8
+append = run.RunDirectory.append
+
+def append_and_be_ended(self, table):
+    append(self, table)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+run.RunDirectory.append = append_and_be_ended
+main()
+"""
+
+
+@pytest.mark.parametrize("also", ["", "ray"])
+def test_sigterm_ends_in_a_sentence_and_loses_nothing(questions: Path, also: str) -> None:
+    command = ["evaluate", "exact-qa", *("--samples", "s.jsonl", "--predictions", "p.jsonl", "--out", "ended")]
+    ended = subprocess.run([sys.executable, "-c", TERMINATED, also, *command], cwd=questions, capture_output=True, text=True, check=False)  # fmt: skip
+    assert ended.returncode == 143 and "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == "rsw: ended by SIGTERM; go on with --resume where a run was cut off"
+    steps: list[int] = []
+    resumed = run(questions, "ended", resume=True, progress=lambda what, done, total: steps.append(total))
+    assert steps[0] == 40 - 8 and resumed.summary["status"]["exact_match"]["ok"] == 40
+
+
 def test_several_candidates_give_mean_and_best(questions: Path) -> None:
     predictions = [{"id": f"q{i}", "candidate": c, "text": ("no", "yes")[c]} for i in range(40) for c in (0, 1)]
     write_jsonl(questions / "p.jsonl", predictions)
