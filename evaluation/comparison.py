@@ -11,99 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
-from rsw_rewards.core.files import read_json
-from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier
-from rsw_rewards.errors import InputError, RswError
-from rsw_rewards.evaluation.evaluation import Evaluation
+from rsw_rewards.errors import InputError
+from rsw_rewards.evaluation.finished_runs import Run, shared_outputs
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, sign, too_few_scenes
-from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
+from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.resampling import holm
-from rsw_rewards.evaluation.results import StoredNumber, features_in, read_config
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
-from rsw_rewards.features.bank import FeatureBank
-
-
-class _Baseline(BaseModel):
-    metrics: dict[str, StoredNumber] | None = None
-
-
-class _Summary(BaseModel):
-    """What a comparison reads of ``summary.json``."""
-
-    metrics: dict[str, StoredNumber]
-    encoders: dict[str, str] | None = None
-    baselines: dict[str, _Baseline] | None = None
-
-
-class Run:
-    """A finished evaluation to compare with others: one in memory, or a run directory that is read back.
-
-    Args:
-        source: the evaluation, or the run directory.
-        protocol: by which a directory was made; needed where that is not one that has a name. No code is ever run because a run
-            directory, which may be somebody else's, names it.
-
-    Raises:
-        InputError: the folder holds no finished run, or one of another protocol.
-    """
-
-    def __init__(self, source: Path | str | Evaluation, protocol: str | Protocol | None = None) -> None:
-        self.folder: Path | None = None
-        if isinstance(source, Evaluation):
-            self.config, self.summary, self.protocol = source.config, source.summary, source.protocol
-            self.table, self.bank = source.table, source.bank or FeatureBank()
-        else:
-            self.folder = Path(source)
-            self._read(self.folder, PROTOCOLS.find(protocol) if isinstance(protocol, str) else protocol)
-        frame = self.table.frame
-        self.outputs = frozenset(zip(frame["scene"], frame["sample"], frame["candidate"], strict=True))
-        """Scene, sample and candidate of every row."""
-
-    def _read(self, folder: Path, protocol: Protocol | None) -> None:
-        try:
-            self.config = read_config(folder / "config.yaml")
-            self.summary = read_json(folder / "summary.json", _Summary)
-        except RswError as error:
-            raise InputError(f"{folder} is not a finished run directory: {error}") from error
-        name = self.config["protocol"]
-        named = protocol or (PROTOCOLS.find(name) if name in PROTOCOLS else None)
-        if named is None or named.name != name:
-            raise InputError(
-                f"{folder} is of the protocol {name!r}; say where that is defined (protocol=..., --protocol file.py:NAME)"
-            )
-        self.protocol = _as_run(named, self.config.get("components") or ())
-        self.table = ScoreTable.read(folder / "scores.parquet")
-        self.bank = FeatureBank(directory=features_in(folder))
-
-    def __str__(self) -> str:
-        return "the run in memory" if self.folder is None else str(self.folder)
-
-    def verifiers(self) -> dict[str, Verifier]:
-        """The verifiers of the protocol, by component."""
-        return {component.label: component.build() for component in self.protocol.rubric.components}
-
-    def only(self, outputs: frozenset[tuple[Any, ...]]) -> ScoreTable:
-        """The rows of some outputs."""
-        if outputs >= self.outputs:
-            return self.table
-        frame = self.table.frame
-        keys = zip(frame["scene"], frame["sample"], frame["candidate"], strict=True)
-        return ScoreTable(frame[[key in outputs for key in keys]].reset_index(drop=True))
-
-
-def _as_run(protocol: Protocol, components: Sequence[Mapping[str, Any]]) -> Protocol:
-    """The protocol with its verifiers configured as they were. Which verifiers there are is never read from a run directory,
-    which may be somebody else's."""
-    then = {(part.get("name"), part.get("use")): part.get("config") for part in components}
-    parts = []
-    for part, written in zip(protocol.components, protocol.written(), strict=True):
-        config = then.get((written.get("name"), written["use"]))
-        parts.append({**part, "config": config} if config else part)
-    return replace(protocol, components=tuple(parts))
 
 
 class _Features:
@@ -126,43 +42,10 @@ class _Features:
         return np.stack(rows)
 
 
-def read_runs(sources: Sequence[Path | str | Evaluation | Run], protocol: str | Protocol | None = None) -> list[Run]:
-    """Runs that may be compared; those that are read already stay as they are.
-
-    Raises:
-        InputError: fewer than two runs, a folder that holds none, the same run twice, runs of different protocols, or runs
-            without a sample in common.
-    """
-    if len(sources) < 2:
-        raise InputError("give two or more runs to compare")
-    runs = [source if isinstance(source, Run) else Run(source, protocol) for source in sources]
-    places = Counter(id(run.table) if run.folder is None else run.folder.resolve() for run in runs)
-    if twice := [place for place, count in places.items() if count > 1]:
-        raise InputError(
-            f"{twice[0] if isinstance(twice[0], Path) else 'a run'} is given twice; a run is not compared with itself"
-        )
-    base = runs[0]
-    for run in runs[1:]:
-        if run.protocol.name != base.protocol.name:
-            raise InputError(
-                f"{run} is of the protocol {run.protocol.name}, {base} of {base.protocol.name}: "
-                "numbers of two protocols are not compared"
-            )
-    if not _shared(runs):
-        raise InputError(
-            f"the runs {', '.join(map(str, runs))} have no sample in common: evaluate all of them on one file"
-        )
-    return runs
-
-
-def _shared(runs: Sequence[Run]) -> frozenset[tuple[Any, ...]]:
-    return frozenset.intersection(*(run.outputs for run in runs))
-
-
 def warnings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """What forbids or weakens a comparison of these runs, in words; empty where nothing does."""
     found = []
-    shared = _shared(runs)
+    shared = shared_outputs(runs)
     if any(run.outputs != shared for run in runs):
         samples, scenes = len({key[1] for key in shared}), len({key[0] for key in shared})
         most = max(len({key[1] for key in run.outputs}) for run in runs)
@@ -245,7 +128,7 @@ def compare_runs(
     _check_keys(keys, runs, verifiers)
     rows: list[dict[str, Any]] = []
     for name, run in zip(called[1:], runs[1:], strict=True):
-        shared = _shared((base, run))
+        shared = shared_outputs((base, run))
         features = _Features(base, run)
         values = [_numbers(side, shared, verifiers, features) for side in (base, run)]
         found = compare(base.protocol, verifiers, base.only(shared), run.only(shared), features, keys)
@@ -296,7 +179,7 @@ def leaderboard(
     called = run_names(runs, names)
     verifiers = runs[0].verifiers()
     _check_keys(keys, runs, verifiers)
-    shared = _shared(runs)
+    shared = shared_outputs(runs)
     features = _Features(*runs)
     numbers = [_numbers(run, shared, verifiers, features) for run in runs]
     known = dict.fromkeys(key for found in numbers for key, entry in found.items() if entry["value"] is not None)

@@ -245,7 +245,8 @@ def compare(
     >>> board.names, board.cells["theirs", "accuracy"].difference
     (('mine', 'theirs'), -1.0)
     """
-    from rsw_rewards.evaluation.comparison import leaderboard, read_runs
+    from rsw_rewards.evaluation.comparison import leaderboard
+    from rsw_rewards.evaluation.finished_runs import read_runs
 
     return leaderboard(
         read_runs([Path(run) if isinstance(run, PathLike) else run for run in runs], protocol), metrics, names
