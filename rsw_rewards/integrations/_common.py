@@ -24,7 +24,7 @@ from rsw_rewards.engine.reward import Result, Reward
 from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
 from rsw_rewards.io.in_memory import as_sample, as_samples
 
-LOSSY = "lossy: the image came as JPEG, which changes what is measured; send PNG"
+JPEG = "the image came as JPEG, which changes what is measured; send PNG"
 
 
 def from_text(text: str | None, is_truncated: bool) -> Output:
@@ -54,22 +54,21 @@ KINDS: Mapping[str, Kind] = {
     "uint8_chw": Kind(lambda value: _is_array(value, "uint8"), lambda value: value, {"layout": "CHW"}),
     "uint8_hwc": Kind(lambda value: _is_array(value, "uint8"), lambda value: value, {"layout": "HWC"}),
 }
-"""By the name that an adapter or its user declares. Floats in [0, 1] become the nearest of 256 grey levels, halves the one above."""
+"""By the name that an adapter declares. Floats in [0, 1] become the nearest of 256 grey levels, halves the one above."""
 
 
-def from_image(value: Any, kind: str, lossy: bool = False) -> tuple[Output, str]:
-    """The output that an image is, and what is to be said of it.
+def from_image(value: Any, kind: str) -> Output:
+    """The output that an image is.
 
     Args:
         value: the image as the trainer hands it over; None for a missing one. Floats that are not finite make an invalid output.
         kind: a key of :data:`KINDS`.
-        lossy: take JPEG as well, and say so.
 
     Raises:
-        InputError: the value is of another kind, or a JPEG without ``lossy``.
+        InputError: the value is of another kind, or a JPEG.
     """
     if value is None:
-        return Output(invalid="no image"), ""
+        return Output(invalid="no image")
     if kind not in KINDS:
         raise ConfigError(f"no kind of image is named {kind!r}; {did_you_mean(str(kind), KINDS)}")
     if not KINDS[kind].holds(value):
@@ -77,20 +76,20 @@ def from_image(value: Any, kind: str, lossy: bool = False) -> tuple[Output, str]
             f"an image is handed over as {describe(value)}, which is not {kind!r}; declare its kind: {', '.join(KINDS)}"
         )
     if kind.startswith("float") and not np.isfinite(pixels_of(value, colours=True)).all():
-        return Output(invalid="the image holds numbers that are not finite"), ""
+        return Output(invalid="the image holds numbers that are not finite")
     content = KINDS[kind].read(value)
-    if (is_jpeg := _is_jpeg(content)) and not lossy:
-        raise InputError(LOSSY + ", or take it by lossy=True")
-    return Output(image=image(content, **KINDS[kind].declared)), LOSSY if is_jpeg else ""
+    if _is_jpeg(content):
+        raise InputError(JPEG)
+    return Output(image=image(content, **KINDS[kind].declared))
 
 
-def from_images(values: Sequence[Any], kind: str, lossy: bool = False) -> tuple[Output, str]:
+def from_images(values: Sequence[Any], kind: str) -> Output:
     """The output that the images of a forecast are, in their order, as :func:`from_image`; invalid where one of them is."""
-    outputs, notes = zip(*(from_image(value, kind, lossy) for value in values), strict=True)
+    outputs = [from_image(value, kind) for value in values]
     images = tuple(output.image for output in outputs if output.image is not None)
     if len(images) < len(outputs):
-        return next(output for output in outputs if output.image is None), ""
-    return Output(image=images[0]) if len(images) == 1 else Output(images=images), max(notes)
+        return next(output for output in outputs if output.image is None)
+    return Output(image=images[0]) if len(images) == 1 else Output(images=images)
 
 
 def _is_jpeg(content: Any) -> bool:

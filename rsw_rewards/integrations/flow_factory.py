@@ -62,7 +62,7 @@ class Rewards:
             self._of_prompt(prompt) if names is None else self._named(names[row], conditions and conditions[row])
             for row, prompt in enumerate(prompts)
         ]
-        outputs = [from_images(frames, "pil")[0] for frames in images]
+        outputs = [from_images(frames, "pil") for frames in images]
         keys = [0] * len(outputs) if self.groups else list(range(len(outputs)))
         results: list[Result] = self.adapter.reward.many(outputs, samples, keys)
         logged = [self.adapter.logged(result) for result in results]

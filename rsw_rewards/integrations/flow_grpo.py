@@ -61,7 +61,7 @@ class RSWReward:
     def _results(self, images: Any, metadata: Sequence[Mapping[str, Any]]) -> list[Result]:
         if self._last[0] is not images:  # all functions of a step are given the same images
             kind = "uint8_hwc" if isinstance(images, np.ndarray) else "float_chw"
-            outputs = [from_image(image, kind)[0] for image in images]
+            outputs = [from_image(image, kind) for image in images]
             for row in metadata:
                 if self.key not in row:
                     raise InputError(f"the metadata of a prompt has no {self.key!r}; it has {', '.join(map(str, row))}")

@@ -40,5 +40,5 @@ def compute_score(
     """
     adapter = shared(rubric, samples, alone="verl-omni shows one output at a time", gives="image", **(settings or {}))
     frames = [solution_image] if solution_image.ndim == 3 else list(solution_image)
-    result = adapter.reward.one(from_images(frames, "uint8_chw")[0], adapter.sample(ground_truth))
+    result = adapter.reward.one(from_images(frames, "uint8_chw"), adapter.sample(ground_truth))
     return {"score": adapter.number(result), **adapter.logged(result)}

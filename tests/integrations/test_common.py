@@ -14,7 +14,7 @@ from PIL import Image
 
 import rsw_rewards as rsw
 from rsw_rewards.core.records import Sample
-from rsw_rewards.integrations._common import KINDS, LOSSY, Adapter, from_image, from_text, group_means
+from rsw_rewards.integrations._common import KINDS, Adapter, from_image, from_text, group_means
 
 QUESTION = {"id": "q", "task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}
 RUBRIC = {"exact_match": 0.9, "answer_format": 0.1}
@@ -89,28 +89,27 @@ IMAGES = {
 def test_an_image_is_what_its_kind_says(kind: str, tmp_path: object) -> None:
     (path := tmp_path / "image.png").write_bytes(encoded("PNG"))  # type: ignore[operator]
     images = {**IMAGES, "path": path}
-    output, note = from_image(images[kind], kind)
-    assert note == "" and np.array_equal(output.image.pixels(), PIXELS)
+    output = from_image(images[kind], kind)
+    assert np.array_equal(output.image.pixels(), PIXELS)
     for other in set(images) - {kind}:
         if kind[0] != other[0] or "_" not in kind:  # the two layouts of a square array are not told apart
             with pytest.raises(rsw.InputError, match=f"which is not {other!r}"):
                 from_image(images[kind], other)
 
 
-def test_a_jpeg_is_refused_or_said() -> None:
+def test_a_jpeg_is_refused() -> None:
     for value, kind in (
         (encoded("JPEG"), "bytes"),
         (base64.b64encode(encoded("JPEG")).decode(), "base64"),
         ("data:image/jpeg;base64," + base64.b64encode(encoded("JPEG")).decode(), "data_url"),
         (Image.open(io.BytesIO(encoded("JPEG"))), "pil"),
     ):
-        with pytest.raises(rsw.InputError, match="send PNG, or take it by lossy=True"):
+        with pytest.raises(rsw.InputError, match="send PNG"):
             from_image(value, kind)
-        assert from_image(value, kind, lossy=True)[1] == LOSSY
 
 
 def test_an_image_without_finite_numbers_is_the_policys_fault() -> None:
-    output, _ = from_image(np.full((3, 8, 8), np.nan, np.float32), "float_chw")
+    output = from_image(np.full((3, 8, 8), np.nan, np.float32), "float_chw")
     assert output.invalid == "the image holds numbers that are not finite"
 
 
