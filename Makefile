@@ -1,10 +1,10 @@
-# Everything from a bare clone: `make quickstart` trains and scores the small world model, `make test` runs all checks.
+# Everything from a bare clone: `make quickstart` trains and scores the small world model, `make test` runs the checks.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 export RSW_RUNS ?= runs
 
-.PHONY: install quickstart test test-integrations lint weights dist resolve clean
+.PHONY: install quickstart test test-all test-integrations lint weights dist resolve clean
 
 install: $(VENV)/.installed
 
@@ -18,6 +18,10 @@ quickstart: install
 	$(BIN)/rsw train configs/quickstart.yaml
 
 test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# The slow tests as well: whole trainings, clusters of several nodes, processes that are killed.
+test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The adapters against the real trainers and harnesses, each in packages of its own, which are removed afterwards.
