@@ -13,6 +13,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.identity import Identity
 from rsw_rewards.evaluation.protocols import Protocol
+from rsw_rewards.evaluation.report import write_report
 from rsw_rewards.evaluation.results import RunDirectory
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
@@ -102,9 +103,7 @@ class Evaluation:
 
     def report(self, path: str | PathLike[str]) -> Path:
         """Write the report, one self-contained HTML file, and return its path."""
-        from rsw_rewards.evaluation.report import write_report
-
-        write_report(Path(path), self)
+        write_report(Path(path), self.protocol, self.summary, self.table, self.samples, self.outputs)
         return Path(path)
 
     def save(self, folder: str | PathLike[str]) -> Path:

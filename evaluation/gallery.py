@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from rsw_rewards.io.images import read_index, read_mask, read_rgb
 from rsw_rewards.pixels import is_file
 from rsw_rewards.verifiers.forecast_case import as_future
 from rsw_rewards.verifiers.maps import in_levels
-
-if TYPE_CHECKING:
-    from rsw_rewards.evaluation.evaluation import Evaluation
 
 GALLERY = 8
 """Samples of each sort that the gallery shows, beside one best and one worst of every kind."""
@@ -44,9 +41,8 @@ Key = tuple[str, int]
 """Sample and candidate."""
 
 
-def gallery(evaluation: Evaluation) -> list[dict[str, Any]]:
+def gallery(frame: pd.DataFrame, samples: Iterable[Sample], outputs: Iterable[Output]) -> list[dict[str, Any]]:
     """Cards for the template, each of one output; a card's ``sort`` says why it is shown."""
-    frame = evaluation.table.frame
     if frame.empty:
         return []
     chosen = choose(frame)
@@ -55,12 +51,12 @@ def gallery(evaluation: Evaluation) -> list[dict[str, Any]]:
     keys = pd.MultiIndex.from_tuples(list(chosen))
     few = frame[pd.MultiIndex.from_frame(frame[["sample", "candidate"]]).isin(keys)]
     rows: dict[Any, pd.DataFrame] = dict(iter(few.groupby(["sample", "candidate"], sort=False)))
-    samples = {sample.id: sample for sample in evaluation.samples}
-    outputs = {(output.sample_id, output.candidate): output for output in evaluation.outputs}
+    by_id = {sample.id: sample for sample in samples}
+    by_key = {(output.sample_id, output.candidate): output for output in outputs}
     return [
-        card(sort, samples[key[0]], outputs[key], rows[key])
+        card(sort, by_id[key[0]], by_key[key], rows[key])
         for key, sort in chosen.items()
-        if key in outputs and key in rows
+        if key in by_key and key in rows
     ]
 
 

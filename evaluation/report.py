@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rsw_rewards.core.files import write_text
-from rsw_rewards.core.scores import Status
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.gallery import gallery
 from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
+from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.validity import in_words
 
-if TYPE_CHECKING:
-    from rsw_rewards.evaluation.evaluation import Evaluation
 
-
-def write_report(path: Path, evaluation: Evaluation) -> None:
+def write_report(
+    path: Path,
+    protocol: Protocol,
+    summary: Mapping[str, Any],
+    table: ScoreTable,
+    samples: Iterable[Sample],
+    outputs: Iterable[Output],
+) -> None:
     """Write the report of one evaluation. Everything that comes from files is escaped by the template."""
     from jinja2 import Environment, PackageLoader
 
@@ -25,19 +31,19 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     environment.filters["number"] = number
     environment.filters["footnote"] = footnote
     environment.filters["in_words"] = in_words
-    slice_key, slices = slice_lanes(evaluation.summary)
+    slice_key, slices = slice_lanes(summary)
     page = environment.get_template("report.html").render(
-        protocol=evaluation.protocol,
-        summary=evaluation.summary,
-        columns=list(evaluation.summary["metrics"]),
-        headline=[key for key, entry in evaluation.summary["metrics"].items() if not entry.get("diagnostic")],
+        protocol=protocol,
+        summary=summary,
+        columns=list(summary["metrics"]),
+        headline=[key for key, entry in summary["metrics"].items() if not entry.get("diagnostic")],
         statuses=[str(status) for status in Status],
-        lanes=lanes(evaluation.summary),
+        lanes=lanes(summary),
         slice_key=slice_key,
         slices=slices,
-        histograms=histograms(evaluation.table.frame),
-        cards=gallery(evaluation),
-        footnotes=list(dict.fromkeys(footnote(row) for row in evaluation.summary.get("published", ()))),
+        histograms=histograms(table.frame),
+        cards=gallery(table.frame, samples, outputs),
+        footnotes=list(dict.fromkeys(footnote(row) for row in summary.get("published", ()))),
     )
     write_text(path, page)
 

@@ -26,14 +26,13 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-import rsw_rewards
+from rsw_rewards.assets import ASSETS
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.rollouts.picture_segments import IMPOSSIBLE, Segments
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.rollouts.weights import check_complete
 
-ASSETS = Path(rsw_rewards.__file__).parent / "assets"
 """Folder of the shipped weights."""
 
 MAX_ANSWER_TOKENS = 8

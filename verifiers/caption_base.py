@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.verifier import Context, T
+from rsw_rewards.data.captioned import NO_CHANGE
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.answers import plain_truths, texts_of
 from rsw_rewards.verifiers.caption_tokens import TextTooLong, Tokens, load_word_map, make_tokeniser, pieces, ptb
@@ -23,14 +24,6 @@ WORD_MAP_VARIABLE = "RSW_WORD_MAP"
 EMPTY = "the caption holds no word"
 MAX_REFERENCE_TOKENS = 2_048
 """Most words and signs of all reference captions of a sample. METEOR's time grows with them times the words of a caption."""
-NO_CHANGE = (
-    "the scene is the same as before",
-    "there is no difference",
-    "the two scenes seem identical",
-    "no change has occurred",
-    "almost nothing has changed",
-)
-"""The sentences of LEVIR-CC for a pair without change (test.py of github.com/Chen-Yang-Liu/Change-Agent)."""
 
 
 def no_change_sentences(sample: Sample) -> tuple[str, ...]:

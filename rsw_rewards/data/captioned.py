@@ -18,7 +18,15 @@ from typing import Any, Literal
 
 from rsw_rewards.data.layout import choose_splits, plain_name, read_records
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.verifiers.caption_base import NO_CHANGE
+
+NO_CHANGE = (
+    "the scene is the same as before",
+    "there is no difference",
+    "the two scenes seem identical",
+    "no change has occurred",
+    "almost nothing has changed",
+)
+"""The sentences of LEVIR-CC for a pair without change (test.py of github.com/Chen-Yang-Liu/Change-Agent)."""
 
 PROMPT = "Describe what changed between the two images."
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import rsw_rewards
+from rsw_rewards.assets import ASSETS
 from rsw_rewards.detectors.base import MICRO_BATCH
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 SCENE_DETECTOR = "scene-detector"
-SCENE_DETECTOR_FOLDER = Path(rsw_rewards.__file__).parent / "assets" / "detector"
+SCENE_DETECTOR_FOLDER = ASSETS / "detector"
 
 
 def build_network(width: int = 24) -> torch.nn.Module:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.assets import ASSETS
 from rsw_rewards.encoders.base import BuiltIn, check_images, load_exactly, padded, read_state, repeatable, state_hash
 from rsw_rewards.encoders.names import CMMD_RESIZE, NAMES_HELP, is_path, split_options
 from rsw_rewards.encoders.presets import PRESETS
@@ -18,7 +19,7 @@ from rsw_rewards.extras import need
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SCENE_CLIP_FOLDER = Path(__file__).parents[1] / "assets" / "clip"
+SCENE_CLIP_FOLDER = ASSETS / "clip"
 
 
 class OpenClipEncoder(BuiltIn):

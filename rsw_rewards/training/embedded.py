@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import rsw_rewards
+from rsw_rewards import configs
 from rsw_rewards.config import validated
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError, RswError
@@ -21,7 +21,7 @@ TRAINERS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
 }
 """Configuration and function of each ``method:``, in the order in which they build on each other."""
 
-CONFIGS = Path(rsw_rewards.__file__).parent / "configs" / "embedded"
+CONFIGS = Path(configs.__file__).parent / "embedded"
 
 
 def run(path: Path) -> None:

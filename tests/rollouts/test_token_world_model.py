@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rsw_rewards.assets import ASSETS
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.scene_world import scene_world_samples
@@ -17,7 +18,6 @@ from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
 from rsw_rewards.errors import ImageError
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
 from rsw_rewards.rollouts.token_world_model import (
-    ASSETS,
     IMPOSSIBLE,
     TokenWorldModel,
     WorldModel,

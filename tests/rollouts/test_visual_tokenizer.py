@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rsw_rewards.assets import ASSETS
 from rsw_rewards.data.scene_world import make_scene, split_seed
-from rsw_rewards.rollouts.token_world_model import ASSETS
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer, VisualTokenizerConfig
 from rsw_rewards.training.tokenizer import gain_over_copy
 

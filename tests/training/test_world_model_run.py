@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from rsw_rewards.assets import ASSETS
 from rsw_rewards.cli.options import assignments
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.scene_world import scene_world_samples
@@ -18,7 +19,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import TokenWorldModelPolicy, build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
-from rsw_rewards.rollouts.token_world_model import ASSETS, TokenWorldModel, WorldModel, tiny_config
+from rsw_rewards.rollouts.token_world_model import TokenWorldModel, WorldModel, tiny_config
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.training.learner import score_through_forward
 from rsw_rewards.training.run import train

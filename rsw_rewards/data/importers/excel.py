@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.importers.tables import Row, named_columns
+from rsw_rewards.data.importers.fields import Row, named_columns
 from rsw_rewards.errors import InputError
 from rsw_rewards.extras import need
 from rsw_rewards.io import text_files

@@ -39,8 +39,20 @@ _SIGNS = re.compile(r"[\W_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+Row = tuple[str, dict[str, Any] | ValueError]
+"""Where a row of a table stands, and its cells by column; a ValueError for a row or a cell that cannot be read."""
+
+
 class Unsplit(ValueError):
     """Why a row of a table cannot be told from its neighbours; what stands after it has no certain place in the order."""
+
+
+def named_columns(header: list[str], file: Path) -> list[str]:
+    """The names in a header. Raises :class:`InputError` where a name is there twice."""
+    for place, name in enumerate(header):
+        if name and name in header[:place]:
+            raise InputError(f"{file} names the column {name!r} twice; give each column a name of its own")
+    return header
 
 
 def dig(record: Any, key: str) -> Any:

@@ -12,12 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.importers.fields import Unsplit
+from rsw_rewards.data.importers.excel import read_sheet
+from rsw_rewards.data.importers.fields import Row, Unsplit, named_columns
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.text_files import MAX_FILE_BYTES, read_text, suffix_of
-
-Row = tuple[str, dict[str, Any] | ValueError]
-"""Where a row stands, and its cells by column; a ValueError for a row or a cell that cannot be read."""
 
 _SEPARATORS = (",", ";", "\t", "|")
 _DECLARED = re.compile(r'"?sep=([^"])"?\s*', re.IGNORECASE)  # Excel's own first line
@@ -43,8 +41,6 @@ def read_table(file: Path) -> list[Row]:
     a.csv:3 it has 3 cells and the header 2: a text that holds the separator ';' must stand in quotation marks
     """
     if suffix_of(file) in (".xlsx", ".xlsm") or zipfile.is_zipfile(file):
-        from rsw_rewards.data.importers.excel import read_sheet
-
         return read_sheet(file)
     text = read_text(file)
     if text.lstrip()[:1] in ("{", "["):
@@ -80,14 +76,6 @@ def read_table(file: Path) -> list[Row]:
             found[-1] = (found[-1][0], Unsplit(why))
         found.append((f"{file}:{line}", _fitted(cells, columns, separator)))
     return found
-
-
-def named_columns(header: list[str], file: Path) -> list[str]:
-    """The names in a header. Raises :class:`InputError` where a name is there twice."""
-    for place, name in enumerate(header):
-        if name and name in header[:place]:
-            raise InputError(f"{file} names the column {name!r} twice; give each column a name of its own")
-    return header
 
 
 @contextmanager

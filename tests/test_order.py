@@ -1,0 +1,80 @@
+"""The order of the package: imports go down in the list of rooms, without circles."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "rsw_rewards"
+ROOMS = (
+    "errors", "_torchvision", "assets", "configs", "extras", "pixels", "core", "config", "io", "encoders", "features", "detectors",
+    "data", "engine", "verifiers", "rollouts", "evaluation", "training", "metrics", "predictions", "api", "rsw_rewards",
+    "integrations", "cli",
+)  # fmt: skip
+"""From the ground up: modules and folders of the package; ``rsw_rewards`` is its face, the module of the public names."""
+UPWARDS = {
+    ("core.building", "verifiers"): "the table of the built-in verifiers",
+    ("core.verifier", "features.bank"): "a type alone",
+}
+"""Imports that go up, and what they are for."""
+
+
+def files() -> Iterator[tuple[str, Path]]:
+    """Name within the package -> file, of all modules; the linked folders count as parts of the package."""
+    for folder, _, names in os.walk(PACKAGE, followlinks=True):
+        for name in names:
+            if name.endswith(".py"):
+                file = Path(folder, name)
+                parts = file.relative_to(PACKAGE).with_suffix("").parts
+                yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "rsw_rewards", file
+
+
+MODULES = dict(files())
+
+
+def imported(name: str) -> set[str]:
+    """The modules of the package that a module imports, at its top, in a function, or for type checkers alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports by dots; write the whole name"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            inner = {one for one in whole if one.removeprefix("rsw_rewards.") in MODULES}
+            found |= inner or {str(node.module)}
+    known = {one.removeprefix("rsw_rewards.") for one in found if one.partition(".")[0] == "rsw_rewards"}
+    return known - {name}
+
+
+IMPORTS = {name: imported(name) for name in MODULES}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room(name) for name in MODULES} <= set(ROOMS), "a new room needs its place in ROOMS"
+
+
+def test_imports_go_down() -> None:
+    up = {
+        (name, one)
+        for name, found in IMPORTS.items()
+        for one in found
+        if ROOMS.index(room(one)) > ROOMS.index(room(name))
+    }
+    assert up == set(UPWARDS)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
