@@ -52,7 +52,8 @@ class Rewards:
     Where the rubric compares a group, or ``on_failure`` is ``"group_mean"``, the rows of one ``uid`` wait for each other.
 
     Raises:
-        ConfigError: whole groups are needed, and more than one worker or another number of outputs in validation divides them.
+        ConfigError: whole groups are needed, and several workers, verl's older trainer or groups of another size in validation break
+            them.
     """
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
@@ -69,6 +70,11 @@ class Rewards:
         self.why = self.adapter.reward.needs_groups or means
         rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
         self.groups = GroupsOf(rollout.n if self.why else 1, self.adapter, timeout_s)
+        if self.why and not trainer.use_v1:
+            raise ConfigError(
+                f"{self.why}, and verl's older trainer gives the 'uid' of a group to copies that pad a batch and to baselines as well;"
+                " set trainer.use_v1 to True"
+            )
         if self.why and config.reward.num_workers != 1:
             raise ConfigError(f"{self.why}, and verl divides a group over its workers; set reward.num_workers to 1")
         if self.why and rollout.val_kwargs.n != rollout.n and (trainer.val_before_train or trainer.test_freq > 0):

@@ -146,7 +146,7 @@ def by_verl_manager(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[
     config = Settings(
         reward={"num_workers": 1, "custom_reward_function": {"reward_kwargs": given}},
         actor_rollout_ref={"rollout": {"n": 8, "val_kwargs": {"n": 8}}},
-        trainer={"val_before_train": False, "test_freq": -1},
+        trainer={"val_before_train": False, "test_freq": -1, "use_v1": True},
     )
     rewards = verl.Rewards(config, SimpleNamespace(eos_token_id=END))
 

@@ -41,11 +41,11 @@ class Settings(dict):
         return Settings(value) if isinstance(value, Mapping) else value
 
 
-def settings(workers: int = 1, validation: int = 4, **given: Any) -> Settings:
+def settings(workers: int = 1, validation: int = 4, use_v1: bool = True, **given: Any) -> Settings:
     return Settings(
         reward={"num_workers": workers, "custom_reward_function": {"reward_kwargs": given}},
         actor_rollout_ref={"rollout": {"n": 4, "val_kwargs": {"n": validation}}},
-        trainer={"val_before_train": True, "test_freq": -1},
+        trainer={"val_before_train": True, "test_freq": -1, "use_v1": use_v1},
     )
 
 
@@ -117,6 +117,8 @@ def test_a_configuration_that_divides_groups_is_refused() -> None:
         rsw.ConfigError, match=r"'group_mean', and verl does not say .* set rollout\.val_kwargs\.n to 4"
     ):
         Rewards(settings(validation=1, rubric=RUBRIC, samples=QUESTIONS, on_failure="group_mean"), Tokenizer())
+    with pytest.raises(rsw.ConfigError, match=r"older trainer .* set trainer\.use_v1 to True"):
+        Rewards(settings(use_v1=False, **groups), Tokenizer())
     with pytest.raises(rsw.ConfigError, match="reward_kwargs names no 'rubric'"):
         Rewards(settings(), Tokenizer())
     assert Rewards(settings(workers=8, validation=1, rubric=RUBRIC, samples=QUESTIONS), Tokenizer()).why == ""
