@@ -20,7 +20,7 @@ class RSWReward:
 
     >>> sample = {"id": "a", "task": "change_qa", "reference": {"answers": "yes", "vocabulary": ["yes", "no"]}}
     >>> reward = RSWReward({"exact_match": 1.0}, [sample])
-    >>> reward.rewards(["yes", "no"], id=["a", "a"], prompt_id=["p", "p"], finish_reason=["stop", "stop"])
+    >>> reward.rewards(["yes", "no"], id=["a", "a"], prompt_id=["p", "p"], is_truncated=[False, False])
     [1.0, 0.0]
     """
 
@@ -66,7 +66,8 @@ class RSWReward:
     ) -> list[float | None]:
         """The reward of every completion, or the value of a component, NaN where it has none.
 
-        ``columns`` are those that ms-swift gives: the data set's, ``prompt_id``, ``finish_reason`` and ``is_truncated``.
+        ``columns`` are those that ms-swift gives: the data set's, ``prompt_id``, and ``is_truncated``, which is True where the
+        ``finish_reason`` is ``length``.
         """
         if self._last[0] is not completions:  # ms-swift hands the same list to all functions of a step
             self._last = (completions, *self._scored(completions, columns))
@@ -76,11 +77,10 @@ class RSWReward:
     def _scored(
         self, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
     ) -> tuple[list[float | None], list[Result]]:
-        for name in (self.column, "prompt_id"):
+        for name in (self.column, "prompt_id", "is_truncated"):
             if name not in columns:
                 raise InputError(f"ms-swift gives no column {name!r}; it gives {', '.join(columns)}")
-        ends = columns.get("finish_reason") or [None] * len(completions)
-        outputs = [from_text(text, end == "length") for text, end in zip(completions, ends, strict=True)]
+        outputs = [from_text(*row) for row in zip(completions, columns["is_truncated"], strict=True)]
         samples = [self.adapter.sample(truth) for truth in columns[self.column]]
         results, groups, own = self.adapter.whole_groups(outputs, samples, columns["prompt_id"])
         numbers = self.adapter.numbers(results, groups)

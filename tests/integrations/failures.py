@@ -89,7 +89,7 @@ def swift(texts: list[str]) -> list[float]:
 
     from rsw_rewards.integrations.swift import RSWReward
 
-    columns = {"id": ["a"] * len(texts), "prompt_id": ["p"] * len(texts), "finish_reason": ["stop"] * len(texts)}
+    columns = {"id": ["a"] * len(texts), "prompt_id": ["p"] * len(texts), "is_truncated": [False] * len(texts)}
     given = torch.tensor(RSWReward(RUBRIC, [QUESTION]).rewards(texts, **columns))[:, None]
     return compute_advantages(given, torch.ones(1), len(texts), scale_rewards="group")[0].tolist()
 

@@ -199,7 +199,7 @@ def by_swift(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[float]:
         [row.output for row in rows],
         id=[truth(row) for row in rows],
         prompt_id=[row.sample["id"] for row in rows],
-        finish_reason=["length" if row.is_truncated else "stop" for row in rows],
+        is_truncated=[row.is_truncated for row in rows],
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from tests.foreign import package
 from tests.integrations.shown import QUESTIONS, RUBRIC, TEXTS, expected, share
 
 
-def columns(count: int, ends: str = "stop") -> dict[str, list[str]]:
-    return {"id": ["a"] * count, "prompt_id": ["p"] * count, "finish_reason": [ends] * count}
+def columns(count: int, is_truncated: bool = False) -> dict[str, list[Any]]:
+    return {"id": ["a"] * count, "prompt_id": ["p"] * count, "is_truncated": [is_truncated] * count}
 
 
 def test_rewards_and_components_of_a_batch() -> None:
@@ -24,12 +23,12 @@ def test_rewards_and_components_of_a_batch() -> None:
     assert reward.rewards(texts, **columns(len(texts))) == pytest.approx(expected(texts))
     matches = reward.rewards(texts, "exact_match", **columns(len(texts)))
     assert matches == pytest.approx(expected(texts, rubric={"exact_match": 1.0}))
-    assert reward.rewards(["yes"], **columns(1, "length")) == [0.0]
+    assert reward.rewards(["yes"], **columns(1, is_truncated=True)) == [0.0]
 
 
 def test_a_failure_is_the_mean_of_its_group() -> None:
     reward = RSWReward(share, QUESTIONS)
-    groups = {"id": ["a"] * 5, "prompt_id": list("ppqpq"), "finish_reason": ["stop"] * 5}
+    groups = {"id": ["a"] * 5, "prompt_id": list("ppqpq"), "is_truncated": [False] * 5}
     assert reward.rewards(["1", "broken", "0.5", "0", "broken"], **groups) == [1.0, 0.5, 0.5, 0.0, 0.5]
     with pytest.raises(rsw.RunStopped):
         RSWReward(share, QUESTIONS, on_failure="raise").rewards(["broken"], **columns(1))
@@ -40,18 +39,12 @@ def test_a_column_that_is_missing_is_a_sentence() -> None:
         RSWReward(RUBRIC, QUESTIONS).rewards(["yes"], prompt_id=["p"])
 
 
-@dataclass
-class Rollout:
+def rollout(text: str, finish_reason: str = "stop") -> Any:
     """A completion as ms-swift keeps it."""
+    from swift.rl_core.data import GRPOSample
 
-    text: str
-    messages: list[dict[str, Any]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": self.text}]
-
-    def to_reward_row(self) -> dict[str, Any]:
-        return {"messages": self.messages, "prompt_id": "p", "id": "a", "finish_reason": "stop", "is_truncated": False}
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
+    return GRPOSample(messages=messages, prompt_id="p", finish_reason=finish_reason, extra={"id": "a"})
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -63,10 +56,9 @@ def test_ms_swifts_own_code_gives_our_rewards_and_the_groups_advantages(asynchro
 
     plugins = RSWReward(share, QUESTIONS).plugins(asynchronous=asynchronous)
     assert list(plugins) == ["rsw", "rsw_share"]
-    rollouts = [Rollout(text) for text in ("1", "0", "broken", "1")]
-    given = compute_rewards_per_func(
-        rollouts, [plugin(args=None) for plugin in plugins.values()], None, torch.device("cpu")
-    )
+    functions = [plugin(args=None) for plugin in plugins.values()]
+    rollouts = [rollout(text) for text in ("1", "0", "broken", "1")]
+    given = compute_rewards_per_func(rollouts, functions, None, torch.device("cpu"))
     assert given[:, 0].tolist() == pytest.approx([1, 0, 2 / 3, 1])
     assert given[:, 1].tolist() == pytest.approx([1, 0, np.nan, 1], nan_ok=True)
     weights = torch.tensor([1.0, 0.0])
@@ -74,3 +66,5 @@ def test_ms_swifts_own_code_gives_our_rewards_and_the_groups_advantages(asynchro
     alone, _ = compute_advantages(given[[0, 1, 3]], weights, 3, scale_rewards="group")
     assert advantages[2] == pytest.approx(0, abs=1e-6)
     assert advantages[[0, 1, 3]].tolist() == pytest.approx((alone * np.sqrt(3 / 2)).tolist(), abs=1e-3)
+    cut_off = compute_rewards_per_func([rollout("1"), rollout("1", "length")], functions, None, torch.device("cpu"))
+    assert cut_off[:, 0].tolist() == [1, 0]
