@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from rsw_rewards.engine.reward import Result, Reward
 from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
 from rsw_rewards.io.in_memory import as_sample, as_samples
 
-JPEG = "the image came as JPEG, which changes what is measured; send PNG"
+JPEG = "the image is a JPEG, which changes what is measured; make it a PNG, or hand over pixels that never were a JPEG"
 
 
 def from_text(text: str | None, is_truncated: bool) -> Output:
@@ -37,22 +38,31 @@ def from_text(text: str | None, is_truncated: bool) -> Output:
 class Kind(NamedTuple):
     """How a trainer hands over an image."""
 
+    text: str
+    """What such images are, for errors."""
     holds: Callable[[Any], bool]
-    read: Callable[[Any], Any]
-    """What :func:`rsw.image` takes."""
     declared: Mapping[str, Any] = {}
+    """Keywords of :func:`rsw.image`."""
 
 
 KINDS: Mapping[str, Kind] = {
-    "pil": Kind(lambda value: is_instance(value, "PIL.Image", "Image"), lambda value: value),
-    "path": Kind(lambda value: isinstance(value, str | os.PathLike) and Path(value).is_file(), lambda value: value),
-    "bytes": Kind(lambda value: isinstance(value, bytes), lambda value: value),
-    "base64": Kind(lambda value: isinstance(value, str) and _is_base64(value), base64.b64decode),
-    "data_url": Kind(lambda value: isinstance(value, str) and is_data_url(value), lambda value: value),
-    "float_chw": Kind(lambda value: _is_array(value, "float"), lambda value: value, {"layout": "CHW", "range": (0, 1)}),
-    "float_hwc": Kind(lambda value: _is_array(value, "float"), lambda value: value, {"layout": "HWC", "range": (0, 1)}),
-    "uint8_chw": Kind(lambda value: _is_array(value, "uint8"), lambda value: value, {"layout": "CHW"}),
-    "uint8_hwc": Kind(lambda value: _is_array(value, "uint8"), lambda value: value, {"layout": "HWC"}),
+    "pil": Kind("Pillow images", lambda value: is_instance(value, "PIL.Image", "Image")),
+    "path": Kind("paths of files", lambda value: isinstance(value, str | os.PathLike) and Path(value).is_file()),
+    "bytes": Kind("bytes of image files", lambda value: isinstance(value, bytes)),
+    "base64": Kind("image files as base64", lambda value: isinstance(value, str) and _is_base64(value)),
+    "data_url": Kind("data URLs", lambda value: isinstance(value, str) and is_data_url(value)),
+    "float_chw": Kind(
+        "arrays of floats in [0, 1] as (C, H, W)",
+        lambda value: _is_array(value, "float"),
+        {"layout": "CHW", "range": (0, 1)},
+    ),
+    "float_hwc": Kind(
+        "arrays of floats in [0, 1] as (H, W, C)",
+        lambda value: _is_array(value, "float"),
+        {"layout": "HWC", "range": (0, 1)},
+    ),
+    "uint8_chw": Kind("uint8 arrays as (C, H, W)", lambda value: _is_array(value, "uint8"), {"layout": "CHW"}),
+    "uint8_hwc": Kind("uint8 arrays as (H, W, C)", lambda value: _is_array(value, "uint8"), {"layout": "HWC"}),
 }
 """By the name that an adapter declares. Floats in [0, 1] become the nearest of 256 grey levels, halves the one above."""
 
@@ -72,12 +82,10 @@ def from_image(value: Any, kind: str) -> Output:
     if kind not in KINDS:
         raise ConfigError(f"no kind of image is named {kind!r}; {did_you_mean(str(kind), KINDS)}")
     if not KINDS[kind].holds(value):
-        raise InputError(
-            f"an image is handed over as {describe(value)}, which is not {kind!r}; declare its kind: {', '.join(KINDS)}"
-        )
+        raise InputError(f"the image is {describe(value)}; this trainer's images must be {KINDS[kind].text}")
     if kind.startswith("float") and not np.isfinite(pixels_of(value, colours=True)).all():
         return Output(invalid="the image holds numbers that are not finite")
-    content = KINDS[kind].read(value)
+    content = base64.b64decode(value) if kind == "base64" else value
     if _is_jpeg(content):
         raise InputError(JPEG)
     return Output(image=image(content, **KINDS[kind].declared))
@@ -92,6 +100,33 @@ def from_images(values: Sequence[Any], kind: str) -> Output:
     return Output(image=images[0]) if len(images) == 1 else Output(images=images)
 
 
+def images_of(messages: Any) -> list[Any]:
+    """The images of a prompt in their order, each as :func:`rsw.image` takes it; none of a prompt that is a text.
+
+    Args:
+        messages: chat messages, as mappings or objects, whose content is a text or parts: those of transformers (``image``), of
+            OpenAI's chats (``image_url``) or of its Responses (``input_image``).
+
+    >>> images_of([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "before.png"}}]}])
+    ['before.png']
+    """
+    found = []
+    for message in messages if isinstance(messages, Iterable) and not isinstance(messages, str) else ():
+        content = _field(message, "content")
+        for part in () if content is None or isinstance(content, str) else content:
+            value = _field(part, _IMAGE_FIELDS.get(_field(part, "type"), ""))
+            value = _field(value, "url") or value
+            found += [] if value is None else [value]
+    return found
+
+
+_IMAGE_FIELDS = {"image": "image", "image_url": "image_url", "input_image": "image_url"}
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
 def _is_jpeg(content: Any) -> bool:
     if isinstance(content, bytes):
         return content.startswith(b"\xff\xd8")
@@ -100,7 +135,7 @@ def _is_jpeg(content: Any) -> bool:
     if isinstance(content, str | os.PathLike):
         with Path(content).open("rb") as file:
             return file.read(2) == b"\xff\xd8"
-    return getattr(content, "format", None) == "JPEG"
+    return getattr(content, "format", None) in ("JPEG", "MPO")  # MPO holds several JPEG images
 
 
 def _is_base64(text: str) -> bool:
@@ -172,17 +207,19 @@ class Adapter:
         self._samples = None if known is None else {sample.id: sample for sample in known}
         self.reward.warm()
 
-    def sample(self, truth: Any, **more: Any) -> Sample:
+    def sample(self, truth: Any, shown: Sequence[Any] | None = None) -> Sample:
         """The sample of a row.
 
         Args:
             truth: the id of one of ``samples``; else the field that ``truth`` names; else a whole sample, as a mapping or as JSON.
-            more: fields of a sample that the row holds elsewhere, such as ``images``; not of one that is named by its id.
+            shown: the images of the row's prompt, which are those of a sample that the row holds whole and that names none.
 
         Raises:
             InputError: no sample has the id, the value is no sample, or its task is not answered by what the trainer gives.
         """
-        sample = self._sample(truth, more)
+        sample = self._sample(truth)
+        if shown is not None and len(shown) and not sample.images and self._samples is None:
+            sample = replace(sample, images=tuple(shown))
         if self.gives not in (fields := OUTPUT_FIELDS[sample.task]):
             raise InputError(
                 f"the sample {sample.id!r} is of the task {sample.task}, which is answered by {' or '.join(fields)}, but here every"
@@ -190,7 +227,7 @@ class Adapter:
             )
         return sample
 
-    def _sample(self, truth: Any, more: Mapping[str, Any]) -> Sample:
+    def _sample(self, truth: Any) -> Sample:
         if isinstance(truth, HoldsArray) and np.ndim(truth) == 0:
             truth = np.asarray(truth).item()
         if self._samples is not None:
@@ -202,8 +239,8 @@ class Adapter:
         if self.truth is not None:
             task, field = self.truth
             value = str(truth) if isinstance(truth, int | float) else truth
-            return as_sample({"task": task, "reference": {field: value}, **more}, 0)
-        return _of_text(truth) if isinstance(truth, str) and not more else as_sample({**_mapping(truth), **more}, 0)
+            return as_sample({"task": task, "reference": {field: value}}, 0)
+        return _of_text(truth) if isinstance(truth, str) else as_sample(_mapping(truth), 0)
 
     def whole_groups(
         self, outputs: Sequence[Output], samples: Sequence[Sample], groups: Sequence[Hashable]

@@ -44,4 +44,4 @@ class RSWReward:
         """The reward of one completion. Raises :class:`rsw_rewards.RunStopped` where there is none."""
         adapter = shared(alone="AReaL shows one output at a time", **self.settings)
         output = from_text(completions, not len(completion_ids) or int(completion_ids[-1]) not in self.ends)
-        return adapter.number(adapter.reward.one(output, adapter.sample(row[self.column])))
+        return adapter.number(adapter.reward.one(output, adapter.sample(row[self.column], row.get("images"))))

@@ -55,11 +55,13 @@ class Rewards:
         Args:
             prompts: n texts, each of which names the sample with this prompt.
             images: the images of each output, as PIL: one, or those of a forecast in their order.
-            conditions: the images that were shown for each, as PIL; those of a sample that a row holds whole.
+            conditions: the images that were shown for each, as PIL; those of a sample that a row holds whole and that names none.
             names: what names the samples in place of the prompts: the id of each, or the whole sample, as a mapping or as JSON.
         """
         samples = [
-            self._of_prompt(prompt) if names is None else self._named(names[row], conditions and conditions[row])
+            self._of_prompt(prompt)
+            if names is None
+            else self.adapter.sample(names[row], conditions and conditions[row])
             for row, prompt in enumerate(prompts)
         ]
         outputs = [from_images(frames, "pil") for frames in images]
@@ -78,10 +80,6 @@ class Rewards:
                 " samples a field 'sample_id'"
             )
         return found[0]
-
-    def _named(self, name: Any, conditions: Sequence[Any] | None) -> Sample:
-        whole = not self.by_prompt and conditions
-        return self.adapter.sample(name, **({"images": list(conditions or ())} if whole else {}))
 
 
 def __getattr__(name: str) -> Any:

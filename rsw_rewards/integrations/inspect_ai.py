@@ -11,7 +11,7 @@ from rsw_rewards.core.answer import TRUNCATED
 from rsw_rewards.core.records import Output
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter
+from rsw_rewards.integrations._common import Adapter, images_of
 from rsw_rewards.io.chat_reply import Answer
 
 
@@ -44,7 +44,8 @@ def make_scorer(
             texts = list(target)
             of_target = texts[0] if len(texts) == 1 else texts
             asked = state.metadata[key] if key else of_target if truth else state.sample_id
-            result = await adapter.reward.aone(_output(state.output), adapter.sample(asked))
+            sample = adapter.sample(asked, images_of(state.input))
+            result = await adapter.reward.aone(_output(state.output), sample)
             fields = score_of(result, adapter.labels)
             return Score.unscored(**fields) if result.reward is None else Score(**fields)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter
+from rsw_rewards.integrations._common import Adapter, images_of
 from rsw_rewards.io.chat_reply import Answer
 
 _FINISHED = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -41,7 +41,9 @@ def make_verify(
     async def verify(body: dict[str, Any]) -> dict[str, Any]:
         if key not in body:
             raise InputError(f"the body has no field {key!r}; name the one with the sample by 'key'")
-        result = await adapter.reward.aone(_output(body.get("response")), adapter.sample(body[key]))
+        asked = body.get("responses_create_params") or {}
+        sample = adapter.sample(body[key], images_of(asked.get("input")))
+        result = await adapter.reward.aone(_output(body.get("response")), sample)
         failed = {} if result.reward is not None else {"failure_reason": result.reason}
         values = {
             f"rsw_{label}": None if (score := result.parts.get(label)) is None else score.value

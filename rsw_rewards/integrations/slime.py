@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.records import Output
-from rsw_rewards.integrations._common import Adapter, from_text, group_means
+from rsw_rewards.integrations._common import Adapter, from_text, group_means, images_of
 
 _WITH_STD = ("grpo", "gspo", "cispo")
 
@@ -43,7 +43,7 @@ class RSWReward:
         """
         many = sample if isinstance(sample, list) else [sample]
         outputs = [_output(one) for one in many]
-        samples = [self.adapter.sample(one.label) for one in many]
+        samples = [self.adapter.sample(one.label, images_of(getattr(one, "prompt", None))) for one in many]
         ask = self.adapter.reward.amany if isinstance(sample, list) else self._alone
         results = await ask(outputs, samples, [one.group_index for one in many])
         rows = []

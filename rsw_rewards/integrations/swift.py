@@ -81,7 +81,8 @@ class RSWReward:
             if name not in columns:
                 raise InputError(f"ms-swift gives no column {name!r}; it gives {', '.join(columns)}")
         outputs = [from_text(*row) for row in zip(completions, columns["is_truncated"], strict=True)]
-        samples = [self.adapter.sample(truth) for truth in columns[self.column]]
+        shown = columns.get("images") or [None] * len(completions)
+        samples = [self.adapter.sample(*row) for row in zip(columns[self.column], shown, strict=True)]
         results, groups, own = self.adapter.whole_groups(outputs, samples, columns["prompt_id"])
         numbers = self.adapter.numbers(results, groups)
         return [numbers[place] for place in own], [results[place] for place in own]

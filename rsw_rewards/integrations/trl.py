@@ -9,7 +9,7 @@ from typing import Any
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, from_text, gathered
+from rsw_rewards.integrations._common import Adapter, from_text, gathered, images_of
 
 _FIELDS = ("id", "task", "images", "reference", "scene", "kind", "metadata")
 
@@ -64,7 +64,7 @@ class RSWReward:
             )
             for text, ids in zip(completions, completion_ids, strict=True)
         ]
-        samples = self._samples(columns, len(outputs))
+        samples = self._samples(columns, prompts)
         results = self._results(outputs, samples)
         logged = [self.adapter.logged(result) for result in results]
         for name in self.adapter.labels:
@@ -76,7 +76,7 @@ class RSWReward:
                 log_metric(f"components/{name}", sum(known) / len(known))
         return self.adapter.numbers(results, [sample.id for sample in samples])
 
-    def _samples(self, columns: dict[str, Sequence[Any]], count: int) -> list[Sample]:
+    def _samples(self, columns: dict[str, Sequence[Any]], prompts: Sequence[Any]) -> list[Sample]:
         if self.column not in columns:
             raise InputError(
                 f"the dataset has no column {self.column!r} with the ids of samples; its columns are {', '.join(columns)}"
@@ -85,7 +85,8 @@ class RSWReward:
             return [self.adapter.sample(name) for name in columns[self.column]]
         names = {"id": self.column, **{name: name for name in _FIELDS if name in columns}}
         return [
-            self.adapter.sample({field: columns[name][row] for field, name in names.items()}) for row in range(count)
+            self.adapter.sample({field: columns[name][row] for field, name in names.items()}, images_of(prompt))
+            for row, prompt in enumerate(prompts)
         ]
 
     def _results(self, outputs: list[Output], samples: list[Sample]) -> list[Result]:

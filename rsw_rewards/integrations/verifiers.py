@@ -7,7 +7,7 @@ from typing import Any
 
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, from_text
+from rsw_rewards.integrations._common import Adapter, from_text, images_of
 
 
 def make_reward(
@@ -37,7 +37,8 @@ def make_reward(
         if not hasattr(data, key):
             raise InputError(f"the data of the task have no field {key!r}; name the one with the sample by 'key'")
         trace.metrics.update(dict.fromkeys(adapter.labels))
-        result = await adapter.reward.aone(_output(trace), adapter.sample(getattr(data, key)))
+        sample = adapter.sample(getattr(data, key), images_of(getattr(data, "prompt", None)))
+        result = await adapter.reward.aone(_output(trace), sample)
         trace.metrics.update({label: score.value for label, score in result.parts.items()})
         return adapter.number(result)
 

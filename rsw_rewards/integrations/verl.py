@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.integrations._common import GroupsOf, from_text, plain, shared
+from rsw_rewards.integrations._common import GroupsOf, from_text, images_of, plain, shared
 
 _ALONE = "verl shows its reward function one output at a time"
 
@@ -63,20 +62,19 @@ class Rewards:
         if (ends := given.pop("eos_token_id", None) or tokenizer.eos_token_id) is None:
             raise ConfigError("the tokenizer names no end of a text; give 'eos_token_id' in the reward_kwargs")
         self.ends = frozenset([ends] if isinstance(ends, int) else ends)
-        self.by_id = given.get("samples") is not None
         timeout_s, settings = given.pop("group_timeout_s", 3600.0), given.pop("settings", None) or {}
         self.adapter = shared(**given, choices=("raise", "group_mean"), **settings)
         means = "'on_failure' is 'group_mean'" if self.adapter.on_failure == "group_mean" else ""
         self.why = self.adapter.reward.needs_groups or means
         rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
         self.groups = GroupsOf(rollout.n if self.why else 1, self.adapter, timeout_s)
+        if self.why and config.reward.num_workers != 1:
+            raise ConfigError(f"{self.why}, and verl divides a group over its workers; set reward.num_workers to 1")
         if self.why and not trainer.use_v1:
             raise ConfigError(
                 f"{self.why}, and verl's older trainer gives the 'uid' of a group to copies that pad a batch and to baselines as well;"
                 " set trainer.use_v1 to True"
             )
-        if self.why and config.reward.num_workers != 1:
-            raise ConfigError(f"{self.why}, and verl divides a group over its workers; set reward.num_workers to 1")
         if self.why and rollout.val_kwargs.n != rollout.n and (trainer.val_before_train or trainer.test_freq > 0):
             raise ConfigError(
                 f"{self.why}, and verl does not say which outputs are of validation, whose groups have another size; set"
@@ -89,19 +87,12 @@ class Rewards:
         Args:
             text: without special tokens.
             ids: int tensor of shape (tokens,), without padding; a text that ends with none of ``eos_token_id`` was cut off.
-            held: the row's ``non_tensor_batch``; images of ``raw_prompt`` belong to a sample that the row holds whole.
+            held: the row's ``non_tensor_batch``; images of ``raw_prompt`` are those of a sample that it holds whole.
         """
         output = from_text(text, not len(ids) or int(ids[-1]) not in self.ends)
-        images = {} if self.by_id else _images(held.get("raw_prompt", ()))
-        sample = self.adapter.sample(held["reward_model"]["ground_truth"], **images)
+        sample = self.adapter.sample(held["reward_model"]["ground_truth"], images_of(held.get("raw_prompt")))
         number, result = await self.groups.reward(output, sample, held["uid"] if self.why else None)
         return {"reward_score": number, "reward_extra_info": {"score": number, **self.adapter.logged(result)}}
-
-
-def _images(messages: Iterable[Any]) -> dict[str, list[Any]]:
-    parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
-    images = [part["image"] for part in parts if part["type"] == "image"]
-    return {"images": images} if images else {}
 
 
 def __getattr__(name: str) -> Any:

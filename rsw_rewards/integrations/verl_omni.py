@@ -39,6 +39,6 @@ def compute_score(
     {'score': 1.0, 'gain_over_copy': 1.0}
     """
     adapter = shared(rubric, samples, alone="verl-omni shows one output at a time", gives="image", **(settings or {}))
-    frames = [solution_image] if solution_image.ndim == 3 else list(solution_image)
+    frames = list(solution_image) if getattr(solution_image, "ndim", 3) == 4 else [solution_image]
     result = adapter.reward.one(from_images(frames, "uint8_chw"), adapter.sample(ground_truth))
     return {"score": adapter.number(result), **adapter.logged(result)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 
 import rsw_rewards as rsw
 from rsw_rewards.core.records import Sample
-from rsw_rewards.integrations._common import KINDS, Adapter, from_image, from_text, group_means
+from rsw_rewards.integrations._common import KINDS, Adapter, from_image, from_text, group_means, images_of
 
 QUESTION = {"id": "q", "task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}
 RUBRIC = {"exact_match": 0.9, "answer_format": 0.1}
@@ -61,6 +63,36 @@ def test_an_unknown_id_is_a_sentence() -> None:
         Adapter(RUBRIC).sample("q")
 
 
+URL = "data:image/png;base64,AAAA"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "image": URL},
+        {"type": "image_url", "image_url": {"url": URL}},
+        {"type": "input_image", "image_url": URL},
+        SimpleNamespace(type="image", image=URL),
+        SimpleNamespace(type="image_url", image_url=SimpleNamespace(url=URL)),
+    ],
+    ids=["transformers", "OpenAI", "Responses", "Inspect", "verifiers"],
+)
+def test_the_images_of_a_prompt(part: object) -> None:
+    text = {"type": "text", "text": "Changed?"}
+    turns = [{"role": "system", "content": "Look."}, {"role": "user", "content": [text, part]}, {"role": "tool"}]
+    assert images_of(turns) == images_of([SimpleNamespace(content=[part])]) == [URL]
+    assert images_of("Changed?") == images_of(None) == []
+
+
+def test_the_images_of_a_prompt_are_those_of_a_sample_in_the_row_that_names_none() -> None:
+    file = Image.fromarray(PIXELS)
+    (shown,) = Adapter(RUBRIC).sample(json.dumps(QUESTION), [file]).images
+    assert np.array_equal(shown.pixels(), PIXELS)
+    assert Adapter(RUBRIC).sample({**QUESTION, "images": ["own.png"]}, [file]).images[0].path.name == "own.png"
+    assert Adapter(RUBRIC, [QUESTION]).sample("q", [file]).images == ()
+    assert Adapter({"exact_match": 1.0}, truth=("change_qa", "answers")).sample("yes", [file]).images
+
+
 def test_a_sample_that_is_not_answered_by_what_the_trainer_gives_is_a_sentence() -> None:
     place = {"id": "g", "task": "grounding", "images": [PIXELS], "reference": {"boxes": [[0, 0, 4, 4]]}}
     with pytest.raises(
@@ -93,7 +125,7 @@ def test_an_image_is_what_its_kind_says(kind: str, tmp_path: object) -> None:
     assert np.array_equal(output.image.pixels(), PIXELS)
     for other in set(images) - {kind}:
         if kind[0] != other[0] or "_" not in kind:  # the two layouts of a square array are not told apart
-            with pytest.raises(rsw.InputError, match=f"which is not {other!r}"):
+            with pytest.raises(rsw.InputError, match=f"images must be {re.escape(KINDS[other].text)}"):
                 from_image(images[kind], other)
 
 
@@ -104,7 +136,7 @@ def test_a_jpeg_is_refused() -> None:
         ("data:image/jpeg;base64," + base64.b64encode(encoded("JPEG")).decode(), "data_url"),
         (Image.open(io.BytesIO(encoded("JPEG"))), "pil"),
     ):
-        with pytest.raises(rsw.InputError, match="send PNG"):
+        with pytest.raises(rsw.InputError, match="make it a PNG"):
             from_image(value, kind)
 
 

@@ -1,14 +1,16 @@
-"""Our rewards of images in verl-omni and Flow-GRPO: the same as outside of them."""
+"""Our rewards of images in verl-omni, Flow-GRPO and Flow-Factory: the same as outside of them."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import rsw_rewards as rsw
-from rsw_rewards.integrations import flow_grpo, verl_omni
+from rsw_rewards.integrations import flow_factory, flow_grpo, verl_omni
 
 LEVELS = np.random.default_rng(0)
 BEFORE, AFTER, OTHER = (LEVELS.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(3))
@@ -55,7 +57,18 @@ def test_an_image_that_is_not_finite_is_invalid_and_one_of_another_kind_is_refus
     score = flow_grpo.RSWReward(RUBRIC, [SAMPLE]).score_functions()["rsw"]()
     broken = tensor(np.full((1, 3, 16, 16), np.nan, np.float32))
     assert score(broken, ["a road"], [{"id": "a"}]) == ([0.0], {})
-    with pytest.raises(rsw.InputError, match="which is not 'uint8_hwc'"):
+    with pytest.raises(rsw.InputError, match=r"the float32 array of .* images must be uint8 arrays as \(H, W, C\)"):
         score(np.zeros((1, 3, 16, 16), np.float32), ["a road"], [{"id": "a"}])
     with pytest.raises(rsw.InputError, match="the metadata of a prompt has no 'id'; it has name"):
         score(np.zeros((1, 16, 16, 3), np.uint8), ["a road"], [{"name": "a"}])
+    with pytest.raises(
+        rsw.InputError, match=r"a value of the type bytes; this trainer's images must be uint8 arrays as \(C, H, W\)"
+    ):
+        verl_omni.compute_score("scenes", b"a file", "a", rubric=RUBRIC, samples=[SAMPLE])
+
+
+def test_an_image_that_was_read_from_a_jpeg_is_refused() -> None:
+    Image.fromarray(AFTER).save(file := io.BytesIO(), "JPEG")
+    rewards = flow_factory.Rewards({"rubric": RUBRIC, "samples": [{**SAMPLE, "prompt": "a road"}]}, groups=False)
+    with pytest.raises(rsw.InputError, match="the image is a JPEG, which changes what is measured; make it a PNG"):
+        rewards.of_batch(["a road"], [[Image.open(file)]])
