@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rsw_rewards import data as data
     from rsw_rewards import metrics as metrics
     from rsw_rewards import predictions as predictions
+    from rsw_rewards.api.attacking import attack as attack
     from rsw_rewards.api.evaluating import compare as compare
     from rsw_rewards.api.evaluating import evaluate as evaluate
     from rsw_rewards.api.evaluating import protocol as protocol
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "ablate": "rsw_rewards.api.training",
+    "attack": "rsw_rewards.api.attacking",
     "compare": "rsw_rewards.api.evaluating",
     "evaluate": "rsw_rewards.api.evaluating",
     "names": "rsw_rewards.api.listing",

@@ -1,0 +1,62 @@
+"""``rsw attack``: a red team for a rubric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import rsw_rewards as rsw
+from rsw_rewards.cli.display import print_json, print_rows
+from rsw_rewards.cli.options import Device, Json, Limit, Out, Roots, Samples, check_folders, progress_bar
+
+SHOWN = 12
+"""Attacks that are printed; the page has all of them."""
+
+
+def attack(
+    rubric: Annotated[Path, typer.Argument(help="Rubric (YAML), or a training configuration that holds one.")],
+    samples: Samples,
+    out: Out,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="A model's outputs, which get a row of their own.", show_default=False),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", help="Run a policy for that row instead; see 'rsw evaluate'.", show_default=False),
+    ] = None,
+    root: Roots = None,
+    limit: Limit = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of attacks that draw numbers.")] = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Attack a rubric: what empty, hedged, negated, copied and optimised outputs earn beside an honest mediocre one."""
+    from rsw_rewards.evaluation.format import number
+
+    check_folders(root)
+    found = rsw.attack(
+        rubric, samples, predictions, out,
+        policy=policy, roots=root or [], limit=limit, seed=seed, device=device, progress=progress_bar(as_json),
+    )  # fmt: skip
+    if as_json:
+        print_json(found.to_json())
+        raise typer.Exit(0 if found.ok else 1)
+    for task in found.tasks:
+        rows = [*(row for row in task.rows if row.role != "attack"), *task.attacks[:SHOWN]]
+        typer.echo(f"{task.task}, {task.n} samples")
+        print_rows(
+            ("output", "reward", "honest there", *task.labels, ""),
+            [
+                (row.name, number(row.reward), number(row.honest), *(number(row.components[label][0]) for label in task.labels),
+                 "wins" if row.wins else "")
+                for row in rows
+            ],
+        )  # fmt: skip
+        if winners := task.winners:
+            typer.echo(f"{len(winners)} attacks earn more than an honest mediocre output; see 'What to do when an attack wins' in docs/attacks.md")  # fmt: skip
+    typer.echo(f"page: {out / 'attack.html'}   numbers: {out / 'attack.json'}")
+    if not found.ok:
+        raise typer.Exit(1)
