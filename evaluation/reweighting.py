@@ -120,7 +120,7 @@ def _compared(
     spread = [np.bincount(groups, np.where(both, np.abs(part), 0.0), n_groups) > 0 for part in (old, new)]
     taught = (size > 1) & spread[0] & spread[1]
     rows = np.flatnonzero(both & taught[groups])
-    agreement, changed = _rankings(before[rows], after[rows], groups[rows])
+    agreement, changed = rankings(before[rows], after[rows], groups[rows])
     usable = len(rows) > 0
     return Reweighted(
         name,
@@ -135,7 +135,7 @@ def _compared(
     )
 
 
-def _rankings(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rankings(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kendall's tau-b of every group, and whether its best candidate is another one; groups of one size at once."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.features.store import ENTRY, FeatureFile, FeatureRows, MemoryRows
+from rsw_rewards.features.store import ENTRY, FeatureFile, MemoryRows
 
 DIM = 5
 COUNT = 12
@@ -134,15 +134,14 @@ def test_processes_write_one_file_and_a_killed_one_spoils_nothing(tmp_path: Path
 
 @pytest.mark.parametrize("budget", [1 << 20, 6 * DIM * 4])
 def test_memory_is_bounded_and_forgets_nothing(budget: int) -> None:
-    rows: FeatureRows = MemoryRows(DIM, budget)
+    rows = MemoryRows(DIM, budget)
     for number in range(COUNT):
         rows.add([key(number)], row(number)[None])
     assert len(rows) == COUNT and rows.has(key(0)) and not rows.has(key(99))
     found, there = rows.read([key(number) for number in (3, 99, 11)])
     assert there.tolist() == [True, False, True]
     np.testing.assert_array_equal(found, [row(3), np.zeros(DIM), row(11)])
-    held = rows._rows  # type: ignore[attr-defined]
-    assert len(held) * DIM * 4 <= budget
+    assert rows.in_memory * DIM * 4 <= budget
 
 
 def resident() -> int:

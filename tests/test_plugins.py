@@ -66,7 +66,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             monkeypatch.syspath_prepend(str(site))
         return site
 
-    monkeypatch.setattr(VERIFIERS, "_warned", set())
+    monkeypatch.setattr(VERIFIERS, "warned", set())
     yield install
     sys.modules.pop("acme_rewards", None)
 

@@ -188,7 +188,7 @@ def test_what_an_installed_package_gets_wrong_is_one_line(
     kind: str, installed: Callable[..., Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, group, name = KINDS[kind]
-    monkeypatch.setattr(registry, "_warned", set())
+    monkeypatch.setattr(registry, "warned", set())
     taken = next(iter(registry.built_in))
     installed(points=f"[rsw_rewards.{group}]\nbroken = acme_rewards.away:x\n{taken} = acme_rewards:{name}\n")
     with caplog.at_level(logging.WARNING):

@@ -393,6 +393,17 @@ def test_callers_of_an_async_function_wait_together() -> None:
     assert [result.parts["answered_elsewhere"].raw["batch"] for result in found] == [8.0] * 8
 
 
+HOLDING, GO_ON = threading.Event(), threading.Event()
+
+
+def held(sample: Sample, output: Output) -> float:
+    """1.0, but for the text "hold" only when it is told to go on."""
+    if output.text == "hold":
+        HOLDING.set()
+        assert GO_ON.wait(20)
+    return 1.0
+
+
 def in_a_fork(call: Callable[[], str]) -> str:
     """What a call gives in a forked process, or the error that it raises there."""
     reading, writing = os.pipe()
@@ -415,15 +426,16 @@ def in_a_fork(call: Callable[[], str]) -> str:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_scores_in_its_thread_or_is_told_to_make_its_own() -> None:
-    with Reward({"exact_match": 1.0}) as texts, Reward({answered_elsewhere: 1.0}) as waiting:
+    with Reward({held: 1.0}) as texts, Reward({answered_elsewhere: 1.0}) as waiting:
         assert texts.one("yes", question("q")).reward == waiting.one("yes", question("q")).reward == 1.0
-        for lock in texts._locks:
-            lock.acquire()  # as if another thread were scoring
-        try:
-            assert in_a_fork(lambda: str(texts.one("yes", question("q")).reward)) == "1.0"
-        finally:
-            for lock in texts._locks:
-                lock.release()
+        with ThreadPoolExecutor(1) as other:
+            scoring = other.submit(texts.one, "hold", question("q"))
+            assert HOLDING.wait(20)
+            try:
+                assert in_a_fork(lambda: str(texts.one("yes", question("q")).reward)) == "1.0"
+            finally:
+                GO_ON.set()
+            assert scoring.result().reward == 1.0
         told = in_a_fork(lambda: str(waiting.one("yes", question("q")).reward))
         assert told.startswith("ConfigError") and told.endswith("make a Reward in each process")
         assert in_a_fork(lambda: str(waiting.close())) == "None"

@@ -43,7 +43,8 @@ class Registry(Generic[T]):
         self.kind, self.group, self.built_in = kind, f"rsw_rewards.{plural}", built_in
         self._check, self._own_names = check, own_names
         self._others = others
-        self._warned: set[str] = set()
+        self.warned: set[str] = set()
+        """What a warning was given of, which is given once in a process."""
 
     def names(self) -> list[str]:
         """All names, the built-in ones first; nothing is imported for it."""
@@ -114,8 +115,8 @@ class Registry(Generic[T]):
         return checked
 
     def _warn(self, about: str, text: str) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
+        if about not in self.warned:
+            self.warned.add(about)
             log.warning("%s", " ".join(text.split()))
 
 

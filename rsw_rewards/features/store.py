@@ -197,6 +197,11 @@ class MemoryRows:
     def __len__(self) -> int:
         return len(self._rows) if self._spilled is None else len(self._spilled)
 
+    @property
+    def in_memory(self) -> int:
+        """Rows that are in memory, not in the temporary file."""
+        return len(self._rows)
+
     def keys(self) -> list[bytes]:
         return list(self._rows) if self._spilled is None else self._spilled.keys()
 

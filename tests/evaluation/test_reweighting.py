@@ -14,7 +14,7 @@ from rsw_rewards.cli.options import weights_in
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.evaluation.reweighting import _rankings, advantages, full_weights, reweight
+from rsw_rewards.evaluation.reweighting import advantages, full_weights, rankings, reweight
 
 RUBRIC = Rubric(
     components=(
@@ -44,7 +44,7 @@ def test_taus_are_those_of_scipy(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     before, after = rng.integers(0, 3, (2, 5, size)).astype(float)
     expected = [kendalltau(*pair).statistic for pair in zip(before, after, strict=True)]
-    taus, changed = _rankings(before.ravel(), after.ravel(), np.repeat(np.arange(5), size))
+    taus, changed = rankings(before.ravel(), after.ravel(), np.repeat(np.arange(5), size))
     for tau, wanted, one, old, new in zip(taus, expected, changed, before, after, strict=True):
         assert tau == pytest.approx(0.0 if np.isnan(wanted) else wanted)
         assert one == (new[old.argmax()] < new.max())

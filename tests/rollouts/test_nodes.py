@@ -58,9 +58,9 @@ def main() -> None:
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)
 
-    puts: list[int] = []
+    puts: list[Any] = []
     put = ray.put
-    ray.put = lambda value: (puts.append(1), put(value))[1]
+    ray.put = lambda value: (puts.append(put(value)), puts[-1])[1]
     made, counted, copies = [], [], 0
     with RolloutPool(policies.LargePictures(SIDE, 0.1), actors=3, num_cpus=1, chunk=1) as pool:
         for step in (0, 1):
@@ -70,7 +70,7 @@ def main() -> None:
             for number, group in enumerate(pool.generate(samples, 2, step=step)):
                 groups[group[0].sample_id] = group
                 if step == 1 and number == 2:
-                    copies = len(ray.experimental.get_object_locations([pool._packed])[pool._packed]["node_ids"])
+                    copies = len(ray.experimental.get_object_locations(puts)[puts[-1]]["node_ids"])
                     cluster.remove_node(
                         going, allow_graceful=False
                     )  # its actor is at work, and what it made lies there

@@ -11,7 +11,7 @@ from rsw_rewards.config import ExperimentConfig, RunConfig, load_config, validat
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.statistics import Estimate
-from rsw_rewards.training.ablation.effects import Ablation, Effect, Trained, _effect, over_seeds
+from rsw_rewards.training.ablation.effects import Ablation, Effect, Trained, effect_of, over_seeds
 from rsw_rewards.training.ablation.page import page, sentences, table
 from rsw_rewards.training.ablation.run import ablate, fitting
 from rsw_rewards.training.ablation.variants import FULL, Variant, configured, method, variants
@@ -120,10 +120,10 @@ def test_the_page_says_which_reward_did_what_and_which_runs_failed() -> None:
 def test_one_seed_gives_no_verdict() -> None:
     variant, run = Variant("without c", {}, "c"), Trained(0.5, Estimate(-0.1, (-0.2, -0.05), 40))
     clear = Estimate(-0.2, (-0.22, -0.18), 40)
-    once, thrice = (_effect(variant, "greedy", "accuracy", True, [clear] * n, [run] * n, [run] * n) for n in (1, 3))
+    once, thrice = (effect_of(variant, "greedy", "accuracy", True, [clear] * n, [run] * n, [run] * n) for n in (1, 3))
     assert once.verdict == "one seed" and once.ci95 is not None and thrice.verdict == "useful"
     assert thrice.change == pytest.approx(-0.1) and thrice.change_ci95 is not None and thrice.change_ci95[1] < 0
-    neutral = _effect(variant, "greedy", "length_mean", False, [clear] * 3, [run] * 3, [run] * 3)
+    neutral = effect_of(variant, "greedy", "length_mean", False, [clear] * 3, [run] * 3, [run] * 3)
     assert neutral.verdict == ""  # neither direction is better
     found = Ablation(Path("x"), (1,), [once])
     assert sentences(found) == ["c was left out with one seed only, which says nothing of another training."]

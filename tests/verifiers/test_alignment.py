@@ -204,17 +204,22 @@ def test_the_key_says_whose_number_it_is() -> None:
     assert build("clip_score", other).metrics()[0].keys == ("clip_score_ViT-B-32-openai_remote-sensing",)
 
 
+class Blind:
+    name, weights_sha256, dim, id = "blind", "0", 2, "blind@0"
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def encode_images(self, images: list[np.ndarray], micro_batch: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def encode_texts(self, texts: list[str], micro_batch: int) -> np.ndarray:
+        raise ConfigError("reads no text")
+
+
 def test_an_encoder_that_reads_no_text_is_refused_at_the_start() -> None:
-    class Blind:
-        name, weights_sha256, dim, id = "blind", "0", 2, "blind@0"
-
-        def encode_texts(self, texts: list[str], micro_batch: int) -> np.ndarray:
-            raise ConfigError("reads no text")
-
-    bank = FeatureBank()
-    bank._encoders["blind"] = Blind()  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="reads no text"):
-        build("clip_score", {"encoder": "blind"}).setup(Context(bank))
+        build("clip_score", {"encoder": f"{__file__}:Blind"}).setup(Context(FeatureBank()))
 
 
 def test_no_change_is_the_worst_change_and_nothing_escapes_by_a_nudge(encoder: str) -> None:

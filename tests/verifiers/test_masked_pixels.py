@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +68,14 @@ ELSEWHERE = {
 }
 
 
-@cache
-def ready(name: str, config: str) -> Verifier:
-    made = build(name, json.loads(config))
-    made.setup(Context(FeatureBank()))
+BANK = FeatureBank()
+"""The encoders, loaded once."""
+
+
+def ready(name: str, config: dict[str, Any]) -> Verifier:
+    """A new one, since credits remember the references of a run."""
+    made = build(name, config)
+    made.setup(Context(BANK))
     return made
 
 
@@ -127,12 +129,9 @@ def bits(scores: list[Score]) -> list[Any]:
 
 
 def scores(name: str, config: dict[str, Any], pairs: list[tuple[Sample, Output]]) -> list[Score]:
-    verifier = ready(name, json.dumps(config))
+    verifier = ready(name, config)
     samples, outputs = zip(*pairs, strict=True)
     verifier.prepare(samples)
-    for kept in ("_references", "_kept", "_bandwidth"):  # what credits remember of the references of a run
-        verifier.__dict__.pop(kept, None)
-    verifier.__dict__.setdefault("_references", None)
     return verifier.score(Batch(samples, outputs, [one.id for one in samples]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,12 +121,10 @@ def test_the_formula_is_the_program_s_own(program: Meteor) -> None:
         return chance.choice(vocabulary, chance.integers(1, 14)).tolist()
 
     stats = program.stats([(text(), [text() for _ in range(3)]) for _ in range(150)])
-    process = program._running()
-    assert process.stdin is not None and process.stdout is not None
+    command = ["java", "-Xmx2G", "-jar", str(jar()), "-", "-", "-stdio", "-l", "en", "-norm"]
     lines = " ||| ".join(" ".join(map(repr, one.tolist())) for one in stats)
-    process.stdin.write(f"EVAL ||| {lines}\n".encode())
-    process.stdin.flush()
-    *each, whole = [float(process.stdout.readline()) for _ in range(len(stats) + 1)]
+    said = subprocess.run(command, input=f"EVAL ||| {lines}\n", capture_output=True, text=True, check=True, timeout=180)
+    *each, whole = map(float, said.stdout.split())
     np.testing.assert_allclose([meteor(one) for one in stats], each, rtol=1e-9, atol=1e-12)
     assert meteor(np.sum(stats, 0)) == pytest.approx(whole, rel=1e-9)
 
@@ -152,16 +151,6 @@ def test_long_captions_take_longer_and_cost_nobody_their_number(
     assert long[:2].tolist() == [256, 256] and meteor(other) == 1.0
 
 
-@pytest.mark.slow
-def test_a_program_that_died_is_started_again(program: Meteor) -> None:
-    (before,) = program.stats([(["road"], [["a", "road"]])])
-    program._running().kill()
-    program._known.clear()
-    (after,) = program.stats([(["road"], [["a", "road"]])])
-    assert before.tolist() == after.tolist()
-    assert pickle.loads(pickle.dumps(program))._process is None
-
-
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -183,6 +172,23 @@ def test_a_program_that_does_not_answer(
     with pytest.raises(MeteorError, match=said):
         Meteor().stats([(["a"], [["a"]])])
     assert time.monotonic() - start < 30
+
+
+def test_a_program_that_died_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    java = tmp_path / "java"
+    java.write_text(
+        f"#!/bin/sh\necho started >> {tmp_path}/log\nread line; echo {' '.join(['1'] * SIZE)}\n"
+    )  # and ends
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(module, "jar", lambda: tmp_path / "meteor.jar")
+    program = Meteor()
+    for word in ("road", "house"):
+        (stats,) = program.stats([([word], [[word]])])
+        assert stats.tolist() == [1] * SIZE
+    assert (tmp_path / "log").read_text() == "started\n" * 2
+    pickle.loads(pickle.dumps(program)).stats([(["a"], [["a"]])])  # a copy starts one of its own
+    assert (tmp_path / "log").read_text() == "started\n" * 3
 
 
 def test_a_warm_up_starts_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

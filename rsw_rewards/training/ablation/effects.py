@@ -104,7 +104,7 @@ def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]
                                 _plain(bases[seed][mode][key].after, records[seed][mode][key].after) for seed in done
                             ]
                         effects.append(
-                            _effect(
+                            effect_of(
                                 variant, mode, key, component.label in trained, differences,
                                 [records[seed][mode][key] for seed in done], [bases[seed][mode][key] for seed in done],
                             )
@@ -153,7 +153,7 @@ def _plain(base: float | None, other: float | None) -> Estimate:
     return Estimate(None if base is None or other is None else other - base, None, 0)
 
 
-def _effect(
+def effect_of(
     variant: Variant,
     mode: str,
     key: str,
