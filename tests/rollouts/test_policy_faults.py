@@ -164,6 +164,7 @@ def test_weights_that_are_no_numbers_are_said_and_never_scored_as_answers(kind: 
     assert set(table.frame["reason"]) == {"the sampler diverged: its picture is not finite"}
 
 
+@pytest.mark.slow
 def test_a_dump_gives_the_rewards_that_the_trainer_saw(kind: Kind, tmp_path: Path) -> None:
     config = {
         "out": str(tmp_path),
@@ -206,6 +207,7 @@ class Mortal(TokenWorldModelPolicy):
         return super().generate(requests)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_actor_costs_the_world_model_no_rollout_and_changes_none(tmp_path: Path) -> None:
     from ray import cloudpickle

@@ -326,6 +326,7 @@ def test_a_run_taken_up_again_ends_where_the_whole_one_ends(
     assert without_times(log(tmp_path / "part")) == rows
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_actors_train_what_this_process_trains_though_one_is_killed(
     whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path

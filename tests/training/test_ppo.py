@@ -136,6 +136,7 @@ def test_another_critic_cannot_take_up_a_run(whole: tuple[Path, dict[str, torch.
         run(tmp_path, resume=True, ppo={"steps": 2, "critic": "copy"})
 
 
+@pytest.mark.slow
 def test_actors_train_what_this_process_trains(whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     policy = {"die_at": 2, "mark": str(tmp_path / "died")}  # and one of them is killed on the way
     weights = run(tmp_path, policy=policy, rollouts={"actors": 2})

@@ -89,6 +89,7 @@ def distance(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor] |
     return sum(float((weights[key] - (others[key] if others else 0)).square().sum()) for key in weights) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", configurations())
 def test_two_processes_learn_what_one_learns(runs: tuple[Path, Path], name: str) -> None:
     one, two = (folder / name for folder in runs)
@@ -102,6 +103,7 @@ def test_two_processes_learn_what_one_learns(runs: tuple[Path, Path], name: str)
             assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-4), key
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_they_stopped(runs: tuple[Path, Path]) -> None:
     _, two = runs
     whole, taken_up = final(two / "grpo"), final(two / "taken_up")

@@ -19,6 +19,8 @@ from tests.training.run_files import same
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+LONG = ("rs_worldmodel_vro", "rs_worldmodel_sit", "landsat", "ablation")
+SMOKES = [pytest.param(recipe, marks=[pytest.mark.slow] * (recipe.stem in LONG)) for recipe in RECIPES]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -31,7 +33,7 @@ def test_a_recipe_is_whole_at_full_size(recipe: Path) -> None:
         assert all(component.build() for component in parse_rubric(rubric, str(recipe)).components)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", SMOKES, ids=lambda path: path.stem)
 def test_a_recipe_runs_its_smoke(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "RSW_SHARED" in recipe.read_text():
         monkeypatch.setenv("RSW_SHARED", str(shared("data").parent))

@@ -88,6 +88,7 @@ def test_ratios_are_to_the_probabilities_that_tokens_were_sampled_with(whole: tu
         torch.testing.assert_close(seen["old"][step].sort().values, sampled, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_actors_at_work_beside_the_learner_train_the_same(whole: tuple[Path, Any, Seen], tmp_path: Path) -> None:
     assert same(run(tmp_path, rollouts={"actors": 1}), whole[1])
     assert without_times(log(tmp_path)) == without_times(log(whole[0]))

@@ -117,7 +117,7 @@ CASES = [
     ("vision_language", "whole"),
     ("vision_language", "trained"),
     ("backbone_world_model", "fresh"),
-    ("backbone_world_model", "trained"),
+    pytest.param("backbone_world_model", "trained", marks=pytest.mark.slow),
 ]
 
 

@@ -106,7 +106,9 @@ def test_looking_changes_nothing(hacked: tuple[Path, dict[str, torch.Tensor]], t
     assert same(run(tmp_path / "blind", measure={"every": 0}), hacked[1])
 
 
-@pytest.mark.parametrize("cut", [3, 4])  # with step 3 done and not looked at yet, and later
+@pytest.mark.parametrize(
+    "cut", [3, pytest.param(4, marks=pytest.mark.slow)]
+)  # with step 3 done and not looked at yet, and later
 def test_looking_is_taken_up_where_it_was(
     cut: int, hacked: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
