@@ -17,7 +17,7 @@ from typing import Any
 import rsw_rewards as rsw
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
 from rsw_rewards.engine.scorer import Scorer
-from rsw_rewards.evaluation.chunks import batch_of
+from rsw_rewards.evaluation.chunks import batches
 from rsw_rewards.evaluation.inputs import read_pair, seldom_collecting
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.summary import metrics_of, slices_of
@@ -76,7 +76,7 @@ def main() -> None:
         clock("evaluate", lambda: rsw.evaluate(protocol, *files, folder / "run"))
         wall = round(time.perf_counter() - start, 3)
         samples, outputs, _ = clock("load", lambda: read_pair(*files))
-        batch = batch_of({sample.id: sample for sample in samples}, outputs)
+        (batch,) = batches(scorer, samples, outputs, size=len(outputs))
         table = clock("score", lambda: scorer.score(batch))
         clock("store", lambda: table.write(folder / "scores.parquet"))
         clock("metrics", lambda: metrics_of(protocol, scorer.by_name, table))

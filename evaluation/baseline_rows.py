@@ -10,11 +10,11 @@ from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.evaluation.box_scale import box_scale
-from rsw_rewards.evaluation.chunks import CHUNK, batch_of, chunks, group_chunks, needs_whole
+from rsw_rewards.evaluation.chunks import CHUNK, batches, needs_whole
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.summary import metrics_of
+from rsw_rewards.evaluation.warnings import box_scale
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
 from rsw_rewards.verifiers.answers import chance_corrected
@@ -37,9 +37,9 @@ def baseline_rows(
 
     rows: dict[str, Any] = {}
     draws = OUTPUT_FIELDS[protocol.task] != ("text",)
-    whole = needs_whole(scorer)
     part = list(samples[:BASELINE_SAMPLES]) if draws else list(samples)
-    requests = [Request(sample) for sample in part]
+    # Pictures are dropped once they are scored; texts are small, and looked at in larger parts.
+    size = CHUNK if draws and not needs_whole(scorer) else len(part)
     by_id = {sample.id: sample for sample in part}
     scale = box_scale(verifiers)
     for number, use in enumerate(protocol.baselines):
@@ -50,12 +50,11 @@ def baseline_rows(
         try:
             policy = make_baseline(use, samples)
             set_up(policy)
-            # Pictures are dropped once they are scored; texts are small, and looked at in larger parts.
-            for chunk in chunks(requests, CHUNK if draws and not whole else len(requests)):
-                outputs = [written_in(scale, output, by_id[output.sample_id]) for output in outputs_of(policy, chunk)]
+            for start in range(0, len(part), size):
+                made = outputs_of(policy, [Request(sample) for sample in part[start : start + size]])
+                outputs = [written_in(scale, output, by_id[output.sample_id]) for output in made]
                 lost += [output.lost for output in outputs if output.lost is not None]
-                pieces = group_chunks(outputs, CHUNK, whole, grow=True)
-                tables += [scorer.score(batch_of(by_id, piece)) for piece in pieces]
+                tables += [scorer.score(batch) for batch in batches(scorer, part, outputs, grow=True)]
                 bank.settle()
         except (
             ConfigError
@@ -68,11 +67,6 @@ def baseline_rows(
             rows[name]["reason"] = f"{len(lost)} samples do not fit it: {lost[0]}"
     progress("baselines", len(protocol.baselines), len(protocol.baselines))
     return rows
-
-
-def baseline_warnings(rows: Mapping[str, Any]) -> list[str]:
-    """A sentence for every baseline that has no numbers at all."""
-    return [f"no numbers of the baseline {name}: {row['reason']}" for name, row in rows.items() if not row["metrics"]]
 
 
 def add_chance_corrected(summary: dict[str, Any]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.verifier import Batch
@@ -21,35 +20,28 @@ def needs_whole(scorer: Scorer) -> bool:
     return any(verifier.scope == "population" and verifier.rewarding for verifier in scorer.verifiers)
 
 
-def group_chunks(
-    outputs: Sequence[Output], size: int, whole: bool = False, grow: bool = False
-) -> Iterator[list[Output]]:
-    """Parts of about ``size`` outputs that keep the candidates of a sample together; one part where ``whole``.
+def batches(
+    scorer: Scorer, samples: Sequence[Sample], outputs: Sequence[Output], size: int = CHUNK, grow: bool = False
+) -> Iterator[Batch]:
+    """Outputs beside their samples in parts of about ``size``; one part where the scorer must see all at once.
 
     Args:
-        outputs: those of a sample stand together.
+        scorer: what will score them.
+        samples: those that the outputs answer, and others.
+        outputs: those of a sample stand together, and stay together.
         size: of the first part.
-        whole: all in one part.
         grow: double the size after every part that was dealt with in less than :data:`QUICK` seconds.
     """
+    by_id = {sample.id: sample for sample in samples}
+    whole = needs_whole(scorer)
     begin = 0
     while begin < len(outputs):
         end = len(outputs) if whole else min(begin + size, len(outputs))
         while end < len(outputs) and outputs[end].sample_id == outputs[end - 1].sample_id:
             end += 1
+        part = outputs[begin:end]
         start = time.perf_counter()
-        yield list(outputs[begin:end])
+        yield Batch([by_id[output.sample_id] for output in part], part, [output.sample_id for output in part])
         if grow and time.perf_counter() - start < QUICK:
             size = min(2 * size, LARGEST_CHUNK)
         begin = end
-
-
-def batch_of(by_id: Mapping[str, Sample], outputs: Sequence[Output]) -> Batch:
-    """A chunk of outputs beside their samples, without going through all samples for every chunk."""
-    return Batch([by_id[output.sample_id] for output in outputs], outputs, [output.sample_id for output in outputs])
-
-
-def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Consecutive parts of at most ``size`` items."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

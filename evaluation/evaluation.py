@@ -8,12 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.identity import Identity
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.report import write_report
+from rsw_rewards.evaluation.report import number, report
 from rsw_rewards.evaluation.results import RunDirectory
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
@@ -103,7 +103,7 @@ class Evaluation:
 
     def report(self, path: str | PathLike[str]) -> Path:
         """Write the report, one self-contained HTML file, and return its path."""
-        write_report(Path(path), self.protocol, self.summary, self.table, self.samples, self.outputs)
+        write_text(Path(path), report(self.protocol, self.summary, self.table, self.samples, self.outputs))
         return Path(path)
 
     def save(self, folder: str | PathLike[str]) -> Path:
@@ -117,9 +117,8 @@ class Evaluation:
         run = RunDirectory(Path(folder), self.config, self.asked, resume=True)
         if self.bank is not None:
             self.bank.copy_to(run.features)
-        run.finish(self.table)
-        run.write_summary(self.summary)
-        self.report(run.folder / "report.html")
+        page = report(self.protocol, self.summary, self.table, self.samples, self.outputs)
+        run.finish(self.table, self.summary, page)
         return run.folder
 
     def __repr__(self) -> str:

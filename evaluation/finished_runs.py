@@ -16,7 +16,7 @@ from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError, RswError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
-from rsw_rewards.evaluation.results import StoredNumber, features_in, read_config
+from rsw_rewards.evaluation.results import FEATURES, StoredNumber, read_config
 from rsw_rewards.features.bank import FeatureBank
 
 
@@ -70,7 +70,7 @@ class Run:
             )
         self.protocol = _as_run(named, self.config.get("components") or ())
         self.table = ScoreTable.read(folder / "scores.parquet")
-        self.bank = FeatureBank(directory=features_in(folder))
+        self.bank = FeatureBank(directory=folder / FEATURES)
 
     def __str__(self) -> str:
         return "the run in memory" if self.folder is None else str(self.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ Key = tuple[str, int]
 
 
 def gallery(frame: pd.DataFrame, samples: Iterable[Sample], outputs: Iterable[Output]) -> list[dict[str, Any]]:
-    """Cards for the template, each of one output; a card's ``sort`` says why it is shown."""
+    """Cards for the template, each of one output of a score table; a card's ``sort`` says why it is shown."""
     if frame.empty:
         return []
     chosen = choose(frame)
@@ -102,8 +103,6 @@ def _spread(by_output: Any, value: pd.Series[float]) -> pd.Series[float]:
 
 def card(sort: str, sample: Sample, output: Output, rows: pd.DataFrame) -> dict[str, Any]:
     """What the template shows of one output."""
-    from rsw_rewards.evaluation.format import number
-
     statuses = [str(status) for status in rows["status"]]
     bad = [status for status in map(str, FAILED) if status in statuses]
     said = output.text if output.text is not None else output.invalid or output.lost or ""
@@ -122,7 +121,7 @@ def card(sort: str, sample: Sample, output: Output, rows: pd.DataFrame) -> dict[
                 "verifier": row["verifier"],
                 "status": str(row["status"]),
                 "value": None if pd.isna(row["value"]) else float(row["value"]),
-                "raw": {key: number(raw) for key, raw in (row["raw"] or {}).items()},
+                "raw": row["raw"] or {},
                 "reason": shortened(row["reason"] or ""),
             }
             for row in rows.to_dict("records")
@@ -147,12 +146,13 @@ def pictures(sample: Sample, output: Output) -> list[dict[str, str]]:
     """Labelled pictures of a sample and an output; one that cannot be read carries its ``problem`` instead of ``src``."""
     reference = sample.reference
     shown: list[tuple[str, Callable[[], np.ndarray], bool]] = [
-        (image.role or image.date or f"input {place}", _drawn(image), True)
+        (image.role or image.date or f"input {place}", partial(read_rgb, image), True)
         for place, image in enumerate(sample.images, start=1)
     ]
-    if output.forecast is not None:
-        shown.append(("forecast", _forecast(output.forecast, (reference.get("images") or (None,))[-1]), True))
-    shown += [("true future", _drawn(image), True) for image in (reference.get("images") or ())[-1:]]
+    if (forecast := output.forecast) is not None:
+        future = (reference.get("images") or (None,))[-1]
+        shown.append(("forecast", lambda: read_rgb(as_future(forecast, future)), True))
+    shown += [("true future", partial(read_rgb, image), True) for image in (reference.get("images") or ())[-1:]]
     indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
     for key in ("mask", "map_before", "map_after", "buildings", "damage"):
         truth, made = reference.get(key), getattr(output, key)
@@ -174,14 +174,6 @@ def pictures(sample: Sample, output: Output) -> list[dict[str, str]]:
         boxed = _boxed(sample.images[-1], reference.get("boxes") or (), output.boxes or ())
         shown.append(("blue: true, orange: predicted", boxed, True))
     return [{"label": label, **_picture(draw, photo)} for label, draw, photo in shown]
-
-
-def _drawn(image: ImageRef) -> Callable[[], np.ndarray]:
-    return lambda: read_rgb(image)
-
-
-def _forecast(image: ImageRef, future: ImageRef | None) -> Callable[[], np.ndarray]:
-    return lambda: read_rgb(as_future(image, future))
 
 
 def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:

@@ -21,7 +21,7 @@ from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.generate import generate_file, generate_outputs
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.io.in_memory import as_samples, pair_outputs
-from rsw_rewards.io.pairing import Problem, coverage
+from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import load_outputs
 from rsw_rewards.rollouts.dumps import is_ours
 
@@ -93,13 +93,6 @@ def read_pair(
         about,
         warnings,
     )
-
-
-def coverage_warnings(problems: Sequence[Problem], samples: int, said: Sequence[str]) -> list[str]:
-    """How many of so many samples have a prediction, where predictions are missing or name no sample and it is not yet said."""
-    if not any(problem.kind in ("missing", "unknown_id") for problem in problems):
-        return []
-    return [sentence for sentence in [coverage(problems, samples)] if sentence not in said]
 
 
 LEVELLED = 8

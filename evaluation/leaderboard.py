@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.evaluation.format import number
+from rsw_rewards.evaluation.report import number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,13 +11,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from rsw_rewards.core.files import write_json
+from rsw_rewards.core.files import write_json, write_text
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.identity import Identity, difference, read_identities, write_identities
 
 INPUTS = "inputs.parquet"
+FEATURES = "features"
+"""Where a run directory keeps the encoder features that its numbers are computed from."""
 
 _PACKAGES = ("rsw_rewards", "torch", "transformers", "open_clip_torch", "numpy", "scipy", "pandas", "scikit-image")
 
@@ -31,11 +33,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def features_in(folder: Path) -> Path:
-    """Where a run directory keeps the encoder features that its numbers are computed from."""
-    return Path(folder) / "features"
 
 
 _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -80,7 +77,7 @@ class RunDirectory:
         self, folder: Path, config: Mapping[str, Any], asked: Mapping[str, Identity], resume: bool = False
     ) -> None:
         self.folder = Path(folder)
-        self.features = features_in(folder)
+        self.features = self.folder / FEATURES
         self.parts = self.folder / "scores.parts"
         known = self.folder / "config.yaml"
         if known.exists():
@@ -136,14 +133,12 @@ class RunDirectory:
         number = max((int(path.stem.split("-")[1]) for path in self._part_files()), default=-1) + 1
         table.write(self.parts / f"part-{number:05d}.parquet")
 
-    def finish(self, table: ScoreTable) -> None:
-        """Write all rows as ``scores.parquet`` and drop the parts."""
+    def finish(self, table: ScoreTable, summary: Mapping[str, Any], page: str) -> None:
+        """Write all rows as ``scores.parquet``, drop the parts, and write ``summary.json`` and ``report.html``."""
         table.write(self.folder / "scores.parquet")
         shutil.rmtree(self.parts, ignore_errors=True)
+        write_json(self.folder / "summary.json", summary)
+        write_text(self.folder / "report.html", page)
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("part-*.parquet"))
-
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write ``summary.json``."""
-        write_json(self.folder / "summary.json", summary)

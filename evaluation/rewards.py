@@ -15,9 +15,10 @@ from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.yaml_text import write_run_yaml
 from rsw_rewards.engine.scorer import Scorer
-from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
-from rsw_rewards.evaluation.inputs import coverage_warnings, read_pair
+from rsw_rewards.evaluation.chunks import batches
+from rsw_rewards.evaluation.inputs import read_pair
 from rsw_rewards.evaluation.progress import Progress, silent
+from rsw_rewards.evaluation.warnings import coverage_warnings
 from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -94,11 +95,10 @@ def rewards_of(
         scorer.check(asked)
         scorer.prepare(asked)
         tables = []
-        by_id = {sample.id: sample for sample in asked}
-        pieces = list(group_chunks(answers, CHUNK, whole=needs_whole(scorer)))
+        pieces = list(batches(scorer, asked, answers))
         for number, piece in enumerate(pieces):
             progress("scoring", number, len(pieces))
-            tables.append(scorer.score(batch_of(by_id, piece)))
+            tables.append(scorer.score(piece))
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
     warnings = [*given.warnings, *coverage_warnings(given.problems, len(asked), given.warnings)]

@@ -1,4 +1,4 @@
-"""Evaluation: outputs in, scores and numbers out. The scorer is the one that training uses."""
+"""An evaluation from its inputs to its files: check, score, summarise, run the baselines, warn, save. The scorer is the one that training uses."""
 
 from __future__ import annotations
 
@@ -7,30 +7,36 @@ import json
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows, baseline_warnings
-from rsw_rewards.evaluation.box_scale import scale_warnings
-from rsw_rewards.evaluation.chunks import CHUNK, batch_of, group_chunks, needs_whole
+from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows
+from rsw_rewards.evaluation.chunks import CHUNK, batches
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.identity import hash_of, identities
-from rsw_rewards.evaluation.inputs import coverage_warnings, seldom_collecting
-from rsw_rewards.evaluation.leakage import leakage_warnings
+from rsw_rewards.evaluation.inputs import seldom_collecting
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
-from rsw_rewards.evaluation.results import RunDirectory, features_in, versions
-from rsw_rewards.evaluation.summary import best_of, first_candidates, metrics_of, slices_of, status_counts
-from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
-from rsw_rewards.evaluation.validity import nothing_valid
+from rsw_rewards.evaluation.report import report
+from rsw_rewards.evaluation.results import FEATURES, RunDirectory, versions
+from rsw_rewards.evaluation.summary import summarise
+from rsw_rewards.evaluation.warnings import (
+    baseline_warnings,
+    contradiction_warnings,
+    coverage_warnings,
+    failure_warnings,
+    image_warnings,
+    leakage_warnings,
+    scale_warnings,
+    taken_off,
+    taken_off_warnings,
+)
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
 
@@ -59,13 +65,14 @@ def evaluate(
     warnings: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Evaluation:
-    """Score outputs by a protocol; :meth:`Evaluation.save` writes what was found.
+    """Score outputs by a protocol, and save what was found where a folder is named.
 
     Args:
         protocol: what to measure.
         samples: what was asked; samples of other tasks, and those without any output, are left out of all numbers and baselines.
         outputs: the answers, of these samples.
-        out: a run directory in which scores and features are kept as they come, so that an interrupted evaluation can be resumed.
+        out: a run directory in which scores and features are kept as they come, so that an interrupted evaluation can be resumed, and
+            then the result as :meth:`Evaluation.save` writes it.
         problems: of the predictions, to be counted in the summary.
         resume: do only what an earlier attempt in ``out`` left undone or what failed.
         workers: Ray actors that share the scoring; 0 scores here.
@@ -102,7 +109,10 @@ def evaluate(
         table = _score(scorer, chosen, outputs, run, progress)
         verifiers = scorer.by_name
         summary = summarise(protocol, verifiers, table, chosen, bank)
-        summary["problems"] = count_problems(problems)
+        summary["problems"] = {
+            "counts": dict(Counter(problem.kind for problem in problems)),
+            "first": [str(problem) for problem in problems[:10]],
+        }
         summary["left_out"] = {"samples_of_other_tasks": len(others), "samples_without_output": len(lacking)}
         summary["baselines"] = baseline_rows(protocol, chosen, scorer, verifiers, bank, progress)
         add_chance_corrected(summary)
@@ -124,13 +134,15 @@ def evaluate(
         summary["encoders"] = scorer.weights()
         summary["features"] = bank.report()
         summary["about"] = config["about"]
+    if run is not None:
+        run.finish(table, summary, report(protocol, summary, table, chosen, outputs))
     return Evaluation(protocol, chosen, outputs, table, summary, problems, config, asked, bank)
 
 
 def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
     """Features kept in the run directory; without one in memory, or in a temporary folder where actors share the work."""
     if out is not None:
-        return FeatureBank(device, features_in(out))
+        return FeatureBank(device, out / FEATURES)
     if not workers:
         return FeatureBank(device)
     folder = tempfile.TemporaryDirectory(prefix="rsw_features_")
@@ -159,16 +171,15 @@ def _score(
     complete = _complete(done, scorer, outputs)
     todo = [output for output in outputs if output.sample_id not in complete]
     tables = [ScoreTable(done.frame[done.frame["sample"].isin(complete)])]
-    by_id = {sample.id: sample for sample in samples}
     scored = 0
-    for piece in group_chunks(todo, CHUNK, whole=needs_whole(scorer), grow=True):
+    for batch in batches(scorer, samples, todo, CHUNK, grow=True):
         progress("scoring", scored, len(todo))
-        part = scorer.score(batch_of(by_id, piece))
+        part = scorer.score(batch)
         if run is not None:
             run.append(part)
         tables.append(part)
         scorer.bank.settle()
-        scored += len(piece)
+        scored += len(batch)
     progress("scoring", len(todo), len(todo))
     return ScoreTable.concat(tables)
 
@@ -180,75 +191,3 @@ def _complete(done: ScoreTable, scorer: Scorer, outputs: Sequence[Output]) -> se
     wanted = Counter(output.sample_id for output in outputs)
     rows = done.frame.groupby("sample").size().to_dict()
     return {name for name, count in wanted.items() if rows.get(name, 0) >= count * len(scorer.verifiers)}
-
-
-def summarise(
-    protocol: Protocol, verifiers: Mapping[str, Any], table: ScoreTable, samples: Sequence[Sample], bank: FeatureBank
-) -> dict[str, Any]:
-    """The part of ``summary.json`` that follows from the table."""
-    single = first_candidates(table)
-    candidates = int(table.frame.groupby("group")["candidate"].nunique().max()) if len(table) else 0
-    summary: dict[str, Any] = {
-        "protocol": protocol.name,
-        "n": len(samples),
-        "n_scenes": len({sample.scene for sample in samples}),
-        "metrics": metrics_of(protocol, verifiers, single if candidates == 1 else table, bank),
-        "slices": slices_of(protocol, verifiers, single if candidates == 1 else table, bank),
-        "status": status_counts(table),
-        "nothing_valid": nothing_valid(table),
-    }
-    if candidates > 1:
-        first = next(label for label, verifier in verifiers.items() if verifier.rewarding)
-        summary["candidates"] = {
-            "k": candidates,
-            "metrics_are": f"mean@{candidates}",
-            "value_component": first,
-            **best_of(table, first, candidates),
-        }
-    return summary
-
-
-def image_warnings(samples: Sequence[Sample]) -> list[str]:
-    """How many image files of samples are not there, and what to do; the report cannot show them."""
-    files = dict.fromkeys(image.path for sample in samples for image in sample.every_image if image.path is not None)
-    gone = [file for file in files if not file.is_file()]
-    if not gone:
-        return []
-    return [
-        f"{len(gone)} of {len(files)} images of the samples are not there, such as {gone[0]}, and the report cannot show them: name the"
-        " folder that the samples' paths begin in with --root (roots=[...])"
-    ]
-
-
-def contradiction_warnings(table: ScoreTable) -> list[str]:
-    """How many predicted pairs of maps call pixels changed at one date only, which count as wrong; none where no pair does."""
-    pixels = table.raw("contradictions")
-    pairs = int((pixels > 0).sum())
-    if not pairs:
-        return []
-    return [
-        f"{pairs} of {int(np.isfinite(pixels).sum())} predicted pairs of maps contradict each other: {int(np.nansum(pixels)):,} pixels are changed"
-        " at one date only, and count as wrong; give both maps 0 where nothing changed"
-    ]
-
-
-def failure_warnings(status: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A sentence for every component whose scores failed for some outputs, which its numbers then leave out."""
-    found = []
-    for label, counts in status.items():
-        failed, scored = counts["error"] + counts["timeout"], counts["ok"] + counts["invalid_output"]
-        if failed and scored:
-            found.append(
-                f"{label} failed on {failed} of {failed + scored} outputs, which its numbers leave out: mend the cause and go on"
-                f" with --resume before comparing them"
-            )
-    return found
-
-
-def count_problems(problems: Iterable[Problem]) -> dict[str, Any]:
-    """Problems by kind, with the first ten of them in words."""
-    listed = list(problems)
-    kinds: dict[str, int] = {}
-    for problem in listed:
-        kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
-    return {"counts": kinds, "first": [str(problem) for problem in listed[:10]]}

@@ -18,7 +18,7 @@ from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.baseline_rows import BASELINE_SAMPLES
 from rsw_rewards.evaluation.ceilings import GOLD, ceiling, falls, perfect
-from rsw_rewards.evaluation.chunks import CHUNK, chunks
+from rsw_rewards.evaluation.chunks import CHUNK
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.run import select
@@ -168,9 +168,9 @@ class _Bench:
         """Scores and outputs of a baseline; None where no component is left to score it."""
         policy = make_baseline(name, self.samples)
         policy.setup()
-        outputs = [
-            output for part in chunks(samples, CHUNK) for output in outputs_of(policy, [Request(s) for s in part])
-        ]
+        outputs: list[Output] = []
+        for start in range(0, len(samples), CHUNK):
+            outputs += outputs_of(policy, [Request(sample) for sample in samples[start : start + CHUNK]])
         groups = [f"{number}" for number in range(len(outputs))]  # ids may repeat, which is reported apart
         tables = []
         for label in list(self.scorers):

@@ -19,7 +19,7 @@ from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate
-from rsw_rewards.evaluation.taken_off import taken_off, taken_off_warnings
+from rsw_rewards.evaluation.warnings import taken_off, taken_off_warnings
 from rsw_rewards.io.in_memory import pair_outputs
 from rsw_rewards.io.records_io import load_outputs
 

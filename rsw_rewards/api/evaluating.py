@@ -195,13 +195,11 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
     results = []
     for one in chosen:
         own = folder / one.name if folder is not None and len(chosen) > 1 else folder
-        result = run(
+        found = run(
             one, given.samples, given.outputs, out=own, problems=given.problems, resume=resume, workers=workers,
             device=device, about=given.about, warnings=given.warnings, progress=told,
         )  # fmt: skip
-        if own is not None:
-            result.save(own)
-        results.append(result)
+        results.append(found)
     return results if isinstance(protocol, (list, tuple)) else results[0]
 
 

@@ -54,7 +54,7 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rsw_rewards.evaluation.format import number
+    from rsw_rewards.evaluation.report import number
 
     summary = result.summary
     warn(result.problems)
@@ -107,7 +107,7 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
 
 def print_nothing_valid(found: Sequence[Mapping[str, Any]]) -> None:
     """Say in red, on standard error, that nothing valid was scored, and why; nothing where ``found`` is empty."""
-    from rsw_rewards.evaluation.validity import in_words
+    from rsw_rewards.evaluation.summary import in_words
 
     for record in found:
         for line in in_words(record):
@@ -124,7 +124,7 @@ def print_reasons(table: ScoreTable) -> None:
 
 def print_validation(found: Validation) -> None:
     """What a validation found: failures in words, everything else in a table."""
-    from rsw_rewards.evaluation.format import number
+    from rsw_rewards.evaluation.report import number
 
     rows = [
         (
@@ -146,7 +146,7 @@ def print_validation(found: Validation) -> None:
 
 def print_differences(rows: Sequence[Mapping[str, Any]]) -> None:
     """Paired differences of two runs, second less first."""
-    from rsw_rewards.evaluation.format import number
+    from rsw_rewards.evaluation.report import number
 
     def signed(value: float | None) -> str:
         return "-" if value is None else f"{value:+.4f}"

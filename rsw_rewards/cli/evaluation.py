@@ -104,7 +104,7 @@ def score(
 ) -> None:
     """Rewards for a predictions file or a rollout dump, exactly as training gives them."""
     from rsw_rewards.engine.monitor import component_stats
-    from rsw_rewards.evaluation.validity import nothing_valid
+    from rsw_rewards.evaluation.summary import nothing_valid
 
     check_folders(root)
     join_cluster(ray_address)
@@ -224,7 +224,7 @@ def reweight(
     as_json: Json = False,
 ) -> None:
     """Other weights over stored scores: how rewards, rankings inside groups and advantages would change. No GPU."""
-    from rsw_rewards.evaluation.format import number
+    from rsw_rewards.evaluation.report import number
 
     rows = [asdict(one) for one in rsw.reweight(folder, [weights_in(text) for text in weights or []], rubric)]
     if as_json:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.gallery import pictures, shortened
+from rsw_rewards.evaluation.report import number
 from rsw_rewards.redteam.findings import Findings, Row, TaskFindings
 from rsw_rewards.redteam.honest import MEDIOCRE
 

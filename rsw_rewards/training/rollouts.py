@@ -20,7 +20,7 @@ from rsw_rewards.core.verifier import SCOPES, Batch, Scope
 from rsw_rewards.engine.monitor import CircuitBreaker, component_stats
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.evaluation.validity import in_words, nothing_valid
+from rsw_rewards.evaluation.summary import in_words, nothing_valid
 from rsw_rewards.rollouts.dumps import write_dump
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.evaluation.leakage import change_flag, leakage_warnings, lower_bound
+from rsw_rewards.evaluation.warnings import change_flag, leakage_warnings, lower_bound
 from rsw_rewards.verifiers import caption_base
 from tests.shared_data import shared
 

@@ -16,8 +16,8 @@ import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.evaluation.gallery import PALETTE, THUMBNAIL, choose, data_uri, pictures
-from rsw_rewards.evaluation.plots import histograms, lanes, slice_lanes
 from rsw_rewards.evaluation.protocols import PROTOCOLS
+from rsw_rewards.evaluation.report import histograms, lanes, slice_lanes
 
 ATTACK = '<script>document.title="taken"</script><img src=x onerror=alert(1)>"\'{{ 7 * 7 }}'
 

@@ -31,7 +31,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.inputs import level
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.run import failure_warnings
+from rsw_rewards.evaluation.warnings import failure_warnings
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
 

@@ -23,7 +23,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.run import evaluate
 from rsw_rewards.evaluation.statistics import estimates, paired_difference
-from rsw_rewards.evaluation.validity import LONGEST_REASON, kind_of, nothing_valid
+from rsw_rewards.evaluation.summary import LONGEST_REASON, kind_of, nothing_valid
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import write_jsonl
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from rsw_rewards.evaluation.format import number
 from rsw_rewards.evaluation.leaderboard import sign
+from rsw_rewards.evaluation.report import number
 from rsw_rewards.training.ablation.effects import Ablation, Effect
 
 

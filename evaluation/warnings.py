@@ -1,19 +1,34 @@
-"""Signs that predictions were made with the answers in sight. Each is a warning in words, never a verdict.
+"""What a reader of an evaluation must be warned of, a sentence each; each function here looks for one thing.
 
-Rates are compared through their lower confidence bound, so that a few lucky samples warn of nothing.
+Signs that predictions were made with the answers in sight are a warning in words, never a verdict. Their rates are compared through
+their lower confidence bound, so that a few lucky samples warn of nothing.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from rsw_rewards.core.answer import CUT_OFF, Part, read_reply
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.pairing import Problem, coverage
 from rsw_rewards.verifiers.answers import extract_answer, normalise, true_answers
+from rsw_rewards.verifiers.boxes import SCALES, BoxIoU, Scale, agreement, parse_box, scaled, unit_of
 from rsw_rewards.verifiers.caption_base import is_changed, no_change_sentences
 
+LOOKED_AT = 500
+"""Outputs with boxes that are looked at, the first ones."""
+FEWEST = 5
+"""Outputs below which nothing is said."""
+_WITHIN: Mapping[Scale, float] = {"thousandths": 1000.0, "shares": 1.0}
+"""The largest coordinate of each scale that has one."""
 ALPHA = 0.01
 """Level of the one-sided bounds: how often a rate at its threshold may warn by chance."""
 CHANGE_AGREEMENT = 0.97
@@ -26,6 +41,131 @@ VERBATIM = 0.2
 """Share of changed pairs whose caption may be, word for word, one that only this pair has. Two people rarely write the same."""
 SHORTEST_ID = 6
 """Characters of a sample's id from which a text that holds it is no chance."""
+_NAMES: Mapping[Part, str] = {
+    "reasoning": "reasoning",
+    "chat_tokens": "chat tokens",
+    "zero_width": "characters of no width",
+}
+
+
+def coverage_warnings(problems: Sequence[Problem], samples: int, said: Sequence[str]) -> list[str]:
+    """How many of so many samples have a prediction, where predictions are missing or name no sample and it is not yet said."""
+    if not any(problem.kind in ("missing", "unknown_id") for problem in problems):
+        return []
+    return [sentence for sentence in [coverage(problems, samples)] if sentence not in said]
+
+
+def image_warnings(samples: Sequence[Sample]) -> list[str]:
+    """How many image files of samples are not there, and what to do; the report cannot show them."""
+    files = dict.fromkeys(image.path for sample in samples for image in sample.every_image if image.path is not None)
+    gone = [file for file in files if not file.is_file()]
+    if not gone:
+        return []
+    return [
+        f"{len(gone)} of {len(files)} images of the samples are not there, such as {gone[0]}, and the report cannot show them: name the"
+        " folder that the samples' paths begin in with --root (roots=[...])"
+    ]
+
+
+def taken_off(outputs: Iterable[Output]) -> dict[str, int]:
+    """How many outputs have a text (``texts``), hold each part that is taken off, and were cut off inside their reasoning (``cut_off``).
+
+    >>> taken_off([Output("q0", text="<think>two roofs</think> yes"), Output("q1", text="no")])
+    {'texts': 2, 'reasoning': 1, 'chat_tokens': 0, 'zero_width': 0, 'cut_off': 0}
+    """
+    counts: Counter[str] = Counter(dict.fromkeys(("texts", *_NAMES, "cut_off"), 0))
+    for output in outputs:
+        if output.text is not None:
+            reply = read_reply(output.text, output.finish_reason)
+            counts.update(("texts", *reply.taken, *(("cut_off",) if reply.problem == CUT_OFF else ())))
+    return dict(counts)
+
+
+def taken_off_warnings(counts: Mapping[str, int]) -> list[str]:
+    """A sentence on texts that hold more than an answer; none where no text does."""
+    held = [f"{counts[part]:,} hold {_NAMES[part]}" for part in _NAMES if counts[part]]
+    if not held:
+        return []
+    cut = f" ({counts['cut_off']:,} are cut off inside it and have no answer)" if counts["cut_off"] else ""
+    return [
+        f"of {counts['texts']:,} texts, {', '.join(held)}{cut}: these are no part of an answer, and only 'thinking: keep' of a"
+        " verifier reads them"
+    ]
+
+
+def box_scale(verifiers: Mapping[str, Any]) -> Scale:
+    """The scale on which a protocol's verifiers read boxes."""
+    scales = [verifier.config.scale for verifier in verifiers.values() if isinstance(verifier, BoxIoU)]
+    return scales[0] if scales else "pixels"
+
+
+def scale_warnings(verifiers: Mapping[str, Any], samples: Sequence[Sample], outputs: Sequence[Output]) -> list[str]:
+    """A sentence where the boxes of outputs fit another scale and agree far better with the true ones when read on it.
+
+    That is: all coordinates are within that scale, and the mean IoU is more than twice as high and at least 0.1 higher.
+    """
+    labels = [label for label, verifier in verifiers.items() if isinstance(verifier, BoxIoU)]
+    if not labels:
+        return []
+    by_id = {sample.id: sample for sample in samples}
+    rows = [(by_id[o.sample_id], o.boxes) for o in outputs if o.boxes and by_id[o.sample_id].reference.get("boxes")]
+    rows = rows[:LOOKED_AT]
+    if len(rows) < FEWEST:
+        return []
+    declared = box_scale(verifiers)
+    largest = max(abs(side) for _, boxes in rows for box in boxes for side in box)
+    read = {scale: _mean_iou(rows, scale) for scale in SCALES if largest <= _WITHIN.get(scale, np.inf)}
+    own = read.get(declared, 0.0)
+    best = max(read, key=lambda scale: read[scale])
+    if best == declared or read[best] <= max(2 * own, own + 0.1):
+        return []
+    return [
+        f"the boxes look like {best}, and are read as {declared}: of the first {len(rows):,} outputs the mean IoU is {own:.2f}, and would be"
+        f" {read[best]:.2f}; where the model writes {best}, say so by --set {labels[0]}.scale={best}"
+    ]
+
+
+def _mean_iou(rows: Sequence[tuple[Sample, Sequence[Sequence[float]]]], scale: Scale) -> float:
+    """Mean IoU of boxes read on a scale; 0 for those that cannot be."""
+    found = []
+    for sample, boxes in rows:
+        try:
+            unit = unit_of(sample, scale)
+            truth = [parse_box(box) for box in sample.reference["boxes"]]
+            found.append(agreement(truth, [parse_box(scaled(box, unit)) for box in boxes])[0])
+        except (ValueError, ImageError):
+            found.append(0.0)
+    return float(np.mean(found))
+
+
+def contradiction_warnings(table: ScoreTable) -> list[str]:
+    """How many predicted pairs of maps call pixels changed at one date only, which count as wrong; none where no pair does."""
+    pixels = table.raw("contradictions")
+    pairs = int((pixels > 0).sum())
+    if not pairs:
+        return []
+    return [
+        f"{pairs} of {int(np.isfinite(pixels).sum())} predicted pairs of maps contradict each other: {int(np.nansum(pixels)):,} pixels are changed"
+        " at one date only, and count as wrong; give both maps 0 where nothing changed"
+    ]
+
+
+def failure_warnings(status: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence for every component whose scores failed for some outputs, which its numbers then leave out."""
+    found = []
+    for label, counts in status.items():
+        failed, scored = counts["error"] + counts["timeout"], counts["ok"] + counts["invalid_output"]
+        if failed and scored:
+            found.append(
+                f"{label} failed on {failed} of {failed + scored} outputs, which its numbers leave out: mend the cause and go on"
+                f" with --resume before comparing them"
+            )
+    return found
+
+
+def baseline_warnings(rows: Mapping[str, Any]) -> list[str]:
+    """A sentence for every baseline that has no numbers at all."""
+    return [f"no numbers of the baseline {name}: {row['reason']}" for name, row in rows.items() if not row["metrics"]]
 
 
 def lower_bound(hits: int, n: int, alpha: float = ALPHA) -> float:
