@@ -21,6 +21,7 @@ from rsw_rewards.integrations import (
     easyr1,
     flow_factory,
     flow_grpo,
+    inspect_ai,
     lmms_eval,
     nemo_gym,
     openrlhf,
@@ -31,6 +32,7 @@ from rsw_rewards.integrations import (
     verl,
     verl_omni,
 )
+from tests.foreign import package
 from tests.integrations.test_verl import Settings
 
 LEVELS = np.random.default_rng(0)
@@ -239,6 +241,26 @@ def by_nemo_gym(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[floa
     return [reply["reward"] for reply in asyncio.run(step())]
 
 
+def by_inspect_ai(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[float]:
+    package("inspect_ai")
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.scorer import Target
+    from inspect_ai.solver import TaskState
+
+    score = inspect_ai.make_scorer(**given, key="sample")
+
+    def state(row: Row) -> Any:
+        stopped = "max_tokens" if row.is_truncated else "stop"
+        output = ModelOutput.from_content("mockllm/model", row.output, stop_reason=stopped)
+        held = {"input": "Changed?", "messages": [], "output": output, "metadata": {"sample": truth(row)}}
+        return TaskState(model="mockllm/model", sample_id=row.sample["id"], epoch=1, **held)
+
+    async def step() -> list[Any]:
+        return await asyncio.gather(*(score(state(row), Target("")) for row in rows))
+
+    return [scored.value["reward"] for scored in asyncio.run(step())]
+
+
 def by_lmms_eval(rows: list[Row], truth: Any, given: dict[str, Any]) -> list[float]:
     process_results = lmms_eval.make_process_results(**given)
     return [process_results({"id": truth(row)}, [row.output])["rsw"]["score"] for row in rows]
@@ -277,6 +299,7 @@ OF_TEXTS: dict[str, Adapter] = {
     "swift": by_swift,
     "verifiers": by_verifiers,
     "nemo_gym": by_nemo_gym,
+    "inspect_ai": by_inspect_ai,
     "lmms_eval": by_lmms_eval,
 }
 WHOLE_GROUPS = ("trl", "verl_manager", "easyr1", "slime", "swift")
