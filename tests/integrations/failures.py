@@ -3,6 +3,7 @@
     python tests/integrations/failures.py NAME ...
 
 A group has the rewards 1, 0, none and 1. Advantages come from the trainer's own functions, for which its package must be importable.
+Of verifiers and NeMo-Gym, which leave advantages to trainers, it shows the rewards; of Inspect and lmms-eval the mean.
 """
 
 from __future__ import annotations
@@ -170,15 +171,74 @@ def flow_grpo(texts: list[str]) -> list[float]:
     return score(np.stack(images(texts)), ["?"] * len(texts), [{"id": "a"}] * len(texts))[0]
 
 
-TRAINERS: dict[str, Callable[[list[str]], list[float]]] = {
+def verifiers(texts: list[str]) -> list[float]:
+    import verifiers.v1 as vf
+
+    from rsw_rewards.integrations.verifiers import make_reward
+    from tests.integrations.test_verifiers import real_trace
+
+    class Question(vf.Task[vf.TaskData]):
+        rsw = vf.reward(make_reward(RUBRIC, [QUESTION]))
+
+    def rewarded(text: str) -> float:
+        trace = real_trace(task, text)
+        try:
+            asyncio.run(task.score(trace))
+        except vf.TaskError:
+            return np.nan
+        return float(trace.reward)
+
+    task = Question(vf.TaskData(id="a", prompt="?"))
+    return [rewarded(text) for text in texts]
+
+
+def nemo_gym(texts: list[str]) -> list[float]:
+    from rsw_rewards.integrations.nemo_gym import make_verify
+    from tests.integrations.test_nemo_gym import body
+
+    verify = make_verify(RUBRIC, [QUESTION])
+    replies = [asyncio.run(verify(body(text))) for text in texts]
+    return [np.nan if reply["mask_sample"] else reply["reward"] for reply in replies]
+
+
+def inspect_ai(texts: list[str]) -> str:
+    from inspect_ai.model import ModelOutput
+
+    from rsw_rewards.integrations.inspect_ai import make_scorer
+    from tests.integrations.test_inspect_ai import evaluated
+
+    outputs = [ModelOutput.from_content("mockllm", text) for text in texts]
+    scorer = make_scorer(RUBRIC, [QUESTION], key="sample")
+    with tempfile.TemporaryDirectory() as folder:
+        log = evaluated(Path(folder), scorer, outputs, metadata={"sample": "a"})
+    reward = next(score for score in log.results.scores if score.name == "reward")
+    return of_mean(reward.metrics["mean"].value, reward.unscored_samples)
+
+
+def lmms_eval(texts: list[str]) -> str:
+    from tests.integrations.test_lmms_eval import aggregated
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HF_DATASETS_CACHE"] = folder
+        found = aggregated(Path(folder), texts, "RUBRIC", "tests.integrations.failures")
+    return of_mean(found["rsw,none"], found["rsw_unscored,none"])
+
+
+def of_mean(mean: float, unscored: float) -> str:
+    return f"mean {mean:.3f}, {unscored:.0f} unscored"
+
+
+TRAINERS: dict[str, Callable[[list[str]], list[float] | str]] = {
     "trl": trl, "verl": verl, "verl group_mean": lambda texts: verl(texts, "group_mean"), "swift": swift, "slime": slime,
     "easyr1": easyr1, "flow_factory": flow_factory, "openrlhf": openrlhf, "areal": areal, "verl_omni": verl_omni,
-    "flow_grpo": flow_grpo,
+    "flow_grpo": flow_grpo, "verifiers": verifiers, "nemo_gym": nemo_gym, "inspect_ai": inspect_ai, "lmms_eval": lmms_eval,
 }  # fmt: skip
 RAISES = ("openrlhf", "areal", "verl_omni", "flow_grpo")
 
 
-def shown(numbers: list[float]) -> str:
+def shown(numbers: list[float] | str) -> str:
+    if isinstance(numbers, str):
+        return numbers
     return ", ".join("left out" if number != number else f"{number:.3f}" for number in numbers)
 
 

@@ -18,7 +18,8 @@ from tests.integrations.shown import QUESTIONS, RUBRIC, TEXTS, expected, share
 PAGE = (Path(__file__).parents[2] / "docs/integrations/lmms_eval.md").read_text()
 FILE = """
 from rsw_rewards.integrations.lmms_eval import make_process_results
-from tests.integrations.shown import QUESTIONS, {rubric}
+from tests.integrations.shown import QUESTIONS
+from {module} import {rubric}
 process_results = make_process_results({rubric}, QUESTIONS)
 """
 
@@ -44,8 +45,8 @@ def test_what_failed_has_no_score() -> None:
     assert math.isnan(mean([item["rsw"] for item in items[1:3]]))
 
 
-def aggregated(folder: Path, texts: list[str], rubric: str) -> dict[str, Any]:
-    """What lmms-eval makes of the task of the page when a model answers with these texts."""
+def aggregated(folder: Path, texts: list[str], rubric: str, module: str = "tests.integrations.shown") -> dict[str, Any]:
+    """What lmms-eval makes of the task of the page, with a rubric of a module, when a model answers with these texts."""
     package("lmms_eval.api.task")
     from lmms_eval.api.task import ConfigurableTask
     from lmms_eval.evaluator_utils import TaskOutput
@@ -54,7 +55,7 @@ def aggregated(folder: Path, texts: list[str], rubric: str) -> dict[str, Any]:
     block = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert block
     (folder / "task.yaml").write_text(block[1])
-    (folder / "utils.py").write_text(FILE.format(rubric=rubric))
+    (folder / "utils.py").write_text(FILE.format(rubric=rubric, module=module))
     rows = [{"id": "a", "question": "Changed?", "answer": "yes"} for _ in texts]
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = ConfigurableTask(config=load_yaml_config(str(folder / "task.yaml")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -13,13 +12,15 @@ from typing import Any
 import pytest
 
 from tests.foreign import package
-from tests.integrations.shown import QUESTIONS, RUBRIC
 
+PAGES = Path(__file__).parents[2] / "docs/integrations"
+FILES = dict(re.findall(r"^```(yaml|json)\n(.*?)^```$", (PAGES / "README.md").read_text(), re.MULTILINE | re.DOTALL))
+"""The two files that all pages name."""
 FIRST = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = {
     page.stem: block[2]
-    for page in sorted((Path(__file__).parents[2] / "docs/integrations").glob("*.md"))
-    if (block := FIRST.search(page.read_text())) and block[1] == "python"
+    for page in sorted(PAGES.glob("*.md"))
+    if page.stem != "README" and (block := FIRST.search(page.read_text())) and block[1] == "python"
 }
 
 
@@ -47,7 +48,7 @@ def of_inspect_ai(folder: Path) -> dict[str, Any]:
     inspect_ai = in_environment("inspect_ai", "inspect_ai")
     from inspect_ai.dataset import MemoryDataset, Sample
 
-    return {"Task": inspect_ai.Task, "dataset": MemoryDataset([Sample(input="Changed?", id="a")])}
+    return {"Task": inspect_ai.Task, "dataset": MemoryDataset([Sample(input="Changed?", id="q1")])}
 
 
 def of_nemo_gym(folder: Path) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def of_trl(folder: Path) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "model": model,
         "config": GRPOConfig(output_dir=str(folder), use_cpu=True, bf16=False, report_to="none"),
-        "dataset": Dataset.from_list([{"prompt": "Changed?", "id": "a"}]),
+        "dataset": Dataset.from_list([{"prompt": "Changed?", "id": "q1"}]),
         "GRPOTrainer": GRPOTrainer,
     }
 
@@ -95,7 +96,7 @@ def test_a_page_starts_with_lines_that_run(name: str, tmp_path: Path, monkeypatc
     assert len([line for line in BLOCKS[name].splitlines() if line.strip()]) <= 5
     names = NAMES[name](tmp_path) if name in NAMES else {}
     monkeypatch.chdir(tmp_path)
-    Path("rubric.yaml").write_text(json.dumps({"components": [{"use": use, "weight": RUBRIC[use]} for use in RUBRIC]}))
-    Path("samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in QUESTIONS))
+    Path("rubric.yaml").write_text(FILES["yaml"])
+    Path("samples.jsonl").write_text(FILES["json"])
     exec(compile(BLOCKS[name], f"docs/integrations/{name}.md", "exec", dont_inherit=True), names)
     assert any(str(getattr(value, "__module__", "")).startswith("rsw_rewards.integrations") for value in names.values())
