@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsw_rewards.config import PolicySpec
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import check_flags, named, raised
 from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
@@ -60,7 +61,7 @@ def build_policy(spec: Mapping[str, Any] | str | Path | Any) -> Policy:
     """The policy that a specification describes.
 
     Args:
-        spec: ``{use: NAME, ...arguments}`` or just ``NAME``, which is a name or an object of :data:`POLICIES`. The path of a
+        spec: a :class:`PolicySpec`, ``{use: NAME, ...arguments}`` or just ``NAME``, which is a name or an object of :data:`POLICIES`. The path of a
             ``.yaml`` file with such a mapping (alone or under the key ``policy``) will do as well, and so will the directory of a
             training run, see :func:`load_policy`.
 
@@ -68,6 +69,7 @@ def build_policy(spec: Mapping[str, Any] | str | Path | Any) -> Policy:
         ConfigError: nothing of that name, arguments it does not take, or it is no policy; or a training configuration, whose policy
             is not the trained one.
     """
+    spec = _by_name(spec)
     if isinstance(spec, (str, Path)) and is_folder(spec):
         return load_policy(spec)
     spec = _mapping(spec)
@@ -103,12 +105,20 @@ def is_folder(spec: str | Path) -> bool:
     return str(spec) not in POLICIES and Path(spec).is_dir()
 
 
+def _by_name(spec: Any) -> Any:
+    """A specification as plain data; what is named without arguments is the name alone."""
+    if isinstance(spec, PolicySpec):
+        spec = spec.model_dump()
+    return spec["use"] if isinstance(spec, Mapping) and set(spec) == {"use"} else spec
+
+
 def _mapping(spec: Mapping[str, Any] | str | Path | Any) -> dict[str, Any]:
     """The specification of a policy as a mapping with ``use``; of a run, that of the policy before training.
 
     Raises:
         ConfigError: it names a training configuration, or a file that cannot be read.
     """
+    spec = _by_name(spec)
     if isinstance(spec, Mapping):
         return dict(spec)
     if not isinstance(spec, (str, Path)):

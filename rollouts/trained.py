@@ -14,6 +14,7 @@ from pydantic import BaseModel, NonNegativeInt
 from rsw_rewards.core.files import read_json, write_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.methods import METHODS
 
 CONFIG = "config.yaml"
 FINAL = "final"
@@ -41,9 +42,6 @@ _OF_THE_RUN = frozenset(
         "tensorboard",
     }
 )
-
-_MAKES = {"supervised": "token_world_model", "build_world_model": "backbone_world_model"}
-"""The policy that a method makes without being given one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def find_trained(folder: Path) -> Trained:
             f"{folder} is not the directory of a training run; to run a model from a folder, write a YAML file with"
             f" {{use: NAME, path: {folder}}}"
         )
-    start = content.get("policy", _MAKES.get(method))
+    start = content.get("policy", METHODS[method].makes if method in METHODS else None)
     if start is None:
         raise ConfigError(f"{folder} holds no policy: the method {method!r} trains none")
     chosen = [run, run / FINAL, *complete_checkpoints(run / CHECKPOINTS).values()] if run == folder else [folder]

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
+from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.core.rubric import Rubric, parse_rubric
+from rsw_rewards.core.settings import Strict, change, merge, validated
 from rsw_rewards.core.yaml_text import read_yaml
-from rsw_rewards.errors import ConfigError, did_you_mean, reason_of
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """A section of a configuration: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from rsw_rewards.errors import ConfigError
+from rsw_rewards.methods import METHODS
+from rsw_rewards.rl_settings import GenerationConfig, GrpoConfig, PpoConfig
 
 
 class DataSpec(BaseModel):
@@ -47,6 +45,28 @@ class DataSpec(BaseModel):
     def options(self) -> dict[str, Any]:
         """Everything but ``source``."""
         return dict(self.model_extra or {})
+
+
+class PolicySpec(BaseModel):
+    """A policy: ``use``, and that policy's own arguments (see :func:`rsw_rewards.rollouts.policies.build_policy`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    use: Any
+    """A name, ``package.module:object``, ``file.py:object``, the directory of a run, or the object itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_alone(cls, value: Any) -> Any:
+        return value if isinstance(value, Mapping | PolicySpec) else {"use": value}
+
+
+RubricSpec = Annotated[
+    Rubric,
+    BeforeValidator(lambda value: value if isinstance(value, Rubric) else parse_rubric(value, "rubric")),
+    PlainSerializer(Rubric.dump),
+]
+"""A rubric as the section of a run, which is written as it stands in YAML."""
 
 
 class RolloutConfig(Strict):
@@ -84,157 +104,6 @@ class ScoringConfig(Strict):
     num_cpus: float = Field(default=0.1, ge=0)
 
 
-class GenerationConfig(Strict):
-    """What every method that learns from rollouts has: how many steps, and which rollouts each generation asks for."""
-
-    steps: PositiveInt = 120
-    """Length of the run."""
-    prompts: PositiveInt = 8
-    """Prompts per generation."""
-    group: PositiveInt = 8
-    """Rollouts per prompt."""
-    mix: dict[str, NonNegativeInt] | None = None
-    """Prompts per generation by task; equal shares where left out."""
-    refill: NonNegativeInt = 0
-    """At most so many prompts more per generation, to replace groups whose rewards are all the same (DAPO's dynamic sampling)."""
-    micro_batch: PositiveInt | None = None
-    """Rollouts per forward and backward pass; all of an optimizer step where left out."""
-    learning_rate: PositiveFloat = 3e-4
-    adam_beta2: float = Field(default=0.95, gt=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: PositiveFloat = 1.0
-    beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL term against the starting weights."""
-    epsilon: PositiveFloat = 0.2
-    """How far a ratio of probabilities may leave 1 before it is clipped."""
-    temperature: PositiveFloat = 1.0
-    threads: PositiveInt | None = None
-    """Torch threads of the learner; torch's own choice where left out."""
-    device: Literal["auto", "cpu"] = "auto"
-
-    @property
-    def rows(self) -> int:
-        """Rollouts of one generation."""
-        return self.prompts * self.group
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the learner is on the CPU."""
-        import torch
-
-        return self.device == "cpu" or not torch.cuda.is_available()
-
-    @property
-    def boundary(self) -> int:
-        """Steps from one generation to the next."""
-        return 1
-
-    @model_validator(mode="after")
-    def _shares_add_up(self) -> GenerationConfig:
-        if self.mix is not None and sum(self.mix.values()) != self.prompts:
-            raise ValueError(f"the shares in 'mix' add up to {sum(self.mix.values())}, but 'prompts' is {self.prompts}")
-        return self
-
-
-class GrpoConfig(GenerationConfig):
-    """GRPO. A generation makes ``prompts`` x ``group`` rollouts, from which ``updates`` x ``iterations`` optimizer steps follow."""
-
-    group: int = Field(default=8, ge=2)
-    """Rollouts per prompt, which are compared with each other."""
-    updates: PositiveInt = 1
-    """Optimizer steps that one generation is divided into."""
-    iterations: PositiveInt = 1
-    """How often a generation is used."""
-    schedule: str = "constant"
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"] = "grpo"
-    """``grpo`` is the mean over sequences: a short answer beside a long image keeps its half of the loss. ``bnpo`` is the mean over the
-    tokens of each micro-batch, so ``micro_batch`` and the number of processes change it; no other loss type is changed by them."""
-    scale_rewards: Literal["group", "batch", "task", "none"] | None = None
-    """What advantages are divided by: the spread of each prompt's rewards, of the batch's, of each task's, or nothing. Left out, ``group``,
-    or ``batch`` under a rubric that normalises each component already. With ``task``, all tasks have advantages of the same size."""
-    trl: dict[str, Any] = {}
-    """Further arguments of TRL's ``GRPOConfig``, for what this section does not name; those without an effect here are refused
-    (``rsw_rewards/training/trl_arguments.py`` lists all)."""
-
-    @property
-    def boundary(self) -> int:
-        """Optimizer steps from one generation to the next."""
-        return self.updates * self.iterations
-
-    def rows_per_pass(self, processes: int) -> int:
-        """Rollouts of a forward and backward pass of one of ``processes``. Raises :class:`ConfigError` where they cannot be divided."""
-        update = self.rows // self.updates
-        rows = self.micro_batch or max(1, update // processes)
-        if update % (rows * processes):
-            micro = f" in micro-batches of {self.micro_batch}" if self.micro_batch else ""
-            raise ConfigError(
-                f"grpo: an update of {update} rollouts cannot be divided among {processes} processes{micro}; change 'grpo.prompts', "
-                f"'grpo.group' or 'grpo.micro_batch', or start fewer processes"
-            )
-        return rows
-
-    @model_validator(mode="after")
-    def _fits(self) -> GrpoConfig:
-        if self.rows % self.updates:
-            raise ValueError(f"{self.rows} rollouts (prompts x group) cannot be divided into {self.updates} updates")
-        if self.micro_batch is not None and (self.rows // self.updates) % self.micro_batch:
-            raise ValueError(
-                f"an update of {self.rows // self.updates} rollouts cannot be divided into micro-batches of {self.micro_batch}"
-            )
-        return self
-
-
-class PpoConfig(GenerationConfig):
-    """PPO. A step is one generation of ``prompts`` x ``group`` rollouts and all that is learnt from it:
-    ``epochs`` passes, each divided into ``minibatches`` optimizer steps.
-
-    Every sequence has the same weight in the losses and in whitening, whatever its length: a short answer beside a long image
-    keeps its share.
-    """
-
-    group: PositiveInt = 4
-    """Rollouts per prompt. They need no company: the critic, not the group, says what was to be expected."""
-    epochs: PositiveInt = 2
-    minibatches: PositiveInt = 2
-    gamma: float = Field(default=1.0, ge=0, le=1)
-    """Discount per token."""
-    lam: float = Field(default=0.95, ge=0, le=1)
-    """Lambda of generalised advantage estimation: 1 for rewards as they came, 0 for one step and then the critic's word."""
-    whiten: Literal["task", "batch", "none"] = "task"
-    """Over what advantages get mean 0 and standard deviation 1: each task's rows of a generation, or all rows. Over all, the task
-    whose rewards differ most drowns the others."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Estimate of the KL penalty per token; only where ``beta`` is above 0. ``k3`` is cut at 10 a token, as in verl."""
-    epsilon_high: PositiveFloat | None = None
-    """How far a ratio may exceed 1, where that is not ``epsilon`` (DAPO's clip-higher, arXiv 2503.14476)."""
-    dual_clip: float | None = Field(default=None, gt=1)
-    """Bound of a ratio where the advantage is negative (arXiv 1912.09729); verl has 3. Left out, ratios are bounded by e^20 alone."""
-    truncated: Literal["end", "bootstrap", "leave_out"] = "end"
-    """Sequences that were cut off at the limit: ``end`` takes the limit for an end, with nothing to expect after it (as verl
-    and OpenRLHF do); ``bootstrap`` adds what the critic expects after it (arXiv 1712.00378); ``leave_out`` learns nothing from them."""
-    value_epsilon: PositiveFloat | None = 0.2
-    """How far a value may leave the one at generation before it is clipped; None never clips."""
-    entropy_weight: float = Field(default=0.0, ge=0)
-    critic: Literal["head", "copy"] = "head"
-    """``head`` reads the policy's last hidden states without changing them; ``copy`` has a network of its own beside it."""
-    critic_learning_rate: PositiveFloat = 1e-3
-
-    @model_validator(mode="after")
-    def _enough_rows(self) -> PpoConfig:
-        if self.minibatches > self.rows:
-            raise ValueError(f"{self.rows} rollouts cannot be divided into {self.minibatches} minibatches")
-        if self.refill:
-            raise ValueError(
-                "'refill' replaces groups without spread, but PPO compares with its critic and learns from them; leave it out"
-            )
-        above = 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
-        if self.dual_clip is not None and self.dual_clip <= above:
-            raise ValueError(
-                f"'dual_clip' is {self.dual_clip:g}, inside of the range of ratios, which ends at {above:g}; it must lie above"
-            )
-        return self
-
-
 class CheckpointConfig(Strict):
     """When the run can be taken up again."""
 
@@ -266,11 +135,10 @@ class ExperimentConfig(Strict):
 
     seed: NonNegativeInt = 0
     out: Path
-    policy: dict[str, Any] | str
+    policy: PolicySpec
     train: DataSpec
     heldout: DataSpec | None = None
-    rubric: dict[str, Any] | str
-    """A rubric, or the path of one."""
+    rubric: RubricSpec
     rollouts: RolloutConfig = RolloutConfig()
     scoring: ScoringConfig = ScoringConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
@@ -341,72 +209,6 @@ class PpoRunConfig(ExperimentConfig):
         return self.ppo
 
 
-METHODS: Mapping[str, str] = {
-    "grpo": "rsw_rewards.config:RunConfig",
-    "ppo": "rsw_rewards.config:PpoRunConfig",
-    "flow_grpo": "rsw_rewards.training.diffusion:FlowGrpoRunConfig",
-    "supervised": "rsw_rewards.training.supervised:SupervisedConfig",
-    "vlm_supervised": "rsw_rewards.training.vision_language:VlmSupervisedConfig",
-    "build_world_model": "rsw_rewards.training.build_world_model:BuildWorldModelConfig",
-    "diffusion_supervised": "rsw_rewards.training.diffusion_supervised:DiffusionSupervisedConfig",
-    "tokenizer": "rsw_rewards.training.tokenizer:TokenizerConfig",
-    "clip": "rsw_rewards.training.encoders:ClipConfig",
-    "detector": "rsw_rewards.training.encoders:DetectorConfig",
-}
-"""The configuration model of every training method."""
-
-
-def key_of_steps(content: Mapping[str, Any]) -> str:
-    """The key of the training steps in a configuration: methods that learn from rewards have a section of their own."""
-    method = content.get("method", "grpo")
-    return f"{method}.steps" if method in ("grpo", "ppo", "flow_grpo") else "steps"
-
-
-def change(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``a.b`` in nested mappings and lists, in place.
-
-    Raises:
-        ConfigError: the key is empty, or a part of it leads through something that is no mapping or list.
-    """
-    if not key:
-        raise ConfigError(f"there is no key for the value {value!r}; write key=value")
-    *parents, last = key.split(".")
-    place: Any = content
-    for depth, part in enumerate(parents):
-        if isinstance(place, dict):
-            if place.get(part) is None:
-                place[part] = {}
-            place = place[part]
-        else:
-            place = _item(place, part, ".".join(parents[: depth + 1]))
-    if isinstance(place, dict):
-        place[last] = value
-    else:
-        _item(place, last, key)
-        place[int(last)] = value
-
-
-def _item(place: Any, part: str, key: str) -> Any:
-    if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
-        return place[int(part)]
-    what = f"a list of {len(place)}" if isinstance(place, list) else f"the value {place!r}"
-    raise ConfigError(f"the key {key}: {part!r} leads into {what}")
-
-
-def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Apply changes in place, key by key; a section that names another ``source`` or ``use`` is replaced, for its options are others."""
-    for key, value in changes.items():
-        known = content.get(key)
-        if (
-            isinstance(value, Mapping)
-            and isinstance(known, dict)
-            and all(value[name] == known.get(name) for name in ("source", "use") if name in value)
-        ):
-            _merge(known, value)
-        else:
-            content[key] = value
-
-
 def load_config(path: Path, changes: Mapping[str, Any] | None = None, smoke: bool = False) -> BaseModel:
     """Read, change and validate a run configuration.
 
@@ -426,7 +228,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None, smoke: boo
     if smoke:
         if not isinstance(smaller, dict):
             raise ConfigError(f"{path}: 'smoke' must be a mapping of keys to change")
-        _merge(content, smaller)
+        merge(content, smaller)
     for key, value in (changes or {}).items():
         change(content, key, value)
     method = content.setdefault("method", "grpo")
@@ -437,9 +239,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None, smoke: boo
     if isinstance(rubric, str):
         beside = Path(path).parent / rubric
         content["rubric"] = read_yaml(beside if beside.exists() else Path(rubric))
-    from rsw_rewards.core.plugins import resolve_object
-
-    return validated(resolve_object(METHODS[method], "configuration"), content, str(path))
+    return validated(resolve_object(METHODS[method].config, "configuration"), content, str(path))
 
 
 def default_out(path: Path) -> Path:
@@ -447,29 +247,3 @@ def default_out(path: Path) -> Path:
     folder = Path(os.environ.get("RSW_RUNS", "runs"))
     plain = folder / Path(path).stem
     return plain if not plain.exists() else folder / f"{Path(path).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def validated(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
-    """``content`` as a ``model``. Raises :class:`ConfigError` naming ``where``, the key and what to do."""
-    try:
-        return model.model_validate(dict(content))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        parts = [str(part) for part in problem["loc"]]
-        key = ".".join(parts)
-        if problem["type"] == "extra_forbidden":
-            known = _keys(model, parts[:-1])
-            raise ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(parts[-1], known)}") from None
-        if problem["type"] == "missing":
-            raise ConfigError(f"{where}: the key {key!r} is missing") from None
-        raise ConfigError(f"{where}: {key + ': ' if key else ''}{reason_of(problem)}") from None
-
-
-def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The keys of the section that ``path`` leads to, as far as it leads through models."""
-    for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

@@ -43,8 +43,7 @@ def test_overrides_win_over_the_smoke_section_which_wins_over_the_file(tmp_path:
 
 def test_overrides_reach_into_lists_and_new_sections(tmp_path: Path) -> None:
     config = load(write(tmp_path, GOOD), "rubric.components.0.weight=0.5", "rollouts.actors=0", "out=x/y")
-    assert isinstance(config.rubric, dict)
-    assert config.rubric["components"][0]["weight"] == 0.5
+    assert config.rubric.components[0].weight == 0.5
     assert config.rollouts.actors == 0
     assert config.out == Path("x/y")
 
@@ -95,7 +94,7 @@ def test_a_rubric_in_a_file_is_found_beside_the_configuration(tmp_path: Path) ->
     path = write(
         tmp_path, GOOD.replace("rubric: {components: [{use: exact_match, weight: 1.0}]}", "rubric: rewards.yaml")
     )
-    assert load(path).rubric == {"components": [{"use": "exact_match"}]}
+    assert load(path).rubric.dump() == {"components": [{"use": "exact_match"}]}
 
 
 def test_runs_get_a_directory_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rsw_rewards"
 ROOMS = (
-    "errors", "_torchvision", "assets", "configs", "extras", "pixels", "core", "config", "io", "encoders", "features", "detectors",
-    "data", "engine", "verifiers", "rollouts", "evaluation", "training", "redteam", "metrics", "predictions", "api", "rsw_rewards",
+    "errors", "_torchvision", "assets", "configs", "extras", "pixels", "core", "methods", "rl_settings", "config", "io", "encoders",
+    "features", "detectors", "data", "engine", "verifiers", "rollouts", "evaluation", "training", "redteam", "metrics", "predictions",
+    "api", "rsw_rewards",
     "integrations", "cli",
 )  # fmt: skip
 """From the ground up: modules and folders of the package; ``rsw_rewards`` is its face, the module of the public names."""

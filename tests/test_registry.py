@@ -325,11 +325,11 @@ def test_a_hash_changes_with_the_code_of_an_encoder(
 
 
 def test_the_configuration_of_a_run_names_the_objects_it_was_given(mine: Path, tmp_path: Path) -> None:
-    from rsw_rewards.training.experiment import ExperimentConfig
+    from rsw_rewards.config import RunConfig
 
     own = load_file(mine)
     parts = {"policy": {"use": own.Yes}, "rubric": {"components": [{"use": own.first_letter}]}}
-    config = ExperimentConfig.model_construct(out=tmp_path / "run", **parts)
+    config = RunConfig.model_validate({"out": tmp_path / "run", "train": {"source": "scene-world"}, **parts})
     with run_folder(tmp_path / "run", config, False):
         stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert stored["policy"] == {"use": f"{mine}:Yes"}

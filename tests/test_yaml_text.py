@@ -91,7 +91,7 @@ def test_yes_and_no_are_words_in_a_rubric_a_run_and_a_setting(tmp_path: Path) ->
     )
     config: Any = load_config(run)
     assert (config.grpo.scale_rewards, config.grpo.learning_rate, config.tensorboard) == ("none", 1e-5, False)
-    assert config.rubric["components"][0]["config"]["vocabulary"] == ["yes", "no"]
+    assert config.rubric.components[0].config["vocabulary"] == ["yes", "no"]
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,8 @@ def ablate(
 
 def _changes(config: Path, steps: int | None, out: File | None, settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """The keys of a configuration that are changed."""
-    from rsw_rewards.config import key_of_steps
     from rsw_rewards.core.yaml_text import read_yaml
+    from rsw_rewards.methods import key_of_steps
 
     return {
         **(settings or {}),

@@ -109,6 +109,8 @@ class Component(BaseModel, metaclass=_MadeByCall):
     def _with_label(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """The fields; as plain data with the name, where what is read again would be called otherwise."""
         data: dict[str, Any] = write(self)
+        if info.mode == "json" and data.get("tasks"):
+            data["tasks"] = sorted(data["tasks"])  # a set has another order in every process
         if info.mode == "json" and not self.name and self.label != _called(data.get("use", "")):
             data["name"] = self.label
         return data

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from rsw_rewards.config import Strict, validated
+from rsw_rewards.core.settings import Strict, validated
 from rsw_rewards.data.raster_folders import find_pairs
 from rsw_rewards.data.raster_questions import CLOSED_KINDS, KINDS, Wording
 from rsw_rewards.data.spectral import BANDS

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from rsw_rewards.config import Strict
+from rsw_rewards.core.settings import Strict
 from rsw_rewards.rollouts.trained import mark_complete
 
 

@@ -20,10 +20,10 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from rsw_rewards.config import CheckpointConfig, ExperimentConfig, GenerationConfig
+from rsw_rewards.config import CheckpointConfig, ExperimentConfig
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.rl_settings import GenerationConfig
 from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_steps import Step
@@ -101,7 +101,7 @@ class FlowGrpoRunConfig(ExperimentConfig):
 
 def train(config: FlowGrpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
-    if config.flow_grpo.scale_rewards == "group" and parse_rubric(config.rubric, "rubric").combine == "normalize_each":
+    if config.flow_grpo.scale_rewards == "group" and config.rubric.combine == "normalize_each":
         raise ConfigError(
             "flow_grpo.scale_rewards is 'group', which would undo the rubric's 'normalize_each'; set it to 'batch' or 'none'"
         )

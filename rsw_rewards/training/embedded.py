@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rsw_rewards import configs
-from rsw_rewards.config import validated
-from rsw_rewards.core.yaml_text import read_yaml
-from rsw_rewards.errors import ConfigError, RswError
-from rsw_rewards.training import encoders, supervised, tokenizer
+from rsw_rewards.config import load_config
+from rsw_rewards.core.plugins import resolve_object
+from rsw_rewards.errors import RswError
+from rsw_rewards.methods import METHODS
 
-TRAINERS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
-    "tokenizer": (tokenizer.TokenizerConfig, tokenizer.train),
-    "detector": (encoders.DetectorConfig, encoders.train_detector),
-    "clip": (encoders.ClipConfig, encoders.train_clip),
-    "supervised": (supervised.SupervisedConfig, supervised.train),
-}
-"""Configuration and function of each ``method:``, in the order in which they build on each other."""
+EMBEDDED = ("tokenizer", "detector", "clip", "supervised")
+"""The methods that make them, in the order in which they build on each other."""
 
 CONFIGS = Path(configs.__file__).parent / "embedded"
 
 
-def run(path: Path) -> None:
-    """Runs one configuration file. Raises ``ConfigError`` for a method that is not among ``TRAINERS``."""
-    content = dict(read_yaml(path))
-    content.pop("smoke", None)
-    method = content.get("method")
-    if method not in TRAINERS:
-        raise ConfigError(f"{path}: 'method' is {method!r}; it must be one of {', '.join(TRAINERS)}")
-    config, train = TRAINERS[method]
-    train(validated(config, content, str(path)))
-
-
 def main(names: Sequence[str]) -> int:
     """Runs the configurations of the given names, all of them where none is given."""
-    for name in names or tuple(TRAINERS):
+    for name in names or EMBEDDED:
         print(f"== {name}", flush=True)
         try:
-            run(CONFIGS / f"{name}.yaml")
+            config = load_config(CONFIGS / f"{name}.yaml", {"method": name})
+            resolve_object(METHODS[name].train, "trainer")(config)
         except RswError as error:
             print(error, file=sys.stderr)
             return 2

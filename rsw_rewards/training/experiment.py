@@ -14,7 +14,7 @@ from rich.console import Console
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.rubric import Rubric, parse_rubric
+from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, ImageError
@@ -172,7 +172,7 @@ def train_with_rewards(
     Raises:
         RswError: the configuration and the data do not fit, or the run was stopped on purpose.
     """
-    rubric = parse_rubric(config.rubric, "rubric")
+    rubric = config.rubric
     asked = config.generation
     samples = load_source(config.train, config.seed, "train")
     share = shares(samples, asked.prompts, asked.mix)
@@ -269,7 +269,7 @@ def _report(
         "steps": steps,
         "alarms": [*logged_alarms(config.out), *(alarm.record() for alarm in final)],
         "n": len(heldout.samples),
-        "rubric": parse_rubric(config.rubric, "rubric").dump(),
+        "rubric": config.rubric.dump(),
     }
     write_changes(config.out / "heldout.json", changes, about)
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from rsw_rewards.config import GrpoConfig, RunConfig, validated
-from rsw_rewards.core.rubric import Rubric, parse_rubric
+from rsw_rewards.config import RunConfig
+from rsw_rewards.core.rubric import Rubric
+from rsw_rewards.core.settings import validated
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rl_settings import GrpoConfig
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.trained import CHECKPOINTS
 from rsw_rewards.training.checkpoints import CompleteCheckpoint, engine_state
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
     """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
-    config = config.model_copy(update={"grpo": _with_scale(config.grpo, parse_rubric(config.rubric, "rubric"))})
+    config = config.model_copy(update={"grpo": _with_scale(config.grpo, config.rubric)})
 
     def learn(setting: Setting) -> Trainable:
         return _supervised_instead(config) if config.control == "supervised" else _learn(config, setting)

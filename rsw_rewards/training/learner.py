@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from rsw_rewards.config import GrpoConfig, RunConfig
+from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rl_settings import GrpoConfig
 from rsw_rewards.rollouts.weights import base_model
 from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.processes import ALONE, Processes

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rsw_rewards.config import ExperimentConfig
-from rsw_rewards.core.rubric import Rubric, parse_rubric
+from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.engine.scorer import actors_for
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
@@ -168,4 +168,4 @@ def check_placement(config: ExperimentConfig, rubric: Rubric) -> None:
 def planned(config: ExperimentConfig) -> Placement:
     """The placement of a run that is not started."""
     need("a training", "trl")
-    return placement(config, parse_rubric(config.rubric, "rubric"))
+    return placement(config, config.rubric)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsw_rewards.config import PpoConfig, PpoRunConfig
+from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.rl_settings import PpoConfig
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.critic import Critic, Rows, score_rows
 from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens

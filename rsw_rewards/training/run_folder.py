@@ -18,9 +18,11 @@ from rsw_rewards.core.files import read_json, write_json
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Sample
+from rsw_rewards.core.settings import validated
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.methods import METHODS
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.trained import CONFIG
 
@@ -32,7 +34,7 @@ MAY_CHANGE = frozenset({"out", "print_every", "tensorboard", "dump_every", "chec
 }
 """What a resumed run may do differently without becoming another run: where work is done does not change what is learnt."""
 
-LENGTHS = frozenset({"", "grpo", "ppo", "flow_grpo"})
+LENGTHS = frozenset({"", *(name for name, method in METHODS.items() if method.rewarded)})
 """Sections whose ``steps`` are the length of the run; those of a diffusion policy are not."""
 
 
@@ -60,8 +62,14 @@ def run_folder(out: Path, run: BaseModel, resume: bool) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        _configure(out, json.loads(json.dumps(run.model_dump(), default=_written)), resume)
+        _configure(out, run, resume)
         yield
+
+
+def _resolved(run: BaseModel) -> dict[str, Any]:
+    """A configuration as it is written."""
+    plain: dict[str, Any] = json.loads(json.dumps(run.model_dump(), default=_written))
+    return plain
 
 
 def _written(value: Any) -> str:
@@ -69,10 +77,12 @@ def _written(value: Any) -> str:
     return place_of(value) if hasattr(value, "__qualname__") else str(value)
 
 
-def _configure(out: Path, resolved: Mapping[str, Any], resume: bool) -> None:
-    stored = out / CONFIG
+def _configure(out: Path, run: BaseModel, resume: bool) -> None:
+    stored, resolved = out / CONFIG, _resolved(run)
     if resume:
-        if changed := _difference(read_yaml(stored), resolved):
+        # Through the model, so that what is left out and what is written as its default are the same.
+        known = _resolved(validated(type(run), read_yaml(stored), str(stored)))
+        if changed := _difference(known, resolved):
             raise ConfigError(
                 f"--resume: {changed} differs from {stored}; a run can only go on with the configuration it was started with"
                 f" (but for {', '.join(sorted(MAY_CHANGE))}, and more steps)"

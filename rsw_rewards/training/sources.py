@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from rsw_rewards.config import DataSpec, Strict, validated
+from rsw_rewards.config import DataSpec
 from rsw_rewards.core.plugins import check_flags, guarded, resolve_object
 from rsw_rewards.core.records import Sample
+from rsw_rewards.core.settings import Strict, validated
 from rsw_rewards.data.registry import ADAPTERS
 from rsw_rewards.data.sources import load_from_adapter
 from rsw_rewards.errors import ConfigError

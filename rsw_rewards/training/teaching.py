@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from rsw_rewards.config import CheckpointConfig, DataSpec, Strict
+from rsw_rewards.config import CheckpointConfig, DataSpec, PolicySpec
 from rsw_rewards.core.records import Sample
+from rsw_rewards.core.settings import Strict
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.trained import CHECKPOINTS, writing
@@ -25,7 +26,7 @@ class TeachingConfig(Strict):
     """What every supervised stage reads."""
 
     out: Path
-    policy: dict[str, Any]
+    policy: PolicySpec
     """What is trained; with ``lora`` only its adapter is."""
     train: DataSpec
     seed: NonNegativeInt = 0

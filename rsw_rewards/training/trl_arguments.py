@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Lt
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
-from rsw_rewards.config import GrpoConfig
 from rsw_rewards.errors import ConfigError, did_you_mean
+from rsw_rewards.rl_settings import GrpoConfig
 
 CISPO_CAP = 5.0
 """Largest ratio that ``loss_type: cispo`` lets a token count by, where ``epsilon_high`` is left out (ScaleRL, arXiv 2510.13786)."""

@@ -53,7 +53,7 @@ def trainer(
     """The trainer that a run with these keys of ``grpo`` has, over a toy policy that has left its start."""
     section = {"steps": 1, "prompts": PROMPTS, "group": GROUP, "learning_rate": 1e-2, "threads": 1, "device": "cpu"}
     config = RunConfig.model_validate({
-        "out": folder, "policy": "", "train": {"source": ""}, "rubric": "", "rollouts": {"stale": stale},
+        "out": folder, "policy": "", "train": {"source": ""}, "rubric": {"components": [{"use": "exact_match"}]}, "rollouts": {"stale": stale},
         "grpo": section | grpo,
     })  # fmt: skip
     policy = ToyLM()

@@ -48,7 +48,7 @@ def test_a_single_reward_cannot_be_left_out() -> None:
 def test_a_task_that_loses_its_reward_is_not_trained_on() -> None:
     config = load_config(QUICKSTART, {"out": "x"})
     assert isinstance(config, RunConfig)
-    rubric = parse_rubric(config.rubric, "test")
+    rubric = config.rubric
     without = next(variant for variant in variants(rubric, ("leave-one-out",)) if variant.component == "gain_over_copy")
     content = configured(config, without, 5, Path("y"), ["change_qa", "forecast"])
     assert content["grpo"]["mix"] == {"change_qa": config.grpo.prompts} and content["seed"] == 5
@@ -60,13 +60,13 @@ def test_a_task_that_loses_its_reward_is_not_trained_on() -> None:
 def test_other_methods_are_varied_in_their_own_section(name: str) -> None:
     config = load_config(QUICKSTART.with_name(f"{name}.yaml"), {"out": "x"})
     assert isinstance(config, ExperimentConfig)
-    rubric = parse_rubric(config.rubric, "test")
+    rubric = config.rubric
     tasks = sorted({str(task) for part in rubric.components for task in part.build().tasks} & {"change_qa", "forecast"})
     for variant in variants(rubric, ("leave-one-out", "single")):
         content = configured(config, variant, 5, Path("y"), tasks)
         assert method(config) in content and "grpo" not in content
         again = validated(type(config), content, "test")
-        left = [part for part in parse_rubric(again.rubric, "test").components if part.weight > 0]
+        left = [part for part in again.rubric.components if part.weight > 0]
         assert {part.label for part in left} == {label for label, weight in variant.weights.items() if weight}
         mix = again.generation.mix
         assert mix is None or sum(mix.values()) == config.generation.prompts

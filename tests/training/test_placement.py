@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from rsw_rewards.cli import app
 from rsw_rewards.config import RunConfig
-from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.training.placement import Demand, Node, check_placement, demands, place, placement
 
@@ -26,7 +25,7 @@ def config(components: list[dict[str, Any]] | None = None, **changes: Any) -> Ru
 
 
 def planned(run: RunConfig, *nodes: Node) -> str | None:
-    return placement(run, parse_rubric(run.rubric, "rubric"), nodes).problem
+    return placement(run, run.rubric, nodes).problem
 
 
 def test_every_kind_of_actor_is_counted() -> None:
@@ -35,7 +34,7 @@ def test_every_kind_of_actor_is_counted() -> None:
         rollouts={"actors": 3, "num_gpus": 1},
         scoring={"actors": 2, "num_gpus": 0.25, "num_cpus": 1},
     )
-    found = {d.what: (d.actors, d.num_cpus, d.num_gpus) for d in demands(run, parse_rubric(run.rubric, "rubric"))}
+    found = {d.what: (d.actors, d.num_cpus, d.num_gpus) for d in demands(run, run.rubric)}
     assert found == {
         "rollouts": (3, 0.5, 1.0),
         "scoring exact_match": (2, 1.0, 0.25),
@@ -46,7 +45,7 @@ def test_every_kind_of_actor_is_counted() -> None:
 def test_a_share_of_a_gpu_that_no_actor_would_have_is_refused() -> None:
     run = config(scoring={"num_gpus": 0.5})
     with pytest.raises(ConfigError, match=r"'scoring\.num_gpus'.*set 'scoring\.actors' too"):
-        demands(run, parse_rubric(run.rubric, "rubric"))
+        demands(run, run.rubric)
 
 
 def test_fractions_share_a_card_but_never_span_two() -> None:
@@ -77,7 +76,7 @@ def test_no_room_is_said_in_one_sentence_with_what_to_change() -> None:
 def test_shares_above_one_are_whole() -> None:
     run = config(rollouts={"actors": 1, "num_gpus": 1.5})
     with pytest.raises(ConfigError, match=r"1\.5 GPUs per actor"):
-        check_placement(run, parse_rubric(run.rubric, "rubric"))
+        check_placement(run, run.rubric)
 
 
 @given(

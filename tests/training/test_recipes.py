@@ -11,7 +11,6 @@ import pytest
 
 from rsw_rewards.cli import main
 from rsw_rewards.config import load_config, read_yaml
-from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.rollouts.policies import build_policy, load_policy
 from rsw_rewards.rollouts.weights import trained_weights
 from tests.shared_data import shared
@@ -30,7 +29,7 @@ def test_a_recipe_is_whole_at_full_size(recipe: Path) -> None:
     if (policy := getattr(config, "policy", None)) is not None:
         build_policy(policy)
     if (rubric := getattr(config, "rubric", None)) is not None:
-        assert all(component.build() for component in parse_rubric(rubric, str(recipe)).components)
+        assert all(component.build() for component in rubric.components)
 
 
 @pytest.mark.parametrize("recipe", SMOKES, ids=lambda path: path.stem)

@@ -81,7 +81,7 @@ def test_controls_are_no_rewards_that_one_finds_in_the_list() -> None:
 def test_the_ablation_recipe_plants_them_among_the_rewards_of_the_quickstart() -> None:
     configs = Path(__file__).parents[2] / "configs"
     planted, plain = (
-        parse_rubric(getattr(load_config(configs / f"{name}.yaml", {"out": "x"}), "rubric"), "test")  # noqa: B009
+        getattr(load_config(configs / f"{name}.yaml", {"out": "x"}), "rubric")  # noqa: B009
         for name in ("ablation", "quickstart")
     )
     assert planted.components[: len(plain.components)] == plain.components

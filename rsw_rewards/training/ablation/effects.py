@@ -12,7 +12,6 @@ import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.files import read_json
-from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
@@ -70,9 +69,8 @@ def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]
     """Every held-out number of every variant against the full rubric, over the seeds that both have finished."""
     from rsw_rewards.training.heldout import measured_rubric, rewarded_labels
 
-    rubric = parse_rubric(config.rubric, "rubric")
-    measured = measured_rubric(config.measure, rubric)
-    trained = rewarded_labels(measured, rubric)
+    measured = measured_rubric(config.measure, config.rubric)
+    trained = rewarded_labels(measured, config.rubric)
     wanted = config.measure.metrics
     full, effects = chosen[0], []
     for variant in chosen:

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.config import ExperimentConfig, load_config, validated
+from rsw_rewards.config import ExperimentConfig, load_config
 from rsw_rewards.core.files import write_json, write_text
-from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.settings import validated
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
@@ -66,8 +66,7 @@ def ablate(
         raise ConfigError(
             f"{file}: an ablation needs a method that learns from rewards (grpo, ppo, flow_grpo) and 'heldout' samples"
         )
-    rubric = parse_rubric(config.rubric, "rubric")
-    chosen = variants(rubric, kinds, weightings)
+    chosen = variants(config.rubric, kinds, weightings)
     samples = load_source(config.train, config.seed, "train")
     tasks = sorted(shares(samples, config.generation.prompts, config.generation.mix))
     jobs = [Job(variant, seed, out / variant.folder / f"seed_{seed}") for seed in seeds for variant in chosen]

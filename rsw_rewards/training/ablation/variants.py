@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.config import ExperimentConfig
-from rsw_rewards.core.rubric import Rubric, component_tasks, parse_rubric
+from rsw_rewards.core.rubric import Rubric, component_tasks
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.reweighting import full_weights
 
@@ -73,10 +73,13 @@ def configured(
         config: the run as its file has it.
         tasks: those of the training samples.
     """
-    rubric = parse_rubric(config.rubric, "rubric")
-    parts = [part.model_copy(update={"weight": variant.weights[part.label]}) for part in rubric.components]
+    parts = [part.model_copy(update={"weight": variant.weights[part.label]}) for part in config.rubric.components]
     content = config.model_dump(mode="json")
-    content |= {"seed": seed, "out": str(out), "rubric": rubric.model_copy(update={"components": tuple(parts)}).dump()}
+    content |= {
+        "seed": seed,
+        "out": str(out),
+        "rubric": config.rubric.model_copy(update={"components": tuple(parts)}).dump(),
+    }
     rewarded = {task for part in parts if part.weight > 0 for task in component_tasks(part, part.build())}
     kept = sorted(task for task in tasks if task in rewarded)
     if not kept:
