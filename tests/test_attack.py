@@ -1,6 +1,7 @@
 """``rsw attack``: what attacks earn beside honest outputs, in Python and on the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import rsw_rewards as rsw
 from rsw_rewards.cli import main
 from rsw_rewards.redteam.honest import as_scored, mediocre
 from rsw_rewards.redteam.kit import Pool
+from tests.shared_data import shared
 
 UNCHANGED = ["the scene is the same as before", "there is no difference", "no change has occurred"]
 CHANGED = [
@@ -149,3 +151,30 @@ def test_forecasts_are_attacked_with_images():
 @rsw.verifier(tasks="forecast")
 def brightness(sample, output):
     return float(output.forecast.pixels().mean()) / 255
+
+
+RECOMMENDED = Path(__file__).parents[1] / "configs/rubrics"
+
+
+def test_no_attack_pleases_the_recommended_reward_of_captions():
+    found = rsw.attack(RECOMMENDED / "captions.yaml", captions(24))
+    task = found.tasks[0]
+    assert found.ok and task.row("truth").reward > task.row("honest mediocre").reward
+    for component in ("rouge_l", "cider_d"):
+        alone = rsw.attack({component: 1.0}, captions(24)).tasks[0]
+        behind = rsw.attack(
+            [rsw.Component(use="caption_gate", weight=0), rsw.Component(use=component, gate={"component": "caption_gate"})],
+            captions(24),
+        ).tasks[0]  # fmt: skip
+        assert behind.attacks[0].reward < alone.attacks[0].reward and not behind.winners
+
+
+def test_no_attack_pleases_the_recommended_reward_on_levir_cc():
+    lines = shared("golden/caption_levircc/items.jsonl").read_text(encoding="utf-8").splitlines()
+    items = [json.loads(line) for line in lines]
+    samples = [
+        rsw.Sample(one["id"], "change_caption", reference={"captions": one["references"], "changed": bool(one["changeflag"])})
+        for one in items
+    ]  # fmt: skip
+    for seed, chosen in enumerate((samples, [one for one in samples if one.reference["changed"]])):
+        assert rsw.attack(RECOMMENDED / "captions.yaml", chosen, seed=seed).ok

@@ -11,6 +11,7 @@ BUILT_IN = {
     "box_iou": "boxes:BoxIoU",
     "building_damage": "damage:BuildingDamage",
     "caption_contrast": "contrast:CaptionContrast",
+    "caption_gate": "caption_gate:CaptionGate",
     "captions": "captions:Captions",
     "change_consistency": "pixel_consistency:ChangeConsistency",
     "change_counts": "counts:ChangeCounts",

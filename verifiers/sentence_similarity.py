@@ -67,7 +67,7 @@ class SentenceSimilarity(PerText[tuple[str, ...]]):
         " see opposites ('many buildings disappear' for 'appear': 0.72), counts ('thirty' for 'three houses': 0.71), roles, or lists"
         " of words ('houses houses houses road road built' for 'a row of houses is built by the road': 0.87, a good paraphrase 0.78)."
         " Two ways to say that nothing changed may be far apart (0.4), so give several references. Use it beside difference_list or"
-        " an n-gram score, gated by change accuracy. What lies beyond 256 tokens is not seen: raw.truncated",
+        " an n-gram score, behind caption_gate. What lies beyond 256 tokens is not seen: raw.truncated",
         cost="one pass of the encoder per new text: 40 to 50 new captions/s on one thread of a busy CPU, over 500/s where they are known",
     )
 

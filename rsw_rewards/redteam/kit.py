@@ -12,7 +12,7 @@ import numpy as np
 
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.rollouts.baselines import make_baseline, true_text
-from rsw_rewards.rollouts.policy import Request, outputs_of
+from rsw_rewards.rollouts.policy import Policy, Request, outputs_of
 from rsw_rewards.verifiers.caption_base import is_changed, no_change_sentences
 
 Make = Callable[[Sequence[Sample]], Sequence[Output | None]]
@@ -90,10 +90,13 @@ def as_number(text: str | None) -> int | None:
 def from_baseline(name: str, pool: Pool) -> Make:
     """What a baseline gives, counted on the samples of the pool."""
 
+    made: list[Policy] = []  # once, since some look at all samples
+
     def make(samples: Sequence[Sample]) -> Sequence[Output | None]:
-        policy = make_baseline(name, pool.samples)
-        policy.setup()
-        return outputs_of(policy, [Request(sample) for sample in samples])
+        if not made:
+            made.append(make_baseline(name, pool.samples))
+            made[0].setup()
+        return outputs_of(made[0], [Request(sample) for sample in samples])
 
     return make
 

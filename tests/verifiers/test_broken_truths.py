@@ -127,6 +127,7 @@ CASES = [
         "captions", {**ROADS, "changed": True, "no_change": ["nothing changed"]}, config={"meteor": False},
         usable={"captions": [["zzz"]], "changed": [*NOTHING, True], "no_change": [*NOTHING, [""], [" "], ["zzz"]]},
     ),
+    caption("caption_gate", {**ROADS, "changed": True}, usable={"captions": [["zzz"]], "changed": [*NOTHING, True]}),
     caption("sentence_similarity", ROADS, "<answer>a road", usable={"captions": [["zzz"]]}),
     qa("sentence_similarity", "a road was built", {"answers": ["a road was built"]},
        usable={"answers": [["zzz"]]}, unasked={"answers": [[5]]}),
