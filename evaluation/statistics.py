@@ -119,10 +119,9 @@ Statistic = Summed | SetLevel
 def statistic(metric: Metric, rows: Rows, features: FeatureLookup | None = None) -> Statistic:
     """The metric as a function of scenes; additive metrics are summed per scene once."""
     if not isinstance(metric, AdditiveMetric):
-        leave = getattr(metric, "left_out", None)
         return SetLevel(
             lambda weight: metric.compute(rows.frame, rows.stats, weight[rows.scene], features),
-            lambda part: None if leave is None else leave(rows.frame, rows.stats, part[rows.scene], features),
+            lambda part: metric.left_out(rows.frame, rows.stats, part[rows.scene], features),
         )
     layout, (sums,) = _scene_sums(metric, (rows,))
     return Summed(sums, lambda total: dict(metric.from_sums(layout(total))))
@@ -195,7 +194,7 @@ def any_valid(frame: pd.DataFrame) -> bool:
 
 def bounds_of(metric: Metric) -> dict[str, Bounds]:
     """The ranges that a metric declares, by key; one pair is that of all keys."""
-    declared = getattr(metric, "bounds", None)
+    declared = metric.bounds
     return dict(declared) if isinstance(declared, Mapping) else dict.fromkeys(metric.keys, declared) if declared else {}
 
 

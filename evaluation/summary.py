@@ -109,7 +109,7 @@ def too_few_valid(metric: Metric, rate: float | None) -> str:
 
     Such a metric says by ``least_valid`` which share it needs: leaving hard samples out would make a distance between sets better.
     """
-    least = getattr(metric, "least_valid", 0.0)
+    least = metric.least_valid
     if rate is None or rate >= least:
         return ""
     return (
@@ -143,7 +143,7 @@ def metrics_of(
             except KeyError as error:  # features of another process that were not kept
                 numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
             few = too_few_valid(metric, rate)
-            notes: Mapping[str, str] = metric.notes(rows.frame) if hasattr(metric, "notes") else {}
+            notes = metric.notes(rows.frame)
             for key, estimate in numbers.items():
                 if key in protocol.named or not protocol.only_named:
                     reason = why or notes.get(key, "") or estimate.reason

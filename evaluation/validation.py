@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,7 +203,7 @@ def _numbers(protocol: Protocol, bench: _Bench, table: ScoreTable) -> dict[str, 
             if not len(rows.frame) or not set(metric.keys) & set(protocol.headline):
                 continue
             numbers = metric.compute(rows.frame, rows.stats, np.ones(len(rows.frame)), bench.bank)
-            notes: Mapping[str, str] = metric.notes(rows.frame) if hasattr(metric, "notes") else {}
+            notes = metric.notes(rows.frame)
             found.update({key: _Number(value, notes.get(key, "")) for key, value in numbers.items()})
     return {key: found[key] for key in protocol.headline if key in found}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.metric import FeatureLookup, SumMetric, Terms, compute_additive
+from rsw_rewards.core.metric import AdditiveMetric, SumMetric, Terms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ _ZERO = np.zeros(())
 
 
 @dataclass(frozen=True)
-class KindAccuracy:
+class KindAccuracy(AdditiveMetric):
     """Overall accuracy (OA) and the unweighted mean of the accuracies per kind of question (AA).
 
     Reads ``stats["correct"]`` (0/1 per row). Rows that failed (error, timeout) or do not apply are left out; invalid
@@ -63,15 +63,6 @@ class KindAccuracy:
         numbers["aa"] = total / (self.divisor or len(per_kind)) if per_kind else None
         return {key: numbers.get(key) for key in self.keys}
 
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)
-
 
 def share(sums: Mapping[str, np.ndarray], name: str, over: str = "n") -> float | None:
     """The summed statistic ``name`` over that of ``over``, None where the latter is zero."""
@@ -105,7 +96,7 @@ DETECTION = SumMetric(("precision", "recall", "f1"), _detection, bounds=(0.0, 1.
 
 
 @dataclass(frozen=True)
-class AnswerKappa:
+class AnswerKappa(AdditiveMetric):
     """Cohen's kappa between given and true answers: ``(po - pe) / (1 - pe)`` with the answers as categories.
 
     Reads ``content``: ``answer`` and ``truth``. An invalid output is an answer that no truth equals. Rows without a truth are
@@ -134,12 +125,3 @@ class AnswerKappa:
             return {"kappa": None}
         chance = float(sums["true"] @ sums["given"]) / n**2
         return {"kappa": (float(sums["agree"]) / n - chance) / (1 - chance) if chance < 1 else None}
-
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsw_rewards.core.metric import FeatureLookup, SumMetric, Terms, compute_additive
+from rsw_rewards.core.metric import AdditiveMetric, SumMetric, Terms
 from rsw_rewards.verifiers.meteor import SIZE, meteor
 from rsw_rewards.verifiers.ngrams import ORDERS, CiderD, DocumentFrequency, ReferenceSet, bleu
 
@@ -49,7 +49,7 @@ def corpus_cider_d(rows: pd.DataFrame) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class CaptionMetric:
+class CaptionMetric(AdditiveMetric):
     """Numbers of a captioning table, as pycocoevalcap gives them over a corpus.
 
     BLEU and METEOR come from the sums of ``stats``, ROUGE-L and CIDEr-D are means over the rows. CIDEr-D's document frequencies
@@ -88,15 +88,6 @@ class CaptionMetric:
             known = [part for part in parts if part is not None]
             numbers["s_star_m"] = sum(known) / 4 if len(known) == 4 else None
         return {key: numbers[key] for key in self.keys}
-
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)
 
     def notes(self, rows: pd.DataFrame) -> Mapping[str, str]:
         """Why METEOR is missing."""

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import FeatureLookup, Metric
+from rsw_rewards.core.metric import FeatureLookup, Metric, Numbers
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.encoders import CMMD_ENCODER, encoder_label, is_standard_inception
@@ -41,8 +41,6 @@ LEAST_VALID = 0.99
 """Share of valid forecasts below which a distance is not shown; ``docs/statistics.md`` says why this much."""
 WORTH_SUMMING = 8192
 """Images on each side from which the sums of a part are taken off, rather than the features of the rest gone through again."""
-
-Numbers = dict[str, "float | None"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _moments(features: Looked) -> Moments:
 
 
 @dataclass(frozen=True)
-class SetMetric:
+class SetMetric(Metric):
     """A number of two sets. Not a sum over rows: a resample must not repeat an image, because repeated images lower the spread of
     a set and so raise its distance. Weights are therefore 0 or 1."""
 
@@ -109,7 +107,7 @@ class SetMetric:
         rows: pd.DataFrame,
         stats: Mapping[str, np.ndarray],
         weight: np.ndarray,
-        features: FeatureLookup | None,
+        features: FeatureLookup | None = None,
     ) -> Numbers:
         """See :class:`rsw_rewards.core.metric.Metric`. None with fewer than 2 forecasts or 2 samples.
 

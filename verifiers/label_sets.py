@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BaseModel, Field
 
-from rsw_rewards.core.metric import FeatureLookup, Metric, SumMetric, Terms, compute_additive
+from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric, SumMetric, Terms
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -50,7 +50,7 @@ def _contents(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class MacroF1:
+class MacroF1(AdditiveMetric):
     """Mean over classes of the F1 over rows, for the classes that the rows' truths have."""
 
     keys: tuple[str, ...] = ("macro_f1",)
@@ -72,18 +72,9 @@ class MacroF1:
         f1 = 2 * hits[there] / (2 * hits + wrong + missed)[there]
         return {"macro_f1": float(f1.mean()) if len(f1) else None}
 
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)
-
 
 @dataclass(frozen=True)
-class MeanAveragePrecision:
+class MeanAveragePrecision(Metric):
     """Mean over classes of the average precision of the rows ranked by their score for the class; classes as in MacroF1.
 
     A label that an answer does not score has score 0. An invalid row is ranked where it does most harm. None as soon as one

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@runtime_checkable
-class Metric(Protocol):
-    """A number of a protocol, as a pure function of score rows."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Names of the numbers it gives, as they stand in ``summary.json``."""
-        ...
-
-    def compute(
-        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], weight: np.ndarray, features: FeatureLookup | None
-    ) -> dict[str, float | None]:
-        """The numbers over ``rows``.
-
-        Args:
-            rows: score rows of one verifier, with the columns of :data:`rsw_rewards.core.scores.COLUMNS`.
-            stats: their sufficient statistics, name -> (rows, ...) float64, zero where a row has none.
-            weight: (rows,) float64 multiplicities: ones for the number itself, counts for a resample.
-            features: stored encoder features by content hash, for set-level metrics.
-        """
-        ...
+Bounds = tuple[float, float]
+Numbers = dict[str, float | None]
+"""Key -> number, None where it is undefined."""
 
 
 class FeatureLookup(Protocol):
@@ -43,36 +25,91 @@ class FeatureLookup(Protocol):
         ...
 
 
+class Metric(ABC):
+    """A number of a protocol, as a pure function of score rows."""
+
+    least_valid: ClassVar[float] = 0.0
+    """The share of valid outputs from which it is shown; above 0 where leaving invalid outputs out makes it better."""
+
+    if TYPE_CHECKING:  # derived classes have a field, a constant or a property
+
+        @property
+        def keys(self) -> tuple[str, ...]:
+            """Names of the numbers it gives, as they stand in ``summary.json``."""
+
+        @property
+        def bounds(self) -> Bounds | Mapping[str, Bounds] | None:
+            """Range that the numbers, and so their intervals, cannot leave; by key where it differs between them."""
+    else:
+        bounds = None
+
+    @abstractmethod
+    def compute(
+        self,
+        rows: pd.DataFrame,
+        stats: Mapping[str, np.ndarray],
+        weight: np.ndarray,
+        features: FeatureLookup | None = None,
+    ) -> Numbers:
+        """The numbers over ``rows``.
+
+        Args:
+            rows: score rows of one verifier, with the columns of :data:`rsw_rewards.core.scores.COLUMNS`.
+            stats: their sufficient statistics, name -> (rows, ...) float64, zero where a row has none.
+            weight: (rows,) float64 multiplicities: ones for the number itself, counts for a resample.
+            features: stored encoder features by content hash, for set-level metrics.
+        """
+
+    def notes(self, rows: pd.DataFrame) -> Mapping[str, str]:
+        """Key -> what must be said of a number over these rows, such as why it is undefined; by default nothing."""
+        return {}
+
+    def left_out(
+        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
+    ) -> list[Numbers] | None:
+        """The numbers without each part of the rows, where that is faster than computing them anew.
+
+        Args:
+            rows, stats, features: as in :meth:`compute`.
+            part: (rows,) int64, the part of each row, from 0.
+
+        Returns:
+            One entry a part; empty where there is to be no interval; None where the numbers are computed anew.
+        """
+        return None
+
+
 Terms = Mapping[str, np.ndarray]
 """Name -> (rows, ...) float64 array whose weighted sum over rows is all that a metric needs."""
 
 
-@runtime_checkable
-class AdditiveMetric(Metric, Protocol):
+class AdditiveMetric(Metric):
     """A metric that is a function of weighted sums over rows: accuracy, F1, kappa, corpus gain.
 
-    Because only sums enter, a resample of scenes costs one matrix product over per-scene sums instead of a pass over rows.
+    Because only sums enter, leaving a scene out costs one subtraction instead of a pass over rows.
     """
 
+    @abstractmethod
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
         """What is summed over the rows."""
-        ...
 
+    @abstractmethod
     def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
         """The numbers from the sums of the terms."""
-        ...
 
-
-def compute_additive(
-    metric: AdditiveMetric, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], weight: np.ndarray
-) -> dict[str, float | None]:
-    """:meth:`Metric.compute` of an additive metric."""
-    sums = {name: np.tensordot(weight, value, axes=1) for name, value in metric.terms(rows, stats).items()}
-    return dict(metric.from_sums(sums))
+    def compute(
+        self,
+        rows: pd.DataFrame,
+        stats: Mapping[str, np.ndarray],
+        weight: np.ndarray,
+        features: FeatureLookup | None = None,
+    ) -> Numbers:
+        sums = {name: np.tensordot(weight, value, axes=1) for name, value in self.terms(rows, stats).items()}
+        return dict(self.from_sums(sums))
 
 
 @dataclass(frozen=True)
-class SumMetric:
+class SumMetric(AdditiveMetric):
     """An additive metric over stored statistics: ``function`` of their sums, among which ``n`` is the number of rows.
 
     Args:
@@ -87,7 +124,7 @@ class SumMetric:
 
     keys: tuple[str, ...]
     function: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
-    bounds: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None
+    bounds: Bounds | Mapping[str, Bounds] | None = None
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
         return {**stats, "n": np.ones(len(rows))}
@@ -95,18 +132,9 @@ class SumMetric:
     def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
         return self.function(sums)
 
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)
-
 
 @dataclass(frozen=True)
-class MeanValue:
+class MeanValue(AdditiveMetric):
     """Mean over the rows that were scored OK or invalid: of the scores' values, or of one of their raw metrics.
 
     Args:
@@ -122,7 +150,7 @@ class MeanValue:
     key: str
     raw: str | None = None
     invalid: float = 0.0
-    bounds: tuple[float, float] | None = None
+    bounds: Bounds | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -140,12 +168,3 @@ class MeanValue:
 
     def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
         return {self.key: float(sums["sum"] / sums["count"]) if sums["count"] else None}
-
-    def compute(
-        self,
-        rows: pd.DataFrame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
-        return compute_additive(self, rows, stats, weight)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from rsw_rewards.core.building import VERIFIERS
-from rsw_rewards.core.metric import FeatureLookup, MeanValue, SumMetric
+from rsw_rewards.core.metric import FeatureLookup, MeanValue, Metric, SumMetric
 from rsw_rewards.core.rubric import Component
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
@@ -112,7 +112,7 @@ def test_failed_rows_are_no_evidence() -> None:
     assert estimates(ACCURACY, scores)["accuracy"].value is None
 
 
-class Spread:
+class Spread(Metric):
     """A stand-in for a set-level distance: not a sum, and spoilt by rows that stand twice."""
 
     keys = ("spread",)
@@ -130,7 +130,7 @@ class Spread:
 
 def test_a_set_level_number_lies_in_its_own_interval_without_duplicates() -> None:
     values = np.random.default_rng(2).normal(size=300)
-    estimate = estimates(Spread(), table(values, np.arange(300)))["spread"]  # type: ignore[arg-type]
+    estimate = estimates(Spread(), table(values, np.arange(300)))["spread"]
     assert estimate.ci95 is not None and estimate.value is not None
     assert estimate.ci95[0] < estimate.value < estimate.ci95[1]
     assert estimate.ci95[1] - estimate.ci95[0] == pytest.approx(4 * np.sqrt(2 / 300), rel=0.6)
