@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rsw_rewards.integrations._common import from_text, shared
+from rsw_rewards.integrations.adapter import from_text, shared
 
 
 class RSWReward:
@@ -15,7 +15,7 @@ class RSWReward:
         rubric, samples: as for :class:`rsw_rewards.Reward`; best as files, since they are pickled with every call.
         eos_token_id: the ids that may end a completion; one that ends otherwise was cut off, and is invalid.
         column: the data set's column with the id of the sample, the whole sample, or the field that ``truth`` names.
-        truth: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        truth: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         settings: further ones of :class:`rsw_rewards.Reward`.
 
     >>> sample = {"id": "a", "task": "change_qa", "reference": {"answers": "yes", "vocabulary": ["yes", "no"]}}

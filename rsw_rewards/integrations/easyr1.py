@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsw_rewards.integrations._common import from_text, shared
+from rsw_rewards.integrations.adapter import from_text, shared
 
 REWARD_NAME = "rsw"
 REWARD_TYPE = "batch"
@@ -26,7 +26,7 @@ def compute_score(
     Args:
         reward_inputs: n mappings with ``response``, ``response_length`` and ``ground_truth``: the id of a sample, a whole sample as
             JSON, or the field that ``truth`` names. Responses of one ground truth are a group.
-        rubric, samples, truth: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples, truth: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         max_response_length: as ``data.max_response_length``; a response of as many tokens was cut off, and is invalid.
         on_failure: ``"group_mean"`` or ``"raise"``.
         settings: further ones of :class:`rsw_rewards.Reward`.

@@ -10,7 +10,7 @@ from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import Sample
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import from_images, shared
+from rsw_rewards.integrations.adapter import from_images, shared
 from rsw_rewards.io.in_memory import as_samples
 
 _ALONE = "a PointwiseRewardModel is shown outputs one by one, so that it needs RSWGroupwiseReward"
@@ -21,7 +21,7 @@ class Rewards:
 
     Args:
         given: ``rubric``, ``samples``, ``on_failure`` and ``settings``, as for
-            :class:`~rsw_rewards.integrations._common.Adapter`; what the configuration has beside Flow-Factory's own entries.
+            :class:`~rsw_rewards.integrations.adapter.Adapter`; what the configuration has beside Flow-Factory's own entries.
         groups: whether a batch is one whole group.
 
     >>> from PIL import Image

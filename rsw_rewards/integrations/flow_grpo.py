@@ -9,7 +9,7 @@ import numpy as np
 
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, from_image
+from rsw_rewards.integrations.adapter import Adapter, from_image
 
 Scores = Callable[[Any, Sequence[str], Sequence[Mapping[str, Any]]], tuple[list[float], dict[str, Any]]]
 
@@ -18,7 +18,7 @@ class RSWReward:
     """The reward, and the value of each component, as factories of Flow-GRPO's score functions.
 
     Args:
-        rubric, samples, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         key: of each prompt's metadata, the id of the sample, or the whole sample.
 
     >>> before, after = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 90, np.uint8)

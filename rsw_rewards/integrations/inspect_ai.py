@@ -11,7 +11,7 @@ from rsw_rewards.core.answer import TRUNCATED
 from rsw_rewards.core.records import Output
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, images_of
+from rsw_rewards.integrations.adapter import Adapter, images_of
 from rsw_rewards.io.chat_reply import Answer
 
 
@@ -21,7 +21,7 @@ def make_scorer(
     """A scorer for a task of Inspect, with the mean and the standard error of the reward and of each component.
 
     Args:
-        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`. A field that ``truth`` names is
+        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`. A field that ``truth`` names is
             the target of Inspect's sample.
         key: the entry of the metadata of Inspect's sample with the id of the sample, the whole sample, or the field that ``truth``
             names. Where left out, it is the id of Inspect's sample, or its target under ``truth``.

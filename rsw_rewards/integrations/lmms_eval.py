@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import from_text, shared
+from rsw_rewards.integrations.adapter import from_text, shared
 
 
 def make_process_results(
@@ -17,7 +17,7 @@ def make_process_results(
     """A function of a document and its results, for ``process_results`` of a task.
 
     Args:
-        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         key: the field of the document with the id of the sample, the whole sample, or the field that ``truth`` names.
 
     The function gives, of the first result, ``rsw`` (the reward) and ``rsw_COMPONENT`` as mappings with ``score``, ``status`` and

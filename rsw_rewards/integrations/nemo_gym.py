@@ -7,7 +7,7 @@ from typing import Any
 
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, images_of
+from rsw_rewards.integrations.adapter import Adapter, images_of
 from rsw_rewards.io.chat_reply import Answer
 
 _FINISHED = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -19,7 +19,7 @@ def make_verify(
     """An async function from the body of a request to ``/verify`` to the reply.
 
     Args:
-        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         key: the field of the body with the id of the sample, the whole sample, or the field that ``truth`` names.
 
     The reply is the body with ``reward``, ``mask_sample`` and ``rsw_COMPONENT`` for each component, None where it has no value. Where

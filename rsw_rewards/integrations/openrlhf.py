@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, from_text
+from rsw_rewards.integrations.adapter import Adapter, from_text
 
 
 def make_reward(
@@ -15,7 +15,7 @@ def make_reward(
     """What the file calls ``reward_func``. It is asked about one output at a time.
 
     Args:
-        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`. A label is the id of a sample, a
+        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`. A label is the id of a sample, a
             whole sample as JSON, or the field that ``truth`` names.
         end: the tokens that may end a text, as ``tokenizer.eos_token``. A text without was cut off, and is invalid.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.records import Output
-from rsw_rewards.integrations._common import Adapter, from_text, group_means, images_of
+from rsw_rewards.integrations.adapter import Adapter, from_text, group_means, images_of
 
 _WITH_STD = ("grpo", "gspo", "cispo")
 
@@ -18,7 +18,7 @@ class RSWReward:
     """The two functions that slime takes: ``rm`` for ``--custom-rm-path``, ``post_process`` for ``--custom-reward-post-process-path``.
 
     Args:
-        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`. A sample's ``label`` is the id of
+        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`. A sample's ``label`` is the id of
             one of ``samples``, a whole sample as JSON, or the field that ``truth`` names.
 
     Give both: a sample without a reward is removed from the loss by ``rm`` and from its group's mean by ``post_process``.

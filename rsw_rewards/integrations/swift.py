@@ -7,14 +7,14 @@ from typing import Any
 
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, from_text
+from rsw_rewards.integrations.adapter import Adapter, from_text
 
 
 class RSWReward:
     """The reward, and the value of each component, for ms-swift's ``ORM`` and ``AsyncORM``.
 
     Args:
-        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         column: the data set's column with the id of the sample, the whole sample, or the field that ``truth`` names.
         on_failure: ``"group_mean"`` or ``"raise"``.
 

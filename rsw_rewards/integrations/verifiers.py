@@ -7,7 +7,7 @@ from typing import Any
 
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations._common import Adapter, from_text, images_of
+from rsw_rewards.integrations.adapter import Adapter, from_text, images_of
 
 
 def make_reward(
@@ -16,7 +16,7 @@ def make_reward(
     """An async function of a task and a trace, which gives the reward and records the value of each component as a metric.
 
     Args:
-        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples, truth, settings: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         key: the field of the task's data with the id of the sample, the whole sample, or the field that ``truth`` names.
 
     The function raises :class:`rsw_rewards.RunStopped` where there is no reward; verifiers records it as a ``TaskError``.

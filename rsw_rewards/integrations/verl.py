@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.integrations._common import GroupsOf, from_text, images_of, plain, shared
+from rsw_rewards.integrations.adapter import GroupsOf, from_text, images_of, plain, shared
 
 _ALONE = "verl shows its reward function one output at a time"
 
@@ -27,7 +27,7 @@ def compute_score(
     Args:
         solution_str: the text. verl does not tell a function whether it was cut off; the reward manager knows.
         ground_truth: the id of a sample, a whole sample, or the field that ``truth`` names.
-        rubric, samples, truth: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples, truth: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         settings: further ones of :class:`rsw_rewards.Reward`, as a mapping.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rsw_rewards.integrations._common import from_images, shared
+from rsw_rewards.integrations.adapter import from_images, shared
 
 
 def compute_score(
@@ -23,7 +23,7 @@ def compute_score(
     Args:
         solution_image: uint8, (C, H, W) of an image or (T, C, H, W) of the T images of a forecast.
         ground_truth: the id of a sample, or a whole sample.
-        rubric, samples: as for :class:`~rsw_rewards.integrations._common.Adapter`.
+        rubric, samples: as for :class:`~rsw_rewards.integrations.adapter.Adapter`.
         settings: further ones of :class:`rsw_rewards.Reward`, as a mapping.
 
     Returns:

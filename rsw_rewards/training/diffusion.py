@@ -227,7 +227,7 @@ class DiffusionLearner:
             "advantage_abs": float(advantages.abs().mean()),
         }
         parts = [
-            self._optimize(rows, places, old, advantages, step)
+            self.optimize(rows, places, old, advantages, step)
             for epoch in range(self.config.epochs)
             for places in self._minibatches(len(rows), step, epoch)
         ]
@@ -267,7 +267,7 @@ class DiffusionLearner:
             for some in self._micro(places):
                 latents, told = rows.part(some)
                 for place, number in enumerate(learnt):
-                    found = self._step(latents, told, number)
+                    found = self.denoising_step(latents, told, number)
                     old.log_prob[some, place] = found.log_prob(latents[:, number + 1]).cpu()
                     if old.mean is not None:
                         old.mean[some, place] = found.mean.cpu()
@@ -275,7 +275,8 @@ class DiffusionLearner:
             self.processes.add(filled)
         return old
 
-    def _step(self, latents: Tensor, told: Conditions, number: int) -> Step:
+    def denoising_step(self, latents: Tensor, told: Conditions, number: int) -> Step:
+        """The distribution of step ``number``, with gradients, from (n, steps, ...) latents of rollouts."""
         policy = self.policy
         return policy.pipeline.step(latents[:, number], told, number, policy.steps, policy.noise)
 
@@ -287,7 +288,7 @@ class DiffusionLearner:
             mean = mean if old.mean is None else old.mean[some, place].to(value.device)
         return log_ratio(now, log_prob, mean, value, self.config.ratio)
 
-    def _optimize(
+    def optimize(
         self, rows: Rows, places: np.ndarray, old: Old | None, advantages: Tensor, step: int
     ) -> dict[str, float]:
         """One optimizer step on the rows at ``places``."""
@@ -303,7 +304,7 @@ class DiffusionLearner:
             share = len(some) / len(places) / len(learnt)
             weights = torch.full_like(gain, 1 / len(some))
             for place, number in enumerate(learnt):
-                now = self._step(latents, told, number)
+                now = self.denoising_step(latents, told, number)
                 moved = self._log_ratio(now, latents[:, number + 1], old, some, place)
                 loss, clipped = policy_loss(
                     moved, torch.zeros_like(moved), gain, weights, config.epsilon, config.epsilon_high
@@ -313,7 +314,7 @@ class DiffusionLearner:
                 parts = {"policy_loss": loss, "clip_fraction": clipped}
                 if self.start is not None:
                     with torch.no_grad(), self.start:
-                        reference = self._step(latents, told, number)
+                        reference = self.denoising_step(latents, told, number)
                     parts["kl"] = divergence(now, reference, config.kl).mean()
                     loss = loss + config.beta * parts["kl"]
                 (share * loss).backward()  # type: ignore[no-untyped-call]

@@ -82,7 +82,7 @@ def _configure(out: Path, run: BaseModel, resume: bool) -> None:
     if resume:
         # Through the model, so that what is left out and what is written as its default are the same.
         known = _resolved(validated(type(run), read_yaml(stored), str(stored)))
-        if changed := _difference(known, resolved):
+        if changed := difference(known, resolved):
             raise ConfigError(
                 f"--resume: {changed} differs from {stored}; a run can only go on with the configuration it was started with"
                 f" (but for {', '.join(sorted(MAY_CHANGE))}, and more steps)"
@@ -97,7 +97,7 @@ def _configure(out: Path, run: BaseModel, resume: bool) -> None:
     write_run_yaml(stored, resolved)
 
 
-def _difference(old: Any, new: Any, key: str = "", lengths: Collection[str] = LENGTHS) -> str | None:
+def difference(old: Any, new: Any, key: str = "", lengths: Collection[str] = LENGTHS) -> str | None:
     """The first key in which two configurations differ, leaving aside what may change."""
     if not key and isinstance(old, dict) and (old.get("rollouts") or {}).get("stale"):
         lengths = ()  # the last generation of a run is followed by none that is made ahead
@@ -107,7 +107,7 @@ def _difference(old: Any, new: Any, key: str = "", lengths: Collection[str] = LE
         for part in {**old, **new}:
             if part == "steps" and key in lengths and _longer(old, new):
                 continue
-            if found := _difference(old.get(part), new.get(part), f"{key}.{part}".lstrip("."), lengths):
+            if found := difference(old.get(part), new.get(part), f"{key}.{part}".lstrip("."), lengths):
                 return found
         return None
     return f"{key!r} ({new!r} instead of {old!r})"

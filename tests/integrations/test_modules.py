@@ -16,6 +16,7 @@ import rsw_rewards.integrations
 
 ROOT = Path(__file__).parents[2]
 FILES = {path.stem: path for path in Path(rsw_rewards.integrations.__file__).parent.glob("[!_]*.py")}
+del FILES["adapter"]  # what they share
 FOREIGN = [
     "torch",
     "trl",

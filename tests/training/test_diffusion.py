@@ -119,13 +119,13 @@ def test_the_learner_gives_every_step_the_density_it_was_sampled_with(kind: str,
 def test_the_first_update_is_on_policy_and_later_ones_are_not(kind: str, lora: dict[str, Any] | None) -> None:
     learner, samples, outputs = learner_and_outputs(kind, lora, epochs=2, micro_batch=4, beta=0.1)
     rows_seen = []
-    optimize = learner._optimize
+    optimize = learner.optimize
 
     def looked(*args: Any) -> dict[str, float]:
         rows_seen.append(optimize(*args))
         return rows_seen[-1]
 
-    learner._optimize = looked  # type: ignore[method-assign]
+    learner.optimize = looked  # type: ignore[method-assign]
     numbers = learner.update(samples, outputs, GIVEN, 0)
     first, second = rows_seen
     assert first["ratio_gap"] < 1e-6 and second["ratio_gap"] > 1e-6
@@ -140,13 +140,13 @@ def test_every_ratio_starts_at_one_and_points_the_same_way(ratio: str, epochs: i
     """Ratios differ in their scale alone at the start, so the direction of the first gradient of a step is the same."""
     learner, samples, outputs = learner_and_outputs("flux_kontext", ratio=ratio, timestep_share=0.1, epochs=epochs)
     rows_seen: list[dict[str, float]] = []
-    optimize = learner._optimize
+    optimize = learner.optimize
 
     def looked(*args: Any) -> dict[str, float]:
         rows_seen.append(optimize(*args))
         return rows_seen[-1]
 
-    learner._optimize = looked  # type: ignore[method-assign]
+    learner.optimize = looked  # type: ignore[method-assign]
     before = torch.cat([weight.detach().flatten() for weight in learner.weights])
     learner.update(samples, outputs, GIVEN, 0)
     assert rows_seen[0]["ratio_gap"] < 1e-6 and rows_seen[0]["grad_norm"] > 0
@@ -206,13 +206,13 @@ def test_a_share_of_the_steps_is_learnt_from() -> None:
 def test_only_the_chosen_steps_have_a_gradient() -> None:
     learner, samples, outputs = learner_and_outputs(timestep_share=0.5)
     seen = []
-    step = learner._step
+    step = learner.denoising_step
 
     def looked(latents: torch.Tensor, told: Any, number: int) -> Any:
         seen.append(number)
         return step(latents, told, number)
 
-    learner._step = looked  # type: ignore[method-assign]
+    learner.denoising_step = looked  # type: ignore[method-assign]
     assert learner.update(samples, outputs, GIVEN, 0)["grad_norm"] > 0  # type: ignore[operator]
     assert set(seen) == {0}
 

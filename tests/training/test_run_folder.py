@@ -21,7 +21,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.run import train
-from rsw_rewards.training.run_folder import LOCK, _difference, check_inputs, samples_hash
+from rsw_rewards.training.run_folder import LOCK, check_inputs, difference, samples_hash
 from tests.training import test_grpo, test_ppo
 from tests.training.run_files import log, same, without_times
 from tests.training.toy_lm import toy_data
@@ -71,12 +71,12 @@ def test_what_a_resumed_run_may_change(path: tuple[str, ...], changes: dict[str,
         return values
 
     before = {"steps": 10, "actors": 1, "stale": 0, "every": 1}
-    assert (_difference(nested(before), nested({**before, **changes})) is None) is may
+    assert (difference(nested(before), nested({**before, **changes})) is None) is may
 
 
 def test_a_run_of_stale_rollouts_keeps_its_length() -> None:
     run = {"rollouts": {"stale": 1}, "grpo": {"steps": 10}}
-    assert _difference(run, {**run, "grpo": {"steps": 20}}) == "'grpo.steps' (20 instead of 10)"
+    assert difference(run, {**run, "grpo": {"steps": 20}}) == "'grpo.steps' (20 instead of 10)"
 
 
 def test_two_trainings_do_not_share_a_directory(tmp_path: Path) -> None:
