@@ -1,4 +1,4 @@
-"""The order of the package: imports go down in the list of rooms, without circles."""
+"""The order of the package: imports go down in the list of rooms, without circles; tests use no private name."""
 
 from __future__ import annotations
 
@@ -81,3 +81,48 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         TopologicalSorter({a: {b for b in found if (a, b) not in CIRCLES} for a, found in IMPORTS.items()}).prepare()
     except CycleError as error:
         pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+TRL = {
+    "_compute_loss",
+    "_generate_and_score_completions",
+    "_get_per_token_logps_and_entropies",
+    "_prepare_inputs",
+    "_step",
+}
+"""Private names of TRL's trainer that a subclass of this package uses, and that tests hold it to."""
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of each private name that a module imports, reads from an object other than its own, or patches by text."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            names = [] if own else [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.count(" ") == 0:
+            names = node.value.replace(":", ".").split(".")
+        yield from ((node.lineno, name) for name in names if is_private(name))
+
+
+def test_tests_reach_no_private_name() -> None:
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in MODULES.values()]
+    ours = {
+        name
+        for node in (node for tree in trees for node in ast.walk(tree))
+        for name in (getattr(node, "name", None), getattr(node, "id", None), getattr(node, "attr", None))
+        if isinstance(name, str) and is_private(name) and len(name) > 1
+    } - TRL
+    reached = [
+        f"{file.relative_to(PACKAGE.parent)}:{line} {name}"
+        for file in sorted(Path(__file__).parent.rglob("*.py"))
+        for line, name in private_names(ast.parse(file.read_text(encoding="utf-8")))
+        if name in ours and file != Path(__file__)
+    ]
+    assert {line.split(":")[0] for line in reached} <= {"tests/test_faults.py", "tests/test_features.py"}
