@@ -14,7 +14,8 @@ from rsw_rewards.core.records import Task
 from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import Component, Gate, Rubric, as_rubric, load_rubric
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.engine.monitor import CircuitBreaker, component_stats
+from rsw_rewards.engine.circuit_breaker import CircuitBreaker
+from rsw_rewards.engine.monitor import component_stats
 from rsw_rewards.errors import ConfigError, InputError, RunStopped
 from rsw_rewards.verifiers.answers import ExactMatch
 

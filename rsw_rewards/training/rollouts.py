@@ -17,7 +17,8 @@ from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import SCOPES, Batch, Scope
-from rsw_rewards.engine.monitor import CircuitBreaker, component_stats
+from rsw_rewards.engine.circuit_breaker import CircuitBreaker
+from rsw_rewards.engine.monitor import component_stats
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.evaluation.summary import in_words, nothing_valid
