@@ -19,7 +19,6 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.yaml_text import write_run_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
-from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import output_to_json, sample_to_json, write_jsonl
 from rsw_rewards.pixels import content_hash
 
@@ -72,16 +71,6 @@ def is_ours(predictions: Path) -> bool:
         return False
     of_dump, of_policy = ("samples.jsonl", "rewards.jsonl", "scores.parquet", "rubric.yaml"), ("policy.yaml", "images")
     return any(all((predictions.parent / name).exists() for name in names) for names in (of_dump, of_policy))
-
-
-def read_rewards(folder: Path) -> dict[tuple[str, int], float | None]:
-    """The rewards that the trainer saw, by sample id and candidate. Raises :class:`InputError` for a broken file."""
-    rewards: dict[tuple[str, int], float | None] = {}
-    for place, record in read_records(Path(folder) / "rewards.jsonl"):
-        if isinstance(record, ValueError):
-            raise InputError(f"{place}: not valid JSON ({record})")
-        rewards[record["id"], record["candidate"]] = record["reward"]
-    return rewards
 
 
 class ImageStore:

@@ -63,14 +63,6 @@ def relative_accuracy(predicted: float, target: float) -> float:
     return sum(error <= limit for limit in _MRA_LIMITS) / len(_MRA_LIMITS)
 
 
-def mean_relative_accuracy(text: str, target: float) -> float:
-    """Mean relative accuracy of a text as VSI-Bench reads it: only what stands before the first blank, without trailing
-    full stops, and 0 where that is no number. See :func:`relative_accuracy`.
-    """
-    value = first_token_number(text)
-    return 0.0 if value is None else relative_accuracy(value, target)
-
-
 def first_token_number(text: str) -> float | None:
     """The number before the first blank of a text, None where there is none. NaN and infinities are no numbers."""
     try:

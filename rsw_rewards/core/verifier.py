@@ -92,7 +92,6 @@ class Context:
 
     bank: FeatureBank
     device: str = "cpu"
-    threads: int = 1
     seed: int = 0
 
 

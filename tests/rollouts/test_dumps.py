@@ -13,7 +13,8 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.io.images import read_rgb, write_png
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.rollouts.dumps import read_rewards, write_dump
+from rsw_rewards.rollouts.dumps import write_dump
+from tests.training.run_files import dumped_rewards
 
 
 def pictures() -> list[np.ndarray]:
@@ -70,5 +71,5 @@ def test_outputs_come_back_with_the_same_content(dump: Path) -> None:
 
 
 def test_rewards_come_back_bit_for_bit(dump: Path) -> None:
-    assert read_rewards(dump) == {("a/1", 0): 0.1 + 0.2, ("a/1", 1): None, ("a/1", 2): 0.0}
+    assert dumped_rewards(dump) == {("a/1", 0): 0.1 + 0.2, ("a/1", 1): None, ("a/1", 2): 0.0}
     assert not list(dump.parent.glob(".*"))

@@ -27,7 +27,6 @@ from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import RunStopped
 from rsw_rewards.io.records_io import load_outputs, load_samples
-from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policies import TokenWorldModelPolicy, build_policy
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.pool import RolloutPool
@@ -35,6 +34,7 @@ from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.diffusion import FlowGrpoRunConfig
 from rsw_rewards.training.diffusion import train as train_diffusion
 from rsw_rewards.training.ppo import train_ppo
+from tests.training.run_files import dumped_rewards
 
 MADE = Path(__file__).parents[1] / "training"
 
@@ -187,7 +187,7 @@ def test_a_dump_gives_the_rewards_that_the_trainer_saw(kind: Kind, tmp_path: Pat
     with Scorer(rubric) as scorer:
         frame = rewards(scorer.score(Batch.of(samples, outputs)), rubric)
     again = dict(zip(zip(frame["sample"], frame["candidate"], strict=True), frame["reward"], strict=True))
-    assert again == read_rewards(dump) and len(again) == 4
+    assert again == dumped_rewards(dump) and len(again) == 4
     (row,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert row["reward"] == pytest.approx(np.mean(list(again.values())))
 

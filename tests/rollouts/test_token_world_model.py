@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,6 @@ from rsw_rewards.rollouts.token_world_model import (
     WorldModel,
     load_world_model,
     sample,
-    score_completions,
     tiny_config,
 )
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
@@ -46,6 +46,24 @@ def samples():
 @pytest.fixture(scope="module")
 def prompts(world, samples):
     return world.prompts(samples)
+
+
+def score_completions(
+    model: TokenWorldModel,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    temperature: float = 1.0,
+) -> list[list[float]]:
+    """Log-probabilities of given completions in one pass (teacher forcing), one list per row; gradients are not kept."""
+    with torch.no_grad():
+        width = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
+        pad = model.config.pad_token_id
+        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        chosen = torch.log_softmax(logits / temperature, -1).gather(-1, ids[:, 1:, None])[..., 0]
+    return [chosen[k, chosen.shape[1] - len(c) :].tolist() for k, c in enumerate(completions)]
 
 
 def test_sampled_log_probabilities_are_those_of_the_forward_pass(world, prompts):

@@ -31,3 +31,9 @@ def log(out: Path) -> list[dict[str, Any]]:
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of logs, but for how long things took."""
     return [{key: value for key, value in row.items() if "time" not in key} for row in rows]
+
+
+def dumped_rewards(folder: Path) -> dict[tuple[str, int], float | None]:
+    """The rewards that the trainer saw, by sample id and candidate, from the folder of a dump."""
+    records = map(json.loads, (folder / "rewards.jsonl").read_text().splitlines())
+    return {(record["id"], record["candidate"]): record["reward"] for record in records}

@@ -19,13 +19,12 @@ from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
-from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig, FlowGrpoRunConfig, train
 from rsw_rewards.training.diffusion_supervised import DiffusionSupervisedConfig, fit
 from rsw_rewards.training.diffusion_supervised import train as train_supervised
-from tests.training.run_files import changed, log, same, without_times
+from tests.training.run_files import changed, dumped_rewards, log, same, without_times
 
 HERE = Path(__file__).parent
 MADE = f"{HERE / 'brightness.py'}:brightness"
@@ -308,7 +307,7 @@ def test_a_run_leaves_its_log_policy_dumps_and_newest_checkpoints(whole: tuple[P
     for key in ("reward", "reward_task/forecast", "policy_loss", "clip_fraction", "grad_norm", "rows"):
         assert rows[0][key] is not None, key
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"checkpoint-2", "checkpoint-3"}
-    dumped = list(read_rewards(out / "dumps" / "step_000000").values())
+    dumped = list(dumped_rewards(out / "dumps" / "step_000000").values())
     assert np.mean([value for value in dumped if value is not None]) == pytest.approx(rows[0]["reward"])
     assert not same(weights, trained_weights(policy("instruct_pix2pix").model))
 

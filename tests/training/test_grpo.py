@@ -22,11 +22,10 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.io.records_io import load_outputs, load_samples
-from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.trained import MARK
 from rsw_rewards.training.checkpoints import last_complete
 from rsw_rewards.training.grpo import train_grpo
-from tests.training.run_files import changed, log, same, without_times
+from tests.training.run_files import changed, dumped_rewards, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")
 load_file(Path(TOY))
@@ -158,7 +157,7 @@ def test_a_dump_scores_what_the_trainer_saw(tmp_path: Path, actors: int) -> None
     run(tmp_path, grpo={"steps": 2}, dump_every=1, rollouts={"actors": actors})
     for step in (0, 1):
         dump = tmp_path / "dumps" / f"step_{step:06d}"
-        seen = read_rewards(dump)
+        seen = dumped_rewards(dump)
         assert len(seen) == 16
         again, table = rescored(dump)
         assert again == seen  # bit for bit
@@ -169,7 +168,7 @@ def test_a_dump_scores_what_the_trainer_saw(tmp_path: Path, actors: int) -> None
 
 def test_permuted_rewards_are_the_same_rewards_elsewhere(tmp_path: Path) -> None:
     run(tmp_path, grpo={"steps": 1}, control="permute_rewards", dump_every=1)
-    seen = read_rewards(tmp_path / "dumps" / "step_000000")
+    seen = dumped_rewards(tmp_path / "dumps" / "step_000000")
     true, _ = rescored(tmp_path / "dumps" / "step_000000")
     assert seen != true
     for task in ("q", "f"):  # dealt out again within each task
@@ -193,7 +192,7 @@ def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) ->
     table = ScoreTable.read(dump / "scores.parquet").verifier("broken").frame
     assert set(table["status"]) == {Status.ERROR}
     assert table["value"].isna().all()
-    assert all(reward is None for (sample, _), reward in read_rewards(dump).items() if sample[0] == "q")
+    assert all(reward is None for (sample, _), reward in dumped_rewards(dump).items() if sample[0] == "q")
 
 
 def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(
@@ -212,7 +211,7 @@ def test_an_output_without_a_reward_is_left_out_and_the_run_goes_on(
     weights = run(tmp_path, rubric={"components": components, "max_error_rate": 0.9}, dump_every=1)
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     for dump in (tmp_path / "dumps").iterdir():
-        for (sample, candidate), reward in read_rewards(dump).items():
+        for (sample, candidate), reward in dumped_rewards(dump).items():
             assert (reward is None) == (sample[0] == "q" and candidate == 1)
     assert {row["failed"] for row in log(tmp_path)} == {2.0}
     (why,) = [

@@ -20,7 +20,6 @@ from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.tiny_vlm import build_tiny
@@ -31,7 +30,7 @@ from rsw_rewards.training import ppo
 from rsw_rewards.training.checkpoints import last_complete
 from rsw_rewards.training.critic import Rows, score_rows
 from rsw_rewards.training.ppo import PpoLearner, train_ppo
-from tests.training.run_files import changed, log, same, without_times
+from tests.training.run_files import changed, dumped_rewards, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")
 toy = load_file(Path(TOY))
@@ -156,7 +155,7 @@ def test_a_failing_verifier_stops_the_run_and_is_never_a_zero(tmp_path: Path) ->
     with pytest.raises(RunStopped, match=r"broken .*no disk left"):
         run(tmp_path, rubric={"components": components})
     dump = max((tmp_path / "dumps").iterdir())
-    assert all(reward is None for (sample, _), reward in read_rewards(dump).items() if sample[0] == "q")
+    assert all(reward is None for (sample, _), reward in dumped_rewards(dump).items() if sample[0] == "q")
 
 
 # The learner by itself

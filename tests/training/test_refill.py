@@ -21,10 +21,9 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
-from rsw_rewards.rollouts.dumps import read_rewards
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.refill import Refilled, refill, reserve, without_spread
-from tests.training.run_files import changed, log, same, without_times
+from tests.training.run_files import changed, dumped_rewards, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")
 toy = load_file(Path(TOY))
@@ -109,7 +108,7 @@ def test_a_run_learns_from_groups_with_spread_and_resumes_exactly(tmp_path: Path
     replaced = [row["refill/replaced"] for row in rows]
     assert sum(replaced) > 0 and all(row["refill/prompts"] <= 3 for row in rows)
     for step, row in enumerate(rows):
-        seen = read_rewards(tmp_path / "whole" / "dumps" / f"step_{step:06d}")
+        seen = dumped_rewards(tmp_path / "whole" / "dumps" / f"step_{step:06d}")
         names = {name for name, _ in seen}
         ties = sum(seen[name, 0] == seen[name, 1] for name in names)
         assert len(names) == 4 and sum(name[0] == "q" for name in names) == 2
