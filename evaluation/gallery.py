@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from os.path import isfile
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Status
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_index, read_mask, read_rgb
-from rsw_rewards.pixels import is_file
 from rsw_rewards.verifiers.forecast_case import as_future
 from rsw_rewards.verifiers.maps import in_levels
 
@@ -228,7 +228,7 @@ def _picture(draw: Callable[[], np.ndarray], photo: bool) -> dict[str, str]:
         return {"src": data_uri(draw(), photo)}
     except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
         file = getattr(getattr(error, "image", None), "path", None)
-        return {"problem": str(error) if file is None or is_file(file) else f"there is no file {file.name}"}
+        return {"problem": str(error) if file is None or isfile(file) else f"there is no file {file.name}"}
 
 
 def data_uri(pixels: np.ndarray, photo: bool = False) -> str:

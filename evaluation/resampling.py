@@ -48,16 +48,11 @@ def spread(replicates: np.ndarray) -> tuple[float, float]:
     terms = replicates - replicates.mean()
     squares = float((terms**2).sum())
     error = math.sqrt((n - 1) / n * squares)
-    if _negligible(error, replicates):
+    if error <= 1e-10 * max(1.0, float(np.abs(replicates).max())):  # what rounding leaves of equal numbers
         return 0.0, n - 1.0
     kurtosis = n * float((terms**4).sum()) / squares**2
     freedom = 2 * n / (kurtosis - 1) if kurtosis > 1 else math.inf
     return error, min(n - 1.0, max(FEWEST_FREEDOM, freedom))
-
-
-def _negligible(error: float, replicates: np.ndarray) -> bool:
-    """Whether an error is what rounding leaves of equal numbers."""
-    return error <= 1e-10 * max(1.0, float(np.abs(replicates).max()))
 
 
 def student_interval(value: float, error: float, freedom: float, bounds: Bounds | None = None) -> Interval:

@@ -57,11 +57,7 @@ class Rows:
     @classmethod
     def of(cls, table: ScoreTable) -> Rows:
         """The counted rows of a table that holds one verifier."""
-        return cls.counted(table.frame[table.frame["status"].isin(COUNTED)].reset_index(drop=True))
-
-    @classmethod
-    def counted(cls, frame: pd.DataFrame) -> Rows:
-        """Rows that all count."""
+        frame = table.frame[table.frame["status"].isin(COUNTED)].reset_index(drop=True)
         codes, names = pd.factorize(frame["scene"])
         return cls(frame, ScoreTable(frame).stats(), codes, np.asarray(names))
 
@@ -233,7 +229,7 @@ def paired_difference(
     if both.empty:
         return {key: Estimate(None, None, 0, "the two runs have no scored output in common") for key in metric.keys}
     sides = [
-        Rows.counted(frame.iloc[both[row].to_numpy()].reset_index(drop=True))
+        Rows.of(ScoreTable(frame.iloc[both[row].to_numpy()]))
         for frame, row in zip(frames, ("row_x", "row_y"), strict=True)
     ]
     n_scenes = len(sides[0].scenes)

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -68,14 +69,9 @@ def check_shape(shape: tuple[int, ...], itemsize: int, where: Path | str) -> Non
         )
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; False, and no error, for a name that is too long."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
 def check_file(path: Path) -> None:
     """Refuse what is no file, before it is opened: a pipe would be waited for without end. Raises :class:`ImageError`."""
-    if not is_file(path):
+    if not isfile(path):
         there = os.path.exists(path)  # noqa: PTH110
         raise ImageError(f"the image {path} {'is no file' if there else 'does not exist'}")
 

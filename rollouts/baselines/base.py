@@ -22,15 +22,15 @@ class Baseline(Policy):
     """A policy of one rule per sample; it makes one candidate and knows no chance."""
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:
-        return [self._guarded(request.sample) for request in requests]
-
-    def _guarded(self, sample: Sample) -> Output:
-        try:
-            return self.answer(sample)
-        except ImageError as error:
-            return Output(sample.id, lost=str(error))  # the sample's picture is the data's fault
-        except KeyError as error:  # so is a truth that it does not have
-            return Output(sample.id, lost=f"sample {sample.id!r} has no reference.{error.args[0]}")
+        outputs = []
+        for sample in (request.sample for request in requests):
+            try:
+                outputs.append(self.answer(sample))
+            except ImageError as error:
+                outputs.append(Output(sample.id, lost=str(error)))  # the sample's picture is the data's fault
+            except KeyError as error:  # so is a truth that it does not have
+                outputs.append(Output(sample.id, lost=f"sample {sample.id!r} has no reference.{error.args[0]}"))
+        return outputs
 
     @abstractmethod
     def answer(self, sample: Sample) -> Output:

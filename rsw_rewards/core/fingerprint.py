@@ -23,6 +23,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _named_files(value: Any) -> Iterator[str]:
             yield from _named_files(item)
     elif isinstance(value, (str, Path)):
         text = str(value)
-        yield from (part for part in {text, *re.split("[:#=&]", text)} if _is_file(part))
+        yield from (part for part in {text, *re.split("[:#=&]", text)} if isfile(part))
         yield from _named_module(text.partition("#")[0])
 
 
@@ -116,15 +117,8 @@ def _named_module(text: str) -> Iterator[str]:
         spec = importlib.util.find_spec(found[1]) if found else None
     except (ImportError, ValueError):  # no such package, or a name such as __main__
         return
-    if spec is not None and spec.origin and _is_file(spec.origin):
+    if spec is not None and spec.origin and isfile(spec.origin):
         yield spec.origin
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return bool(text) and Path(text).is_file()
-    except (OSError, ValueError):  # too long for a path, as a prompt is
-        return False
 
 
 def _content(file: str) -> str:
@@ -160,7 +154,7 @@ def _sources(name: str, part: Any, seen: set[str]) -> Iterator[str]:
     file = getattr(module, "__file__", None)
     if module is not None and (loaded := loaded_source(module)):
         yield loaded
-    elif module is None or name == "__main__" or not file or not _is_file(file):
+    elif module is None or name == "__main__" or not file or not isfile(file):
         yield hashlib.sha256("\n".join(_definition(part, set())).encode()).hexdigest()
     else:
         yield _content(file)

@@ -31,11 +31,15 @@ def parse_json(data: bytes, where: str) -> Any:
         raise InputError(f"{where} is not valid JSON: {error}") from error
 
 
-def read_records(path: Path) -> Iterator[tuple[str, Any]]:
+def read_records(path: Path, writable: bool = True) -> Iterator[tuple[str, Any]]:
     """The records of a JSON file, each with the words that say where it stands; or the ``ValueError`` that reading it gave.
 
     JSON Lines are read line by line, and a line that cannot be read costs itself alone. In a file with one list, or with values
     over several lines, nothing after a mistake can be read.
+
+    Args:
+        path: the file.
+        writable: refuse a record in which a text holds half of a surrogate pair, which cannot be written down.
 
     Raises:
         InputError: as :func:`open_utf8`; also for a line, or a file of the second kind, of more than ``MAX_FILE_BYTES``.
@@ -44,18 +48,6 @@ def read_records(path: Path) -> Iterator[tuple[str, Any]]:
     >>> list(read_records(Path("answers.json")))
     [('answers.json: entry 0', {'id': 'a'}), ('answers.json: entry 1', {'id': 'b'})]
     """
-    for where, value, escaped in _values(path):
-        yield where, _writable(value) if escaped else value
-
-
-def read_values(path: Path) -> Iterator[tuple[str, Any]]:
-    """As :func:`read_records`, but texts in a value may hold halves of surrogate pairs, which cannot be written down."""
-    for where, value, _ in _values(path):
-        yield where, value
-
-
-def _values(path: Path) -> Iterator[tuple[str, Any, bool]]:
-    """Place and value, and whether it may hold halves of surrogate pairs."""
     with open_utf8(path) as stream:
         first = True
         for number, line in enumerate(iter(partial(stream.readline, text_files.MAX_FILE_BYTES + 1), b""), start=1):
@@ -72,10 +64,10 @@ def _values(path: Path) -> Iterator[tuple[str, Any, bool]]:
                 escaped = "\\u" in text or _SURROGATE.search(text) is not None
                 read = _in_lines if begin == b"{" and not _is_begun(text) else _in_text
                 for where, found in read(text, path, number):
-                    yield where, found, escaped
+                    yield where, _writable(found) if escaped and writable else found
                 return
             first = False
-            yield f"{path}:{number}", value, b"\\u" in line
+            yield f"{path}:{number}", _writable(value) if writable and b"\\u" in line else value
 
 
 def _parsed(line: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from os.path import isfile
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.errors import InputError, did_you_mean
 from rsw_rewards.io.images import is_binary, values_of
 from rsw_rewards.io.pairing import MISSING, RECORD_FIELDS, lacking, name_of, read_output
-from rsw_rewards.pixels import is_file
 
 _IMAGE_SOURCES = frozenset({"path", "bytes", "array"})
 """Keys of a mapping that is an image."""
@@ -87,7 +87,7 @@ def _check_files(output: Output, sample: Sample) -> None:
     for name in OUTPUT_FIELDS[sample.task]:
         held = getattr(output, name)
         for image in held if isinstance(held, tuple) else (held,):
-            if isinstance(image, ImageRef) and image.path is not None and not is_file(image.path):
+            if isinstance(image, ImageRef) and image.path is not None and not isfile(image.path):
                 boxes = "boxes as a list, or " if sample.task is Task.GROUNDING else ""
                 raise InputError(
                     f"{name!r}: there is no file {describe(str(image.path))}; a {sample.task} output is no text: give {boxes}an"

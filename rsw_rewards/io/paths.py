@@ -50,8 +50,22 @@ class Roots:
         Raises:
             InputError: an absolute path, or one that leaves every root through ``..`` or a link.
         """
-        if path not in self._known:
-            self._known[path] = self._resolve(path)
+        if path in self._known:
+            return self._known[path]
+        if not path:
+            raise InputError("the path '' names no file")
+        if "\0" in path or Path(path).is_absolute():
+            raise InputError(f"the path {path!r} is absolute; give it relative to a root (--root DIR)")
+        inside = ""
+        for folder in self.folders:
+            real, exists = self._real(os.path.join(folder, path))  # noqa: PTH118  (as text: this is run for every record)
+            if real == folder or real.startswith(folder.rstrip(os.sep) + os.sep):
+                inside = real
+                if exists:
+                    break
+        if not inside:
+            raise InputError(f"the path {path!r} leaves every root; name the folder it lies in with --root DIR")
+        self._known[path] = Path(inside)
         return self._known[path]
 
     def image(self, entry: Any) -> ImageRef:
@@ -61,22 +75,6 @@ class Roots:
         if entry not in self._images:
             self._images[entry] = image_from_json(entry, self.resolve)
         return self._images[entry]
-
-    def _resolve(self, path: str) -> Path:
-        if not path:
-            raise InputError("the path '' names no file")
-        if "\0" in path or Path(path).is_absolute():
-            raise InputError(f"the path {path!r} is absolute; give it relative to a root (--root DIR)")
-        inside = ""
-        for folder in self.folders:
-            real, exists = self._real(os.path.join(folder, path))  # noqa: PTH118  (as text: this is run for every record)
-            if real == folder or real.startswith(folder.rstrip(os.sep) + os.sep):
-                if exists:
-                    return Path(real)
-                inside = real
-        if not inside:
-            raise InputError(f"the path {path!r} leaves every root; name the folder it lies in with --root DIR")
-        return Path(inside)
 
     def _real(self, path: str) -> tuple[str, bool]:
         """The path without links and ``..``, and whether there is something. The folder's part of it is resolved once."""

@@ -20,7 +20,7 @@ from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, Output, Sa
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.pairing import Problem, pair, read_output
-from rsw_rewards.io.paths import Roots, image_from_json
+from rsw_rewards.io.paths import Roots
 from rsw_rewards.io.text_files import TABLES, suffix_of
 
 
@@ -56,7 +56,7 @@ def sample_from_json(record: Any, roots: Roots) -> Sample:
         kind = _KINDS.get(key)
         if kind is ImageRef:
             try:
-                reference[key] = image_from_json(value, roots.resolve)
+                reference[key] = roots.image(value)
             except InputError as error:
                 raise InputError(f"'reference.{key}': {error}") from error
         elif kind is not None and not isinstance(value, kind):
@@ -120,7 +120,7 @@ def output_from_json(record: Mapping[str, Any], sample: Sample, roots: Roots, ow
     if record.keys() <= _BARE and OUTPUT_FIELDS[sample.task] == ("text",) and isinstance(record.get("text"), str):
         return Output(sample.id, record.get("candidate", 0), text=record["text"])  # as most lines of most files
     try:
-        return read_output(record, sample, lambda entry: image_from_json(entry, roots.resolve), own)
+        return read_output(record, sample, roots.image, own)
     except InputError as error:
         return Output(sample.id, record.get("candidate", 0), invalid=str(error))
 

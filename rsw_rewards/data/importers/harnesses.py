@@ -14,7 +14,7 @@ from rsw_rewards.data.importers.fields import answer, answers_of, as_text, dig
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.data.importers.tables import read_table
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.json_files import read_values
+from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.text_files import suffix_of
 
 _DOC_KEYS = ("id", "question_id", "sample_id", "image_id", "index")
@@ -33,7 +33,7 @@ def read_lmms_eval(file: Path, id: str | None = None, text: str | None = None) -
     ``filtered_resps`` is the answer (``resps`` where there are no filtered ones); several of them are candidates. ``doc_id`` is
     the document's place in its split, so it counts only for ``by=order``; an id comes from ``doc``, where the log has one.
     """
-    for where, record in read_values(file):
+    for where, record in read_records(file, writable=False):
         if not isinstance(record, Mapping) or not (
             text or isinstance(record.get("filtered_resps", record.get("resps")), (list, str))
         ):
@@ -60,5 +60,5 @@ def read_vlmevalkit(file: Path, id: str | None = None, text: str | None = None) 
         raise InputError(
             f"{file} is a pickle, which is never read, as it may run code: let VLMEvalKit write tables (PRED_FORMAT=tsv)"
         )
-    rows = read_values(file) if suffix_of(file) in (".json", ".jsonl") else read_table(file)
+    rows = read_records(file, writable=False) if suffix_of(file) in (".json", ".jsonl") else read_table(file)
     yield from answers_of(rows, file, id, text, id_names=("index",), text_names=("prediction",), target="answer")

@@ -13,7 +13,7 @@ from rsw_rewards.data.importers.fields import ID_NAMES, TEXT_NAMES, answer, answ
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.data.importers.tables import read_table
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.json_files import read_values
+from rsw_rewards.io.json_files import read_records
 
 
 def read_csv(file: Path, id: str | None = None, text: str | None = None) -> Iterator[Answer]:
@@ -23,7 +23,7 @@ def read_csv(file: Path, id: str | None = None, text: str | None = None) -> Iter
 
 def read_json(file: Path, id: str | None = None, text: str | None = None) -> Iterator[Answer]:
     """Records as a list, one a line or one after another; or a mapping from id to text or to a list of candidates."""
-    records = list(read_values(file))
+    records = list(read_records(file, writable=False))
     if records and all(isinstance(record, ValueError) for _, record in records):
         place, error = records[0]
         raise InputError(f"{place} is not valid JSON: {error}; a table is read with the importer csv")
@@ -67,7 +67,7 @@ def _is_record(value: Mapping[str, Any], id: str | None, text: str | None, file:
 
 def read_coco_captions(file: Path, id: str | None = None, text: str | None = None) -> Iterator[Answer]:
     """COCO caption results: a list of ``{"image_id": .., "caption": ..}``."""
-    records = list(read_values(file))
+    records = list(read_records(file, writable=False))
     if not any(isinstance(record, Mapping) and (id or "image_id") in record for _, record in records):
         raise InputError(f"{file} should hold a list of {{'image_id', 'caption'}}, as COCO's caption results do")
     yield from answers_of(records, file, id, text, id_names=("image_id",), text_names=("caption",))
