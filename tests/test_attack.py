@@ -178,3 +178,19 @@ def test_no_attack_pleases_the_recommended_reward_on_levir_cc():
     ]  # fmt: skip
     for seed, chosen in enumerate((samples, [one for one in samples if one.reference["changed"]])):
         assert rsw.attack(RECOMMENDED / "captions.yaml", chosen, seed=seed).ok
+
+
+def scenes(n, folder):
+    rsw.data.make_scene_world(folder, n, seed=21, tasks=("forecast",))
+    return folder / "samples.jsonl"
+
+
+def test_gradients_please_an_encoder_within_a_few_grey_levels(tmp_path):
+    rubric = [rsw.Component(use="clip_score"), rsw.Component(use="gain_over_copy", weight=0)]
+    found = rsw.attack(rubric, scenes(4, tmp_path))
+    task = found.tasks[0]
+    assert not found.ok and task.winners[0].family == "gradient"
+    wide, near = (task.row(f"scene-clip towards the text, {levels} levels") for levels in (12, 1))
+    assert wide.reward > task.row("truth").reward > near.reward > task.row("copy_before").reward
+    assert {"evolution, 24 levels"} <= {row.name for row in task.attacks}
+    assert 0.0 <= task.order["both"] <= task.order["truth first"] <= 1.0

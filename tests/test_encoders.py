@@ -188,3 +188,41 @@ def test_inception_reads_clean_fids_file_as_clean_fid_does(tmp_path: Path, monke
     np.testing.assert_array_equal(encoder.encode_images(images[1:2], 4)[0], ours[1])
     with pytest.raises(ConfigError, match="reads no text"):
         encoder.encode_texts(["x"], 4)
+
+
+def test_views_of_an_image_are_averaged_and_kept_apart_from_the_plain_encoder():
+    from rsw_rewards.encoders import load_encoder
+
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    plain, once, eight = (
+        load_encoder(name, "cpu") for name in ("scene-clip", "scene-clip#views=1", "scene-clip#views=8")
+    )
+    first, again = (eight.encode_images([image, image[::-1].copy()], 4) for _ in range(2))
+    assert np.array_equal(first, again) and first.shape == (2, plain.dim)
+    assert np.array_equal(first[0], eight.encode_images([image], 4)[0])
+    assert np.allclose(once.encode_images([image], 4), plain.encode_images([image], 4))
+    assert not np.allclose(first[0], plain.encode_images([image], 4)[0])
+    assert len({plain.id, eight.id, load_encoder("scene-clip#views=4", "cpu").id}) == 3
+    assert np.array_equal(eight.encode_texts(["a road"], 4), plain.encode_texts(["a road"], 4))
+
+
+@pytest.mark.parametrize(
+    "name", ["scene-clip#views=0", "scene-clip#views=99", "scene-clip#views=two", "scene-clip#views="]
+)
+def test_a_number_of_views_that_cannot_be_is_named(name):
+    from rsw_rewards.encoders import load_encoder
+
+    with pytest.raises(ConfigError, match="views"):
+        load_encoder(name, "cpu")
+
+
+def test_gradients_see_the_views_that_the_encoder_sees():
+    import torch
+
+    from rsw_rewards.encoders.views import MOST_VIEWS, view, view_tensor
+
+    image = np.random.default_rng(1).integers(0, 256, (24, 16, 3)).astype(np.uint8)
+    pixels = torch.tensor(image, dtype=torch.float64).permute(2, 0, 1)[None]
+    for number in range(MOST_VIEWS):
+        seen = view_tensor(pixels, number)[0].permute(1, 2, 0).numpy()
+        assert np.abs(seen - view(image, number)).max() < 0.51, number

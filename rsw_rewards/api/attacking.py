@@ -64,19 +64,15 @@ def attack(
     check_device(device)
     chosen = as_rubric(rubric)
     told, places = progress or silent, [Path(root) for root in roots]
-    if policy is not None:
-        tasks = frozenset(
-            task for component in chosen.components for task in component.tasks or component.build().tasks
-        )
-        given = of_policy(
-            samples, policy, tasks, None, seed=seed, device=device, roots=places, limit=limit, progress=told
-        )
-        asked, answers = given.samples, given.outputs
-    elif outputs is not None:
+    if outputs is not None:
         pair = read_pair(samples, outputs, places, limit)
         asked, answers = pair.samples, [output for output in pair.outputs if output.candidate == 0]
     else:
         asked, answers = as_samples(samples, places)[: limit_of(limit)], []
+    if policy is not None:
+        tasks = frozenset(sample.task for sample in asked)
+        given = of_policy(asked, policy, tasks, None, seed=seed, device=device, progress=told)
+        answers = given.outputs
     found = run(chosen, asked, answers, seed=seed, device=device, progress=told)
     if out is not None:
         found.save(out)

@@ -29,11 +29,13 @@ from rsw_rewards.encoders.names import (
     is_pretrained_clip,
     is_standard_inception,
     split_options,
+    views_of,
 )
 from rsw_rewards.encoders.presets import PRESETS
 from rsw_rewards.encoders.rsicd_inception import RSICD_INCEPTION, RsicdInception
 from rsw_rewards.encoders.sentences import SentenceEncoder
 from rsw_rewards.encoders.timm_models import TimmEncoder
+from rsw_rewards.encoders.views import MOST_VIEWS, SeenInViews
 from rsw_rewards.errors import ConfigError
 
 __all__ = [
@@ -97,6 +99,8 @@ def load_encoder(use: str | Any, device: str) -> Encoder:
         return _made(ENCODERS.find(use), repr(use), device)
     plain, options = split_options(use)
     bands_of(use)
+    if (views := views_of(use)) > 1:
+        return _in_views(use, views, device)
     kind, _, rest = plain.partition(":")
     if "resize" in options and kind not in ("open_clip", SCENE_CLIP):
         raise ConfigError(f"only open_clip encoders have another resize, not {use!r}; leave #resize out")
@@ -104,6 +108,14 @@ def load_encoder(use: str | Any, device: str) -> Encoder:
         encoder: Encoder = ENCODERS.find(kind)(rest, device, use)
         return encoder
     return _made(ENCODERS.find(plain), plain, device)
+
+
+def _in_views(use: str, views: int, device: str) -> Encoder:
+    if views > MOST_VIEWS:
+        raise ConfigError(f"the encoder {use!r} asks for {views} views; the most are {MOST_VIEWS}")
+    plain, options = split_options(use)
+    others = "&".join(f"{key}={value}" for key, value in options.items() if key != "views")
+    return SeenInViews(load_encoder(f"{plain}#{others}" if others else plain, device), use, views)
 
 
 def _made(found: Any, name: str, device: str) -> Encoder:

@@ -20,7 +20,7 @@ NAMES_HELP = (
     f"{SCENE_CLIP}, open_clip:<model or preset>:<weights file or pretrained tag>, open_clip:local-dir:<folder>, "
     f"hf_clip:<folder>, dinov2:<folder or hub name>, timm:<model>:<weights file>, {INCEPTION}[:<file>], rsicd-inception:<file>, "
     "sentence:<folder or hub name> (texts alone), pkg.mod:object or file.py:object; add #bands=3,2,1 to read other bands than "
-    "red, green, blue"
+    "red, green, blue, and #views=8 to average over views of an image"
 )
 
 
@@ -34,9 +34,10 @@ def split_options(name: str) -> tuple[str, dict[str, str]]:
     options: dict[str, str] = {}
     for part in tail.split("&") if tail else ():
         key, _, value = part.partition("=")
-        if not (key == "bands" and value) and part != f"resize={CMMD_RESIZE}":
+        known = (key == "bands" and value) or (key == "views" and re.fullmatch(r"[1-9]\d?", value))
+        if not known and part != f"resize={CMMD_RESIZE}":
             raise ConfigError(
-                f"the option {part!r} of the encoder {name!r} is not known; write bands=3,2,1 or resize={CMMD_RESIZE}"
+                f"the option {part!r} of the encoder {name!r} is not known; write bands=3,2,1, views=8 or resize={CMMD_RESIZE}"
             )
         options[key] = value
     return plain, options
@@ -58,6 +59,11 @@ def bands_of(name: str) -> tuple[int, ...] | None:
             f"the bands {value!r} of the encoder {name!r} are not three numbers such as 3,2,1 (counted from 0)"
         )
     return tuple(int(band) for band in value.split(","))
+
+
+def views_of(name: str) -> int:
+    """How many views of an image the encoder averages over; 1 where its name does not say. Raises :class:`ConfigError`."""
+    return int(split_options(name)[1].get("views", 1)) if "#" in name else 1
 
 
 def encoder_label(name: str) -> str:

@@ -64,6 +64,9 @@ class TaskFindings:
     n: int
     labels: tuple[str, ...]
     rows: tuple[Row, ...]
+    order: Mapping[str, float | None] = field(default_factory=dict)
+    """Shares of samples: ``truth first``, on which the truth earns more than the model (without one, than the honest mediocre output);
+    ``attacks last``, on which that earns more than every attack; ``both``."""
     shown: Mapping[str, Mapping[str, Output]] = field(default_factory=dict)
     """Sample -> kind of output -> the output, of a few samples."""
     samples: tuple[Sample, ...] = ()
@@ -114,7 +117,7 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         """All numbers as plain values."""
         listed = [
-            {"task": str(one.task), "n": one.n, "winners": [row.name for row in one.winners],
+            {"task": str(one.task), "n": one.n, "winners": [row.name for row in one.winners], "order": dict(one.order),
              "rows": [row.to_json() for row in one.rows]}
             for one in self.tasks
         ]  # fmt: skip

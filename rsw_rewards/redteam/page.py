@@ -18,6 +18,7 @@ def page(found: Findings) -> str:
     environment.filters["number"] = number
     tasks = [
         {"found": one, "rows": [*_honest(one), *one.attacks], "mediocre": MEDIOCRE[one.task], "cards": _cards(one),
+         "model": any(row.role == "model" for row in one.rows),
          "best": [(label, one.best(label)) for label in one.labels]}
         for one in found.tasks
     ]  # fmt: skip

@@ -16,9 +16,11 @@ from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, ImageError, InputError
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.redteam.findings import Findings, Row, TaskFindings
+from rsw_rewards.redteam.gradients import gradient_attacks
 from rsw_rewards.redteam.honest import as_scored, mediocre, truth
 from rsw_rewards.redteam.images import image_attacks
 from rsw_rewards.redteam.kit import Attack, Pool
+from rsw_rewards.redteam.search import search_attacks
 from rsw_rewards.redteam.shapes import shape_attacks
 from rsw_rewards.redteam.texts import text_attacks
 
@@ -76,7 +78,10 @@ class _Siege:
     ) -> None:
         self.scorer, self.rubric, self.pool, self.progress = scorer, rubric, pool, progress
         self.answers = answers
-        self.attacks = attacks_on(pool)
+        asked = [verifier for verifier, tasks in zip(scorer.verifiers, scorer.tasks, strict=True) if pool.task in tasks]
+        self.attacks = [
+            *attacks_on(pool), *gradient_attacks(pool, asked, scorer.bank), *search_attacks(pool, self._pay)
+        ]  # fmt: skip
         self.scored = Pool(pool.task, [as_scored(sample) for sample in pool.samples], pool.seed)
         self.names = ["truth", "honest mediocre", *(["model"] if answers else []), *(one.name for one in self.attacks)]
         self.labels = [
@@ -101,7 +106,22 @@ class _Siege:
                 f"no honest output for the task {self.pool.task} has a reward; check the samples with 'rsw validate'"
             )
         rows = [self._row(place, name, honest) for place, name in enumerate(self.names)]
-        return TaskFindings(self.pool.task, n, tuple(self.labels), tuple(rows), self.shown, tuple(self.scored.samples))
+        return TaskFindings(
+            self.pool.task, n, tuple(self.labels), tuple(rows), self._order(), self.shown, tuple(self.scored.samples)
+        )
+
+    def _order(self) -> dict[str, float | None]:
+        """Shares of samples, ties counting as wrong, on which the rewards stand in the right order."""
+        good = self.reward[2] if self.answers else self.reward[1]
+        attacked = self.reward[len(self.names) - len(self.attacks) :]
+        worst = np.where(np.isfinite(attacked), attacked, -np.inf).max(axis=0, initial=-np.inf)
+        known = np.isfinite(self.reward[0]) & np.isfinite(good)
+        above, below = self.reward[0] > good, good > worst
+        return {
+            "truth first": _mean(above[known].astype(float)),
+            "attacks last": _mean(below[known].astype(float)),
+            "both": _mean((above & below)[known].astype(float)),
+        }
 
     def _row(self, place: int, name: str, honest: np.ndarray) -> Row:
         both = np.isfinite(self.reward[place]) & np.isfinite(honest)
@@ -140,6 +160,18 @@ class _Siege:
         for number, column, output in rows:
             if places[column] < SHOWN:
                 self.shown.setdefault(output.sample_id, {})[self.names[number]] = output
+
+    def _pay(self, samples: Sequence[Sample], outputs: Sequence[Sequence[Output]]) -> np.ndarray:
+        """(samples, candidates) rewards of candidates, which are held against each other alone."""
+        rows = [(sample, replace(output, candidate=number)) for sample, own in zip(samples, outputs, strict=True) for number, output in enumerate(own)]  # fmt: skip
+        chosen = [sample for sample, _ in rows]
+        table = self.scorer.score(Batch(chosen, [output for _, output in rows], [one.id for one in chosen]))
+        self.scorer.bank.settle()
+        paid = rewards(table, self.rubric)
+        places = {sample.id: place for place, sample in enumerate(samples)}
+        found = np.full((len(samples), len(outputs[0])), np.nan)
+        found[[places[name] for name in paid["sample"]], paid["candidate"].to_numpy(int)] = paid["reward"]
+        return found
 
     def _keep(self, table: ScoreTable, places: Mapping[str, int]) -> None:
         paid = rewards(table, self.rubric)
