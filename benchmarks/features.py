@@ -128,7 +128,7 @@ def measure_lookups(folder: Path, rows: int) -> dict[str, Any]:
     start = time.perf_counter()
     for first in range(0, rows, BLOCK):
         part = keys[first : first + BLOCK]
-        bank._store("stored", Stored(), "image", part, some[: len(part)])  # type: ignore[arg-type]
+        bank.store.add(Stored(), "image", part, some[: len(part)])  # type: ignore[arg-type]
     seconds = time.perf_counter() - start
     command = [sys.executable, __file__, "--read", str(folder / "large"), "--rows", str(rows)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -151,7 +151,7 @@ def read(folder: Path, rows: int) -> dict[str, Any]:
     from rsw_rewards.features.bank import FeatureBank
 
     bank = FeatureBank(directory=folder)
-    bank._encoders["stored"] = Stored()  # type: ignore[assignment]
+    bank.encoders["stored"] = Stored()  # type: ignore[assignment]
     names = digests(rows)
     before = memory("VmRSS")
     found: dict[str, Any] = {}

@@ -77,7 +77,7 @@ def distance(case: str) -> dict[str, Any]:
             "kid": KernelMetric("stored", "kid"), "cmmd": KernelMetric("stored", "cmmd"), "neighbours": NeighbourMetric("stored", 5),
         }[case]  # fmt: skip
         bank = FeatureBank(directory=Path(folder))
-        bank._encoders["stored"] = Stored(dim)  # type: ignore[assignment]
+        bank.encoders["stored"] = Stored(dim)  # type: ignore[assignment]
         content = [{"output": digest("made", row), "reference": digest("real", row)} for row in range(n)]
         table = ScoreTable.from_columns(
             {"sample": [str(row) for row in range(n)], "status": [Status.OK] * n, "content": content, "verifier": "v"}
@@ -103,7 +103,7 @@ def fill(case: str, folder: Path) -> None:
             rows = range(first, min(first + WRITE, n))
             keys = [bytes.fromhex(digest(side, row)) for row in rows]
             features = rng.standard_normal((len(rows), dim), np.float32) * scale + np.float32(shift)
-            bank._store("stored", Stored(dim), "image", keys, features)  # type: ignore[arg-type]
+            bank.store.add(Stored(dim), "image", keys, features)  # type: ignore[arg-type]
 
 
 def evaluation(n: int, components: list[str]) -> dict[str, Any]:

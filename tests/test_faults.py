@@ -36,11 +36,13 @@ def statuses(table: ScoreTable) -> list[str]:
 
 
 def test_scores_that_cannot_travel_are_errors_and_the_process_goes_on(ray_cluster: None) -> None:
-    with Scorer(rubric(), workers=1) as scorer:
+    with Scorer(rubric("Process"), workers=1) as scorer:
         table = scorer.score(batch("fine", "stuck", "fine"))
         assert statuses(table) == ["ok", "error", "ok"]
         assert "pickle" in table.frame["reason"].iloc[1]
-        assert scorer._runners[0]._starting == {}
+        processes = [raw["process"] for raw in table.frame["raw"] if raw]
+        again = scorer.score(batch("fine")).frame["raw"].iloc[0]["process"]
+        assert [*processes, again] == [again] * 3
 
 
 def test_a_verifier_that_cannot_be_set_up_in_an_actor_says_so_in_a_sentence(ray_cluster: None) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.features.store import ENTRY, FeatureFile, MemoryRows
+from rsw_rewards.features.rows import ENTRY, FeatureFile, MemoryRows
 
 DIM = 5
 COUNT = 12
@@ -95,7 +95,7 @@ def test_a_reader_sees_what_others_add_and_damage_it_meets(tmp_path: Path) -> No
 _WRITER = """
 import hashlib, sys, numpy as np
 from pathlib import Path
-from rsw_rewards.features.store import FeatureFile
+from rsw_rewards.features.rows import FeatureFile
 stem, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 file = FeatureFile(stem, 5)
 print("ready", flush=True)

@@ -45,7 +45,7 @@ class Mean:
 
 def mean_bank(directory: Path | None = None, **kwargs: int) -> FeatureBank:
     bank = FeatureBank(directory=directory, **kwargs)
-    bank._encoders["mean"] = Mean()
+    bank.encoders["mean"] = Mean()
     return bank
 
 
@@ -95,8 +95,7 @@ def test_the_bank_keeps_a_bounded_number_of_pixels(tmp_path: Path) -> None:
         files.append(ImageRef(path=tmp_path / f"{number}.png"))
     bank = mean_bank(pixel_budget=10 * 24 * 24 * 3)
     bank.image_features("mean", files)
-    assert bank.decoded == 40 and bank._pixel_bytes <= bank.pixel_budget
-    assert sum(pixels.nbytes for pixels in bank._pixels.values()) == bank._pixel_bytes
+    assert bank.decoded == 40 and bank.pixels.bytes == 10 * 24 * 24 * 3
     bank.image_features("mean", files)  # hashes and features outlive the pixels
     assert bank.decoded == 40
 
@@ -258,8 +257,7 @@ def test_without_a_folder_memory_is_bounded(tmp_path: Path) -> None:
     features = bank.image_features("mean", images)
     np.testing.assert_array_equal(bank.features("mean", [bank.hash(image) for image in images]), features)
     assert bank.encoded == {"mean": 40}
-    (rows,) = bank._rows.values()
-    assert len(rows[0]) == 40 and not rows[0]._rows  # type: ignore[attr-defined]
+    assert bank.report()["encoders"]["mean"]["stored"] == 40
 
 
 def test_a_new_version_of_an_encoder_has_features_of_its_own(tmp_path: Path) -> None:
@@ -337,21 +335,31 @@ def test_a_large_set_settles_between_its_parts() -> None:
     pictures = [ImageRef(array=pixels, sha256=content_hash(pixels)) for pixels in np.random.default_rng(0).integers(0, 255, (20, 8, 8, 3), np.uint8)]  # fmt: skip
     hashes = [bank.hash(picture) for picture in pictures]
     bank.settle(keep=4 * 8 * 8 * 3)
-    assert bank._pixel_bytes == 4 * 8 * 8 * 3
+    assert bank.pixels.bytes == 4 * 8 * 8 * 3
     assert [bank.hash(picture) for picture in pictures] == hashes
 
 
 def test_detectors_and_other_networks_stand_in_the_summary_by_their_hash() -> None:
     from types import SimpleNamespace
 
+    from rsw_rewards.core.functions import verifier_class
+    from rsw_rewards.core.verifier import Verifier
     from rsw_rewards.engine.calls import weights_of
 
-    one = SimpleNamespace(detector=SimpleNamespace(name="mine", weights_sha256="ab" * 32))
-    two = SimpleNamespace(network=SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32))
+    def perfect(sample: Sample, output: Output) -> float:
+        return 1.0
+
+    def with_networks(**networks: object) -> Verifier:
+        made = verifier_class(perfect)()
+        vars(made).update(networks)
+        return made
+
     encoder = mean_bank().weights()
-    assert weights_of(one, mean_bank()) == encoder | {f"mine@{'ab' * 6}": "ab" * 32}  # type: ignore[arg-type]
-    assert weights_of(two, mean_bank()) == encoder | {"lpips-alex@x": "cd" * 32}  # type: ignore[arg-type]
-    assert weights_of(object(), mean_bank()) == encoder  # type: ignore[arg-type]
+    one = with_networks(detector=SimpleNamespace(name="mine", weights_sha256="ab" * 32))
+    assert weights_of(one, mean_bank()) == encoder | {f"mine@{'ab' * 6}": "ab" * 32}
+    two = with_networks(network=SimpleNamespace(id="lpips-alex@x", weights_sha256="cd" * 32))
+    assert weights_of(two, mean_bank()) == encoder | {"lpips-alex@x": "cd" * 32}
+    assert weights_of(with_networks(network=object()), mean_bank()) == encoder  # a network without a hash has no say
 
 
 def test_a_scoring_process_settles_after_every_batch() -> None:
@@ -359,17 +367,18 @@ def test_a_scoring_process_settles_after_every_batch() -> None:
     from rsw_rewards.core.records import Output, Sample, Task
     from rsw_rewards.core.verifier import Batch, Context
     from rsw_rewards.engine.calls import Failure
-    from rsw_rewards.engine.scoring_actors import _Scorer
-    from rsw_rewards.features.bank import KEPT_HASHES
+    from rsw_rewards.engine.scoring_actors import ScoringProcess
 
     def perfect(sample: Sample, output: Output) -> float:
         return 1.0
 
     bank = mean_bank()
-    process = _Scorer()
+    process = ScoringProcess()
     process.setup(verifier_class(perfect)(), Context(bank))
-    bank._hashes.update(dict.fromkeys(range(KEPT_HASHES + 1), ""))
+    for number in range(3):  # 36 MB, of which 32 may stay
+        bank.rgb(ImageRef(array=np.zeros((2000, 2000, 3), np.uint8), sha256=str(number)))
+    assert bank.pixels.bytes == 36_000_000
     sample = Sample(id="a", task=Task.FORECAST, scene="a", images=(), prompt="")
-    scores = process.score(Batch([sample], [Output("a")], ["a"]))
+    scores = process.work(Batch([sample], [Output("a")], ["a"]))
     assert not isinstance(scores, Failure) and scores[0].value == 1.0
-    assert not bank._hashes
+    assert bank.pixels.bytes == 24_000_000

@@ -126,8 +126,7 @@ class Lpips(Paired):
             )
 
     def close(self) -> None:
-        if hasattr(self, "network"):
-            del self.network
+        self.network = None
 
     @property
     def stem(self) -> str:

@@ -89,12 +89,12 @@ class WinRate(Verifier):
     @property
     def detector(self) -> Any:
         """The other verifier's, whose weights stand in the results."""
-        return getattr(self.judge, "detector", None)
+        return self.judge.detector
 
     @property
     def network(self) -> Any:
         """The same of its network."""
-        return getattr(self.judge, "network", None)
+        return self.judge.network
 
     @property
     def needs_samples(self) -> bool:

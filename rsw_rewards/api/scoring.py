@@ -82,7 +82,7 @@ def score(
         _check_task(scorer.verifiers[0], sample)
         answer = as_output(output, sample)
         scorer.prepare([sample])
-        _, (found,) = scorer.scores(0, Batch.of([sample], [answer]))
+        _, (found,) = scorer.components[0].scores(Batch.of([sample], [answer]))
     return found
 
 

@@ -167,6 +167,11 @@ class Verifier(ABC):
 
     Config: ClassVar[type[BaseModel]] = NoConfig
 
+    detector: Any = None
+    """A network of its own that :meth:`setup` loaded, with ``name`` and ``weights_sha256``, which stand with the results."""
+    network: Any = None
+    """Another one, with ``id`` instead of ``name`` where it has one."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = vars(cls)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 
 Rows = list[int]
-Runner = Callable[[Batch], "list[Score] | Failure"]
 
 
 class Failure:
@@ -28,16 +27,29 @@ class Failure:
         self.status = status
 
 
+@runtime_checkable
+class _Identified(Protocol):
+    id: str
+    weights_sha256: str
+
+
+@runtime_checkable
+class _Named(Protocol):
+    name: str
+    weights_sha256: str
+
+
 def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     """Networks that a verifier works with in this process, once it is set up: id -> SHA-256 of their weights.
 
     Encoders are the bank's; detectors and LPIPS belong to the verifier itself.
     """
     found = dict(bank.weights())
-    for name in ("detector", "network"):
-        network = getattr(verifier, name, None)
-        if isinstance(digest := getattr(network, "weights_sha256", None), str):
-            found[str(getattr(network, "id", None) or f"{getattr(network, 'name', 'network')}@{digest[:12]}")] = digest
+    for network in (verifier.detector, verifier.network):
+        if isinstance(network, _Identified):
+            found[network.id] = network.weights_sha256
+        elif isinstance(network, _Named):
+            found[f"{network.name}@{network.weights_sha256[:12]}"] = network.weights_sha256
     return found
 
 
@@ -161,9 +173,9 @@ def parts(batch: Batch, verifier: Verifier) -> list[Rows]:
     return [[row for unit in side for row in unit] for side in (listed[:half], listed[half:])]
 
 
-def bisect(run: Runner, batch: Batch, verifier: Verifier) -> list[Score]:
-    """Scores of a batch by ``run``; where it fails, the batch is halved until only the outputs at fault are left."""
-    result = run(batch)
+def bisect(verifier: Verifier, batch: Batch) -> list[Score]:
+    """Scores of a batch; where a call fails, the batch is halved until only the outputs at fault are left."""
+    result = scored(verifier, batch)
     if not isinstance(result, Failure):
         return result
     halves = parts(batch, verifier)
@@ -171,6 +183,6 @@ def bisect(run: Runner, batch: Batch, verifier: Verifier) -> list[Score]:
         return [Score(None, result.status, reason=result.reason)] * len(batch)
     scores: list[Score | None] = [None] * len(batch)
     for rows in halves:
-        for row, score in zip(rows, bisect(run, batch.take(rows), verifier), strict=True):
+        for row, score in zip(rows, bisect(verifier, batch.take(rows)), strict=True):
             scores[row] = score
     return [score for score in scores if score is not None]

@@ -24,7 +24,8 @@ from rsw_rewards.core.rubric import Rubric, as_rubric
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.engine.batching import Batcher, Scores
-from rsw_rewards.engine.scorer import Scorer, actors_for
+from rsw_rewards.engine.runner import actors_for
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.in_memory import as_sample, as_samples, check_ids, keys_of, listed
@@ -105,7 +106,7 @@ class Reward:
     ) -> None:
         self.rubric = as_rubric(rubric)
         self._scorer = Scorer(self.rubric, device=device, bank=bank, workers=workers, num_gpus=num_gpus, seed=seed)
-        components = list(zip(self.rubric.components, self._scorer.verifiers, self._scorer.tasks, strict=True))
+        components = self._scorer.components
         known = None if samples is None else as_samples(samples)
         self._settings: dict[str, Any] = {
             "samples": known, "device": device, "bank": bank, "workers": workers, "num_gpus": num_gpus, "seed": seed,
@@ -114,9 +115,9 @@ class Reward:
         self._scorer.check(known or ())
         if known is not None:
             self._scorer.prepare(known)
-        elif needy := [component.label for component, verifier, _ in components if verifier.needs_samples]:
+        elif needy := [one.component.label for one in components if one.verifier.needs_samples]:
             raise ConfigError(f"{needy[0]!r} is fitted on all samples of a run; give them to Reward as 'samples'")
-        self._rewarded = frozenset(task for component, _, tasks in components if component.weight > 0 for task in tasks)
+        self._rewarded = frozenset(task for one in components if one.component.weight > 0 for task in one.tasks)
         self.needs_groups = _needs_groups(self.rubric, self._scorer.verifiers)
         """Why an output cannot be rewarded alone, as a clause; empty where it can."""
         self._calls = itertools.count()
@@ -127,11 +128,11 @@ class Reward:
             number: Batcher(
                 partial(self._ask, number),
                 window_ms,
-                1 if verifier.scope == "population" else batch_size,
-                component.label,
+                1 if one.verifier.scope == "population" else batch_size,
+                one.component.label,
             )
-            for number, (component, verifier, _) in enumerate(components)
-            if _works_in_batches(verifier) or actors_for(component, verifier, workers)
+            for number, one in enumerate(components)
+            if _works_in_batches(one.verifier) or actors_for(one.component, one.verifier, workers)
         }
         _living.add(self)
 
@@ -256,7 +257,7 @@ class Reward:
         if not tasks <= self._rewarded:
             task = min(tasks - self._rewarded)
             raise ConfigError(f"no component of the rubric rewards the task {task}")
-        asked = [number for number, known in enumerate(self._scorer.tasks) if tasks & known]
+        asked = [number for number, one in enumerate(self._scorer.components) if tasks & one.tasks]
         waiting = {number: self._batchers[number].submit(batch) for number in asked if number in self._batchers}
         return _Call(
             batch, numbers, {number: self._ask(number, batch) for number in asked if number not in waiting}, waiting
@@ -295,7 +296,7 @@ class Reward:
         try:
             with self._locks[number]:
                 self._load(number)
-                rows, scores = self._scorer.scores(number, batch)
+                rows, scores = self._scorer.components[number].scores(batch)
                 self._scorer.bank.settle()  # the images of this call are done with, and a Reward lives as long as a training
         finally:
             _asking.reset(asking)
@@ -310,7 +311,7 @@ class Reward:
         """Make a component ready, once; while its lock is held."""
         if number not in self._loaded:
             with self._loading:  # one after another, since components share what they are made from
-                self._scorer.warm(number)
+                self._scorer.components[number].warm()
             self._loaded.add(number)
 
     def _results(self, call: _Call, answers: Mapping[int, Scores]) -> list[Result]:

@@ -51,7 +51,7 @@ def run(
     with Scorer(rubric, device=device, seed=seed) as scorer:
         scorer.check(asked)
         scorer.prepare(asked)
-        paid = {task for component, tasks in zip(rubric.components, scorer.tasks, strict=True) if component.weight > 0 for task in tasks}  # fmt: skip
+        paid = {task for one in scorer.components if one.component.weight > 0 for task in one.tasks}
         tasks = [task for task in dict.fromkeys(sample.task for sample in samples) if task in paid]
         if not tasks:
             raise ConfigError("no component of the rubric has a weight, so there is no reward to attack")
@@ -84,11 +84,7 @@ class _Siege:
         ]  # fmt: skip
         self.scored = Pool(pool.task, [as_scored(sample) for sample in pool.samples], pool.seed)
         self.names = ["truth", "honest mediocre", *(["model"] if answers else []), *(one.name for one in self.attacks)]
-        self.labels = [
-            component.label
-            for component, tasks in zip(rubric.components, scorer.tasks, strict=True)
-            if pool.task in tasks
-        ]
+        self.labels = [one.component.label for one in scorer.components if pool.task in one.tasks]
         n = len(pool.samples)
         self.reward = np.full((len(self.names), n), np.nan)
         self.values = {label: np.full((len(self.names), n), np.nan) for label in self.labels}
