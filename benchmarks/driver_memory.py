@@ -114,7 +114,7 @@ def main() -> None:
             }
         )
         log = RunLog(Path(folder), ["forecast"], a.steps, a.steps, tensorboard=False)
-        rollouts = Rollouts(config, samples, rubric, scorer, pool, log, 0)
+        rollouts = Rollouts(config, samples, scorer, pool, log)
         for step in range(a.steps):
             ids = [samples[(step * a.prompts + n) % len(samples)].id for n in range(a.prompts)]
             outputs, given = rollouts.collect(ids, step, model)

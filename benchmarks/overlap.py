@@ -91,7 +91,7 @@ def overlap(path: str, prompts: int, group: int, chunk: int, repeats: int) -> di
                 }
             )
             log = RunLog(Path(folder), ["forecast"], repeats, repeats, tensorboard=False)
-            rollouts = Rollouts(config, samples, rubric, scorer, pool, log, policy.eos_id)
+            rollouts = Rollouts(config, samples, scorer, pool, log)
             ids = [sample.id for sample in samples]
             serial, beside, exposed, scoring = [], [], [], []
             for step in range(repeats + 1):

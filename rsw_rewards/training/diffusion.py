@@ -115,7 +115,7 @@ def train(config: FlowGrpoRunConfig, resume: bool = False, processes: Processes 
     def learn(setting: Setting) -> Trainable:
         made = learner()
         policy = cast(Trainable, made.policy)
-        setting.run_cycles(config, made, policy, eos_id=0)
+        setting.run_cycles(config, made, policy)
         if made.average is not None:
             made.average.apply()
         return policy

@@ -102,21 +102,21 @@ class Setting(Course):
         steps = config.generation.steps
         return RunLog(config.out, sorted(self.share), steps, config.print_every, config.tensorboard, self.done)
 
-    def rollouts(self, config: ExperimentConfig, log: RunLog, eos_id: int) -> Rollouts:
+    def rollouts(self, config: ExperimentConfig, log: RunLog) -> Rollouts:
         """What makes and scores a generation."""
         generations = -(-config.generation.steps // config.generation.boundary)
         order = prompt_order(self.samples, generations, self.share, config.seed) if config.rollouts.stale else []
         watch = None
         if config.measure.every and self.heldout is not None:
             watch = Watch(config, self.heldout, self.before, log, self.done)
-        return Rollouts(config, self.samples, self.scorer.rubric, self.scorer, self.pool, log, eos_id, watch, order)
+        return Rollouts(config, self.samples, self.scorer, self.pool, log, watch, order)
 
-    def run_cycles(self, config: ExperimentConfig, learner: Learner, policy: Trainable, eos_id: int) -> None:
+    def run_cycles(self, config: ExperimentConfig, learner: Learner, policy: Trainable) -> None:
         """Generation after generation, from the checkpoint on: rollouts and their rewards in, one update, log and checkpoint out."""
         asked, every = config.generation, config.checkpoints.every
         order = prompt_order(self.samples, asked.steps, self.share, config.seed)
         log = self.log(config)
-        rollouts = self.rollouts(config, log, eos_id)
+        rollouts = self.rollouts(config, log)
         try:
             if self.checkpoint is not None:
                 learner.load_state_dict(learner_state(self.checkpoint))

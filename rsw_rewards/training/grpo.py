@@ -46,7 +46,7 @@ def _learn(config: RunConfig, setting: Setting) -> Trainable:
     """The GRPO steps; returns the trained policy."""
     policy = trainable_by_tokens(config)
     log = setting.log(config)
-    rollouts = setting.rollouts(config, log, policy.eos_id)
+    rollouts = setting.rollouts(config, log)
     view = trainer_view(policy, setting.samples)
     if config.grpo.refill and not isinstance(view, TokenView):
         raise ConfigError(

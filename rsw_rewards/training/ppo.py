@@ -40,7 +40,7 @@ def train_ppo(config: PpoRunConfig, resume: bool = False, processes: Processes =
 
     def learn(setting: Setting) -> Trainable:
         learner = PpoLearner(trainable_by_tokens(config), config.ppo, config.seed, processes)
-        setting.run_cycles(config, learner, learner.policy, learner.policy.eos_id)
+        setting.run_cycles(config, learner, learner.policy)
         return learner.policy
 
     def follow(course: Course) -> None:

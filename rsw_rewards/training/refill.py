@@ -14,19 +14,8 @@ import numpy as np
 import pandas as pd
 
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.rewards import tied
 from rsw_rewards.core.scores import ScoreTable
-
-
-def without_spread(rewards: pd.DataFrame) -> set[str]:
-    """The samples whose candidates all have one reward, or of which fewer than two have one.
-
-    Args:
-        rewards: of one generation, as ``rubric.rewards`` gives them.
-    """
-    by_sample = rewards.groupby("sample")["reward"]
-    low, high = by_sample.min(), by_sample.max()
-    return set(low.index[low.isna() | tied(low, high)])
+from rsw_rewards.training.generation import Generation, sampled_tokens
 
 
 def reserve(samples: Iterable[Sample], asked: Iterable[str], seed: int, step: int) -> dict[str, Iterator[Sample]]:
@@ -47,10 +36,7 @@ def _shuffled(samples: Sequence[Sample], key: Sequence[int]) -> list[Sample]:
 class Refilled:
     """A generation after its groups without spread were replaced as far as the bound allowed."""
 
-    samples: list[Sample]
-    outputs: list[Output]
-    """Group by group in the order of ``samples``."""
-    table: ScoreTable
+    generation: Generation
     everything: ScoreTable
     """Scores of all that was made, also of what is learnt nothing from."""
     drawn: list[Output] = field(default_factory=list)
@@ -67,56 +53,55 @@ class Refilled:
         }
 
 
-def sampled_tokens(outputs: Iterable[Output]) -> int:
-    """Completion tokens that were sampled."""
-    return sum(len(output.tokens.completion_ids) for output in outputs if output.tokens is not None)
-
-
 def refill(
-    samples: Sequence[Sample],
-    outputs: Sequence[Output],
-    table: ScoreTable,
+    asked: Generation,
     *,
     bound: int,
     more: Mapping[str, Iterator[Sample]],
-    make: Callable[[Sequence[Sample]], tuple[list[Output], ScoreTable]],
-    flat: Callable[[ScoreTable], set[str]],
+    make: Callable[[Sequence[Sample]], Generation],
 ) -> Refilled:
     """Replace groups without spread by groups with one, of the same task, until all are replaced or ``bound`` prompts were drawn.
 
-    Each round draws one prompt per group that is still to be replaced. A drawn group without spread is dropped.
+    Each round draws one prompt per group that is still to be replaced. A drawn group without spread is dropped. The reward of an
+    output depends on its group alone, so none is computed again.
 
     Args:
-        samples, outputs, table: the generation; outputs group by group.
+        asked: the generation.
         bound: prompts that may be drawn.
         more: further prompts by task, see :func:`reserve`.
         make: lets the pool make groups of samples, and scores them.
-        flat: the samples without spread in a table, see :func:`without_spread`.
     """
-    kept = {sample.id: sample for sample in samples}  # by the prompt that was asked for first
-    made = {sample.id: [output for output in outputs if output.sample_id == sample.id] for sample in samples}
-    tables, drawn = [table], []
-    waiting = [sample for sample in samples if sample.id in flat(table)]
+    kept = {sample.id: sample for sample in asked.samples}  # by the prompt that was asked for first
+    parts, empty = [asked], asked.flat
+    waiting = [sample for sample in asked.samples if sample.id in empty]
     while waiting and bound > 0:
         further = (next(more.get(str(old.task), iter(())), None) for old in waiting)
         fresh = list(islice((new for new in further if new is not None), bound))
         if not fresh:
             break
         bound -= len(fresh)
-        new_outputs, new_table = make(fresh)
-        drawn += new_outputs
-        tables.append(new_table)
-        empty = flat(new_table)
+        parts.append(make(fresh))
+        empty = parts[-1].flat
         for new in fresh:
             place = next((old for old in waiting if old.task == new.task), None)
             if new.id not in empty and place is not None:
                 waiting.remove(place)
                 kept[place.id] = new
-                made[place.id] = [output for output in new_outputs if output.sample_id == new.id]
-    everything = ScoreTable.concat(tables)
-    final = [kept[sample.id] for sample in samples]
-    frame = everything.frame
-    learnt = ScoreTable(frame[frame["sample"].isin({sample.id for sample in final})].reset_index(drop=True))
-    replaced = sum(kept[sample.id] is not sample for sample in samples)
-    rows = [output for sample in samples for output in made[sample.id]]
-    return Refilled(final, rows, learnt, everything, drawn, replaced)
+    everything = ScoreTable.concat([part.table for part in parts])
+    drawn = [output for part in parts[1:] for output in part.outputs]
+    final = [kept[sample.id] for sample in asked.samples]
+    names = {sample.id for sample in final}
+    made: dict[str, list[Output]] = {}
+    for output in (*asked.outputs, *drawn):
+        made.setdefault(output.sample_id, []).append(output)
+    rows = everything.frame[everything.frame["sample"].isin(names)].reset_index(drop=True)
+    rewards = pd.concat([part.rewards for part in parts], ignore_index=True)
+    learnt = Generation(
+        final,
+        [output for sample in final for output in made[sample.id]],
+        ScoreTable(rows),
+        rewards[rewards["sample"].isin(names)],
+    )
+    return Refilled(
+        learnt, everything, drawn, sum(new.id != old.id for new, old in zip(final, asked.samples, strict=True))
+    )

@@ -13,19 +13,16 @@ import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.rewards import rewards
-from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import SCOPES, Batch, Scope
 from rsw_rewards.engine.circuit_breaker import CircuitBreaker
-from rsw_rewards.engine.monitor import component_stats
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.evaluation.summary import in_words, nothing_valid
 from rsw_rewards.rollouts.dumps import write_dump
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.training.refill import Refilled, refill, reserve, sampled_tokens, without_spread
+from rsw_rewards.training.generation import Generation, logged_numbers, remarks
+from rsw_rewards.training.refill import Refilled, refill, reserve
 from rsw_rewards.training.runlog import RunLog
 
 if TYPE_CHECKING:
@@ -63,10 +60,9 @@ class Rollouts:
     Args:
         config: the run.
         samples: what the ids stand for.
-        rubric, scorer: how outputs are rewarded.
+        scorer: scores outputs; its rubric says how they are rewarded.
         pool: makes the outputs.
         log: is told the numbers of every step.
-        eos_id: stands in for the tokens of a rollout that was lost.
         watch: measures held-out samples now and then.
         order: the prompts of the whole run, where each generation is to be made one step ahead with older weights.
 
@@ -78,28 +74,24 @@ class Rollouts:
         self,
         config: ExperimentConfig,
         samples: Sequence[Sample],
-        rubric: Rubric,
         scorer: Scorer,
         pool: RolloutPool,
         log: RunLog,
-        eos_id: int,
         watch: Watch | None = None,
         order: Sequence[str] = (),
     ) -> None:
         self.config = config
         self.samples = {sample.id: sample for sample in samples}
-        self.rubric = rubric
-        self.scorer = scorer
+        self.rubric, self.scorer = scorer.rubric, scorer
         self.pool = pool
         self.log = log
-        self.eos_id = eos_id
         self.watch = watch
         whole = [label for label, verifier in scorer.by_name.items() if verifier.scope == "population"]
         if config.generation.refill and whole:
             raise ConfigError(
                 f"'refill' replaces groups after they were scored, but {whole[0]!r} scores a generation as a whole; leave one of them out"
             )
-        self.breaker = CircuitBreaker(rubric)
+        self.breaker = CircuitBreaker(self.rubric)
         self.clock = Clock()
         self._sent: int | None = None
         self._said: set[str] = set()
@@ -109,7 +101,7 @@ class Rollouts:
         self._apart = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self.order = list(order)
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._pending: tuple[list[str], Future[tuple[list[Output], ScoreTable]]] | None = None
+        self._pending: tuple[list[str], Future[Generation]] | None = None
         """Prompts of the generation that is being made ahead, and what comes of it."""
         self._behind: dict[str, Any] | None = None
         """The weights it is made with, and the scorer's state before it."""
@@ -127,42 +119,43 @@ class Rollouts:
         Raises:
             RunStopped: nothing could be made, or verifiers fail too often.
         """
-        samples = [self.samples[prompt] for prompt in ids]
-        generation, exposed = self.clock.generation, self.clock.exposed
+        waited, exposed = self.clock.generation, self.clock.exposed
         if self._pending is not None:
-            outputs, table = self._awaited(ids)
+            generation = self._awaited(ids)
         elif self._behind is not None:  # a resumed run makes again what was on its way
             self.pool.load_weights(self._behind["weights"], self._behind["version"])
-            outputs, table = self._made_and_scored(samples, step)
+            generation = self._made_and_scored([self.samples[prompt] for prompt in ids], step)
         else:
             self._send(model, step)
-            outputs, table = self._made_and_scored(samples, step)
-        self._log(outputs, table)
-        everything = table
+            generation = self._made_and_scored([self.samples[prompt] for prompt in ids], step)
+        self.log.add(logged_numbers(generation, self.rubric))
+        self._say_why(generation)
+        everything = generation.table
         if self.config.generation.refill:
-            refilled = self._refilled(samples, outputs, table, step)
-            samples, outputs, table = refilled.samples, refilled.outputs, refilled.table
-            everything = refilled.everything
-        self.scorer.observe(Batch.of(samples, outputs, step))
+            refilled = self._refilled(generation, step)
+            generation, everything = refilled.generation, refilled.everything
+        self.scorer.observe(Batch.of(generation.samples, generation.outputs, step))
         self.log.add(
             {
-                "time/generation": self.clock.generation - generation,
+                "time/generation": self.clock.generation - waited,
                 "time/exposed_scoring": self.clock.exposed - exposed,
                 "time/exposed_share": self.clock.exposed / (time.perf_counter() - self.clock.started),
             }
         )
-        given = self._rewards(outputs, table, step)
+        given = generation.given
+        if self.config.control == "permute_rewards":
+            given = _permuted(given, generation.tasks, self.config.seed, step)
         every, boundary = self.config.dump_every, self.config.generation.boundary
         if every and (step // boundary) % max(1, every // boundary) == 0:
-            self._dump(step, samples, outputs, table, given)
+            self._dump(step, generation, given)
         try:
             self.breaker.check(everything)
         except RunStopped:
-            self._dump(step, samples, outputs, table, given)  # what stopped the run can be looked at
+            self._dump(step, generation, given)  # what stopped the run can be looked at
             raise
         if self.order:
             self._go_ahead(step, model)
-        return outputs, given
+        return generation.outputs, given
 
     def _send(self, model: torch.nn.Module, step: int) -> None:
         """Give the pool the weights after ``step`` steps, unless it has them, and let the watch look at them."""
@@ -194,11 +187,11 @@ class Rollouts:
         if self.config.rollouts.actors:
             self._pending = ids, self._ahead.submit(self._made_and_scored, samples, following, clock)
         else:
-            made: Future[tuple[list[Output], ScoreTable]] = Future()
+            made: Future[Generation] = Future()
             made.set_result(self._made_and_scored(samples, following))
             self._pending = ids, made
 
-    def _awaited(self, ids: Sequence[str]) -> tuple[list[Output], ScoreTable]:
+    def _awaited(self, ids: Sequence[str]) -> Generation:
         """The generation that was made ahead."""
         assert self._pending is not None
         known, made = self._pending
@@ -209,10 +202,8 @@ class Rollouts:
         self.clock.generation += time.perf_counter() - start
         return found
 
-    def _made_and_scored(
-        self, samples: Sequence[Sample], step: int, clock: Clock | None = None
-    ) -> tuple[list[Output], ScoreTable]:
-        """All outputs in the order of ``samples``, and their scores. Scoring runs beside the generation of later groups.
+    def _made_and_scored(self, samples: Sequence[Sample], step: int, clock: Clock | None = None) -> Generation:
+        """The generation of ``samples``. Scoring runs beside the generation of later groups.
 
         ``clock`` counts the time, the run's own where left out.
         """
@@ -236,7 +227,7 @@ class Rollouts:
         ready = time.perf_counter()
         clock.generation += generated - start
         clock.exposed += ready - generated
-        return outputs, table
+        return Generation.scored(samples, outputs, table, self.rubric)
 
     def _groups(self, samples: Sequence[Sample], step: int) -> Iterator[list[Output]]:
         asked = self.config.generation
@@ -246,89 +237,31 @@ class Rollouts:
         batch = Batch.of((self.samples[output.sample_id] for output in outputs), outputs, step)
         return self.scorer.score(batch, step=step, scopes=scopes)
 
-    def _refilled(self, samples: Sequence[Sample], outputs: Sequence[Output], table: ScoreTable, step: int) -> Refilled:
+    def _refilled(self, asked: Generation, step: int) -> Refilled:
         """The generation with groups of further samples in the place of groups without spread."""
-        asked = [sample.id for sample in samples]
-        tasks = {sample.task for sample in samples}
+        tasks = {sample.task for sample in asked.samples}
         others = (sample for sample in self.samples.values() if sample.task in tasks)
         refilled = refill(
-            samples,
-            outputs,
-            table,
+            asked,
             bound=self.config.generation.refill,
-            more=reserve(others, asked, self.config.seed, step),
+            more=reserve(others, [sample.id for sample in asked.samples], self.config.seed, step),
             make=lambda fresh: self._made_and_scored(fresh, step),
-            flat=lambda scores: without_spread(rewards(scores, self.rubric)),
         )
         self.log.add(refilled.numbers())
         return refilled
 
-    def _rewards(self, outputs: Sequence[Output], table: ScoreTable, step: int) -> list[float | None]:
-        """What the trainer is given for each output."""
-        given = self._given(outputs, table, self.rubric)
-        if self.config.control == "permute_rewards":
-            tasks = [str(self.samples[output.sample_id].task) for output in outputs]
-            given = _permuted(given, tasks, self.config.seed, step)
-        return given
-
-    def _given(self, outputs: Sequence[Output], table: ScoreTable, rubric: Rubric) -> list[float | None]:
-        frame = rewards(table, rubric)
-        value = [None if np.isnan(reward) else float(reward) for reward in frame["reward"].to_numpy(np.float64)]
-        found = dict(zip(zip(frame["sample"], frame["candidate"], strict=True), value, strict=True))
-        return [found.get((output.sample_id, output.candidate)) for output in outputs]
-
-    def _log(self, outputs: Sequence[Output], table: ScoreTable) -> None:
-        """A generation's numbers for the log."""
-        given = self._given(outputs, table, self.rubric)
-        numbers: dict[str, float | None] = dict(component_stats(table, self.rubric))
-        tasks = [str(self.samples[output.sample_id].task) for output in outputs]
-        plain = given
-        if self.rubric.combine != "weighted_sum":  # normalised rewards have the mean 0, whatever is learnt
-            plain = self._given(outputs, table, self.rubric.model_copy(update={"combine": "weighted_sum"}))
-        for key, values in (("reward_task/", given), ("reward_mean/", plain)):
-            for task in sorted(set(tasks)):
-                known = [value for value, name in zip(values, tasks, strict=True) if name == task and value is not None]
-                numbers[key + task] = float(np.mean(known)) if known else None
-        numbers["groups"] = float(len({output.sample_id for output in outputs}))
-        numbers["groups_zero_std"] = float(len(without_spread(rewards(table, self.rubric))))
-        numbers["failed"] = float(sum(value is None for value in given))
-        self._say_why(table)
-        numbers["lost"] = float(sum(output.lost is not None for output in outputs))
-        numbers["tokens"] = float(sampled_tokens(outputs))
-        self.log.add(numbers)
-
-    def _say_why(self, table: ScoreTable) -> None:
-        """Print, once a run each: why rollouts have no reward, that none of a task is valid, which optional component is out."""
-        frame = rewards(table, self.rubric)
-        for row in frame[frame["reward"].isna() & (frame["reason"] != "")].itertuples():
-            cause = str(row.reason).partition(":")[0]
+    def _say_why(self, generation: Generation) -> None:
+        """Print what there is to remark on a generation, every cause once a run."""
+        for cause, lines, style in remarks(generation, self.rubric):
             if cause not in self._said:
                 self._said.add(cause)
-                self.log.say(f"without a reward, and left out: candidate {row.candidate} of {row.sample}: {row.reason}")
-        paid = [component.label for component in self.rubric.components if component.weight > 0]
-        for found in nothing_valid(table, paid):
-            if (task := f"task {found['task']}") not in self._said:
-                self._said.add(task)
-                for line in in_words(found):
-                    self.log.say(line, style="bold red")
-        optional = {component.label for component in self.rubric.components if not component.required}
-        out = table.frame[table.frame["verifier"].isin(optional) & table.frame["status"].isin(["error", "timeout"])]
-        for row in out.drop_duplicates("verifier").itertuples():
-            if (label := str(row.verifier)) not in self._said:
-                self._said.add(label)
-                self.log.say(f"{row.verifier!r}, which is optional, is out where it fails: {row.sample}: {row.reason}")
+                for line in lines:
+                    self.log.say(line, style=style)
 
-    def _dump(
-        self,
-        step: int,
-        samples: Sequence[Sample],
-        outputs: Sequence[Output],
-        table: ScoreTable,
-        given: Sequence[float | None],
-    ) -> None:
+    def _dump(self, step: int, generation: Generation, given: Sequence[float | None]) -> None:
         folder = self.config.out / "dumps" / f"step_{step:06d}"
         folder.parent.mkdir(parents=True, exist_ok=True)
-        write_dump(folder, samples, outputs, table, given, self.rubric.dump())
+        write_dump(folder, generation.samples, generation.outputs, generation.table, given, self.rubric.dump())
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of scoring."""

@@ -21,8 +21,9 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
+from rsw_rewards.training.generation import Generation, without_spread
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.refill import Refilled, refill, reserve, without_spread
+from rsw_rewards.training.refill import Refilled, refill, reserve
 from tests.training.run_files import changed, dumped_rewards, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")
@@ -33,20 +34,24 @@ def prompt(name: str) -> Sample:
     return Sample(name, Task.CHANGE_QA if name[0] == "q" else Task.FORECAST, (), "", {}, scene=name)
 
 
-def made(samples: Sequence[Sample]) -> tuple[list[Output], ScoreTable]:
+def made(samples: Sequence[Sample], flat: set[str]) -> Generation:
     outputs = [Output(sample.id, candidate) for sample in samples for candidate in (0, 1)]
     columns = {"sample": [output.sample_id for output in outputs], "status": Status.OK, "verifier": "v"}
-    return outputs, ScoreTable.from_columns(columns)
+    rewards = pd.DataFrame({
+        "sample": columns["sample"],
+        "candidate": [output.candidate for output in outputs],
+        "reward": [0.5 if output.sample_id in flat else float(output.candidate) for output in outputs],
+    })  # fmt: skip
+    return Generation(list(samples), outputs, ScoreTable.from_columns(columns), rewards)
 
 
 def refilled(asked: Sequence[str], others: Sequence[str], flat: set[str], bound: int) -> Refilled:
-    samples = [prompt(name) for name in asked]
-    outputs, table = made(samples)
     return refill(
-        samples, outputs, table, bound=bound, make=made,
+        made([prompt(name) for name in asked], flat),
+        bound=bound,
+        make=lambda fresh: made(fresh, flat),
         more=reserve(map(prompt, [*asked, *others]), asked, seed=0, step=0),
-        flat=lambda scores: flat & set(scores.frame["sample"]),
-    )  # fmt: skip
+    )
 
 
 @given(st.data())
@@ -56,11 +61,13 @@ def test_flat_groups_give_way_to_others_of_their_task_and_nothing_else_moves(dat
     others = [name for name in names if name not in asked]
     flat, bound = data.draw(st.sets(st.sampled_from(names))), data.draw(st.integers(0, 12))
     found = refilled(asked, others, flat, bound)
-    final = [sample.id for sample in found.samples]
+    final = [sample.id for sample in found.generation.samples]
     assert len(set(final)) == len(asked) and [name[0] for name in final] == [name[0] for name in asked]
     assert all(new == old or (old in flat and new not in flat) for old, new in zip(asked, final, strict=True))
-    assert [output.sample_id for output in found.outputs] == [name for name in final for _ in (0, 1)]
-    assert sorted(found.table.frame["sample"]) == sorted(name for name in final for _ in (0, 1))
+    assert [output.sample_id for output in found.generation.outputs] == [name for name in final for _ in (0, 1)]
+    assert sorted(found.generation.table.frame["sample"]) == sorted(name for name in final for _ in (0, 1))
+    expected = [0.5 if name in flat else candidate for name in final for candidate in (0.0, 1.0)]
+    assert found.generation.given == expected
     drawn = found.numbers()["refill/prompts"]
     assert drawn is not None and drawn <= bound and len(found.everything) == 2 * (len(asked) + drawn)
     for task in "qf":  # what could be replaced within the bound was
@@ -126,7 +133,13 @@ def test_a_run_learns_from_groups_with_spread_and_resumes_exactly(tmp_path: Path
 def test_where_replacing_makes_no_sense_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="critic"):
         PpoRunConfig.model_validate(
-            {"out": "x", "policy": "y", "train": {"source": "z"}, "rubric": {}, "ppo": {"refill": 2}}
+            {
+                "out": "x",
+                "policy": "y",
+                "train": {"source": "z"},
+                "rubric": {"components": [{"use": "l1"}]},
+                "ppo": {"refill": 2},
+            }
         )
     assert VERIFIERS.find("frechet_credit").scope == "population"
     components = [{"use": "exact_match"}, {"use": "frechet_credit", "config": {"encoder": "scene-clip"}}]
