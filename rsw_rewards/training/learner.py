@@ -1,12 +1,10 @@
-"""The learner: TRL's GRPOTrainer, bent where a policy with two vocabularies in one needs it."""
+"""What GRPO's trainer is given: rollouts as its rollout function, advantages, and its arguments."""
 
 from __future__ import annotations
 
 import os
-import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,64 +16,18 @@ from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rl_settings import GrpoConfig
-from rsw_rewards.rollouts.weights import base_model
 from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.processes import ALONE, Processes
-from rsw_rewards.training.reference import StartingModel, StartingWeights
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
 from rsw_rewards.training.trl_arguments import trl_arguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import TrainerCallback
     from trl import GRPOTrainer
 
     from rsw_rewards.training.rollouts import Rollouts
 
 RolloutFunction = Callable[[list[Any], "GRPOTrainer"], dict[str, Any]]
-
-_IMPOSSIBLE = -1e4
-"""Log-probability that stands for minus infinity: its differences and gradients are zero instead of not a number."""
-
-
-@dataclass(slots=True)
-class _Scored:
-    """What TRL reads of a forward pass. A data class, in which data-parallel training finds the tensors that gradients come from."""
-
-    log_probs: torch.Tensor
-    entropy: torch.Tensor
-    aux_loss: None = None
-
-
-def score_through_forward(model: PreTrainedModel, temperature: float, learn_entropy: bool = False) -> None:
-    """Make the trainer take log-probabilities and entropies from the model's own ``forward``.
-
-    TRL (1.16) multiplies hidden states with the output matrix itself, past whatever mask ``forward`` lays on its logits. The
-    gradient would then be that of another distribution than the one that was sampled from.
-
-    Args:
-        model: the network whose ``forward`` is replaced.
-        temperature: what logits are divided by.
-        learn_entropy: entropies have a gradient, which costs memory of the size of the logits.
-    """
-    original = type(model).forward
-
-    def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
-        if not fused_lm_head:
-            return original(self, *args, **kwargs)
-        labels = kwargs.pop("labels")
-        # Logits of the prompt are not wanted: from the position before the first token that is scored in any row.
-        first = max(0, int((labels != -100).any(0).to(torch.int8).argmax()) - 1)
-        out = original(self, *args, **kwargs, use_cache=False, logits_to_keep=labels.shape[1] - first)
-        labels = labels[:, first + 1 :]
-        scored = labels != -100
-        logits = out.logits[:, :-1].float() / temperature
-        log_p = torch.log_softmax(logits, -1)
-        chosen = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0].clamp(min=_IMPOSSIBLE)
-        with torch.set_grad_enabled(learn_entropy and torch.is_grad_enabled()):
-            entropy = -(log_p.exp() * log_p.clamp(min=_IMPOSSIBLE)).sum(-1)
-        return _Scored(chosen.masked_fill(~scored, 0.0), entropy.masked_fill(~scored, 0.0))
-
-    model.forward = types.MethodType(forward, model)
 
 
 def rollout_function(
@@ -202,7 +154,6 @@ def make_trainer(
         ConfigError: TRL does not take the settings, or the rows cannot be divided.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from transformers.trainer_callback import PrinterCallback
     from transformers.utils import logging
     from trl import GRPOConfig
 
@@ -251,28 +202,16 @@ def make_trainer(
         made = GRPOConfig(**arguments)
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"grpo: TRL does not take these settings: {' '.join(str(error).split())}") from error
-    made._n_gpu = min(made.n_gpu, 1)  # one card per process: the others are for rollouts, scoring and further processes
-    # An accelerate configuration's precision would be the learner's alone, and sampler and learner two distributions.
-    made.mixed_precision = "bf16" if made.bf16 else "no"
-    trainer = Trainer(
-        model=policy.model,
-        processing_class=view.processing_class,
-        reward_funcs=reward,
-        args=made,
-        train_dataset=view.dataset(prompts),
-        rollout_func=rollouts,
-        callbacks=list(callbacks),
+    return Trainer(
+        policy.model,
+        made,
+        view.dataset(prompts),
+        view.processing_class,
+        rollouts,
+        callbacks=callbacks,
+        beta=config.beta,
         off_policy=off_policy,
     )
-    trainer.remove_callback(PrinterCallback)
-    learn_entropy = made.entropy_coef > 0 or made.use_adaptive_entropy
-    score_through_forward(base_model(policy.model), config.temperature, learn_entropy)
-    if config.beta:
-        # TRL's own reference is a model loaded by name, which a class of our own does not have, or a second adapter, which lacks
-        # the rows of added tokens.
-        vars(trainer)["ref_model"] = StartingModel(StartingWeights(policy.model))
-        trainer.beta = config.beta
-    return trainer
 
 
 def _longest(policy: Trainable, samples: Sequence[Sample]) -> int:
@@ -283,8 +222,3 @@ def _longest(policy: Trainable, samples: Sequence[Sample]) -> int:
             " longest(sample), or set grpo.trl.max_completion_length"
         )
     return max(policy.longest(sample) for sample in {sample.task: sample for sample in samples}.values())
-
-
-def reward(completions: Sequence[Any], collected: Sequence[float | None], **unused: Any) -> list[float | None]:
-    """The one reward function: hands over what was scored while rollouts were still being made."""
-    return list(collected)

@@ -15,8 +15,8 @@ from rsw_rewards.core.records import Output
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.vision_language import become
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.learner import score_through_forward
 from rsw_rewards.training.trl_arguments import REFUSED, SET, TAKEN, trl_arguments
+from rsw_rewards.training.trl_trainer import score_through_forward
 from tests.training.grpo_steps import GROUP, PROMPTS, rollouts, trainer, update
 from tests.training.toy_lm import ToyLM
 

@@ -21,8 +21,8 @@ from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
 from rsw_rewards.rollouts.token_world_model import TokenWorldModel, WorldModel, tiny_config
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
-from rsw_rewards.training.learner import score_through_forward
 from rsw_rewards.training.run import train
+from rsw_rewards.training.trl_trainer import score_through_forward
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
