@@ -31,9 +31,9 @@ from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.advantages import group_advantages
-from rsw_rewards.training.experiment import PIXEL_BUDGET
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
+from rsw_rewards.training.training_run import PIXEL_BUDGET
 
 TOKENS = 64
 

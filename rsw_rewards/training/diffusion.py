@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,12 +30,11 @@ from rsw_rewards.rollouts.diffusion_steps import Step
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.ema import MovingAverage
-from rsw_rewards.training.experiment import Setting, train_with_rewards, trainable
 from rsw_rewards.training.flow_ratios import Divergence, Ratio, divergence, log_ratio, step_weight
 from rsw_rewards.training.ppo_math import policy_loss
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
-from rsw_rewards.training.trainer_views import Trainable
+from rsw_rewards.training.training_run import TrainingRun, trainable
 
 
 class FlowGrpoConfig(GenerationConfig):
@@ -100,27 +99,20 @@ class FlowGrpoRunConfig(ExperimentConfig):
 
 
 def train(config: FlowGrpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
-    """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
+    """Run a whole training, see :class:`TrainingRun`; returns the folder of the final policy."""
     if config.flow_grpo.scale_rewards == "group" and config.rubric.combine == "normalize_each":
         raise ConfigError(
             "flow_grpo.scale_rewards is 'group', which would undo the rubric's 'normalize_each'; set it to 'batch' or 'none'"
         )
-
-    def learner() -> DiffusionLearner:
-        policy: Any = trainable(config)
+    with TrainingRun(config, resume, processes) as run:
+        policy = trainable(run.policy)
         if not isinstance(policy, DiffusionForecaster):
-            raise ConfigError(f"method 'flow_grpo' trains a 'diffusion_forecaster', not {policy.name!r}")
-        return DiffusionLearner(policy, config.flow_grpo, config.seed, processes)
-
-    def learn(setting: Setting) -> Trainable:
-        made = learner()
-        policy = cast(Trainable, made.policy)
-        setting.run_cycles(config, made, policy)
-        if made.average is not None:
-            made.average.apply()
-        return policy
-
-    return train_with_rewards(config, learn, lambda course: course.follow_cycles(config, learner()), resume, processes)
+            raise ConfigError(f"method 'flow_grpo' trains a 'diffusion_forecaster', not {run.policy.name!r}")
+        learner = DiffusionLearner(policy, config.flow_grpo, config.seed, processes)
+        run.learn_in_cycles(learner)
+        if learner.average is not None:
+            learner.average.apply()
+        return run.finish(policy)
 
 
 class Rows:

@@ -20,7 +20,6 @@ from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rl_settings import PpoConfig
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.critic import Critic, Rows, score_rows
-from rsw_rewards.training.experiment import Course, Setting, train_with_rewards, trainable_by_tokens
 from rsw_rewards.training.ppo_math import (
     gae,
     kl_estimate,
@@ -33,20 +32,15 @@ from rsw_rewards.training.ppo_math import (
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
 from rsw_rewards.training.trainer_views import Trainable, check_tokens
+from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
 
 
 def train_ppo(config: PpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
-    """Run a whole training, see :func:`rsw_rewards.training.experiment.train_with_rewards`."""
-
-    def learn(setting: Setting) -> Trainable:
-        learner = PpoLearner(trainable_by_tokens(config), config.ppo, config.seed, processes)
-        setting.run_cycles(config, learner, learner.policy)
-        return learner.policy
-
-    def follow(course: Course) -> None:
-        course.follow_cycles(config, PpoLearner(trainable_by_tokens(config), config.ppo, config.seed, processes))
-
-    return train_with_rewards(config, learn, follow, resume, processes)
+    """Run a whole training, see :class:`TrainingRun`; returns the folder of the final policy."""
+    with TrainingRun(config, resume, processes) as run:
+        learner = PpoLearner(trainable_by_tokens(run.policy), config.ppo, config.seed, processes)
+        run.learn_in_cycles(learner)
+        return run.finish(learner.policy)
 
 
 class PpoLearner:

@@ -1,0 +1,327 @@
+"""A training with rewards, from its configuration to its folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from rich.console import Console
+
+from rsw_rewards.config import ExperimentConfig
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.errors import ConfigError, ImageError
+from rsw_rewards.features.bank import FeatureBank
+from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.policy import Policy, set_up
+from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.rollouts.trained import CHECKPOINTS, FINAL, writing
+from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.training.checkpoints import (
+    checkpoint_step,
+    engine_state,
+    last_complete,
+    learner_state,
+    write_checkpoint,
+)
+from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
+from rsw_rewards.training.placement import check_placement
+from rsw_rewards.training.processes import ALONE, Processes
+from rsw_rewards.training.rollouts import Rollouts
+from rsw_rewards.training.run_folder import check_inputs
+from rsw_rewards.training.runlog import RunLog
+from rsw_rewards.training.schedule import prompt_order, shares
+from rsw_rewards.training.sources import load_source
+from rsw_rewards.training.trainer_views import Trainable
+from rsw_rewards.training.watch import Watch, alarms, logged_alarms, logged_rises
+
+
+class Learner(Protocol):
+    """What learns from one generation at a time."""
+
+    policy: Any
+    """What is trained; its ``model`` has the weights that rollouts are made with."""
+
+    def update(
+        self, samples: Sequence[Sample], outputs: Sequence[Output], given: Sequence[float | None], step: int
+    ) -> dict[str, float | None]:
+        """Learn from rollouts and their rewards (None: left out); returns the step's numbers for the log."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        ...
+
+
+class TrainingRun:
+    """What stands around the steps of every method that learns from rewards: samples, scorer, pool, held-out numbers, folder.
+
+    Entered, the first learner process (usually the only one) has a scorer and a pool, has measured the held-out samples and knows
+    where to go on; the others have waited for that. A method then learns, and hands the trained policy to :meth:`finish`.
+
+    Args:
+        config: the run. Its ``out`` gets ``checkpoints/``, ``dumps/``, ``log.jsonl``, ``heldout.json`` and ``final/``.
+        resume: go on from the last whole checkpoint under ``out``, or from the start where there is none.
+        processes: the learner processes.
+
+    Raises:
+        RswError: the configuration and the data do not fit, or the run was stopped on purpose.
+    """
+
+    scorer: Scorer
+    pool: RolloutPool
+
+    def __init__(self, config: ExperimentConfig, resume: bool = False, processes: Processes = ALONE) -> None:
+        self.config, self.resume, self.processes = config, resume, processes
+        asked = config.generation
+        samples = load_source(config.train, config.seed, "train")
+        self.share = shares(samples, asked.prompts, asked.mix)
+        """Prompts per generation by task."""
+        self.samples = [sample for sample in samples if str(sample.task) in self.share]
+        self.policy = build_policy(config.policy)
+        """What is trained, before its ``setup``; rollouts come from copies of it in the pool."""
+        _check_learnable(config, self.policy, self.samples)
+        self.final = config.out / FINAL
+        self.checkpoint: Path | None = None
+        """Where to go on; None starts anew."""
+        self.heldout: Heldout | None = None
+        self.before: Mapping[str, ScoreTable] = {}
+        """Scores of the held-out samples from before training."""
+
+    def __enter__(self) -> TrainingRun:
+        if self.config.generation.threads is not None:
+            torch.set_num_threads(self.config.generation.threads)
+        with ExitStack() as started:
+            if self.processes.first:
+                self._start(started)
+            self.checkpoint = self.processes.share(self.checkpoint)
+            self._started = started.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._started.close()
+
+    def _start(self, started: ExitStack) -> None:
+        """In the first process: everything that is there before the first step."""
+        config = self.config
+        if config.heldout is not None:
+            held = load_source(config.heldout, 0, "heldout")
+            self.heldout = Heldout(held, config.measure, config.rubric, config.generation.temperature)
+            started.callback(self.heldout.close)
+            if seen := {sample.scene for sample in self.samples} & {sample.scene for sample in held}:
+                raise ConfigError(
+                    f"{len(seen)} scenes, {min(seen)!r} among them, are in both 'train' and 'heldout': hold out other places"
+                )
+        asked = config.generation
+        say(f"{config.out}: {counted(self.samples)} to train on, {asked.steps} steps of {asked.rows} rollouts")
+        check_placement(config, config.rubric)
+        self.checkpoint = last_complete(config.out / CHECKPOINTS) if self.resume else None
+        self.scorer = started.enter_context(_scorer(self.samples, config))
+        self.pool = started.enter_context(_pool(config))
+        known = {"train": self.samples, "heldout": self.heldout.samples if self.heldout else []}
+        check_inputs(config.out, known, self.scorer.by_name)
+        self.before = self._measured("before")
+
+    @property
+    def done(self) -> int:
+        """Steps done already."""
+        return checkpoint_step(self.checkpoint) if self.checkpoint else 0
+
+    @property
+    def prompts(self) -> list[str]:
+        """Ids of the samples that the run asks for, generation after generation."""
+        asked = self.config.generation
+        return prompt_order(self.samples, -(-asked.steps // asked.boundary), self.share, self.config.seed)
+
+    @contextmanager
+    def rollouts(self) -> Iterator[Rollouts]:
+        """What makes, scores and logs generations, from the checkpoint on; for the first process."""
+        config, steps = self.config, self.config.generation.steps
+        log = RunLog(config.out, sorted(self.share), steps, config.print_every, config.tensorboard, self.done)
+        watch = None
+        if config.measure.every and self.heldout is not None:
+            watch = Watch(config, self.heldout, self.before, log, self.done)
+        ahead = self.prompts if config.rollouts.stale else []
+        rollouts = Rollouts(config, self.samples, self.scorer, self.pool, log, watch, ahead)
+        try:
+            if self.checkpoint is not None:
+                rollouts.load_state_dict(engine_state(self.checkpoint))
+                log.say(f"going on from step {self.done} ({self.checkpoint})")
+            yield rollouts
+            log.say(rollouts.clock.summary(steps - self.done))
+        finally:
+            rollouts.close()
+            log.close()
+
+    def learn_in_cycles(self, learner: Learner) -> None:
+        """Generation after generation, from the checkpoint on: rollouts and their rewards in, one update, log and checkpoint out.
+
+        The first process makes the rollouts and hands them to the others.
+        """
+        if self.checkpoint is not None:
+            learner.load_state_dict(learner_state(self.checkpoint))
+        steps = range(self.done, self.config.generation.steps)
+        by_id = {sample.id: sample for sample in self.samples}
+        if not self.processes.first:
+            for step in steps:
+                outputs, given = self.processes.share()
+                learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
+            return
+        asked, every, order = self.config.generation.prompts, self.config.checkpoints, self.prompts
+        with self.rollouts() as rollouts:
+            for step in steps:
+                start = time.perf_counter()
+                ids = order[step * asked : (step + 1) * asked]
+                outputs, given = rollouts.collect(ids, step, learner.policy.model)
+                if self.processes.count > 1:
+                    outputs = [_of_learning(output) for output in outputs]
+                    self.processes.share((outputs, given))
+                numbers = learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
+                rollouts.log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
+                if every.every and (step + 1) % every.every == 0:
+                    states = learner.state_dict(), rollouts.state_dict()
+                    write_checkpoint(self.config.out / CHECKPOINTS, step + 1, *states, every.keep)
+
+    def finish(self, policy: Trainable) -> Path:
+        """Write the trained policy, measure the held-out samples again and compare; returns the folder of the policy."""
+        if not self.processes.first:
+            return self.final
+        steps = self.config.generation.steps
+        with writing(self.final, steps):
+            policy.save(self.final)
+        if self.heldout is not None:
+            self.pool.load_weights(trained_weights(policy.model), steps)
+            self._report(self.heldout, self._measured("after"))
+        say(f"the trained policy is in {self.final}, every step in {self.config.out / 'log.jsonl'}")
+        return self.final
+
+    def _measured(self, when: str) -> dict[str, ScoreTable]:
+        """Scores of the held-out samples under the pool's weights, also kept in ``heldout/``; nothing without held-out samples."""
+        if self.heldout is None:
+            return {}
+        folder = self.config.out / "heldout"
+        if when == "before" and (stored := self.heldout.stored(folder, when)):
+            say(f"the numbers from before training are in {folder} already")
+            return stored
+        say(f"measuring {when} training on held-out samples: {counted(self.heldout.samples)}")
+        tables = self.heldout.measure(self.pool)
+        for line in self.heldout.said_of(tables):
+            say(line, "bold red")
+        for mode, table in tables.items():
+            table.write(folder / f"{when}_{mode}.parquet")
+        return tables
+
+    def _report(self, heldout: Heldout, after: Mapping[str, ScoreTable]) -> None:
+        """Print and write what changed on the held-out samples, with the alarms."""
+        config, steps = self.config, self.config.generation.steps
+        changes = heldout.compare(self.before, after)
+        shown = heldout.shown(changes)
+        print_changes(shown, f"{counted(heldout.samples)}; paired over scenes")
+        final = alarms(shown, logged_rises(config.out / "log.jsonl", steps, heldout), steps)
+        for alarm in final:
+            say(str(alarm), "bold red")
+        about = {
+            "seed": config.seed,
+            "control": config.control,
+            "steps": steps,
+            "alarms": [*logged_alarms(config.out), *(alarm.record() for alarm in final)],
+            "n": len(heldout.samples),
+            "rubric": config.rubric.dump(),
+        }
+        write_changes(config.out / "heldout.json", changes, about)
+
+
+def _of_learning(output: Output) -> Output:
+    """What learners look at of an output: no pictures, and latents themselves instead of where they lie in this process's cluster."""
+    try:
+        latents = None if output.trajectory is None else ImageRef(array=output.trajectory.pixels())
+    except ImageError:
+        latents = None
+    return Output(
+        output.sample_id, output.candidate, tokens=output.tokens, trajectory=latents, invalid=output.invalid, lost=output.lost,
+        finish_reason=output.finish_reason,
+    )  # fmt: skip
+
+
+def _check_learnable(config: ExperimentConfig, policy: Policy, samples: Sequence[Sample]) -> None:
+    """Raise :class:`ConfigError` for a run in which nothing, or not what was meant, could be learnt."""
+    rubric = config.rubric
+    if not any(component.weight > 0 for component in rubric.components):
+        raise ConfigError("rubric: no component has a weight above 0, so there is no reward to learn from")
+    if rubric.combine == "normalize_each" and config.generation.group == 1:
+        raise ConfigError(
+            "rubric: 'normalize_each' compares the rollouts of a prompt, and with a group of 1 every reward is 0; set 'group' to 2 or"
+            " more, or 'combine' to weighted_sum"
+        )
+    if alien := sorted({str(sample.task) for sample in samples if sample.task not in policy.tasks}):
+        raise ConfigError(
+            f"train: there are samples of {alien[0]}, which the policy {policy.name!r} cannot do; leave the task out by the 'mix' of"
+            f" the method's section (it does {', '.join(sorted(map(str, policy.tasks)))})"
+        )
+
+
+def trainable(policy: Policy) -> Trainable:
+    """The policy with its starting weights, on the CPU. Raises :class:`ConfigError` for one that cannot be trained."""
+    if not policy.trainable:
+        raise ConfigError(f"the policy {policy.name!r} cannot be trained")
+    set_up(policy, "cpu", torch.get_num_threads())
+    return cast(Trainable, policy)
+
+
+def trainable_by_tokens(policy: Policy) -> Trainable:
+    """The same for methods that learn from tokens. Raises :class:`ConfigError` for a policy that lacks what they need."""
+    made = trainable(policy)
+    lacks = [name for name in ("model", "eos_id", "pad_id", "save") if not hasattr(made, name)]
+    if not lacks and not hasattr(made.model, "get_output_embeddings"):
+        lacks = ["model.get_output_embeddings"]
+    if lacks:
+        raise ConfigError(
+            f"the policy {policy.name!r} cannot be trained by tokens, it has no {lacks[0]!r}; docs/training.md says what a policy needs,"
+            " and method 'flow_grpo' trains diffusion forecasters"
+        )
+    return made
+
+
+def _pool(config: ExperimentConfig) -> RolloutPool:
+    policy = build_policy(config.policy)
+    if config.rollouts.engine == "vllm":
+        from rsw_rewards.rollouts.vllm_engine import vllm_sampler
+
+        policy = vllm_sampler(policy)
+    return RolloutPool(policy, **config.rollouts.model_dump(exclude={"stale", "engine"}))
+
+
+PIXEL_BUDGET = 64 << 20
+"""Bytes of decoded pictures that scoring keeps: a generation's are looked at by several verifiers, and then never again."""
+
+
+def _scorer(samples: list[Sample], config: ExperimentConfig) -> Scorer:
+    where = config.scoring
+    device = "cuda" if where.num_gpus else "cpu"
+    scorer = Scorer(
+        config.rubric,
+        device=device,
+        bank=FeatureBank(device, pixel_budget=PIXEL_BUDGET),
+        workers=where.actors,
+        num_gpus=where.num_gpus,
+        num_cpus=where.num_cpus,
+        seed=config.seed,
+    )
+    scorer.check(samples)
+    scorer.prepare(samples)
+    return scorer
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Print one line, whatever the width of the terminal."""
+    Console().print(line, style=style, markup=False, highlight=False, soft_wrap=True)
