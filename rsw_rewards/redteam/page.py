@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.evaluation.gallery import pictures, shortened
 from rsw_rewards.evaluation.report import number
-from rsw_rewards.redteam.findings import Findings, Row, TaskFindings
 from rsw_rewards.redteam.honest import MEDIOCRE
+from rsw_rewards.redteam.rows import Row, TaskFindings
 
 
-def page(found: Findings) -> str:
+def page(tables: Iterable[TaskFindings], rubric: Rubric, seed: int) -> str:
     """One self-contained HTML file. Everything that comes from files is escaped by the template."""
     from jinja2 import Environment, PackageLoader
 
@@ -20,10 +22,10 @@ def page(found: Findings) -> str:
         {"found": one, "rows": [*_honest(one), *one.attacks], "mediocre": MEDIOCRE[one.task], "cards": _cards(one),
          "model": any(row.role == "model" for row in one.rows),
          "best": [(label, one.best(label)) for label in one.labels]}
-        for one in found.tasks
+        for one in tables
     ]  # fmt: skip
-    weights = {component.label: component.weight for component in found.rubric.components}
-    return environment.get_template("attack.html").render(found=found, tasks=tasks, weights=weights)
+    weights = {component.label: component.weight for component in rubric.components}
+    return environment.get_template("attack.html").render(tasks=tasks, weights=weights, seed=seed)
 
 
 def _honest(found: TaskFindings) -> list[Row]:

@@ -15,11 +15,12 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, ImageError, InputError
 from rsw_rewards.evaluation.progress import Progress, silent
-from rsw_rewards.redteam.findings import Findings, Row, TaskFindings
+from rsw_rewards.redteam.findings import Findings
 from rsw_rewards.redteam.gradients import gradient_attacks
 from rsw_rewards.redteam.honest import as_scored, mediocre, truth
 from rsw_rewards.redteam.images import image_attacks
 from rsw_rewards.redteam.kit import Attack, Pool
+from rsw_rewards.redteam.rows import Row, TaskFindings
 from rsw_rewards.redteam.search import search_attacks
 from rsw_rewards.redteam.shapes import shape_attacks
 from rsw_rewards.redteam.texts import text_attacks
@@ -78,7 +79,7 @@ class _Siege:
     ) -> None:
         self.scorer, self.rubric, self.pool, self.progress = scorer, rubric, pool, progress
         self.answers = answers
-        asked = [verifier for verifier, tasks in zip(scorer.verifiers, scorer.tasks, strict=True) if pool.task in tasks]
+        asked = [one.verifier for one in scorer.components if pool.task in one.tasks]
         self.attacks = [
             *attacks_on(pool), *gradient_attacks(pool, asked, scorer.bank), *search_attacks(pool, self._pay)
         ]  # fmt: skip
