@@ -182,9 +182,11 @@ def iou_of_pairs(true: Sequence[Box], predicted: Sequence[Box]) -> np.ndarray:
         width = np.minimum(own[2], edges[2]) - np.maximum(own[0], edges[0])
         height = np.minimum(own[3], edges[3]) - np.maximum(own[1], edges[1])
         overlap = np.maximum(width, 0.0) * np.maximum(height, 0.0)
-        row[:] = np.minimum(overlap / (_area(box.corners) + area - overlap), 1.0)
+        closed = upright & box.upright  # the rectangles round rotated boxes may share more than the boxes have
+        np.divide(overlap, _area(box.corners) + area - overlap, out=row, where=closed)
+        np.minimum(row, 1.0, out=row)
         row[np.all(edges == own[:, None], axis=0)] = 1.0
-        for place in np.flatnonzero((overlap > 0) & ~(upright & box.upright)).tolist():
+        for place in np.flatnonzero((overlap > 0) & ~closed).tolist():
             row[place] = box_iou(box, predicted[place])
     return found
 

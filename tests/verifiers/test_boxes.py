@@ -107,6 +107,13 @@ def test_many_pairs_at_once_are_the_pairs_one_by_one(true: list[Numbers], predic
     assert np.array_equal(iou_of_pairs(first, second), one_by_one)
 
 
+def test_rotated_boxes_whose_rectangles_share_all_that_both_have_divide_by_nothing() -> None:
+    diamond, half = parse_box([0, -1, 1, 0, 0, 1, -1, 0]), parse_box([0, -1, 1, 0, 0, 1, -0.5, 0.5])
+    with np.errstate(all="raise"):
+        found = iou_of_pairs([diamond], [diamond, half])
+    assert found.tolist() == [[1.0, 0.75]]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_agrees_with_counting_cells(seed: int) -> None:
     rng = np.random.default_rng(seed)
