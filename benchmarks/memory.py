@@ -69,7 +69,7 @@ def distance(case: str) -> dict[str, Any]:
         import torch
         from rsw_rewards.features.bank import FeatureBank
         from rsw_rewards.core.scores import ScoreTable, Status
-        from rsw_rewards.verifiers.distribution import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
+        from rsw_rewards.verifiers.set_metrics import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
 
         torch.linalg.eigh(torch.eye(8, dtype=torch.float64))  # whatever the library sets up once
         metric = {

@@ -29,6 +29,10 @@ class InputError(RswError):
     """
 
 
+class Unreadable(ValueError):
+    """A text or a number is not what it was to be, such as an answer without a number. Whose fault it is depends on who wrote it."""
+
+
 class ConfigError(RswError):
     """A configuration, command-line value or component name cannot be used.
 

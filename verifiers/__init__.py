@@ -18,7 +18,7 @@ BUILT_IN = {
     "change_mask": "change_masks:ChangeMask",
     "cider_d": "captions:CiderDReward",
     "class_map": "class_maps:ClassMap",
-    "clip_rsicd": "text_to_image:ClipRsicd",
+    "clip_rsicd": "clip_rsicd:ClipRsicd",
     "clip_score": "clip_score:ClipScore",
     "cmmd": "distribution:Cmmd",
     "damage_consistency": "damage_consistency:DamageConsistency",
@@ -27,7 +27,7 @@ BUILT_IN = {
     "directional_similarity": "directional:DirectionalSimilarity",
     "encoder_similarity": "encoder_similarity:EncoderSimilarity",
     "exact_match": "answers:ExactMatch",
-    "fid_rsicd": "text_to_image:FidRsicd",
+    "fid_rsicd": "fid_rsicd:FidRsicd",
     "frechet": "distribution:Frechet",
     "frechet_credit": "set_credit:FrechetCredit",
     "frechet_influence": "set_credit:FrechetInfluence",
@@ -58,6 +58,6 @@ BUILT_IN = {
     "ssim": "structure:Ssim",
     "vqa_accuracy": "vqa:VqaAccuracy",
     "win_rate": "win_rate:WinRate",
-    "zero_shot_cls": "text_to_image:ZeroShotAccuracy",
+    "zero_shot_cls": "zero_shot:ZeroShotAccuracy",
 }
 """Name -> ``module:class`` within this package, imported when it is asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -15,11 +15,11 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Context
-from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
+from rsw_rewards.core.verifier import PerSample
+from rsw_rewards.encoders import SCENE_CLIP, encoder_label
+from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, in_bands, read_case
-from rsw_rewards.verifiers.texts import TextConfig, reply_of
-from rsw_rewards.verifiers.together import Together
+from rsw_rewards.verifiers.texts import TextConfig, answer_of, filled, reply_of
 
 MOST_CHARACTERS = 2048
 """Characters of a text that reach the tokenizer, whose time grows with the square of the longest word."""
@@ -102,9 +102,10 @@ class Query:
     """The output's image, likewise."""
 
 
-class AlignmentVerifier(Together[Query, Query]):
+class AlignmentVerifier(Encoded, PerSample[Query]):
     """Base of the verifiers that hold texts against images: says once how outputs are encoded, and what went wrong in it."""
 
+    reads_texts: ClassVar[bool] = True
     Config: ClassVar[type[AlignmentConfig]] = AlignmentConfig
 
     @abstractmethod
@@ -121,14 +122,6 @@ class AlignmentVerifier(Together[Query, Query]):
         """Share of texts cut by the model, of the outputs that were scored."""
         return MeanValue(f"{key}_truncated_rate", "truncated", invalid=math.nan, bounds=(0.0, 1.0))
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        # An encoder without a text tower is a mistake of the configuration and shows here, not in every row.
-        context.bank.text_features(self.config.encoder, [""])
-
-    def encoders(self) -> Sequence[str]:
-        return (self.config.encoder,)
-
     def query(self, sample: Sample, texts: Sequence[str] = (), wording: Preset = "plain") -> Query | Score:
         """What a sample gives: a forecast is held against the text that asked for it, a caption against the image after the change.
 
@@ -142,7 +135,7 @@ class AlignmentVerifier(Together[Query, Query]):
         """
         templates = self.config.templates or wording
         wordings = TEMPLATES[templates] if isinstance(templates, str) else templates
-        bank, bands = self.context.bank, bands_of(self.config.encoder)
+        bank, bands = self.context.bank, self.bands
         if sample.task is Task.CHANGE_CAPTION:
             if not sample.images:
                 return Score.not_applicable("the sample has no image after the change")
@@ -154,24 +147,20 @@ class AlignmentVerifier(Together[Query, Query]):
         case = read_case(bank, sample, bands)
         return case if isinstance(case, Score) else Query((text, *texts), wordings, case)
 
-    def see(self, truth: Query, output: Output) -> Query | Score:
+    def compare(self, truth: Query, output: Output) -> Query:
         """The query with what the output gives."""
         if truth.case is not None:
             return replace(truth, drawn=truth.case.forecast(output))
-        reply = reply_of(output, self.config.thinking)
-        if not (caption := reply.answer.strip()):
-            return self.worst(truth, reply.problem or "the caption is empty")
-        return replace(truth, texts=(caption, *truth.texts))
+        return replace(
+            truth, texts=(filled(answer_of(reply_of(output, self.config.thinking)), "caption"), *truth.texts)
+        )
 
-    def rate(self, truths: Sequence[Query], seen: Sequence[Query]) -> list[Score]:
-        return list(self._judged(seen))
-
-    def _judged(self, queries: Sequence[Query]) -> Iterator[Score]:
-        bank, name = self.context.bank, self.config.encoder
-        shown = [image for query in queries for image in (query.drawn, query.given) if image is not None]
-        images = iter(bank.image_features(name, shown, as_is=True))
-        cut = self._cut(dict.fromkeys(text for query in queries for text in _worded(query.texts[0], query)))
-        for query, features in zip(queries, self.text_features(queries), strict=True):
+    def rate(self, truths: Sequence[Query], compared: Sequence[Query]) -> list[Score]:
+        shown = [image for query in compared for image in (query.drawn, query.given) if image is not None]
+        images = iter(self.context.bank.image_features(self.config.encoder, shown, as_is=True))
+        cut = self.cut(list(dict.fromkeys(text for query in compared for text in _worded(query.texts[0], query))))
+        scores = []
+        for query, features in zip(compared, self.text_features(compared), strict=True):
             drawn, given = (None if image is None else next(images) for image in (query.drawn, query.given))
             score = self.judge(query, drawn, given, features)
             if cut is not None:
@@ -180,7 +169,8 @@ class AlignmentVerifier(Together[Query, Query]):
                 reason = "" if whole else "the text is longer than the model reads; its end was ignored"
                 reasons = "; ".join(part for part in (score.reason, reason) if part)
                 score = replace(score, raw={**score.raw, "truncated": float(not whole)}, reason=reasons)
-            yield score
+            scores.append(score)
+        return scores
 
     def text_features(self, queries: Sequence[Query]) -> list[np.ndarray]:
         """(len(query.texts), d) float64 of every query: each text's mean over its wordings."""
@@ -191,11 +181,6 @@ class AlignmentVerifier(Together[Query, Query]):
             for key, query in {(one, query.templates): query for query in queries for one in query.texts}.items()
         }
         return [np.stack([wholes[one, query.templates] for one in query.texts]) for query in queries]
-
-    def _cut(self, texts: Mapping[str, None]) -> dict[str, bool] | None:
-        """Which texts have more tokens than the encoder reads; None for an encoder that cannot tell."""
-        truncates = getattr(self.context.bank.encoder(self.config.encoder), "truncates", None)
-        return None if truncates is None else dict(zip(texts, truncates(list(texts)), strict=True))
 
 
 def _worded(text: str, query: Query) -> list[str]:

@@ -8,14 +8,15 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
-from rsw_rewards.errors import ImageError
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.errors import ImageError, Unreadable
 from rsw_rewards.io.images import read_size
+from rsw_rewards.verifiers.texts import known
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which a box counts as found, of ``acc@0.5`` to ``acc@0.9``."""
@@ -55,27 +56,27 @@ def parse_box(numbers: Any) -> Box:
     its border do. The corners of a quadrilateral go round it either way.
 
     Raises:
-        ValueError: another number of coordinates, NaN or infinite ones, no area, corners out of order, or not convex.
+        Unreadable: another number of coordinates, NaN or infinite ones, no area, corners out of order, or not convex.
     """
     if not isinstance(numbers, (list, tuple)) or len(numbers) not in (4, 8):
-        raise ValueError("a box has 4 or 8 numbers")
+        raise Unreadable("a box has 4 or 8 numbers")
     if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
-        raise ValueError("a box holds something that is not a number")
+        raise Unreadable("a box holds something that is not a number")
     if not all(abs(number) <= LARGEST for number in numbers):  # NaN fails this too
-        raise ValueError(f"a box has a coordinate that is not finite or beyond {LARGEST:,.0f} pixels")
+        raise Unreadable(f"a box has a coordinate that is not finite or beyond {LARGEST:,.0f} pixels")
     shown = "[" + ", ".join(f"{number:g}" for number in numbers) + "]"
     points = tuple((float(x), float(y)) for x, y in zip(numbers[::2], numbers[1::2], strict=True))
     if upright := len(points) == 2:
         (x1, y1), (x2, y2) = points
         if x2 <= x1 or y2 <= y1:
-            raise ValueError(f"the box {shown} has no area: x1 < x2 and y1 < y2 must hold")
+            raise Unreadable(f"the box {shown} has no area: x1 < x2 and y1 < y2 must hold")
         points = ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
     turns = [_cross(points[i - 2], points[i - 1], points[i]) for i in range(4)]
     if min(turns) < 0 < max(turns):
-        raise ValueError(f"the box {shown} is not convex, or its corners do not go round it")
+        raise Unreadable(f"the box {shown} is not convex, or its corners do not go round it")
     area = _area(points)
     if abs(area) < SMALLEST:
-        raise ValueError(f"the box {shown} has no area")
+        raise Unreadable(f"the box {shown} has no area")
     return Box(points if area > 0 else points[::-1], upright)
 
 
@@ -248,10 +249,8 @@ class Targets(NamedTuple):
     """Pixels that one step of an output's coordinates is, along x and along y."""
 
 
-class BoxIoUConfig(BaseModel):
+class BoxIoUConfig(NoConfig):
     """On which scale models write boxes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scale: Scale = Field(
         "pixels",
@@ -298,14 +297,10 @@ class BoxIoU(PerSample[Targets]):
         return Targets([parse_box(box) for box in boxes], unit_of(sample, self.config.scale))
 
     def compare(self, truth: Targets, output: Output) -> Score:
-        if output.boxes is None:
-            return self.worst(truth, "no boxes in the output")
-        if len(output.boxes) > max(MOST_BOXES, 2 * len(truth.boxes)):
-            return self.worst(truth, f"{len(output.boxes)} boxes are more than the {MOST_BOXES} that are looked at")
-        try:
-            predicted = [parse_box(scaled(box, truth.unit)) for box in output.boxes]
-        except ValueError as error:
-            return self.worst(truth, str(error))
+        boxes = known(output.boxes, "no boxes in the output")
+        if len(boxes) > max(MOST_BOXES, 2 * len(truth.boxes)):
+            raise Unreadable(f"{len(boxes)} boxes are more than the {MOST_BOXES} that are looked at")
+        predicted = [parse_box(scaled(box, truth.unit)) for box in boxes]
         mean, hits = agreement(truth.boxes, predicted)
         targets = len(truth.boxes)
         reason = "" if targets == len(predicted) else f"{len(predicted)} boxes for {targets} targets"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.errors import ConfigError, Unreadable
 
 Tokens = Literal["words", "ids", "ptb"]
 """``words``: what stands between blanks, in lower case. ``ids``: numbers of those words in a word map, unknown words all one
@@ -21,7 +21,7 @@ MAX_TOKENS = 256
 _PIECE = re.compile(r"[A-Za-z0-9\u00c0-\u024f]+|\S")
 
 
-class TextTooLong(ValueError):
+class TextTooLong(Unreadable):
     """A text is beyond the limits."""
 
 

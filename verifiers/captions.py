@@ -23,7 +23,7 @@ from rsw_rewards.verifiers.caption_base import (
     says_no_change,
 )
 from rsw_rewards.verifiers.caption_metrics import CHANGE_RECOGNITION, FRACTIONS, CaptionMetric
-from rsw_rewards.verifiers.caption_tokens import MAX_CHARACTERS, MAX_TOKENS, TextTooLong
+from rsw_rewards.verifiers.caption_tokens import MAX_CHARACTERS, MAX_TOKENS
 from rsw_rewards.verifiers.document_frequency import read_document_frequency
 from rsw_rewards.verifiers.meteor import Meteor, MeteorError, meteor, no_match
 from rsw_rewards.verifiers.ngrams import ORDERS, CiderD, DocumentFrequency, Match, ReferenceSet, bleu
@@ -40,10 +40,7 @@ class CaptionReward(CaptionVerifier[ReferenceSet]):
         return self.references(sample)
 
     def compare_text(self, truth: ReferenceSet, text: str) -> Score:
-        try:
-            tokens = self.tokenise(text)
-        except TextTooLong as error:
-            return self.worst(truth, str(error))
+        tokens = self.tokenise(text)
         match = truth.match(tokens)
         return self.measure(match) if tokens else self.empty(match)
 
@@ -270,28 +267,18 @@ class Captions(CaptionVerifier[CaptionTruth]):
     def truth(self, sample: Sample) -> CaptionTruth:
         return CaptionTruth(self.references(sample), is_changed(sample), no_change_sentences(sample))
 
-    def compare_text(self, truth: CaptionTruth, text: str) -> Score:
-        return self.compare_texts([truth], [text])[0]
+    def compare_text(self, truth: CaptionTruth, text: str) -> _Reading:
+        match = truth.references.match(tokens := self.tokenise(text))
+        if not tokens:
+            return _Reading(match, truth.changed, None, EMPTY)
+        return _Reading(match, truth.changed, not says_no_change(text, truth.no_change))
 
-    def compare_texts(self, truths: Sequence[CaptionTruth], texts: Sequence[str]) -> list[Score]:
-        return self._scores([self._read(truth, text) for truth, text in zip(truths, texts, strict=True)])
+    def rate(self, truths: Sequence[CaptionTruth], compared: Sequence[_Reading]) -> list[Score]:
+        alignments = iter(self._alignments(compared))
+        return [self._score(reading, next(alignments, None)) for reading in compared]
 
     def worst(self, truth: CaptionTruth, reason: str) -> Score:
-        return self._scores([_Reading(truth.references.match(()), truth.changed, None, reason, absent=True)])[0]
-
-    def _read(self, truth: CaptionTruth, text: str) -> _Reading:
-        nothing = truth.references.match(())
-        try:
-            tokens = self.tokenise(text)
-        except TextTooLong as error:
-            return _Reading(nothing, truth.changed, None, str(error), absent=True)
-        if not tokens:
-            return _Reading(nothing, truth.changed, None, EMPTY)
-        return _Reading(truth.references.match(tokens), truth.changed, not says_no_change(text, truth.no_change))
-
-    def _scores(self, readings: Sequence[_Reading]) -> list[Score]:
-        alignments = iter(self._alignments(readings))
-        return [self._score(reading, next(alignments, None)) for reading in readings]
+        return self.rate([truth], [_Reading(truth.references.match(()), truth.changed, None, reason, absent=True)])[0]
 
     def warm(self) -> None:
         """Start METEOR's program."""

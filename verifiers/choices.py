@@ -14,9 +14,10 @@ from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
+from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
 from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, plain_truths, texts_of, true_answers
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.texts import PerText, TextConfig, known
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST = 2000  # characters; a longer text is no choice
@@ -189,14 +190,13 @@ class MultipleChoice(PerText[Question]):
         return Question(choices, _wanted(true_answers(sample), choices))
 
     def compare_text(self, truth: Question, text: str) -> Score:
-        answer, reason = extract_answer(text, self.config.extract, str.strip, truth.stated)
-        if answer is None:
-            return self.worst(truth, reason)
-        letters, reason = read_choice(answer, truth.choices)
+        letters, reason = read_choice(
+            known(*extract_answer(text, self.config.extract, str.strip, truth.stated)), truth.choices
+        )
         if not letters:
-            return self.worst(truth, reason)
+            raise Unreadable(reason)
         if len(letters) > 1 and all(len(true) == 1 for true in truth.wanted):
-            return self.worst(truth, f"hedged: {_named(letters)} where one choice is asked for")
+            raise Unreadable(f"hedged: {_named(letters)} where one choice is asked for")
         right = letters in truth.wanted
         why = "" if right else f"chose {_named(letters)}, not {' or '.join(map(_named, truth.wanted))}"
         return Score(

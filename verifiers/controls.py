@@ -18,7 +18,9 @@ from pydantic import Field
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, NoConfig, PerSample, Verifier
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.errors import ImageError
+from rsw_rewards.verifiers.forecast_case import NO_FORECAST, NO_INPUT
 
 TEXTS = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
 
@@ -50,7 +52,7 @@ class OutputHash(PerSample[Sample]):
         if truth.task is not Task.FORECAST:
             value = hash_value(truth.id, output.text or "")
         elif output.forecast is None:
-            return self.worst(truth, "the output holds no image")
+            raise ImageError(NO_FORECAST)
         else:
             value = hash_value(truth.id, self.context.bank.hash(output.forecast))
         return Score(value, raw={"value": value})
@@ -85,17 +87,15 @@ class LikenessToInput(PerSample[np.ndarray]):
 
     def truth(self, sample: Sample) -> np.ndarray | Score:
         if not sample.images:
-            return Score.not_applicable("the sample has no input image")
+            return NO_INPUT
         return self.context.bank.rgb(sample.images[-1])
 
     def compare(self, truth: np.ndarray, output: Output) -> Score:
         if output.forecast is None:
-            return self.worst(truth, "the output holds no image")
+            raise ImageError(NO_FORECAST)
         forecast = self.context.bank.rgb(output.forecast)
         if forecast.shape != truth.shape:
-            return self.worst(
-                truth, f"the forecast's height and width are {forecast.shape[:2]}, the input's {truth.shape[:2]}"
-            )
+            raise ImageError(f"the forecast's height and width are {forecast.shape[:2]}, the input's {truth.shape[:2]}")
         mse = float(np.mean((forecast.astype(np.float64) - truth) ** 2)) / 255.0**2
         like = 1.0 / (1.0 + mse / self.config.scale)
         return Score(like if self.config.wanted == "copy" else 1.0 - like, raw={"mse": mse})
@@ -110,7 +110,7 @@ class LengthConfig(NoConfig):
     max_words: int = Field(32, ge=1, description="words from which on the value is 1")
 
 
-class AnswerLength(Verifier):
+class AnswerLength(PerSample[None]):
     """The length of a text, right or wrong: pays for going on talking."""
 
     name = "answer_length"
@@ -125,9 +125,9 @@ class AnswerLength(Verifier):
         gaming="any words will do",
     )
 
-    def score(self, batch: Batch) -> list[Score]:
-        words = [len((output.text or "").split()) for output in batch.outputs]
-        return [Score(min(1.0, n / self.config.max_words), raw={"words": float(n)}) for n in words]
+    def compare(self, truth: None, output: Output) -> Score:
+        words = len((output.text or "").split())
+        return Score(min(1.0, words / self.config.max_words), raw={"words": float(words)})
 
     def metrics(self) -> Sequence[Metric]:
         return (MeanValue("answer_words", "words", bounds=(0.0, math.inf)),)

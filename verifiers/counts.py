@@ -15,10 +15,11 @@ from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
+from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
 from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, changed_by, read_number
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.texts import PerText, TextConfig, known
 
 CLASSES = ("roads", "buildings")
 """The classes of ChangeChat whose changes are counted and located."""
@@ -116,22 +117,14 @@ class ChangeCounts(PerText[Mapping[str, float]]):
     def truth(self, sample: Sample) -> Mapping[str, float]:
         answer = extract_answer(true_answer(sample), "whole").answer or ""
         counts, reason = (read_counts if re.search(_THINGS, answer) else read_single)(answer)
-        if counts is None:
-            raise ValueError(f"the true answer holds no counts: {reason}")
-        return counts
+        return known(counts, f"the true answer holds no counts: {reason}")
 
     def compare_text(self, truth: Mapping[str, float], text: str) -> Score:
         read = read_single if "" in truth else read_counts
-        answer, reason = (
-            (None, TOO_LONG)
-            if len(text) > LONGEST
-            else extract_answer(text, self.config.extract, states=lambda words: read(normalise(words))[0])
-        )
-        if answer is None:
-            return self.worst(truth, reason)
-        found, reason = read(answer)
-        if found is None:
-            return self.worst(truth, reason)
+        if len(text) > LONGEST:
+            raise Unreadable(TOO_LONG)
+        answer = known(*extract_answer(text, self.config.extract, states=lambda words: read(normalise(words))[0]))
+        found = known(*read(answer))
         errors = {name: abs(found[name] - count) for name, count in truth.items()}
         right = not any(errors.values())
         raw = {"correct": float(right)} | {

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, field_validator
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context, NoConfig
+from rsw_rewards.core.verifier import Card, Context, NoConfig, PerSample
 from rsw_rewards.detectors import SCENE_DETECTOR, Views, detector_bands, load_detector, predict_pairs
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.features.bank import FeatureBank
@@ -27,7 +27,6 @@ from rsw_rewards.verifiers.confusion import binary_change_metrics, confusion_mat
 from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, fitting, read_case
 from rsw_rewards.verifiers.rasters import Rasters, read_rasters
 from rsw_rewards.verifiers.regions import dilate
-from rsw_rewards.verifiers.together import Together
 
 Against = Literal["mask", "detector"]
 
@@ -158,7 +157,7 @@ def _pair_in_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) ->
     return PairTruth(rasters, Views(before, future, rasters.valid), rasters.valid, rasters.mask)
 
 
-class NetworkVerifier(Together[PairTruth, Views]):
+class NetworkVerifier(PerSample[PairTruth]):
     """Base of the verifiers that show a forecast to a frozen network beside the input, and hold its answer against a true one."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
@@ -176,7 +175,7 @@ class NetworkVerifier(Together[PairTruth, Views]):
     def rated(self, truth: PairTruth, found: np.ndarray) -> Score:
         """The score of what the network sees in a forecast; with ``against: detector``, ``truth.expected`` is known."""
 
-    def see(self, truth: PairTruth, output: Output) -> Views:
+    def compare(self, truth: PairTruth, output: Output) -> Views:
         before, future, valid = truth.true
         if isinstance(truth.source, ForecastCase):
             return Views(before, truth.source.forecast_picture(output), valid)
@@ -190,8 +189,8 @@ class NetworkVerifier(Together[PairTruth, Views]):
             raise ImageError("the forecast holds values that are not finite")
         return Views(before, forecast, valid)
 
-    def rate(self, truths: Sequence[PairTruth], seen: Sequence[Views]) -> list[Score]:
-        answers = self.look(seen, truths if self.config.against == "detector" else ())
+    def rate(self, truths: Sequence[PairTruth], compared: Sequence[Views]) -> list[Score]:
+        answers = self.look(compared, truths if self.config.against == "detector" else ())
         return [self.rated(*pair) for pair in zip(truths, answers, strict=True)]
 
     def look(self, seen: Sequence[Views], truths: Sequence[PairTruth]) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
+from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answers import Extract, normalise
 from rsw_rewards.verifiers.contradictions import States
 from rsw_rewards.verifiers.labels import answer_body, read_json, set_f1
@@ -119,23 +120,23 @@ def parse_changes(
     which ``where`` and ``count`` may be left out or be ``-``. ``none`` and ``[]`` say that nothing changed.
 
     Raises:
-        ValueError: nothing was answered, an entry is of another form (in words, with its place), or there are over 100.
+        Unreadable: nothing was answered, an entry is of another form (in words, with its place), or there are over 100.
     """
     body = answer_body(text, extract, states)
     if body[0] == "{":
-        raise ValueError("a JSON answer must be a list of changes")
+        raise Unreadable("a JSON answer must be a list of changes")
     if in_json := body[0] == "[":
         entries = read_json(body)
     else:
         entries = [] if normalise(body) == "none" else [line for line in body.splitlines() if line.strip()]
     if len(entries) > MOST_CHANGES:
-        raise ValueError(f"{len(entries)} changes are more than the {MOST_CHANGES} that are read")
+        raise Unreadable(f"{len(entries)} changes are more than the {MOST_CHANGES} that are read")
     found = []
     for number, entry in enumerate(entries, start=1):
         try:
             found.append(parse_change(entry if in_json else _split(entry), synonyms))
         except ValueError as error:
-            raise ValueError(f"entry {number}: {error}") from None
+            raise Unreadable(f"entry {number}: {error}") from None
     return tuple(found)
 
 
@@ -246,14 +247,11 @@ class DifferenceList(PerText[tuple[Change, ...]]):
     def _stated(self, words: str) -> frozenset[Change] | None:
         try:
             return frozenset(parse_changes(words, "whole", self._synonyms))
-        except ValueError:
+        except Unreadable:
             return None
 
     def compare_text(self, truth: tuple[Change, ...], text: str) -> Score:
-        try:
-            listed = parse_changes(text, self.config.extract, self._synonyms, self._stated)
-        except ValueError as error:
-            return self.worst(truth, str(error))
+        listed = parse_changes(text, self.config.extract, self._synonyms, self._stated)
         pairs = match_changes(truth, listed, self.config.details)
         matched = len(pairs)
         f1 = set_f1(matched, len(listed) - matched, len(truth) - matched)

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.verifier import Context
-from rsw_rewards.encoders import SCENE_CLIP, bands_of, encoder_label
+from rsw_rewards.encoders import SCENE_CLIP, encoder_label
 from rsw_rewards.verifiers.alignment import cosine
+from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
 
 
@@ -24,7 +24,7 @@ class EncoderSimilarityConfig(PairedConfig):
     region: Literal["all"] = Field("all", description="a feature is of the whole image")
 
 
-class EncoderSimilarity(Paired):
+class EncoderSimilarity(Encoded, Paired):
     """Cosine of the forecast's and the true future's features."""
 
     name = "encoder_similarity"
@@ -46,13 +46,6 @@ class EncoderSimilarity(Paired):
         seen=", or in those that the encoder's name maps (#bands=3,2,1)",
     )
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        context.bank.encoder(self.config.encoder)  # weights that are not there show here, not in every row
-
-    def encoders(self) -> Sequence[str]:
-        return (self.config.encoder,)
-
     @property
     def unit(self) -> str:
         return "cos"
@@ -60,10 +53,6 @@ class EncoderSimilarity(Paired):
     @property
     def stem(self) -> str:
         return f"cos_{encoder_label(self.config.encoder)}"
-
-    @property
-    def bands(self) -> tuple[int, ...] | None:
-        return bands_of(self.config.encoder)
 
     def numbers(self, truths: Sequence[PairedTruth], images: Sequence[np.ndarray]) -> list[float]:
         places = {truth: place for place, truth in enumerate(dict.fromkeys(truths))}

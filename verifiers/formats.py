@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Task
+from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.verifiers.answer_metrics import share
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
@@ -55,10 +56,8 @@ def format_problem(
     return f"{words} words, more than the {max_words} allowed" if words > max_words else ""
 
 
-class AnswerFormatConfig(BaseModel):
+class AnswerFormatConfig(NoConfig):
     """Configuration of ``answer_format``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["tag", "whole"] = Field(
         "whole", description="tag: one answer tag at the end; whole: the text is the answer"
@@ -66,11 +65,7 @@ class AnswerFormatConfig(BaseModel):
     max_words: int = Field(64, ge=1, description="longest answer in words")
 
 
-def _format_rate(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    return {"format_rate": float(sums.get("well_formed", np.zeros(())) / sums["n"]) if sums["n"] else None}
-
-
-class AnswerFormat(Verifier):
+class AnswerFormat(PerSample[None]):
     """1 for a well-formed text. Says nothing about whether it is right."""
 
     name: ClassVar[str] = "answer_format"
@@ -88,17 +83,12 @@ class AnswerFormat(Verifier):
     )
     Config: ClassVar[type[BaseModel]] = AnswerFormatConfig
 
-    def score(self, batch: Batch) -> list[Score]:
-        scores = []
-        for output in batch.outputs:
-            problem = format_problem(output.text or "", self.config.mode, self.config.max_words, output.finish_reason)
-            value = float(not problem)
-            raw, stats = {"well_formed": value}, {"well_formed": np.asarray(value)}
-            if problem:
-                scores.append(Score.invalid(problem, raw=raw, stats=stats))
-            else:
-                scores.append(Score(1.0, raw=raw, stats=stats))
-        return scores
+    def compare(self, truth: None, output: Output) -> Score:
+        problem = format_problem(output.text or "", self.config.mode, self.config.max_words, output.finish_reason)
+        value = float(not problem)
+        raw, stats = {"well_formed": value}, {"well_formed": np.asarray(value)}
+        return Score.invalid(problem, raw=raw, stats=stats) if problem else Score(1.0, raw=raw, stats=stats)
 
     def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(("format_rate",), _format_rate, bounds=(0.0, 1.0)),)
+        rate = SumMetric(("format_rate",), lambda sums: {"format_rate": share(sums, "well_formed")}, bounds=(0.0, 1.0))
+        return (rate,)

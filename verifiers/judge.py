@@ -16,12 +16,13 @@ from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Card, Context
+from rsw_rewards.errors import Unreadable
 from rsw_rewards.io.chat_reply import Answer
 from rsw_rewards.io.endpoint import ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.verifiers import answers
 from rsw_rewards.verifiers.caption_base import true_captions
 from rsw_rewards.verifiers.confusion import cohen_kappa
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.texts import PerText, TextConfig, filled
 
 LONGEST_ANSWER = 8000
 """Characters of an answer that are shown to the judge; a longer one is invalid, for it costs money and hides things."""
@@ -158,28 +159,16 @@ class Judge(PerText[Question]):
         references = read(sample)
         return Question(sample.prompt, references, answers.answer_truth(references, vocabulary) if vocabulary else None)
 
-    def compare_text(self, truth: Question, text: str) -> Score:
-        return self.compare_texts([truth], [text])[0]
+    def compare_text(self, truth: Question, text: str) -> str:
+        if len(bare := filled(text)) > LONGEST_ANSWER:
+            raise Unreadable(f"the answer has {len(bare)} characters, over {LONGEST_ANSWER}")
+        return bare
 
-    def compare_texts(self, truths: Sequence[Question], texts: Sequence[str]) -> list[Score]:
-        texts = [text.strip() for text in texts]
-        scores = [self._unasked(*pair) for pair in zip(truths, texts, strict=True)]
-        asked = [row for row, score in enumerate(scores) if score is None]
-        votes = self.config.votes
-        replies = self._client.ask_all(
-            [self._request(truths[row], texts[row], vote) for row in asked for vote in range(votes)]
-        )
-        for place, row in enumerate(asked):
-            scores[row] = self._judged(truths[row], texts[row], replies[place * votes : (place + 1) * votes])
-        return [score for score in scores if score is not None]
-
-    def _unasked(self, truth: Question, text: str) -> Score | None:
-        """A score that needs no judge."""
-        if not text:
-            return self.worst(truth, "the answer is empty")
-        if len(text) > LONGEST_ANSWER:
-            return self.worst(truth, f"the answer has {len(text)} characters, over {LONGEST_ANSWER}")
-        return None
+    def rate(self, truths: Sequence[Question], compared: Sequence[str]) -> list[Score]:
+        votes = range(self.config.votes)
+        pairs = list(zip(truths, compared, strict=True))
+        replies = iter(self._client.ask_all([self._request(*pair, vote) for pair in pairs for vote in votes]))
+        return [self._judged(*pair, [next(replies) for _ in votes]) for pair in pairs]
 
     def _request(self, truth: Question, text: str, vote: int) -> dict[str, Any]:
         parts = {

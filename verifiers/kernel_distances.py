@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -18,21 +18,35 @@ Estimator = Literal["unbiased", "biased", "u-statistic"]
 KidStyle = Literal["clean-fid", "torch-fidelity"]
 
 
-class Rows(Protocol):
-    """(n, d) features that are read block by block: an array, a memory-mapped one, or something that looks them up."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
-
-
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    for start in range(0, n, BLOCK):
-        yield slice(start, min(n, start + BLOCK))
+@dataclass(frozen=True)
+class Rows:
+    """(n, d) features that are read block by block, from wherever they lie."""
+
+    count: int
+    dim: int
+    read: Callable[[slice | np.ndarray], np.ndarray]
+    """A slice or (k,) places -> (k, d), any float type."""
+
+    @classmethod
+    def of(cls, features: Features) -> Rows:
+        """The rows of an array, which may be memory-mapped."""
+        return features if isinstance(features, Rows) else cls(*features.shape, features.__getitem__)
+
+    def blocks(self, size: int) -> Iterator[slice]:
+        """Slices of up to ``size`` rows, in order."""
+        for start in range(0, self.count, size):
+            yield slice(start, min(self.count, start + size))
+
+    @property
+    def whole(self) -> np.ndarray:
+        """All rows at once."""
+        return self.read(slice(None))
+
+
+Features = np.ndarray | Rows
 
 
 def polynomial_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -82,8 +96,8 @@ class KernelSums:
 
 
 def kernel_sums(
-    a: Rows,
-    b: Rows,
+    a: Features,
+    b: Features,
     kernel: Kernel,
     part_a: np.ndarray | None = None,
     part_b: np.ndarray | None = None,
@@ -92,24 +106,25 @@ def kernel_sums(
     """Sums of a kernel over two sets, block by block.
 
     Args:
-        a, b: (n, d) and (m, d), any float type; memory-mapped arrays will do.
+        a, b: (n, d) and (m, d), any float type.
         kernel: (n, d), (m, d) -> (n, m).
         part_a, part_b: (n,) and (m,) part numbers from 0; all in one part by default.
         count: number of parts.
     """
+    sets = Rows.of(a), Rows.of(b)
     parts = [
-        np.zeros(len(a), np.int64) if part_a is None else part_a,
-        np.zeros(len(b), np.int64) if part_b is None else part_b,
+        np.zeros(one.count, np.int64) if part is None else part
+        for one, part in zip(sets, (part_a, part_b), strict=True)
     ]
     sums, diagonals = np.zeros((3, count, count)), np.zeros((3, count))
     for place, (first, second) in enumerate(((0, 0), (1, 1), (0, 1))):
-        left, right = (a, b)[first], (a, b)[second]
-        for rows in _blocks(len(left)):
-            for columns in _blocks(len(right)):
-                values = kernel(left[rows], right[columns])
+        left, right = sets[first], sets[second]
+        for rows in left.blocks(BLOCK):
+            for columns in right.blocks(BLOCK):
+                values = kernel(left.read(rows), right.read(columns))
                 by_column = np.stack([np.bincount(parts[second][columns], row, count) for row in values])
                 np.add.at(sums[place], parts[first][rows], by_column)
-                if rows == columns and (place < 2 or len(left) == len(right)):
+                if rows == columns and (place < 2 or left.count == right.count):
                     np.add.at(diagonals[place], parts[first][rows], np.diagonal(values))
     counts = np.stack([np.bincount(numbers, None, count) for numbers in parts])
     return KernelSums(sums[0], sums[1], sums[2], diagonals, counts)
@@ -216,9 +231,9 @@ def witness(features: np.ndarray, references: np.ndarray, bandwidth: float) -> n
     features, references = _pair(features, references)
     n = len(features)
     toward, own = np.zeros(n), np.zeros(n)
-    for columns in _blocks(len(references)):
+    for columns in Rows.of(references).blocks(BLOCK):
         toward += rbf_kernel(features, references[columns], bandwidth).sum(1)
-    for columns in _blocks(n):
+    for columns in Rows.of(features).blocks(BLOCK):
         own += rbf_kernel(features, features[columns], bandwidth).sum(1)
     return toward / len(references) - (own - 1.0) / (n - 1)
 

@@ -14,6 +14,7 @@ from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric, SumMe
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
+from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answers import Extract, normalise, plain_truths, texts_of
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
 from rsw_rewards.verifiers.texts import PerText, TextConfig
@@ -184,15 +185,11 @@ class LabelSet(PerText[LabelTruth]):
         def stated(words: str) -> frozenset[str] | None:
             try:
                 named = parse_labels(words, "whole", self._synonyms, self.config.threshold).named
-            except ValueError:
+            except Unreadable:
                 return None
             return named if named <= truth.vocabulary else None
 
-        try:
-            answer = parse_labels(text, self.config.extract, self._synonyms, self.config.threshold, stated)
-        except ValueError as error:
-            return self.worst(truth, str(error))
-        return _judged(answer, truth)
+        return _judged(parse_labels(text, self.config.extract, self._synonyms, self.config.threshold, stated), truth)
 
     def worst(self, truth: LabelTruth, reason: str) -> Score:
         # The complement of the truth, or leaving hard samples out would raise the summed numbers.

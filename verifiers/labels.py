@@ -15,6 +15,7 @@ from rsw_rewards.core.metric import Metric, Terms
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, truths_of
+from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
 from rsw_rewards.verifiers.answers import (
     NORMALISERS,
@@ -29,7 +30,7 @@ from rsw_rewards.verifiers.answers import (
     texts_of,
 )
 from rsw_rewards.verifiers.contradictions import States
-from rsw_rewards.verifiers.texts import TextConfig
+from rsw_rewards.verifiers.texts import TextConfig, filled, known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,24 +53,19 @@ def answer_body(text: str, extract: Extract = "auto", states: States | None = No
         states: how words beside the tag are read; see :func:`extract_answer`.
 
     Raises:
-        ValueError: the text is too long, or :func:`extract_answer` finds no answer in it.
+        Unreadable: the text is too long, or :func:`extract_answer` finds no answer in it.
     """
     if len(text) > LONGEST_TEXT:
-        raise ValueError(f"the text has {len(text)} characters, more than the {LONGEST_TEXT} that are read")
-    answer, reason = extract_answer(text, extract, str.strip, states)
-    if answer is None:
-        raise ValueError(reason)
-    body = answer
+        raise Unreadable(f"the text has {len(text)} characters, more than the {LONGEST_TEXT} that are read")
+    body = known(*extract_answer(text, extract, str.strip, states))
     if len(body) > 5 and body.startswith("```") and body.endswith("```"):
         opening, _, rest = body[3:-3].partition("\n")
-        body = (rest if opening.strip().isalnum() or not opening.strip() else body[3:-3]).strip()
-    if not body:
-        raise ValueError("the answer is empty")
-    return body
+        body = rest if opening.strip().isalnum() or not opening.strip() else body[3:-3]
+    return filled(body)
 
 
 def read_json(body: str) -> Any:
-    """A JSON value. Raises ``ValueError`` for what is not JSON, and for an object that names a key twice."""
+    """A JSON value. Raises :class:`Unreadable` for what is not JSON, and for an object that names a key twice."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -80,7 +76,7 @@ def read_json(body: str) -> Any:
     try:
         return json.loads(body, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the answer begins like JSON but cannot be read as such: {error}") from None
+        raise Unreadable(f"the answer begins like JSON but cannot be read as such: {error}") from None
 
 
 class Labels(NamedTuple):
@@ -104,7 +100,7 @@ def parse_labels(
     which names those at ``threshold`` or above. ``none``, ``[]`` and ``{}`` are the empty set.
 
     Raises:
-        ValueError: nothing was answered, the JSON is broken or of another form, or there are over 500 labels.
+        Unreadable: nothing was answered, the JSON is broken or of another form, or there are over 500 labels.
     """
     body = answer_body(text, extract, states)
     table = synonyms or {}
@@ -113,10 +109,10 @@ def parse_labels(
         value = read_json(body)
         listed = list(value)
         if not all(isinstance(label, str) for label in listed):
-            raise ValueError("a JSON list of labels holds something that is not a text")
+            raise Unreadable("a JSON list of labels holds something that is not a text")
         if isinstance(value, dict):
             if not all(type(score) in (int, float) and 0 <= score <= 1 for score in value.values()):
-                raise ValueError("a JSON object of labels holds a score that is not a number in [0, 1]")
+                raise Unreadable("a JSON object of labels holds a score that is not a number in [0, 1]")
             scores = {}
             for label, score in value.items():
                 name = table.get(normalise(label), normalise(label))
@@ -126,7 +122,7 @@ def parse_labels(
         if normalise(body) == "none":
             listed = []
     if len(listed) > MOST_LABELS:
-        raise ValueError(f"{len(listed)} labels are more than the {MOST_LABELS} that are read")
+        raise Unreadable(f"{len(listed)} labels are more than the {MOST_LABELS} that are read")
     if scores is not None:
         return Labels(frozenset(name for name, score in scores.items() if score >= threshold), scores)
     return Labels(frozenset(table.get(name, name) for name in map(normalise, listed) if name), None)

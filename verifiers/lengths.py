@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Batch, Card, Verifier
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.errors import Unreadable
 
 
 def overlong_penalty(length: float, limit: float, cache: float) -> float:
@@ -28,10 +29,8 @@ def overlong_penalty(length: float, limit: float, cache: float) -> float:
     return -1.0 if over >= cache else -over / cache
 
 
-class SoftOverlongConfig(BaseModel):
+class SoftOverlongConfig(NoConfig):
     """Configuration of ``soft_overlong``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(20480, ge=1, description="L_max, the length at which nothing is left of the value")
     cache: int = Field(4096, ge=0, description="L_cache, the units before the limit over which the value falls")
@@ -46,7 +45,7 @@ class SoftOverlongConfig(BaseModel):
         return self
 
 
-class SoftOverlong(Verifier):
+class SoftOverlong(PerSample[None]):
     """1 for a text of ordinary length, less the nearer it comes to a limit."""
 
     name: ClassVar[str] = "soft_overlong"
@@ -66,13 +65,10 @@ class SoftOverlong(Verifier):
         if self.config.unit == "tokens":
             self.needs = self.needs | {"output.tokens"}  # type: ignore[misc]
 
-    def score(self, batch: Batch) -> list[Score]:
-        return [self._one(output) for output in batch.outputs]
-
-    def _one(self, output: Output) -> Score:
+    def compare(self, truth: None, output: Output) -> Score:
         limit, unit = self.config.limit, self.config.unit
         if not output.text:
-            return self.invalid_of("the output holds no text")
+            raise Unreadable("the output holds no text")
         if unit != "tokens":
             length = len(output.text.split() if unit == "words" else output.text)
         else:
@@ -81,15 +77,11 @@ class SoftOverlong(Verifier):
         penalty = overlong_penalty(length, limit, self.config.cache)
         raw = {"length": float(length), "overlong_penalty": penalty}
         if length > limit:
-            return self.invalid_of(f"{length} {unit}, more than the limit of {limit}", length)
+            return Score.invalid(f"{length} {unit}, more than the limit of {limit}", raw=raw)
         return Score(1.0 + penalty, raw=raw)
 
-    def invalid_of(self, reason: str, length: float = np.nan) -> Score:
-        """The score of a text beyond the limit, or of none."""
-        return Score.invalid(reason, raw={"length": float(length), "overlong_penalty": -1.0})
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        return self.invalid_of(reason)
+    def worst(self, truth: None, reason: str) -> Score:
+        return Score.invalid(reason, raw={"length": np.nan, "overlong_penalty": -1.0})
 
     def metrics(self) -> Sequence[Metric]:
         return (

@@ -18,7 +18,7 @@ from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
 from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.counts import CLASSES
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.texts import PerText, TextConfig, known
 
 CELLS = tuple(f"{row}-{column}" for row, column in product(("top", "center", "bottom"), ("left", "center", "right")))
 """The nine cells, row by row."""
@@ -141,15 +141,11 @@ class GridLocalization(PerText[Cells]):
 
     def truth(self, sample: Sample) -> Cells:
         cells, reason = read_cells(extract_answer(true_answer(sample), "whole").answer or "")
-        if cells is None:
-            raise ValueError(f"the true answer lists no cells: {reason}")
-        return cells
+        return known(cells, f"the true answer lists no cells: {reason}")
 
     def compare_text(self, truth: Cells, text: str) -> Score:
-        answer, reason = extract_answer(text, self.config.extract, states=lambda words: read_cells(normalise(words))[0])
-        found, reason = read_cells(answer) if answer is not None else (None, reason)
-        if found is None:
-            return self.worst(truth, reason)
+        answer = extract_answer(text, self.config.extract, states=lambda words: read_cells(normalise(words))[0])
+        found = known(*read_cells(known(*answer)))
         raw, stats = _outcome(_flags(truth), _flags(found), valid=True)
         return Score(sum(raw.values()) / len(raw), raw=raw, stats=stats, reason=_difference(truth, found))
 

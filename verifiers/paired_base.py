@@ -13,7 +13,7 @@ from pydantic import Field
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
 from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
 from rsw_rewards.verifiers.illumination import MIN_PIXELS, Match, matched
@@ -25,7 +25,6 @@ from rsw_rewards.verifiers.regions import (
     inset,
     region_weights,
 )
-from rsw_rewards.verifiers.together import Together
 
 
 def gain_over_copy(error: float, copy_error: float, floor: float = 0.0) -> float:
@@ -100,7 +99,7 @@ def _gain_of_sums(sums: Mapping[str, np.ndarray]) -> float | None:
     return float(sums["gained"]) / float(sums["possible"])
 
 
-class Paired(Together[PairedTruth, np.ndarray]):
+class Paired(PerSample[PairedTruth]):
     """Base of the verifiers that hold a forecast against the true future over a region.
 
     A metric says what its number is (:meth:`number`) and what it is worth (:meth:`worth`); a number that is no distance also
@@ -214,15 +213,15 @@ class Paired(Together[PairedTruth, np.ndarray]):
         truth = PairedTruth(case, future, still, inset(future, config.shift), inset(valid, config.shift), weights)
         return Score.not_applicable(why) if (why := self.refuse(truth)) else truth
 
-    def see(self, truth: PairedTruth, output: Output) -> np.ndarray:
+    def compare(self, truth: PairedTruth, output: Output) -> np.ndarray:
         image = self._placed(truth, truth.case.forecast_picture(output))
         if image is None:
             raise ImageError("the forecast is nearly one colour outside the change, so its colours match nothing")
         return image
 
-    def rate(self, truths: Sequence[PairedTruth], seen: Sequence[np.ndarray]) -> list[Score]:
+    def rate(self, truths: Sequence[PairedTruth], compared: Sequence[np.ndarray]) -> list[Score]:
         places = {truth: self.copy(truth) for truth in truths} if self.gains else {}
-        found = self.numbers([*truths, *places], [*seen, *places.values()])
+        found = self.numbers([*truths, *places], [*compared, *places.values()])
         copied = dict(zip(places, found[len(truths) :], strict=True))
         return [self._scored(*pair) for pair in zip(found, map(copied.get, truths), strict=False)]
 

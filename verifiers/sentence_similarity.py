@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,13 +13,14 @@ from pydantic import Field
 from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.encoders import encoder_label
 from rsw_rewards.encoders.sentences import MINILM
 from rsw_rewards.verifiers.alignment import cosines
 from rsw_rewards.verifiers.answers import Extract, extract_answer, true_answers
 from rsw_rewards.verifiers.caption_base import true_captions
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.encoded import Encoded
+from rsw_rewards.verifiers.texts import PerText, TextConfig, known
 
 _DENIALS = re.compile(
     r"\b(?:no|not|none|nothing|nobody|never|neither|nor|without|cannot|unchanged|unaltered|same|identical)\b|n['\u2019]t\b",
@@ -46,10 +48,11 @@ class SentenceSimilarityConfig(TextConfig):
     extract: Extract = Field("auto", description="where the text stands: auto, tag or whole")
 
 
-class SentenceSimilarity(PerText[tuple[str, ...]]):
+class SentenceSimilarity(Encoded, PerText[tuple[str, ...]]):
     """Cosine of sentence embeddings of a text and its references."""
 
     name: ClassVar[str] = "sentence_similarity"
+    reads_texts: ClassVar[bool] = True
     at_once: ClassVar[int] = 4096  # texts are small, and those of one length share a pass of the encoder
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION, Task.CHANGE_QA})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "encoder"})
@@ -71,14 +74,6 @@ class SentenceSimilarity(PerText[tuple[str, ...]]):
         cost="one pass of the encoder per new text: 40 to 50 new captions/s on one thread of a busy CPU, over 500/s where they are known",
     )
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        # Weights that are not there, or an encoder of images alone, show here and not in every row.
-        context.bank.text_features(self.config.encoder, [""])
-
-    def encoders(self) -> Sequence[str]:
-        return (self.config.encoder,)
-
     def truth(self, sample: Sample) -> tuple[str, ...] | Score:
         if sample.task is Task.CHANGE_CAPTION:
             references = true_captions(sample)
@@ -90,27 +85,15 @@ class SentenceSimilarity(PerText[tuple[str, ...]]):
                 return Score.not_applicable("the answer is a number; numeric_match reads it")
         return tuple(plain for text in references if (plain := _plain(text)))
 
-    def compare_text(self, truth: tuple[str, ...], text: str) -> Score:
-        return self.compare_texts([truth], [text])[0]
+    def compare_text(self, truth: tuple[str, ...], text: str) -> str:
+        return known(*extract_answer(text, self.config.extract, _plain))
 
-    def compare_texts(self, truths: Sequence[tuple[str, ...]], texts: Sequence[str]) -> list[Score]:
-        readings = [extract_answer(text, self.config.extract, _plain) for text in texts]
-        said = dict.fromkeys(reading.answer for reading in readings if reading.answer is not None)
-        if not said:
-            return [self.worst(truth, reading.reason) for truth, reading in zip(truths, readings, strict=True)]
-        pairs = zip(truths, readings, strict=True)
-        right = {text for references, reading in pairs if reading.answer is not None for text in references}
+    def rate(self, truths: Sequence[tuple[str, ...]], compared: Sequence[str]) -> list[Score]:
         # Texts of one length share a pass; see SentenceEncoder.
-        every = sorted({*said, *right}, key=lambda text: (len(text), text))
+        every = sorted({*compared, *chain(*truths)}, key=lambda text: (len(text), text))
         features = dict(zip(every, self.context.bank.text_features(self.config.encoder, every), strict=True))
-        truncates = getattr(self.context.bank.encoder(self.config.encoder), "truncates", None)
-        cut = dict(zip(said, truncates(list(said)), strict=True)) if truncates is not None else {}
-        return [
-            self.worst(truth, reading.reason)
-            if reading.answer is None
-            else self._judged(reading.answer, truth, features, cut)
-            for truth, reading in zip(truths, readings, strict=True)
-        ]
+        cut = self.cut(list(dict.fromkeys(compared))) or {}
+        return [self._judged(said, truth, features, cut) for said, truth in zip(compared, truths, strict=True)]
 
     def _judged(
         self, said: str, references: tuple[str, ...], features: Mapping[str, np.ndarray], cut: Mapping[str, bool]

@@ -99,12 +99,12 @@ class SetCredit(EncodedSetVerifier):
             scores[row] = replace(scores[row], value=float(value))
         return scores
 
-    def rate(self, truths: Sequence[SetTruth], seen: Sequence[ImageRef]) -> list[Score]:
+    def rate(self, truths: Sequence[SetTruth], compared: Sequence[ImageRef]) -> list[Score]:
         """With the credit alone; what it is worth depends on those of its group."""
-        if len(seen) < 3:
-            few = f"a batch of {len(seen)} forecasts is too small to say what one of them contributes; 3 are needed"
-            return [Score.error(few)] * len(seen)
-        features = self.context.bank.image_features(self.config.encoder, seen, as_is=True).astype(np.float64)
+        if len(compared) < 3:
+            few = f"a batch of {len(compared)} forecasts is too small to say what one of them contributes; 3 are needed"
+            return [Score.error(few)] * len(compared)
+        features = self.context.bank.image_features(self.config.encoder, compared, as_is=True).astype(np.float64)
         return [Score(None, raw={"credit": float(one)}) for one in self.credit(features)]
 
     @abstractmethod
@@ -192,7 +192,7 @@ class FrechetInfluence(FrechetCredit):
             if isinstance(truth, Score):
                 continue
             try:
-                shown.append(self.see(truth, output))
+                shown.append(self.compare(truth, output))
             except ImageError:  # its score is invalid already, and a training goes on
                 continue
         if len(shown) < 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -11,10 +10,10 @@ from pydantic import Field
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Context, NoConfig, Scope
-from rsw_rewards.encoders import SCENE_CLIP, bands_of
+from rsw_rewards.core.verifier import NoConfig, PerSample, Scope
+from rsw_rewards.encoders import SCENE_CLIP
+from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
-from rsw_rewards.verifiers.together import Together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,13 +28,13 @@ class SetTruth:
 T = TypeVar("T", bound=SetTruth)
 
 
-class SetVerifier(Together[T, ImageRef], Generic[T]):
+class SetVerifier(PerSample[T], Generic[T]):
     """Base of the verifiers that rate the usable forecasts of a batch together; the others are taken out first, as everywhere."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
     scope: ClassVar[Scope] = "population"
 
-    def see(self, truth: T, output: Output) -> ImageRef:
+    def compare(self, truth: T, output: Output) -> ImageRef:
         return truth.case.forecast(output)
 
 
@@ -47,19 +46,12 @@ class SetConfig(NoConfig):
     )
 
 
-class EncodedSetVerifier(SetVerifier[SetTruth]):
+class EncodedSetVerifier(Encoded, SetVerifier[SetTruth]):
     """Base of what is told of two sets, the forecasts and the true futures, in the features of an encoder."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
     Config: ClassVar[type[NoConfig]] = SetConfig
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        context.bank.encoder(self.config.encoder)
-
-    def encoders(self) -> Sequence[str]:
-        return (self.config.encoder,)
-
     def truth(self, sample: Sample) -> SetTruth | Score:
-        case = read_case(self.context.bank, sample, bands_of(self.config.encoder), future=True)
+        case = read_case(self.context.bank, sample, self.bands, future=True)
         return case if isinstance(case, Score) else SetTruth(case, case.shown(case.future))

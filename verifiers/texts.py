@@ -5,23 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.answer import Reply, is_bare, read_reply
 from rsw_rewards.core.records import Output
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import PerSample, T
+from rsw_rewards.core.verifier import NoConfig, PerSample, T
+from rsw_rewards.errors import Unreadable
 
 Thinking = Literal["strip", "keep"]
 """Whether reasoning, chat tokens and characters of no width are taken off a text before it is read."""
 
 
-class TextConfig(BaseModel):
+class TextConfig(NoConfig):
     """Configuration of a verifier of what a text says."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     thinking: Thinking = Field(
         "strip", description="strip: reasoning and chat tokens are no part of the answer; keep: the whole text is read"
@@ -44,12 +43,8 @@ class PerText(PerSample[T]):
     Config: ClassVar[type[BaseModel]] = TextConfig
 
     @abstractmethod
-    def compare_text(self, truth: T, text: str) -> Score:
-        """The score of one answer."""
-
-    def compare_texts(self, truths: Sequence[T], texts: Sequence[str]) -> list[Score]:
-        """The scores of several answers; override it where a network looks at many at once."""
-        return [self.compare_text(truth, text) for truth, text in zip(truths, texts, strict=True)]
+    def compare_text(self, truth: T, text: str) -> Any:
+        """The score of one answer, or what :meth:`rate` scores it by. Raises :class:`Unreadable` for one that cannot be used."""
 
     def compare(self, truth: T, output: Output) -> Score:
         return self.compare_all([truth], [output])[0]
@@ -57,14 +52,37 @@ class PerText(PerSample[T]):
     def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
         texts = [output.text or "" for output in outputs]
         if self.config.thinking == "keep" or is_bare("".join(texts)):
-            return self.compare_texts(truths, texts)
+            return self.scores_of(self.compare_text, truths, texts)
         replies = [read_reply(text) for text in texts]
-        read = [row for row, reply in enumerate(replies) if not reply.problem]
-        found = iter(self.compare_texts([truths[row] for row in read], [replies[row].answer for row in read]))
-        return [
-            _noted(self.worst(truth, reply.problem) if reply.problem else next(found), reply)
-            for truth, reply in zip(truths, replies, strict=True)
-        ]
+        scores = self.scores_of(self._compare_reply, truths, replies)
+        return [_noted(*pair) for pair in zip(scores, replies, strict=True)]
+
+    def _compare_reply(self, truth: T, reply: Reply) -> Any:
+        return self.compare_text(truth, answer_of(reply))
+
+
+def answer_of(reply: Reply) -> str:
+    """The answer of a reply. Raises :class:`Unreadable` for one that was cut off before it."""
+    if reply.problem:
+        raise Unreadable(reply.problem)
+    return reply.answer
+
+
+def filled(text: str, what: str = "answer") -> str:
+    """A text without outer blanks. Raises :class:`Unreadable` where nothing is left."""
+    if not (bare := text.strip()):
+        raise Unreadable(f"the {what} is empty")
+    return bare
+
+
+V = TypeVar("V")
+
+
+def known(value: V | None, reason: str) -> V:
+    """A value that was read. Raises :class:`Unreadable` with the reason where there is none."""
+    if value is None:
+        raise Unreadable(reason)
+    return value
 
 
 def _noted(score: Score, reply: Reply) -> Score:

@@ -15,7 +15,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import share
 from rsw_rewards.verifiers.answers import true_answers
-from rsw_rewards.verifiers.texts import PerText
+from rsw_rewards.verifiers.texts import PerText, filled
 
 ANNOTATORS = 10
 
@@ -126,8 +126,7 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
         return answers
 
     def compare_text(self, truth: tuple[str, ...], text: str) -> Score:
-        if not text.strip():
-            return self.worst(truth, "the answer is empty")
+        filled(text)
         accuracy = vqa_accuracy(text, truth)
         why = "" if accuracy == 1 else f"answered {text[:60]!r}, annotators {', '.join(sorted(set(truth)))[:120]!r}"
         raw, stats = {"vqa_accuracy": accuracy}, {"vqa_accuracy": np.asarray(accuracy)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.errors import ConfigError, ImageError, InputError, did_you_mean
+from rsw_rewards.errors import ConfigError, ImageError, InputError, Unreadable, did_you_mean
 
 if TYPE_CHECKING:
     from rsw_rewards.features.bank import FeatureBank
@@ -302,30 +302,45 @@ class PerSample(Verifier, Generic[T]):
 
     A derived class says how the truth is read (:meth:`truth`), how an output compares with it (:meth:`compare`), and what the
     worst is (:meth:`worst`). Whose fault a failure is follows from where it happens: what goes wrong in ``truth`` is an error
-    for every output of the sample, and an image that cannot be used in ``compare`` is the policy's.
+    for every output of the sample; an image or a text that cannot be used in ``compare`` is the policy's. A network looks
+    at many outputs at once: ``compare`` then gives what it is to look at, and :meth:`rate` the scores.
     """
 
     @abstractmethod
-    def truth(self, sample: Sample) -> T | Score:
-        """The truth, or the score that every output of the sample takes: not applicable, or an error. May raise."""
+    def compare(self, truth: T, output: Output) -> Any:
+        """The score of one output, or what :meth:`rate` scores it by.
 
-    @abstractmethod
-    def compare(self, truth: T, output: Output) -> Score:
-        """The score of one output. Raises :class:`ImageError` for an image of the output's that cannot be used."""
+        Raises:
+            ImageError: an image of the output's that cannot be used; its score is :meth:`worst`.
+            Unreadable: a text or a number of the output's, likewise.
+        """
 
-    def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
-        """The scores of several outputs, each beside its truth; override it where a network looks at many at once."""
-        return [self._compared(truth, output) for truth, output in zip(truths, outputs, strict=True)]
+    def rate(self, truths: Sequence[T], compared: Sequence[Any]) -> list[Score]:
+        """The scores of outputs for which :meth:`compare` gave no score, one at least, each beside its truth."""
+        raise TypeError(f"{type(self).__name__}.compare gave {compared[0]!r:.80} instead of a Score")
 
     def worst(self, truth: T, reason: str) -> Score:
         """The score of an output that cannot be used. Override it where such a row must enter summed metrics."""
         return Score.invalid(reason)
 
-    def _compared(self, truth: T, output: Output) -> Score:
-        try:
-            return self.compare(truth, output)
-        except ImageError as error:
-            return self.worst(truth, str(error))
+    def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
+        """The scores of several outputs, each beside its truth."""
+        return self.scores_of(self.compare, truths, outputs)
+
+    def scores_of(self, compare: Callable[[T, Any], Any], truths: Sequence[T], items: Sequence[Any]) -> list[Score]:
+        """The scores of several items, each beside its truth: what ``compare`` makes of it, or of that :meth:`rate`."""
+        found: list[Any] = []
+        for truth, item in zip(truths, items, strict=True):
+            try:
+                found.append(compare(truth, item))
+            except (ImageError, Unreadable) as error:
+                found.append(self.worst(truth, str(error)))
+        left = [row for row, one in enumerate(found) if not isinstance(one, Score)]
+        if left:
+            rated = self.rate([truths[row] for row in left], [found[row] for row in left])
+            for row, score in zip(left, rated, strict=True):
+                found[row] = score
+        return found
 
     def score(self, batch: Batch) -> list[Score]:
         truths = batch.truths or truths_of(self, batch.samples)

@@ -15,12 +15,9 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.verifiers.distribution import (
-    Frechet,
-    FrechetConfig,
-    FrechetMetric,
-)
+from rsw_rewards.verifiers.distribution import Frechet, FrechetConfig
 from rsw_rewards.verifiers.frechet import frechet_distance, frechet_from_features
+from rsw_rewards.verifiers.set_metrics import FrechetMetric
 from tests.tiny_clip import write_tiny_clip
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "frechet_kernel_features"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.evaluation.statistics import estimates
 from rsw_rewards.verifiers import distribution, kernel_distances, neighbours
-from rsw_rewards.verifiers.distribution import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
 from rsw_rewards.verifiers.frechet import Moments, Reference, frechet_of_features
 from rsw_rewards.verifiers.kernel_distances import cmmd, kid, polynomial_mmd, rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
+from rsw_rewards.verifiers.set_metrics import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "frechet_kernel_features"
 CASES = json.loads((GOLDEN / "expected.json").read_text())["cases"]

@@ -23,8 +23,8 @@ from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.records_io import load_samples
 from rsw_rewards.pixels import content_hash
+from rsw_rewards.verifiers.fid_rsicd import listed_images
 from rsw_rewards.verifiers.frechet import frechet_from_features
-from rsw_rewards.verifiers.text_to_image import listed_images
 
 CLASSES = {"desert": (200, 170, 90), "forest": (30, 80, 40), "river": (40, 90, 160)}
 
