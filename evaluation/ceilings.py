@@ -15,7 +15,7 @@ import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
-from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Unscored
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import read_class_map, read_marked, read_mask
@@ -140,9 +140,7 @@ def _copy_gains_nothing(sample: Sample, output: Output) -> float:
     """0.5 for a copy where something changed; up to 1 where before and after differ by less than a change."""
     try:
         case = read_case(FeatureBank(), sample, future=True, before=True)
-    except ImageError:
-        return 1.0
-    if isinstance(case, Score):
+    except (ImageError, Unscored):
         return 1.0
     future = case.picture(case.future)
     error = error_map(case.picture(case.newest), future)[case.counted(future)].mean()

@@ -15,7 +15,7 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import PerSample
+from rsw_rewards.core.verifier import PerSample, Unscored
 from rsw_rewards.encoders import SCENE_CLIP, encoder_label
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, in_bands, read_case
@@ -67,6 +67,13 @@ def ensemble(features: Sequence[np.ndarray]) -> np.ndarray:
 def forecast_text(sample: Sample) -> str:
     """What a forecast should show: ``reference.text``, else the prompt; outer blanks off, maybe empty."""
     return str(sample.reference.get("text") or sample.prompt).strip()
+
+
+def asked_text(sample: Sample) -> str:
+    """:func:`forecast_text`. Raises :class:`Unscored` for a sample without one."""
+    if not (text := forecast_text(sample)):
+        raise Unscored(Score.not_applicable("the sample has no text to be true to (reference.text or prompt)"))
+    return text
 
 
 class AlignmentConfig(TextConfig):
@@ -122,7 +129,7 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
         """Share of texts cut by the model, of the outputs that were scored."""
         return MeanValue(f"{key}_truncated_rate", "truncated", invalid=math.nan, bounds=(0.0, 1.0))
 
-    def query(self, sample: Sample, texts: Sequence[str] = (), wording: Preset = "plain") -> Query | Score:
+    def query(self, sample: Sample, texts: Sequence[str] = (), wording: Preset = "plain") -> Query:
         """What a sample gives: a forecast is held against the text that asked for it, a caption against the image after the change.
 
         Args:
@@ -132,20 +139,18 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
 
         Raises:
             ImageError: an image or a mask of the sample cannot be used.
+            Unscored: the sample has no image or no text.
         """
         templates = self.config.templates or wording
         wordings = TEMPLATES[templates] if isinstance(templates, str) else templates
         bank, bands = self.context.bank, self.bands
         if sample.task is Task.CHANGE_CAPTION:
             if not sample.images:
-                return Score.not_applicable("the sample has no image after the change")
+                raise Unscored(Score.not_applicable("the sample has no image after the change"))
             given = in_bands(sample.images[-1], bands)
             bank.hash(given)
             return Query(tuple(texts), wordings, None, given)
-        if not (text := forecast_text(sample)):
-            return Score.not_applicable("the sample has no text to be true to (reference.text or prompt)")
-        case = read_case(bank, sample, bands)
-        return case if isinstance(case, Score) else Query((text, *texts), wordings, case)
+        return Query((asked_text(sample), *texts), wordings, read_case(bank, sample, bands))
 
     def compare(self, truth: Query, output: Output) -> Query:
         """The query with what the output gives."""

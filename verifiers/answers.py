@@ -332,10 +332,15 @@ class AnswerVerifier(PerText[Truth]):
         return unanswered(truth, reason)
 
 
-class ExactMatchConfig(TextConfig):
-    """Configuration of ``exact_match``."""
+class AnswerConfig(TextConfig):
+    """Configuration of a verifier of an answer."""
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
+
+
+class ExactMatchConfig(AnswerConfig):
+    """Configuration of ``exact_match``."""
+
     reading: Literal["strict", "unpunctuated"] = Field(
         "strict", description="strict: see the card; unpunctuated: lower case without punctuation, as TEOChat compares"
     )

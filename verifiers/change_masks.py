@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import is_binary, read_index, read_marked
 from rsw_rewards.verifiers.class_maps import classes_problem
@@ -45,10 +45,8 @@ class MaskTruth(MapTruth):
     """How many classes predictions may hold indices of; 0 where they are masks."""
 
 
-class ChangeMaskConfig(BaseModel):
+class ChangeMaskConfig(NoConfig):
     """Configuration of ``change_mask``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epsilon: float = Field(
         FLOAT32_EPSILON,
@@ -89,11 +87,11 @@ class ChangeMask(MapVerifier):
         classes, levels = sample.reference.get("classes"), sample.reference.get("levels")
         if classes is None:
             truth = read_truth(sample, ("mask",), lambda image: read_marked(in_levels(image, levels)))
-            return truth if isinstance(truth, Score) else MaskTruth(truth.maps, truth.valid)
+            return MaskTruth(truth.maps, truth.valid)
         if problem := classes_problem(sample.reference, len(classes)):
             return Score.error(f"sample {sample.id!r} {problem}")
         truth = read_class_truth(sample, ("mask",), len(classes), levels)
-        return truth if isinstance(truth, Score) else MaskTruth((truth.maps[0] != 0,), truth.valid, len(classes))
+        return MaskTruth((truth.maps[0] != 0,), truth.valid, len(classes))
 
     def compare(self, truth: MapTruth, output: Output) -> Score:
         assert isinstance(truth, MaskTruth)

@@ -16,8 +16,15 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
-from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, plain_truths, texts_of, true_answers
-from rsw_rewards.verifiers.texts import PerText, TextConfig, known
+from rsw_rewards.verifiers.answers import (
+    AnswerConfig,
+    extract_answer,
+    normalise,
+    plain_truths,
+    texts_of,
+    true_answers,
+)
+from rsw_rewards.verifiers.texts import PerText, known
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST = 2000  # characters; a longer text is no choice
@@ -126,10 +133,9 @@ def _known(letters: Sequence[str], choices: Choices) -> Chosen:
     return Chosen(frozenset(letters))
 
 
-class MultipleChoiceConfig(TextConfig):
+class MultipleChoiceConfig(AnswerConfig):
     """Configuration of ``multiple_choice``."""
 
-    extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
 
 

@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.image_values import MAX_CLASSES
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.verifiers.confusion import (
     ClassCounts,
     class_ious,
@@ -54,10 +54,8 @@ def classes_problem(reference: Mapping[str, Any], classes: int) -> str | None:
     return None
 
 
-class ClassMapConfig(BaseModel):
+class ClassMapConfig(NoConfig):
     """Configuration of ``class_map``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     classes: int = Field(3, ge=2, le=MAX_CLASSES, description="number of classes, background included")
 

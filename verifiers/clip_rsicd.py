@@ -17,7 +17,7 @@ from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig, PerSample
-from rsw_rewards.verifiers.alignment import MOST_CHARACTERS, cosine, forecast_text
+from rsw_rewards.verifiers.alignment import MOST_CHARACTERS, asked_text, cosine
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
 
@@ -58,12 +58,9 @@ class ClipRsicd(Encoded, PerSample[AskedText]):
         cost="one pass of the encoder per new image and text",
     )
 
-    def truth(self, sample: Sample) -> AskedText | Score:
-        text = forecast_text(sample)[:MOST_CHARACTERS]
-        if not text:
-            return Score.not_applicable("the sample has no text to be true to (reference.text or prompt)")
-        case = read_case(self.context.bank, sample, self.bands)
-        return case if isinstance(case, Score) else AskedText(case, text)
+    def truth(self, sample: Sample) -> AskedText:
+        text = asked_text(sample)[:MOST_CHARACTERS]
+        return AskedText(read_case(self.context.bank, sample, self.bands), text)
 
     def compare(self, truth: AskedText, output: Output) -> ImageRef:
         return truth.case.forecast(output)

@@ -61,7 +61,7 @@ class ClipScore(AlignmentVerifier):
         cost="one pass of the encoder per new image and text",
     )
 
-    def truth(self, sample: Sample) -> Query | Score:
+    def truth(self, sample: Sample) -> Query:
         return self.query(sample, wording="clipscore" if sample.task is Task.CHANGE_CAPTION else "plain")
 
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:

@@ -140,7 +140,7 @@ class CaptionContrast(AlignmentVerifier):
         else:
             others = draw(self._pools.get(sample.task, ()), own, self.config.n, sample.id)
         query = self.query(sample, others)
-        if not others and isinstance(query, Query):
+        if not others:
             return Score.error(f"sample {sample.id!r} has no distractors: all texts of the run are its own")
         return query
 

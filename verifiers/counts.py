@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
@@ -17,9 +17,9 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
-from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answer
+from rsw_rewards.verifiers.answers import AnswerConfig, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, changed_by, read_number
-from rsw_rewards.verifiers.texts import PerText, TextConfig, known
+from rsw_rewards.verifiers.texts import PerText, known
 
 CLASSES = ("roads", "buildings")
 """The classes of ChangeChat whose changes are counted and located."""
@@ -85,12 +85,6 @@ def _stats(correct: bool, valid: bool, errors: Mapping[str, float]) -> dict[str,
     return {"correct": np.asarray(float(correct)), "valid": np.asarray(float(valid)), "errors": table}
 
 
-class ChangeCountsConfig(TextConfig):
-    """Configuration of ``change_counts``."""
-
-    extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
-
-
 class ChangeCounts(PerText[Mapping[str, float]]):
     """How far counted roads and buildings are off."""
 
@@ -112,7 +106,7 @@ class ChangeCounts(PerText[Mapping[str, float]]):
             " Half of the pairs have no change, so 'no new roads or buildings' scores high: read it beside the baselines."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = ChangeCountsConfig
+    Config: ClassVar[type[BaseModel]] = AnswerConfig
 
     def truth(self, sample: Sample) -> Mapping[str, float]:
         answer = extract_answer(true_answer(sample), "whole").answer or ""

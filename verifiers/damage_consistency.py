@@ -95,14 +95,10 @@ class DamageConsistency(NetworkVerifier):
         if sample.reference.get("damage") is None:
             return Score.not_applicable("the sample has no map of damage (reference.damage)")
         pair = read_pair(self.context.bank, sample, self.bands)
-        if isinstance(pair, Score):
-            return pair
         damage = read_class_truth(sample, ("damage",), LEVELS)
-        if isinstance(damage, Score):
-            return damage
         levels = fitting("reference.damage", damage.maps[0], pair.counted.shape)
         pair = pair.counting(damage.valid)
-        return pair if isinstance(pair, Score) else replace(pair, levels=np.where(pair.counted, levels, 0))
+        return replace(pair, levels=np.where(pair.counted, levels, 0))
 
     def rated(self, truth: PairTruth, found: np.ndarray) -> Score:
         levels = truth.levels if truth.expected is None else truth.expected.argmax(axis=-1).astype(np.uint8)

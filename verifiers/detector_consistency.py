@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, field_validator
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, Context, NoConfig, PerSample, Unscored
 from rsw_rewards.detectors import SCENE_DETECTOR, Views, detector_bands, load_detector, predict_pairs
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.features.bank import FeatureBank
@@ -73,10 +73,12 @@ class PairTruth:
     expected: np.ndarray | None = None
     """What the detector sees in the true pair, once it was asked: (H, W) float32, or (H, W, levels)."""
 
-    def counting(self, counts: np.ndarray | None) -> PairTruth | Score:
-        """This sample where ``counts`` is True alone, (H, W) bool; None leaves it as it is."""
+    def counting(self, counts: np.ndarray | None) -> PairTruth:
+        """This sample where ``counts`` is True alone, (H, W) bool; None leaves it as it is. Raises :class:`Unscored` for no pixel."""
         counted = self.counted if counts is None else self.counted & counts
-        return replace(self, counted=counted) if counted.any() else NOTHING_COUNTS
+        if not counted.any():
+            raise Unscored(NOTHING_COUNTS)
+        return replace(self, counted=counted)
 
 
 class NetworkConfig(NoConfig):
@@ -121,37 +123,34 @@ class DetectorConfig(NetworkConfig):
 
 def read_pair(
     bank: FeatureBank, sample: Sample, bands: tuple[int, ...] | None, outside_valid: str = "hidden"
-) -> PairTruth | Score:
-    """A sample as a detector that reads ``bands`` (None: images in RGB) is shown it, or the score of one that has none.
+) -> PairTruth:
+    """A sample as a detector that reads ``bands`` (None: images in RGB) is shown it.
 
     Raises:
         ImageError: an image or a mask cannot be used.
+        Unscored: there is none, or no pixel counts.
     """
     labelled = sample.reference.get("valid") if outside_valid == "shown" else None
     if labelled is not None:
         sample = replace(sample, reference={key: item for key, item in sample.reference.items() if key != "valid"})
     pair = _pair_shown(bank, sample) if bands is None else _pair_in_bands(bank, sample, bands)
-    if isinstance(pair, Score) or labelled is None:
+    if labelled is None:
         return pair
     return pair.counting(fitting("reference.valid", bank.mask(labelled), pair.counted.shape))
 
 
-def _pair_shown(bank: FeatureBank, sample: Sample) -> PairTruth | Score:
+def _pair_shown(bank: FeatureBank, sample: Sample) -> PairTruth:
     case = read_case(bank, sample, future=True, before=True)
-    if isinstance(case, Score):
-        return case
     future = case.picture(case.future)
     valid = case.counted(future)
     return PairTruth(case, Views(case.picture(case.newest), future, valid), valid, case.change(future))
 
 
-def _pair_in_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) -> PairTruth | Score:
+def _pair_in_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) -> PairTruth:
     rasters = read_rasters(bank, sample)
-    if isinstance(rasters, Score):
-        return rasters
     if max(bands) >= (count := rasters.future.shape[-1]):
-        return Score.not_applicable(
-            f"the sample has {count} bands, the detector reads band {max(bands)} (counted from 0)"
+        raise Unscored(
+            Score.not_applicable(f"the sample has {count} bands, the detector reads band {max(bands)} (counted from 0)")
         )
     before, future = (pixels[..., list(bands)] for pixels in (rasters.before, rasters.future))
     return PairTruth(rasters, Views(before, future, rasters.valid), rasters.valid, rasters.mask)
@@ -242,7 +241,7 @@ class DetectorConsistency(NetworkVerifier):
         if self.config.against == "mask" and sample.reference.get("mask") is None:
             return Score.not_applicable("the sample has no change mask (reference.mask)")
         pair = read_pair(self.context.bank, sample, self.bands, self.config.outside_valid)
-        if isinstance(pair, Score) or not self.config.band or pair.mask is None:
+        if not self.config.band or pair.mask is None:
             return pair
         return pair.counting(pair.mask | ~dilate(pair.mask, self.config.band))
 

@@ -15,10 +15,10 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
-from rsw_rewards.verifiers.answers import Extract, normalise
+from rsw_rewards.verifiers.answers import AnswerConfig, Extract, normalise
 from rsw_rewards.verifiers.contradictions import States
 from rsw_rewards.verifiers.labels import answer_body, read_json, set_f1
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.texts import PerText
 
 MOST_CHANGES = 100
 """Entries of a list that are read."""
@@ -197,10 +197,9 @@ def _stats(matched: int, listed: int, true: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(float(n)) for name, n in (("matched", matched), ("listed", listed), ("true", true))}
 
 
-class DifferenceListConfig(TextConfig):
+class DifferenceListConfig(AnswerConfig):
     """Configuration of ``difference_list``."""
 
-    extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     details: tuple[Detail, ...] = Field(
         ("where", "count"), description="what must agree beside object and change, where the truth states it"
     )

@@ -89,8 +89,6 @@ class DirectionalSimilarity(AlignmentVerifier):
         if sample.reference.get("changed") is False or (mask is not None and not mask.any()):
             return Score.not_applicable("the sample asks for no change")
         query = self.query(sample, [before.strip()])
-        if isinstance(query, Score):
-            return query
         assert query.case is not None
         return replace(query, given=query.case.shown(query.case.newest))
 

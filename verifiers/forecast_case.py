@@ -16,6 +16,7 @@ import numpy as np
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Unscored
 from rsw_rewards.data.rasters import present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
@@ -55,17 +56,16 @@ def as_future(image: ImageRef, future: ImageRef | None) -> ImageRef:
     return replace(image, bands=future.bands, stretch=future.stretch)
 
 
-def lacking_bands(image: ImageRef, bands: tuple[int, ...] | None) -> Score | None:
-    """The score of a sample whose image does not have all ``bands``. Raises :class:`ImageError`."""
-    if bands is None:
-        return None
+def check_bands(image: ImageRef, bands: tuple[int, ...]) -> None:
+    """Raise :class:`Unscored` for an image of a sample that does not have all ``bands``, :class:`ImageError` for one that is none."""
     shape = image.pixels().shape
     count = shape[2] if len(shape) == 3 else 1
-    if max(bands) < count:
-        return None
-    return Score.not_applicable(
-        f"the sample has {count} bands, the encoder reads band {max(bands)} (counted from 0; its #bands)"
-    )
+    if max(bands) >= count:
+        raise Unscored(
+            Score.not_applicable(
+                f"the sample has {count} bands, the encoder reads band {max(bands)} (counted from 0; its #bands)"
+            )
+        )
 
 
 def holds_data(bank: FeatureBank, image: ImageRef) -> np.ndarray | None:
@@ -187,19 +187,22 @@ class ForecastCase:
         return image if self.valid is None else ImageRef(array=pixels, sha256=content_hash(pixels))
 
 
-def images_of(sample: Sample, future: bool, before: bool) -> list[ImageRef] | Score:
-    """The true future (of a series its last frame) and the newest input, those there are; or the score of a sample without one.
+def images_of(sample: Sample, future: bool, before: bool) -> list[ImageRef]:
+    """The true future (of a series its last frame) and the newest input, those there are.
 
     Args:
         sample: a forecast to make.
         future: whether the sample must have a true future.
         before: whether it must have an input.
+
+    Raises:
+        Unscored: the sample lacks one that it must have.
     """
     futures: Sequence[ImageRef] = sample.reference.get("images") or ()
     if future and not futures:
-        return NO_FUTURE
+        raise Unscored(NO_FUTURE)
     if before and not sample.images:
-        return NO_INPUT
+        raise Unscored(NO_INPUT)
     return [*futures[-1:], *sample.images[-1:]]
 
 
@@ -210,8 +213,8 @@ def read_case(
     *,
     future: bool = False,
     before: bool = False,
-) -> ForecastCase | Score:
-    """What a forecast sample says, or the score of a sample that is not applicable.
+) -> ForecastCase:
+    """What a forecast sample says.
 
     Args:
         bank: what decodes.
@@ -222,13 +225,11 @@ def read_case(
 
     Raises:
         ImageError: an image or a mask cannot be read, or they do not fit each other.
+        Unscored: the sample is not applicable.
     """
     images = images_of(sample, future, before)
-    if isinstance(images, Score):
-        return images
-    for image in images:
-        if (lacks := lacking_bands(image, bands)) is not None:
-            return lacks
+    for image in images if bands is not None else ():
+        check_bands(image, bands)
     masked = any(sample.reference.get(key) is not None for key in ("valid", "clouds"))
     masked = masked or any(
         image.is_mapped or image.nodata is not None or read_data(image) is not None for image in images
@@ -247,7 +248,7 @@ def read_case(
         if (data := holds_data(bank, image)) is not None:
             valid &= fitting("the input or the true future", data, valid.shape)
     if not valid.any():
-        return NOTHING_COUNTS
+        raise Unscored(NOTHING_COUNTS)
     return case if valid.all() else replace(case, valid=valid, colour=one_colour(pictures[0], valid))
 
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import declared_bands, read_data
 from rsw_rewards.verifiers.bands import check_numbers
@@ -65,10 +65,8 @@ def nnse(observed: np.ndarray, predicted: np.ndarray, least: int = 3) -> np.ndar
     return np.where(usable, 1.0 / (1.0 + ratio), np.nan)
 
 
-class IndexSeriesConfig(BaseModel):
+class IndexSeriesConfig(NoConfig):
     """Configuration of ``index_series``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     least: int = Field(3, ge=2, description="observed frames that a pixel must have to enter nnse")
 

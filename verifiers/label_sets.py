@@ -15,9 +15,9 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
-from rsw_rewards.verifiers.answers import Extract, normalise, plain_truths, texts_of
+from rsw_rewards.verifiers.answers import AnswerConfig, normalise, plain_truths, texts_of
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.texts import PerText
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,10 +129,9 @@ class LabelTruth(NamedTuple):
     """All labels there are; empty where that is not known."""
 
 
-class LabelSetConfig(TextConfig):
+class LabelSetConfig(AnswerConfig):
     """Configuration of ``label_set``."""
 
-    extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     vocabulary: tuple[str, ...] | None = Field(None, description="all labels there are; default: the sample's own")
     synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the label that it stands for")
     threshold: float = Field(0.5, gt=0, le=1, description="score from which a label counts as named")

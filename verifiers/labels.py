@@ -19,6 +19,7 @@ from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
 from rsw_rewards.verifiers.answers import (
     NORMALISERS,
+    AnswerConfig,
     AnswerVerifier,
     Extract,
     Rules,
@@ -30,7 +31,7 @@ from rsw_rewards.verifiers.answers import (
     texts_of,
 )
 from rsw_rewards.verifiers.contradictions import States
-from rsw_rewards.verifiers.texts import TextConfig, filled, known
+from rsw_rewards.verifiers.texts import filled, known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,10 +151,9 @@ class ClassAccuracy(KindAccuracy):
         return super().terms(rows.assign(kind=truths), stats)
 
 
-class SceneLabelConfig(TextConfig):
+class SceneLabelConfig(AnswerConfig):
     """Configuration of ``scene_label``."""
 
-    extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     reading: Literal["strict", "unpunctuated"] = Field(
         "strict", description="as in exact_match; unpunctuated: lower case without punctuation, as TEOChat compares"
     )

@@ -9,16 +9,16 @@ from itertools import product
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
-from rsw_rewards.verifiers.answers import Extract, extract_answer, normalise, true_answer
+from rsw_rewards.verifiers.answers import AnswerConfig, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.counts import CLASSES
-from rsw_rewards.verifiers.texts import PerText, TextConfig, known
+from rsw_rewards.verifiers.texts import PerText, known
 
 CELLS = tuple(f"{row}-{column}" for row, column in product(("top", "center", "bottom"), ("left", "center", "right")))
 """The nine cells, row by row."""
@@ -110,12 +110,6 @@ def _outcome(true: np.ndarray, predicted: np.ndarray, valid: bool) -> tuple[dict
     return raw, {"cells": np.array(rows), "valid": np.asarray(float(valid))}
 
 
-class GridLocalizationConfig(TextConfig):
-    """Configuration of ``grid_localization``."""
-
-    extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
-
-
 class GridLocalization(PerText[Cells]):
     """Which cells of a 3 x 3 grid changed, for roads and for buildings."""
 
@@ -137,7 +131,7 @@ class GridLocalization(PerText[Cells]):
             " subset_accuracy and hamming are high for two empty lists always: read them beside the baselines."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = GridLocalizationConfig
+    Config: ClassVar[type[BaseModel]] = AnswerConfig
 
     def truth(self, sample: Sample) -> Cells:
         cells, reason = read_cells(extract_answer(true_answer(sample), "whole").answer or "")

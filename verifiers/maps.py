@@ -18,7 +18,7 @@ from rsw_rewards.core.image_values import levels_of
 from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, ScoreTable
-from rsw_rewards.core.verifier import PerSample
+from rsw_rewards.core.verifier import PerSample, Unscored
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import Decoded, read_class_map, read_index, read_marked, read_mask
 
@@ -45,41 +45,43 @@ def in_levels(image: ImageRef, levels: Sequence[int] | None) -> ImageRef:
     return image if levels is None or image.levels is not None else replace(image, levels=levels_of(levels))
 
 
-def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], Decoded]) -> MapTruth | Score:
-    """The maps that ``keys`` of the reference name, with the pixels that count; or the score of a sample that has none."""
+def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], Decoded]) -> MapTruth:
+    """The maps that ``keys`` of the reference name, with the pixels that count. Raises :class:`Unscored` where there is none."""
     reference = sample.reference
     for key in keys:
         if not isinstance(reference.get(key), ImageRef):
-            return Score.error(f"sample {sample.id!r} has no 'reference.{key}'")
+            raise Unscored(Score.error(f"sample {sample.id!r} has no 'reference.{key}'"))
     try:
         decoded = [read(reference[key]) for key in keys]
         valid = read_mask(reference["valid"]) if isinstance(reference.get("valid"), ImageRef) else None
     except InputError as error:
-        return Score.error(f"the truth of sample {sample.id!r} cannot be read: {error}")
+        raise Unscored(Score.error(f"the truth of sample {sample.id!r} cannot be read: {error}")) from error
     maps = tuple(pixels for pixels, _ in decoded)
     sizes = dict.fromkeys(size_of(pixels) for pixels in (*maps, *(() if valid is None else (valid,))))
     if len(sizes) > 1:
-        return Score.error(f"the true maps and valid pixels of sample {sample.id!r} differ in size: {', '.join(sizes)}")
+        raise Unscored(
+            Score.error(f"the true maps and valid pixels of sample {sample.id!r} differ in size: {', '.join(sizes)}")
+        )
     for _, data in decoded:
         if data is not None:
             valid = data if valid is None else valid & data
     if maps[0].size == 0 or (valid is not None and not valid.any()):
-        return Score.not_applicable("the sample has no pixel that counts")
+        raise Unscored(Score.not_applicable("the sample has no pixel that counts"))
     return MapTruth(maps, None if valid is None or valid.all() else valid)
 
 
 def read_class_truth(
     sample: Sample, keys: Sequence[str], classes: int, levels: Sequence[int] | None = None
-) -> MapTruth | Score:
+) -> MapTruth:
     """:func:`read_truth` of class maps, as uint8 indices below ``classes`` where they count."""
     truth = read_truth(sample, keys, lambda image: read_class_map(in_levels(image, levels)))
-    if isinstance(truth, Score):
-        return truth
     for key, pixels in zip(keys, truth.maps, strict=True):
         if (odd := _odd_value(pixels, truth.valid, classes)) is not None:
-            return Score.error(
-                f"'reference.{key}' of sample {sample.id!r} holds the value {odd}; classes are 0 .. {classes - 1} "
-                f"(say 'nodata' in the reference for pixels without a label)"
+            raise Unscored(
+                Score.error(
+                    f"'reference.{key}' of sample {sample.id!r} holds the value {odd}; classes are 0 .. {classes - 1} "
+                    f"(say 'nodata' in the reference for pixels without a label)"
+                )
             )
     return MapTruth(tuple(pixels.astype(np.uint8, copy=False) for pixels in truth.maps), truth.valid)
 

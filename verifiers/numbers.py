@@ -18,7 +18,7 @@ from rsw_rewards.core.verifier import Card
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
 from rsw_rewards.verifiers.answers import (
-    Extract,
+    AnswerConfig,
     Rules,
     Truth,
     answer_truth,
@@ -40,7 +40,7 @@ from rsw_rewards.verifiers.quantities import (
     read_number,
     within,
 )
-from rsw_rewards.verifiers.texts import PerText, TextConfig
+from rsw_rewards.verifiers.texts import PerText
 
 MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Confidence thresholds of the mean relative accuracy."""
@@ -98,10 +98,9 @@ def rsvqa_class(text: str, unit: str = "", range_numbers: bool = True) -> tuple[
     return rsvqa_bin(f"{number}{unit}", range_numbers), ""
 
 
-class NumericMatchConfig(TextConfig):
+class NumericMatchConfig(AnswerConfig):
     """Configuration of ``numeric_match``."""
 
-    extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
     reading: Literal["strict", "first_token"] = Field(
         "strict",
         description="strict: the one number of the answer; first_token: as VSI-Bench, what precedes the first blank",

@@ -193,8 +193,6 @@ class Paired(PerSample[PairedTruth]):
     def truth(self, sample: Sample) -> PairedTruth | Score:
         config = self.config
         case = read_case(self.context.bank, sample, self.bands, future=True, before=self.gains)
-        if isinstance(case, Score):
-            return case
         future = case.picture(case.future)
         mask, counted = case.change(future), case.counted(future)
         if config.region != "all" and mask is None:

@@ -129,8 +129,6 @@ class ChangeConsistency(PerSample[ChangeTruth]):
         if sample.reference.get("mask") is None:
             return Score.not_applicable("the sample has no change mask (reference.mask)")
         case = read_case(self.context.bank, sample, future=True, before=True)
-        if isinstance(case, Score):
-            return case
         before, future = case.picture(case.newest), case.picture(case.future)
         mask, valid, shift = case.change(future), case.counted(future), self.config.shift
         if shift and not valid.all():

@@ -9,7 +9,7 @@ import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.scores import Score
+from rsw_rewards.core.verifier import Unscored
 from rsw_rewards.data.rasters import Georeference, present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
@@ -61,11 +61,9 @@ class Rasters:
         return forecast
 
 
-def read_rasters(bank: FeatureBank, sample: Sample) -> Rasters | Score:
-    """The rasters of a sample, or the score of one that has none. Raises :class:`ImageError` for rasters that do not fit each other."""
+def read_rasters(bank: FeatureBank, sample: Sample) -> Rasters:
+    """The rasters of a sample. Raises :class:`Unscored` where it has none, :class:`ImageError` where they do not fit each other."""
     images = images_of(sample, future=True, before=True)
-    if isinstance(images, Score):
-        return images
     named = sample.metadata.get("bands")
     count = len(named) if isinstance(named, Sequence) else None
     future, before = (stored_bands(image, count) for image in images)
@@ -77,7 +75,7 @@ def read_rasters(bank: FeatureBank, sample: Sample) -> Rasters | Score:
     valid = masked_in(bank, sample, future.shape) & _present(future, images[0]) & _present(before, images[1])
     mask = true_mask(bank, sample, "mask", future.shape)
     if not valid.any():
-        return NOTHING_COUNTS
+        raise Unscored(NOTHING_COUNTS)
     return Rasters(before, future, valid, mask, units, grid_of(images[0]) or grid_of(images[1]))
 
 

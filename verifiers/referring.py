@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig, PerSample
 from rsw_rewards.io.images import read_marked
 from rsw_rewards.verifiers.maps import MapTruth, in_levels, predicted_mask, read_truth
 
@@ -90,10 +90,8 @@ def _stats(truth: np.ndarray, predicted: np.ndarray, no_target: NoTarget) -> dic
     }
 
 
-class ReferringMaskConfig(BaseModel):
+class ReferringMaskConfig(NoConfig):
     """Configuration of ``referring_mask``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     no_target: NoTarget = Field(
         "match", description="an empty mask where nothing is meant: match (IoU 1, gRefCOCO) or zero (IoU 0, RRSIS-D)"

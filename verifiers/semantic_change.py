@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.verifiers.confusion import ClassCounts, confusion_matrix, semantic_change_metrics
 from rsw_rewards.verifiers.maps import ExplainedMetric, MapTruth, MapVerifier, read_class_truth, read_classes
 
@@ -58,10 +58,8 @@ def sample_value(numbers: Mapping[str, float | None]) -> tuple[float, float, flo
     return 0.3 * miou + 0.7 * fscd, miou, fscd
 
 
-class SemanticChangeConfig(BaseModel):
+class SemanticChangeConfig(NoConfig):
     """Configuration of ``semantic_change``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     joint: Literal["stacked", "from_to"] = Field(
         "stacked", description="stacked: both dates in one matrix; from_to: one matrix of transitions"
@@ -118,7 +116,7 @@ class SemanticChange(MapVerifier):
                 f"sample {sample.id!r} has {len(names)} classes in its reference, and this is a measure of {self.config.classes}"
             )
         truth = read_class_truth(sample, MAPS, self.config.classes)
-        if isinstance(truth, Score) or self.config.joint == "stacked":
+        if self.config.joint == "stacked":
             return truth
         odd = contradictions(*truth.maps)
         if count := np.count_nonzero(odd if truth.valid is None else odd & truth.valid):

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import NoConfig, PerSample, Scope
 from rsw_rewards.encoders import SCENE_CLIP
 from rsw_rewards.verifiers.encoded import Encoded
@@ -52,6 +51,6 @@ class EncodedSetVerifier(Encoded, SetVerifier[SetTruth]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
     Config: ClassVar[type[NoConfig]] = SetConfig
 
-    def truth(self, sample: Sample) -> SetTruth | Score:
+    def truth(self, sample: Sample) -> SetTruth:
         case = read_case(self.context.bank, sample, self.bands, future=True)
-        return case if isinstance(case, Score) else SetTruth(case, case.shown(case.future))
+        return SetTruth(case, case.shown(case.future))

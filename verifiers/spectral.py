@@ -159,8 +159,6 @@ class SpectralDirection(PerSample[Asked]):
 
     def truth(self, sample: Sample) -> Asked | Score:
         rasters = read_rasters(self.context.bank, sample)
-        if isinstance(rasters, Score):
-            return rasters
         names = rasters.units.names
         if names is None:
             return Score.not_applicable("the sample does not name its bands (metadata.bands)")
@@ -274,8 +272,6 @@ class PhysicalRange(PerSample[tuple[Rasters, np.ndarray]]):
 
     def truth(self, sample: Sample) -> tuple[Rasters, np.ndarray] | Score:
         rasters = read_rasters(self.context.bank, sample)
-        if isinstance(rasters, Score):
-            return rasters
         counted = rasters.valid & possible(rasters.future, rasters.units)
         if not counted.any():
             low, high = rasters.units.low, rasters.units.high

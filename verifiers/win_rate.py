@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.functions import finished
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Context, Scope, Verifier
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
 from rsw_rewards.errors import ConfigError
 
 
@@ -38,10 +38,8 @@ def win_rates(values: np.ndarray, beaten: int = 0, margin: float = 0.0) -> np.nd
     return wins / siblings if siblings else np.ones(len(values))
 
 
-class WinRateConfig(BaseModel):
+class WinRateConfig(NoConfig):
     """Configuration of ``win_rate``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     use: str = Field(description="the verifier whose scores are compared; it must look at one output at a time")
     config: dict[str, Any] = Field({}, description="its settings")

@@ -113,8 +113,6 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
         if str(label) not in self._classes:
             return Score.error("the classes are not known; prepare() must see the samples of the run first")
         case = read_case(self.context.bank, sample, future=True)
-        if isinstance(case, Score):
-            return case
         return Labelled(case, case.shown(case.future), self._classes.index(str(label)))
 
     def rate(self, truths: Sequence[Labelled], compared: Sequence[ImageRef]) -> list[Score]:

@@ -354,10 +354,20 @@ class PerSample(Verifier, Generic[T]):
         return truth if isinstance(truth, Score) else self.worst(truth, reason)
 
 
+class Unscored(Exception):
+    """Raised inside :meth:`Verifier.truth`: every output of the sample takes this score, not applicable or an error."""
+
+    def __init__(self, score: Score) -> None:
+        super().__init__(score.reason)
+        self.score = score
+
+
 def truth_of(verifier: Verifier, sample: Sample) -> Any:
     """The truth of a sample as a verifier reads it, or the score that all outputs of the sample take instead."""
     try:
         truth = verifier.truth(sample)
+    except Unscored as instead:
+        return instead.score
     except (Exception, SystemExit) as error:
         told = str(error) if isinstance(error, (InputError, ValueError)) else f"{type(error).__name__}: {error}"
         return Score.error(f"the truth of sample {sample.id!r} cannot be used: {told}")
