@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.finished_runs import Run, shared_outputs
@@ -284,9 +285,8 @@ def _baselines(run: Run, keys: Sequence[str]) -> dict[str, dict[str, Cell]]:
 def _fractions(verifiers: Mapping[str, Verifier]) -> frozenset[str]:
     """Keys of the metrics that papers print times 100."""
     return frozenset(
-        key
-        for verifier in verifiers.values()
-        for metric in verifier.metrics()
-        for key in metric.keys
+        name
+        for _, metric, names in named_metrics(verifiers)
+        for key, name in names.items()
         if percent_key(key, bounds_of(metric).get(key))
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.metric import FeatureLookup, Metric
+from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.verifier import Verifier
@@ -130,28 +131,29 @@ def metrics_of(
     ``intervals`` cost most of the time where a set distance is computed anew for every part of the scenes.
     """
     found: dict[str, dict[str, Any]] = {}
-    for label, verifier in verifiers.items():
-        rows = table.verifier(label)
+    tables = {label: table.verifier(label) for label in verifiers}
+    for label, metric, names in named_metrics(verifiers):
+        if protocol.only_named and not set(names.values()) & set(protocol.named):
+            continue
+        rows = tables[label]
         rate = valid_rate(rows)
         n = int(rows.frame["status"].isin(COUNTED).sum())
         why = "" if n or not len(rows) else str(rows.frame["reason"].iloc[0])
-        for metric in verifier.metrics():
-            if protocol.only_named and not set(metric.keys) & set(protocol.named):
-                continue
-            try:
-                numbers = estimates(metric, rows, features, intervals)
-            except KeyError as error:  # features of another process that were not kept
-                numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
-            few = too_few_valid(metric, rate)
-            notes = metric.notes(rows.frame)
-            for key, estimate in numbers.items():
-                if key in protocol.named or not protocol.only_named:
-                    reason = why or notes.get(key, "") or estimate.reason
-                    found[key] = number(replace(estimate, reason=reason), n, rate)
-                    if few and estimate.value is not None:
-                        found[key] |= {"value": None, "ci95": None, "reason": few, "value_of_valid": estimate.value}
-                    if key not in protocol.headline:
-                        found[key]["diagnostic"] = True
+        try:
+            numbers = estimates(metric, rows, features, intervals)
+        except KeyError as error:  # features of another process that were not kept
+            numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
+        few = too_few_valid(metric, rate)
+        notes = metric.notes(rows.frame)
+        for key, estimate in numbers.items():
+            name = names[key]
+            if name in protocol.named or not protocol.only_named:
+                reason = why or notes.get(key, "") or estimate.reason
+                found[name] = number(replace(estimate, reason=reason), n, rate)
+                if few and estimate.value is not None:
+                    found[name] |= {"value": None, "ci95": None, "reason": few, "value_of_valid": estimate.value}
+                if name not in protocol.headline:
+                    found[name]["diagnostic"] = True
     ordered = [key for key in protocol.named if key in found]
     return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
 
@@ -244,18 +246,17 @@ def compare(
     """Paired differences ``after - before`` of a protocol's numbers, key -> estimate."""
     wanted = set(keys) if keys is not None else None
     out: dict[str, Estimate] = {}
-    for label, verifier in verifiers.items():
-        for metric in verifier.metrics():
-            if protocol.only_named and not set(metric.keys) & set(protocol.named):
-                continue
-            if wanted is not None and not wanted & set(metric.keys):
-                continue
-            sides = before.verifier(label), after.verifier(label)
-            if few := next(filter(None, (too_few_valid(metric, valid_rate(side)) for side in sides)), ""):
-                difference = {key: Estimate(None, None, 0, few) for key in metric.keys}
-            else:
-                difference = paired_difference(metric, *sides, features)
-            out.update({key: value for key, value in difference.items() if wanted is None or key in wanted})
+    for label, metric, names in named_metrics(verifiers):
+        if protocol.only_named and not set(names.values()) & set(protocol.named):
+            continue
+        if wanted is not None and not wanted & set(names.values()):
+            continue
+        sides = before.verifier(label), after.verifier(label)
+        if few := next(filter(None, (too_few_valid(metric, valid_rate(side)) for side in sides)), ""):
+            difference = {key: Estimate(None, None, 0, few) for key in metric.keys}
+        else:
+            difference = paired_difference(metric, *sides, features)
+        out |= {names[key]: value for key, value in difference.items() if wanted is None or names[key] in wanted}
     return out
 
 

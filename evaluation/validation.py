@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import ScoreTable, Status
@@ -197,14 +198,14 @@ class _Number:
 def _numbers(protocol: Protocol, bench: _Bench, table: ScoreTable) -> dict[str, _Number]:
     """The numbers of the headline over a table, in its order, without the intervals that a report would need."""
     found: dict[str, _Number] = {}
-    for label, verifier in bench.verifiers.items():
-        rows = Rows.of(table.verifier(label))
-        for metric in verifier.metrics():
-            if not len(rows.frame) or not set(metric.keys) & set(protocol.headline):
-                continue
-            numbers = metric.compute(rows.frame, rows.stats, np.ones(len(rows.frame)), bench.bank)
-            notes = metric.notes(rows.frame)
-            found.update({key: _Number(value, notes.get(key, "")) for key, value in numbers.items()})
+    counted = {label: Rows.of(table.verifier(label)) for label in bench.verifiers}
+    for label, metric, names in named_metrics(bench.verifiers):
+        rows = counted[label]
+        if not len(rows.frame) or not set(names.values()) & set(protocol.headline):
+            continue
+        numbers = metric.compute(rows.frame, rows.stats, np.ones(len(rows.frame)), bench.bank)
+        notes = metric.notes(rows.frame)
+        found.update({names[key]: _Number(value, notes.get(key, "")) for key, value in numbers.items()})
     return {key: found[key] for key in protocol.headline if key in found}
 
 

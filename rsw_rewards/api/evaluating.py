@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rsw_rewards.api.common import File, check_device, check_missing
 from rsw_rewards.core.fields import limit_of
+from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Task, as_task
 from rsw_rewards.core.rubric import Component
 from rsw_rewards.errors import ConfigError, did_you_mean
@@ -66,15 +67,15 @@ def protocol(
         raise ConfigError(f"there is a built-in protocol named {name!r}; give yours another name")
     if not parts:
         raise ConfigError(f"the protocol {name!r} has no component; name a verifier")
-    verifiers = [Component(**part).build() for part in parts]
-    known = frozenset.intersection(*(verifier.tasks for verifier in verifiers))
+    verifiers = {component.label: component.build() for component in (Component(**part) for part in parts)}
+    known = frozenset.intersection(*(verifier.tasks for verifier in verifiers.values()))
     if task is None and len(known) != 1:
         have = ", ".join(sorted(known)) or "none"
         raise ConfigError(f"say the task of the protocol {name!r}: its verifiers have these in common: {have}")
     chosen = as_task(task) if task is not None else next(iter(known))
     if chosen not in known:
         raise ConfigError(f"the verifiers of the protocol {name!r} do not all score {chosen}")
-    numbers = [key for verifier in verifiers for metric in verifier.metrics() for key in metric.keys]
+    numbers = [name for named in named_metrics(verifiers) for name in named.names.values()]
     for key in metrics:
         if (
             key not in numbers and key.partition("/")[0] not in numbers

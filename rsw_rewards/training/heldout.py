@@ -14,6 +14,7 @@ from rich.table import Table
 
 from rsw_rewards.config import HeldoutConfig
 from rsw_rewards.core.files import write_json
+from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Rubric, component_tasks, parse_rubric
 from rsw_rewards.core.scores import ScoreTable
@@ -88,7 +89,7 @@ class Heldout:
         self.rubric = measured_rubric(config, rubric)
         self.trained = rewarded_labels(self.rubric, rubric)
         self.scorer = Scorer(self.rubric, seed=config.seed)
-        there = [key for verifier in self.scorer.verifiers for metric in verifier.metrics() for key in metric.keys]
+        there = [name for named in named_metrics(self.scorer.by_name) for name in named.names.values()]
         if unknown := [name for name in config.metrics or () if name not in there]:
             raise ConfigError(
                 f"measure.metrics: no measured component has the metric {unknown[0]!r}; {did_you_mean(unknown[0], there)}"
@@ -164,26 +165,17 @@ class Heldout:
         """Every metric of every verifier, with intervals over scenes; differences are paired."""
         changes = []
         for mode in before:
-            for component, verifier in zip(self.rubric.components, self.scorer.verifiers, strict=True):
-                first, second = (side[mode].verifier(component.label) for side in (before, after))
+            for label, metric, names in named_metrics(self.scorer.by_name):
+                first, second = (side[mode].verifier(label) for side in (before, after))
                 if not len(first):
                     continue
-                for metric in verifier.metrics():
-                    known = estimates(metric, first, self.scorer.bank)
-                    new = estimates(metric, second, self.scorer.bank)
-                    difference = paired_difference(metric, first, second, self.scorer.bank)
-                    changes += [
-                        Change(
-                            mode,
-                            component.label,
-                            key,
-                            component.label in self.trained,
-                            known[key],
-                            new[key],
-                            difference[key],
-                        )
-                        for key in metric.keys
-                    ]
+                known = estimates(metric, first, self.scorer.bank)
+                new = estimates(metric, second, self.scorer.bank)
+                difference = paired_difference(metric, first, second, self.scorer.bank)
+                changes += [
+                    Change(mode, label, name, label in self.trained, known[key], new[key], difference[key])
+                    for key, name in names.items()
+                ]
         return changes
 
     def shown(self, changes: Sequence[Change]) -> list[Change]:

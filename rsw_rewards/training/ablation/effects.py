@@ -12,6 +12,8 @@ import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.files import read_json
+from rsw_rewards.core.metric_names import named_metrics
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
@@ -69,8 +71,10 @@ def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]
     """Every held-out number of every variant against the full rubric, over the seeds that both have finished."""
     from rsw_rewards.training.heldout import measured_rubric, rewarded_labels
 
-    measured = measured_rubric(config.measure, config.rubric)
-    trained = rewarded_labels(measured, config.rubric)
+    rubric = parse_rubric(config.rubric, "rubric")
+    measured = measured_rubric(config.measure, rubric)
+    trained = rewarded_labels(measured, rubric)
+    built = {component.label: component.build() for component in measured.components}
     wanted = config.measure.metrics
     full, effects = chosen[0], []
     for variant in chosen:
@@ -81,32 +85,36 @@ def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]
         records = {seed: _heldout(found.out / variant.folder, seed) for seed in done}
         bases = {seed: _heldout(found.out / full.folder, seed) for seed in done}
         for mode in sorted({mode for record in records.values() for mode in record}):
-            for component in measured.components:
-                pairs = [
-                    (_table(found.out / full.folder, seed, mode, component.label), _table(found.out / variant.folder, seed, mode, component.label))
+            pairs = {
+                label: [
+                    (_table(found.out / full.folder, seed, mode, label), _table(found.out / variant.folder, seed, mode, label))
                     for seed in done
-                ]  # fmt: skip
-                for metric in component.build().metrics():
-                    keys = [
-                        key for key in metric.keys if key in bases[done[0]][mode] and (wanted is None or key in wanted)
-                    ]
-                    if not keys:
-                        continue
-                    by_seed = [_paired(metric, *pair) for pair in pairs]
-                    for key in keys:
-                        differences = [one[key] for one in by_seed]
-                        if any(
-                            one.value is None for one in differences
-                        ):  # features of images are not kept: take the numbers
-                            differences = [
-                                _plain(bases[seed][mode][key].after, records[seed][mode][key].after) for seed in done
-                            ]
-                        effects.append(
-                            effect_of(
-                                variant, mode, key, component.label in trained, differences,
-                                [records[seed][mode][key] for seed in done], [bases[seed][mode][key] for seed in done],
-                            )
-                        )  # fmt: skip
+                ]
+                for label in built
+            }  # fmt: skip
+            for label, metric, names in named_metrics(built):
+                told = {
+                    key: name
+                    for key, name in names.items()
+                    if name in bases[done[0]][mode] and (wanted is None or name in wanted)
+                }
+                if not told:
+                    continue
+                by_seed = [_paired(metric, *pair) for pair in pairs[label]]
+                for key, name in told.items():
+                    differences = [one[key] for one in by_seed]
+                    if any(
+                        one.value is None for one in differences
+                    ):  # features of images are not kept: take the numbers
+                        differences = [
+                            _plain(bases[seed][mode][name].after, records[seed][mode][name].after) for seed in done
+                        ]
+                    effects.append(
+                        effect_of(
+                            variant, mode, name, label in trained, differences,
+                            [records[seed][mode][name] for seed in done], [bases[seed][mode][name] for seed in done],
+                        )
+                    )  # fmt: skip
         if said := _alarms(found.out / variant.folder, done):
             found.alarms[variant.name] = said
     return effects
