@@ -219,6 +219,13 @@ class Rules(NamedTuple):
 DEFAULT_RULES = Rules()
 
 
+def rules_of(config: Any, positive: str = "", keep: bool = False) -> Rules:
+    """The rules of a configuration with ``extract``, ``reading`` and ``synonyms``."""
+    normal = NORMALISERS[config.reading]
+    synonyms = tuple((normal(word), normal(to)) for word, to in sorted(config.synonyms.items()))
+    return Rules(config.extract, config.reading, synonyms, normal(positive), keep)
+
+
 class Truth(NamedTuple):
     """What an answer is held against, normalised once per question rather than once per candidate."""
 
@@ -378,10 +385,7 @@ class ExactMatch(AnswerVerifier):
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
-        given: ExactMatchConfig = self.config
-        normal = NORMALISERS[given.reading]
-        synonyms = tuple((normal(word), normal(to)) for word, to in sorted(given.synonyms.items()))
-        self._rules = Rules(given.extract, given.reading, synonyms, normal(given.positive or ""), given.kappa)
+        self._rules = rules_of(self.config, self.config.positive or "", self.config.kappa)
 
     def truth(self, sample: Sample) -> Truth | Score:
         answers, vocabulary = true_answers(sample), texts_of(sample.reference, "vocabulary")

@@ -11,7 +11,8 @@ import numpy as np
 
 from rsw_rewards.core.metric import AdditiveMetric, SumMetric, Terms
 from rsw_rewards.verifiers.meteor import SIZE, meteor
-from rsw_rewards.verifiers.ngrams import ORDERS, CiderD, DocumentFrequency, ReferenceSet, bleu
+from rsw_rewards.verifiers.ngrams import CiderD, DocumentFrequency, ReferenceSet, bleu
+from rsw_rewards.verifiers.vocabulary import ORDERS
 
 if TYPE_CHECKING:
     import pandas as pd

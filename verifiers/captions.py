@@ -26,7 +26,8 @@ from rsw_rewards.verifiers.caption_metrics import CHANGE_RECOGNITION, FRACTIONS,
 from rsw_rewards.verifiers.caption_tokens import MAX_CHARACTERS, MAX_TOKENS
 from rsw_rewards.verifiers.document_frequency import read_document_frequency
 from rsw_rewards.verifiers.meteor import Meteor, MeteorError, meteor, no_match
-from rsw_rewards.verifiers.ngrams import ORDERS, CiderD, DocumentFrequency, Match, ReferenceSet, bleu
+from rsw_rewards.verifiers.ngrams import CiderD, DocumentFrequency, Match, ReferenceSet, bleu
+from rsw_rewards.verifiers.vocabulary import ORDERS
 
 _LIMITS = f" Captions of more than {MAX_TOKENS} words and signs or {MAX_CHARACTERS} characters are invalid."
 _TOKENS = " Numbers of different tokens ('words', 'ids', 'ptb') are not comparable."
@@ -83,23 +84,22 @@ class Bleu(CaptionReward):
     Config: ClassVar[type[BaseModel]] = BleuConfig
 
     def measure(self, match: Match) -> Score:
-        return self._score(match.bleu_counts())
+        counts = match.bleu_counts()
+        value = min(1.0, bleu(counts, self.config.order)[-1])
+        return Score(value, **self._facts(value, counts))
 
     def empty(self, match: Match) -> Score:
-        counts = np.array(match.bleu_counts(), dtype=np.float64)
-        return Score.invalid(EMPTY, raw={self._key: 0.0}, stats={"bleu": counts})
+        return Score.invalid(EMPTY, **self._facts(0.0, match.bleu_counts()))
 
     def worst(self, truth: ReferenceSet, reason: str) -> Score:
-        counts = np.array(truth.no_match_counts(), dtype=np.float64)
-        return Score.invalid(reason, raw={self._key: 0.0}, stats={"bleu": counts})
+        return Score.invalid(reason, **self._facts(0.0, truth.no_match_counts()))
 
-    @property
-    def _key(self) -> str:
-        return f"bleu{self.config.order}"
-
-    def _score(self, counts: list[int]) -> Score:
-        value = min(1.0, bleu(counts, self.config.order)[-1])
-        return Score(value, raw={self._key: value}, stats={"bleu": np.array(counts, dtype=np.float64)})
+    def _facts(self, value: float, counts: list[int]) -> dict[str, Any]:
+        """What a score holds beside its value."""
+        return {
+            "raw": {f"bleu{self.config.order}": value},
+            "stats": {"bleu": np.array(counts, dtype=np.float64)},
+        }
 
     def metrics(self) -> Sequence[Metric]:
         order = self.config.order
@@ -166,9 +166,7 @@ class CiderDReward(CaptionReward):
     )
     Config: ClassVar[type[BaseModel]] = CiderConfig
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self._cider: CiderD | None = None
+    _cider: CiderD | None = None
 
     @property
     def needs_samples(self) -> bool:

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
@@ -162,9 +162,10 @@ class NetworkVerifier(PerSample[PairTruth]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
     at_once: ClassVar[int] = 32
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self.bands = detector_bands(self.config.detector)
+    @property
+    def bands(self) -> tuple[int, ...] | None:
+        """The stored bands that the network reads, where it is not shown images in RGB."""
+        return detector_bands(self.config.detector)
 
     @abstractmethod
     def answers(self, pairs: Sequence[Views]) -> list[np.ndarray]:

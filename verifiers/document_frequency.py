@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.caption_tokens import Tokens, load_word_map, make_tokeniser
-from rsw_rewards.verifiers.ngrams import ORDERS, DocumentFrequency, ReferenceSet
+from rsw_rewards.verifiers.ngrams import DocumentFrequency, ReferenceSet
+from rsw_rewards.verifiers.vocabulary import ORDERS
 
 
 def write_document_frequency(

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Unscored
+from rsw_rewards.core.verifier import PerSample, T, Unscored
 from rsw_rewards.data.rasters import present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
@@ -185,6 +186,14 @@ class ForecastCase:
     def _named(self, image: ImageRef) -> ImageRef:
         pixels = self._covered(self.bank.rgb(image))
         return image if self.valid is None else ImageRef(array=pixels, sha256=content_hash(pixels))
+
+
+class PerForecast(PerSample[T]):
+    """Base of the verifiers that hold one forecast against what its sample says."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
+    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
+    at_once: ClassVar[int] = 16  # no more images are held than a network looks at in one pass or two
 
 
 def images_of(sample: Sample, future: bool, before: bool) -> list[ImageRef]:

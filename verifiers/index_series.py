@@ -14,13 +14,14 @@ from pydantic import BaseModel, Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import declared_bands, read_data
+from rsw_rewards.verifiers.answer_metrics import VALID_RATE, share
 from rsw_rewards.verifiers.bands import check_numbers
-from rsw_rewards.verifiers.forecast_case import NO_FUTURE, masked_in
+from rsw_rewards.verifiers.forecast_case import NO_FUTURE, PerForecast, masked_in
 
 LEAST_SPREAD = 1e-6
 """Variance of the observations of a pixel below which it says nothing: there is no course to follow."""
@@ -72,29 +73,14 @@ class IndexSeriesConfig(NoConfig):
 
 
 def _numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    count = float(sums.get("values", 0.0))
-    mean = {
-        key: float(sums[key]) / count if count else None for key in ("absolute", "squared", "signed") if key in sums
-    }
-    squared = mean.get("squared")
-    return {"mae": mean.get("absolute"), "rmse": None if squared is None else squared**0.5, "bias": mean.get("signed")}
+    absolute, squared, signed = (share(sums, name, "values") for name in ("absolute", "squared", "signed"))
+    return {"mae": absolute, "rmse": None if squared is None else squared**0.5, "bias": signed}
 
 
-def _efficiency(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    pixels = float(sums.get("pixels", 0.0))
-    return {"nnse": float(sums["nnse"]) / pixels if pixels else None}
-
-
-def _valid_rate(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    return {"valid_rate": float(sums.get("valid", 0.0)) / float(sums["n"]) if sums["n"] else None}
-
-
-class IndexSeries(PerSample[np.ndarray]):
+class IndexSeries(PerForecast[np.ndarray]):
     """How well a forecast series of an index follows what was observed."""
 
     name: ClassVar[str] = "index_series"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    at_once: ClassVar[int] = 16
     needs: ClassVar[frozenset[str]] = frozenset({"output.images", "reference.images"})
     card: ClassVar[Card] = Card(
         summary="Compares every frame of a forecast series of NDVI (or another index) with the observed one, pixel by pixel.",
@@ -162,8 +148,8 @@ class IndexSeries(PerSample[np.ndarray]):
 
     def metrics(self) -> Sequence[Metric]:
         return (
-            SumMetric(("nnse",), _efficiency, bounds=(0.0, 1.0)),
+            SumMetric(("nnse",), lambda sums: {"nnse": share(sums, "nnse", "pixels")}, bounds=(0.0, 1.0)),
             SumMetric(("mae", "rmse"), _numbers, bounds=(0.0, float("inf"))),
             SumMetric(("bias",), _numbers),
-            SumMetric(("valid_rate",), _valid_rate, bounds=(0.0, 1.0)),
+            VALID_RATE,
         )

@@ -18,16 +18,15 @@ from rsw_rewards.core.verifier import Card, truths_of
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
 from rsw_rewards.verifiers.answers import (
-    NORMALISERS,
     AnswerConfig,
     AnswerVerifier,
     Extract,
-    Rules,
     Truth,
     answer_truth,
     extract_answer,
     normalise,
     plain_truths,
+    rules_of,
     texts_of,
 )
 from rsw_rewards.verifiers.contradictions import States
@@ -182,12 +181,11 @@ class SceneLabel(AnswerVerifier):
     )
     Config: ClassVar[type[BaseModel]] = SceneLabelConfig
 
+    _classes: tuple[str, ...] = ()
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
-        normal = NORMALISERS[self.config.reading]
-        synonyms = tuple((normal(word), normal(to)) for word, to in sorted(self.config.synonyms.items()))
-        self._rules = Rules(self.config.extract, self.config.reading, synonyms, keep=True)
-        self._classes: tuple[str, ...] = ()
+        self._rules = rules_of(self.config, keep=True)
 
     @property
     def needs_samples(self) -> bool:

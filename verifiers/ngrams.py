@@ -13,77 +13,18 @@ from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple
 
-ORDERS = 4
-"""Longest n-gram of BLEU and CIDEr."""
+from rsw_rewards.verifiers.vocabulary import ORDERS, VOCABULARY, Ngrams
+
 BETA = 1.2
 """Weight of recall in ROUGE-L (pycocoevalcap rouge.py)."""
 SIGMA = 6.0
 """Width of CIDEr-D's length penalty, in tokens (pycocoevalcap cider.py)."""
 _TINY, _SMALL = 1e-15, 1e-9  # beside numerators and denominators in BleuScorer.compute_score
 
-_BITS = 21  # keys of 3-grams then fit into a machine word, almost
-_OUTSIDE = 1 << (_BITS - 1)
-_NUMBERS: dict[str, int] = {}
-"""Number of every token of a reference, from 1. N-grams are held as integers, which are hashed faster than tuples of texts."""
-_TOKENS: list[str] = [""]
 _NOWHERE, _ONES = repeat(-1), repeat(1)
 
 Counts = Mapping[int, int]
-"""Key of an n-gram -> how often it stands in a text."""
-
-
-def _number(token: str) -> int:
-    number = _NUMBERS.get(token)
-    if number is None:
-        if len(_TOKENS) >= _OUTSIDE:
-            raise ValueError(f"references of more than {_OUTSIDE - 1:,} different words in one process")
-        _TOKENS.append(token)
-        number = _NUMBERS[token] = len(_TOKENS) - 1
-    return number
-
-
-def _keys(numbers: list[int]) -> tuple[list[int], ...]:
-    """The n-grams of a text in their order, for n = 1 .. 4, as integers of up to n * 21 bits."""
-    second = [first << _BITS | last for first, last in zip(numbers, numbers[1:])]  # noqa: B905, RUF007 - the shorter one ends it
-    third = [first << _BITS | last for first, last in zip(second, numbers[2:])]  # noqa: B905
-    fourth = [first << _BITS | last for first, last in zip(third, numbers[3:])]  # noqa: B905
-    return numbers, second, third, fourth
-
-
-class Ngrams(NamedTuple):
-    """The n-grams of one length that a text has."""
-
-    keys: list[int]
-    """Each once, in the order of the text."""
-    counts: list[int] | None
-    """How often the text has them; None where it has each once, as nearly always."""
-
-
-def _count(numbers: list[int]) -> tuple[Ngrams, ...]:
-    """The n-grams of a text, for n = 1 .. 4."""
-    found = []
-    repeated = True
-    for keys in _keys(numbers):
-        repeated = repeated and len(set(keys)) < len(keys)  # without a repeated n-gram there is no longer one either
-        if repeated:
-            counted = Counter(keys)
-            found.append(Ngrams(list(counted), list(counted.values())))
-        else:
-            found.append(Ngrams(keys, None))
-    return tuple(found)
-
-
-def _numbers(tokens: Sequence[str]) -> list[int]:
-    """The numbers of a candidate's tokens; words that no reference has are told apart within their text only, so that outputs
-    cannot fill the memory."""
-    numbers: list[Any] = list(map(_NUMBERS.get, tokens))
-    if None in numbers:
-        outside: dict[str, int] = {}
-        numbers = [
-            outside.setdefault(token, _OUTSIDE + len(outside)) if number is None else number
-            for token, number in zip(tokens, numbers, strict=True)
-        ]
-    return numbers
+"""Key of an n-gram in :data:`VOCABULARY` -> how often it stands in a text."""
 
 
 def bleu(counts: Sequence[float], order: int = ORDERS) -> list[float]:
@@ -122,7 +63,7 @@ class ReferenceSet:
         if not any(self.lengths):
             raise ValueError("no reference holds a word")
         self._closest: dict[int, int] = {}
-        self.ngrams = [_count([_number(token) for token in reference]) for reference in self.references]
+        self.ngrams = list(map(VOCABULARY.learn, self.references))
 
     @classmethod
     def of_text(cls, text: str) -> ReferenceSet:
@@ -160,9 +101,9 @@ class ReferenceSet:
 
     def match(self, tokens: Sequence[str]) -> Match:
         """Count a candidate's n-grams and look them up, once for all scores."""
-        ngrams = _count(_numbers(tokens))
+        ngrams = VOCABULARY.read(tokens)
         place_of = self._places[0].get
-        return Match(tokens, self, ngrams, [list(map(place_of, keys, _NOWHERE)) for keys, _ in ngrams], len(_TOKENS))
+        return Match(tokens, self, ngrams, [list(map(place_of, keys, _NOWHERE)) for keys, _ in ngrams], len(VOCABULARY))
 
     def closest_length(self, length: int) -> int:
         """The reference length nearest to ``length``, the shorter of two that are equally near."""
@@ -266,19 +207,14 @@ class DocumentFrequency:
     @classmethod
     def of_words(cls, documents: int, counts: Mapping[str, int]) -> DocumentFrequency:
         """The opposite of :meth:`words`."""
-        keys = [_keys([_number(token) for token in ngram.split()])[ngram.count(" ")][0] for ngram in counts]
-        return cls(documents, dict(zip(keys, counts.values(), strict=True)))
+        return cls(documents, {VOCABULARY.key(ngram.split()): count for ngram, count in counts.items()})
 
     def words(self) -> dict[str, int]:
         """The counts by n-grams that are written out, their tokens joined with blanks."""
-        mask = (1 << _BITS) - 1
-        return {
-            " ".join(_TOKENS[key >> shift & mask] for shift in range(_BITS * 3, -1, -_BITS) if key >> shift): count
-            for key, count in self.counts.items()
-        }
+        return {VOCABULARY.words(key): count for key, count in self.counts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The numbers of tokens are this process's own.
+        # Keys are this process's own.
         return DocumentFrequency.of_words, (self.documents, self.words())
 
 
@@ -343,7 +279,7 @@ class CiderD:
         squares = {count: (whole - math.log(count)) ** 2 for count in set(counts.values())}
         self._squares = {ngram: squares[count] for ngram, count in counts.items()}
         self._unseen = whole**2
-        self._vocabulary = len(_TOKENS)
+        self._vocabulary = len(VOCABULARY)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CiderD, (self.frequency,)

@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
-from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
+from rsw_rewards.verifiers.forecast_case import ForecastCase, PerForecast, read_case
 from rsw_rewards.verifiers.illumination import MIN_PIXELS, Match, matched
 from rsw_rewards.verifiers.regions import (
     MAX_SHIFT,
@@ -99,16 +99,13 @@ def _gain_of_sums(sums: Mapping[str, np.ndarray]) -> float | None:
     return float(sums["gained"]) / float(sums["possible"])
 
 
-class Paired(PerSample[PairedTruth]):
+class Paired(PerForecast[PairedTruth]):
     """Base of the verifiers that hold a forecast against the true future over a region.
 
     A metric says what its number is (:meth:`number`) and what it is worth (:meth:`worth`); a number that is no distance also
     says how far from equal it is (:meth:`distance`). Regions, gains, matched colours and shifts come from here.
     """
 
-    tasks = frozenset({Task.FORECAST})
-    needs = frozenset({"output.image", "reference.images"})
-    at_once = 16  # no more images are held than a network looks at in one pass or two
     Config: ClassVar[type[PairedConfig]] = PairedConfig
     bounds: ClassVar[tuple[float, float] | None] = None
     """Range that the mean cannot leave."""

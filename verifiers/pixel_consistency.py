@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
-from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, read_case
+from rsw_rewards.core.verifier import Card, NoConfig
+from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, PerForecast, read_case
 from rsw_rewards.verifiers.paired import MIN_CHANGE, Distance, error_map, farthest, gain_over_copy
 from rsw_rewards.verifiers.regions import (
     MAX_SHIFT,
@@ -98,13 +98,10 @@ def _fulfilment_of_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | Non
     return {"fulfilment": gain_over_copy(float(sums["inside_error"]), copied) if copied > 0.0 else None}
 
 
-class ChangeConsistency(PerSample[ChangeTruth]):
+class ChangeConsistency(PerForecast[ChangeTruth]):
     """Fulfilment inside the true change mask and preservation outside it, by the pixels."""
 
     name: ClassVar[str] = "change_consistency"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    at_once: ClassVar[int] = 16
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})  # a sample may lack the mask
     Config: ClassVar[type[BaseModel]] = ConsistencyConfig
     card: ClassVar[Card] = Card(
         summary="Inside the true change mask: how much closer the forecast comes to the future than the input is (fulfilment). "

@@ -14,6 +14,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig, PerSample
 from rsw_rewards.io.images import read_marked
+from rsw_rewards.verifiers.confusion import ratio
 from rsw_rewards.verifiers.maps import MapTruth, in_levels, predicted_mask, read_truth
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -42,10 +43,6 @@ def expression_iou(intersection: int, union: int, no_target: NoTarget = "match")
     return intersection / union if union else float(no_target == "match")
 
 
-def _mean(part: np.ndarray, whole: np.ndarray) -> float | None:
-    return float(part / whole) if whole else None
-
-
 def referring_metrics(sums: Mapping[str, np.ndarray], no_target: NoTarget = "match") -> dict[str, float | None]:
     """The published numbers from summed statistics.
 
@@ -66,11 +63,11 @@ def referring_metrics(sums: Mapping[str, np.ndarray], no_target: NoTarget = "mat
     hits = sums.get("hits", np.zeros(len(THRESHOLDS)))
     whole = target if no_target == "match" else n
     return {
-        "giou_mean": _mean(sums.get("iou", zero), n),
-        "ciou_cumulative": _mean(sums.get("intersection", zero), sums.get("union", zero)),
-        **{f"p@{threshold}": _mean(hit, whole) for threshold, hit in zip(THRESHOLDS, hits, strict=True)},
-        "no_target_accuracy": _mean(sums.get("nothing_right", zero), n - target),
-        "target_accuracy": _mean(sums.get("target_found", zero), target),
+        "giou_mean": ratio(sums.get("iou", zero), n),
+        "ciou_cumulative": ratio(sums.get("intersection", zero), sums.get("union", zero)),
+        **{f"p@{threshold}": ratio(hit, whole) for threshold, hit in zip(THRESHOLDS, hits, strict=True)},
+        "no_target_accuracy": ratio(sums.get("nothing_right", zero), n - target),
+        "target_accuracy": ratio(sums.get("target_found", zero), target),
     }
 
 
@@ -154,8 +151,4 @@ class ReferringMask(PerSample[MapTruth]):
 
     def metrics(self) -> Sequence[Metric]:
         no_target: NoTarget = self.config.no_target
-
-        def numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-            return referring_metrics(sums, no_target)
-
-        return (SumMetric(METRIC_KEYS, numbers, bounds=(0.0, 1.0)),)
+        return (SumMetric(METRIC_KEYS, lambda sums: referring_metrics(sums, no_target), bounds=(0.0, 1.0)),)

@@ -62,10 +62,8 @@ class SetCredit(EncodedSetVerifier):
 
     Config: ClassVar[type[SetCreditConfig]] = SetCreditConfig
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self._shown: list[Sample] = []
-        self._references: np.ndarray | None = None
+    _shown: Sequence[Sample] = ()
+    _references: np.ndarray | None = None
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         known = [sample for sample in samples if sample.reference.get("images")]

@@ -16,14 +16,15 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.data.raster_questions import WORDINGS
 from rsw_rewards.data.spectral import INDICES, index_map
 from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.bands import Units
 from rsw_rewards.verifiers.confusion import ratio
+from rsw_rewards.verifiers.forecast_case import PerForecast
 from rsw_rewards.verifiers.rasters import Rasters, read_rasters
 
 NAMES = tuple(INDICES)
@@ -128,13 +129,10 @@ class SpectralConfig(NoConfig):
     min_change: float = Field(0.02, gt=0.0, le=2.0, description="mean movement of an index that counts as one")
 
 
-class SpectralDirection(PerSample[Asked]):
+class SpectralDirection(PerForecast[Asked]):
     """Whether the vegetation, water and built-up indices of a forecast move as those of the true future do."""
 
     name: ClassVar[str] = "spectral_direction"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    at_once: ClassVar[int] = 16
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
     Config: ClassVar[type[BaseModel]] = SpectralConfig
     card: ClassVar[Card] = Card(
         summary="How NDVI, NDWI, MNDWI and NDBI move between the input and the forecast inside the change mask, held against how "
@@ -250,13 +248,10 @@ def possible(pixels: np.ndarray, units: Units) -> np.ndarray:
     return within
 
 
-class PhysicalRange(PerSample[tuple[Rasters, np.ndarray]]):
+class PhysicalRange(PerForecast[tuple[Rasters, np.ndarray]]):
     """The share of a forecast's pixels that the sensor could have measured."""
 
     name: ClassVar[str] = "physical_range"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    at_once: ClassVar[int] = 16
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
     card: ClassVar[Card] = Card(
         summary="Share of the pixels of a forecast that are finite and within the range of the sensor in every band, and whose "
         "normalised differences lie in [-1, 1]; every band is looked at. Pixels outside 'valid', of nodata and under clouds, and those where the true "

@@ -77,9 +77,7 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
         cost="5 passes of training over all images: minutes on a GPU, hours on a CPU",
     )
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self._classes: tuple[str, ...] = ()
+    _classes: tuple[str, ...] = ()
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         self._classes = tuple(

@@ -12,6 +12,7 @@ from rsw_rewards.verifiers import ngrams
 from rsw_rewards.verifiers.caption_tokens import Tokens, make_tokeniser
 from rsw_rewards.verifiers.meteor import Meteor, MeteorError
 from rsw_rewards.verifiers.meteor import meteor as meteor_of_statistics
+from rsw_rewards.verifiers.vocabulary import ORDERS
 
 Captions = str | Sequence[str]
 References = str | Sequence[str] | Sequence[Sequence[str]]
@@ -43,8 +44,8 @@ def bleu(captions: Captions, references: References, order: int = 4, tokens: Tok
     >>> round(rsw.metrics.bleu("a road is here", ["a new road was built", "a road is new"], order=2), 3)
     0.707
     """
-    if not 1 <= order <= ngrams.ORDERS:
-        raise ValueError(f"order must be 1 to {ngrams.ORDERS}, not {order}")
+    if not 1 <= order <= ORDERS:
+        raise ValueError(f"order must be 1 to {ORDERS}, not {order}")
     counts = np.sum([match.bleu_counts() for match in _pairs(captions, references, tokens)], axis=0)
     return min(1.0, ngrams.bleu(counts.tolist(), order)[-1])
 
