@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rsw_rewards.core.verifier import Batch as Batch
     from rsw_rewards.core.verifier import Card as Card
     from rsw_rewards.core.verifier import Context as Context
+    from rsw_rewards.core.verifier import PerSample as PerSample
     from rsw_rewards.core.verifier import Verifier as Verifier
     from rsw_rewards.detectors.base import Detector as Detector
     from rsw_rewards.encoders.base import Encoder as Encoder
@@ -86,6 +87,7 @@ _EXPORTS = {
     "Batch": "rsw_rewards.core.verifier",
     "Card": "rsw_rewards.core.verifier",
     "Context": "rsw_rewards.core.verifier",
+    "PerSample": "rsw_rewards.core.verifier",
     "Verifier": "rsw_rewards.core.verifier",
     "Detector": "rsw_rewards.detectors.base",
     "Encoder": "rsw_rewards.encoders.base",

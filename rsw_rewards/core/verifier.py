@@ -304,6 +304,17 @@ class PerSample(Verifier, Generic[T]):
     worst is (:meth:`worst`). Whose fault a failure is follows from where it happens: what goes wrong in ``truth`` is an error
     for every output of the sample; an image or a text that cannot be used in ``compare`` is the policy's. A network looks
     at many outputs at once: ``compare`` then gives what it is to look at, and :meth:`rate` the scores.
+
+    >>> class Length(rsw.PerSample):
+    ...     name = "length"
+    ...
+    ...     def truth(self, sample):
+    ...         return len(sample.reference["answers"][0])
+    ...
+    ...     def compare(self, truth, output):
+    ...         return rsw.Score(float(len(output.text) <= truth))
+    >>> rsw.score(Length, output="no", reference={"answers": ["yes"]}, task="change_qa").value
+    1.0
     """
 
     @abstractmethod
