@@ -16,6 +16,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
+from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
 from rsw_rewards.verifiers.answers import (
     AnswerConfig,
@@ -40,7 +41,7 @@ from rsw_rewards.verifiers.quantities import (
     read_number,
     within,
 )
-from rsw_rewards.verifiers.texts import PerText
+from rsw_rewards.verifiers.texts import PerText, known
 
 MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Confidence thresholds of the mean relative accuracy."""
@@ -163,10 +164,6 @@ def _stats(
     return {name: np.asarray(value, dtype=np.float64) for name, value in numbers.items()}
 
 
-def _invalid(reason: str) -> Score:
-    return Score.invalid(reason, raw={"correct": 0.0, "mra": 0.0}, stats=_stats())
-
-
 class Numbers(NamedTuple):
     """The true numbers of a question."""
 
@@ -211,9 +208,7 @@ def _true_numbers(answers: tuple[str, ...], unit: str | None) -> Numbers:
     values = []
     for answer in answers:
         value, reason = read_number(answer, unit)
-        if value is None:
-            raise ValueError(f"the true answer {answer!r} cannot be read as a number: {reason}")
-        values.append(value)
+        values.append(known(value, f"the true answer {answer!r} cannot be read as a number: {reason}"))
     return Numbers(tuple(values), unit)
 
 
@@ -239,23 +234,18 @@ def _true_ranges(
     names = []
     for answer in answers:
         name, reason = found.read(answer)
-        if name is None:
-            raise ValueError(f"the true answer {answer!r} falls into no range: {reason}")
-        names.append(name)
+        names.append(known(name, f"the true answer {answer!r} falls into no range: {reason}"))
     return found._replace(names=tuple(names))
 
 
 def _number_score(text: str, truth: Numbers, config: NumericMatchConfig) -> Score:
-    predicted: float | None
     if config.reading == "first_token":
-        predicted, reason = first_token_number(text), "what precedes the first blank is no number"
-        if predicted is not None and abs(predicted) > LARGEST:
-            predicted, reason = None, f"the number is beyond {LARGEST:g}"
+        number = known(first_token_number(text), "what precedes the first blank is no number")
+        if abs(number) > LARGEST:
+            raise Unreadable(f"the number is beyond {LARGEST:g}")
     else:
-        predicted, reason = read_number(text, truth.unit)
-    if predicted is None:
-        return _invalid(reason)
-    nearest, number = truth.values[0], predicted
+        number = known(*read_number(text, truth.unit))
+    nearest = truth.values[0]
     if len(truth.values) > 1:
         nearest = min(truth.values, key=lambda target: abs(number - target))
     error = abs(number - nearest)
@@ -271,9 +261,7 @@ def _range_score(text: str, truth: Ranges | Truth) -> Score:
     if isinstance(truth, Truth):
         found = judge(text, truth)
         return replace(found, stats=_stats(found.raw["correct"], float(found.status is Status.OK)))
-    name, reason = truth.read(text)
-    if name is None:
-        return _invalid(reason)
+    name = known(*truth.read(text))
     correct = float(name in truth.names)
     why = "" if correct else f"answered {name!r}, not {truth.names[0]!r}"
     return Score(correct, raw={"correct": correct}, stats=_stats(correct, 1.0), reason=why)
@@ -344,18 +332,15 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
     def compare_text(self, truth: Numbers | Ranges | Truth, text: str) -> Score:
         config: NumericMatchConfig = self.config
         if len(text) > LONGEST:
-            return _invalid(TOO_LONG)
+            raise Unreadable(TOO_LONG)
         if config.reading == "strict":  # normalising would mend what VSI-Bench counts as wrong, such as a leading blank
-            answer, reason = extract_answer(text, config.extract, states=truth.stated)
-            if answer is None:
-                return _invalid(reason)
-            text = answer
+            text = known(*extract_answer(text, config.extract, states=truth.stated))
         if isinstance(truth, Numbers):
             return _number_score(text, truth, config)
         return (_range_score if len(text) <= _LONGEST_CACHED else _range_score.__wrapped__)(text, truth)
 
     def worst(self, truth: Numbers | Ranges | Truth, reason: str) -> Score:
-        return _invalid(reason)
+        return Score.invalid(reason, raw={"correct": 0.0, "mra": 0.0}, stats=_stats())
 
     def metrics(self) -> Sequence[Metric]:
         config: NumericMatchConfig = self.config
