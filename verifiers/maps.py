@@ -39,6 +39,10 @@ class MapTruth:
     def shape(self) -> tuple[int, ...]:
         return self.maps[0].shape
 
+    def counted(self, marked: np.ndarray) -> np.ndarray:
+        """(H, W) bool: what is marked, where pixels count."""
+        return marked if self.valid is None else marked & self.valid
+
 
 def in_levels(image: ImageRef, levels: Sequence[int] | None) -> ImageRef:
     """The image with the ``levels`` of its reference, where its own entry names none. Raises :class:`InputError`."""

@@ -135,10 +135,7 @@ class ReferringMask(PerSample[MapTruth]):
         return Score(iou, raw={"iou": iou}, stats=stats)
 
     def _stats(self, truth: MapTruth, predicted: np.ndarray) -> dict[str, np.ndarray]:
-        meant = truth.maps[0]
-        if truth.valid is not None:
-            meant, predicted = meant & truth.valid, predicted & truth.valid
-        return _stats(meant, predicted, self.config.no_target)
+        return _stats(truth.counted(truth.maps[0]), truth.counted(predicted), self.config.no_target)
 
     def worst(self, truth: MapTruth, reason: str) -> Score:
         # Wrong in every pixel, and in whether there is a target at all.

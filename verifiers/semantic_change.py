@@ -118,8 +118,7 @@ class SemanticChange(MapVerifier):
         truth = read_class_truth(sample, MAPS, self.config.classes)
         if self.config.joint == "stacked":
             return truth
-        odd = contradictions(*truth.maps)
-        if count := np.count_nonzero(odd if truth.valid is None else odd & truth.valid):
+        if count := np.count_nonzero(truth.counted(contradictions(*truth.maps))):
             return Score.error(f"the truth of sample {sample.id!r} calls {count} pixels changed at one date only")
         return truth
 
@@ -135,8 +134,7 @@ class SemanticChange(MapVerifier):
         accuracy = float(counts.hits.sum() / (counts.truth.sum() + counts.unusable.sum()))
         raw = {"miou": miou, "fscd": fscd, "oa": accuracy}
         if self.config.joint == "from_to":
-            odd = contradictions(before, after)
-            raw["contradictions"] = float(np.count_nonzero(odd if truth.valid is None else odd & truth.valid))
+            raw["contradictions"] = float(np.count_nonzero(truth.counted(contradictions(before, after))))
         return Score(min(1.0, value), raw=raw, stats={"counts": np.stack(counts), "accuracy": np.array(accuracy)})
 
     def _stacked(self, truth: MapTruth, before: np.ndarray, after: np.ndarray) -> ClassCounts:
@@ -148,20 +146,16 @@ class SemanticChange(MapVerifier):
 
     def _joint(self, truth: MapTruth, before: np.ndarray, after: np.ndarray) -> ClassCounts:
         classes, valid = self.config.joint_classes, truth.valid
-        transitions = self._transitions(truth)
+        transitions = from_to(*truth.maps, self.config.classes)
         lost = np.zeros(classes)
         if (odd := contradictions(before, after)).any():
-            lost = np.bincount(transitions[odd if valid is None else odd & valid], minlength=classes)
+            lost = np.bincount(transitions[truth.counted(odd)], minlength=classes)
             valid = ~odd if valid is None else valid & ~odd
         predicted = from_to(before, after, self.config.classes)
         return ClassCounts.of(confusion_matrix(transitions, predicted, valid, classes), lost)
 
-    def _transitions(self, truth: MapTruth) -> np.ndarray:
-        before, after = truth.maps
-        return from_to(before, after, self.config.classes)
-
     def worst(self, truth: MapTruth, reason: str) -> Score:
-        maps = truth.maps if self.config.joint == "stacked" else (self._transitions(truth),)
+        maps = truth.maps if self.config.joint == "stacked" else (from_to(*truth.maps, self.config.classes),)
         every = [np.stack(ClassCounts.all_unusable(one, truth.valid, self.config.joint_classes)) for one in maps]
         raw = {"miou": 0.0, "fscd": 0.0, "oa": 0.0}
         return Score.invalid(reason, raw=raw, stats={"counts": np.sum(every, axis=0), "accuracy": np.array(0.0)})
