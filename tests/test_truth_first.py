@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Context, PerSample, Verifier
+from rsw_rewards.core.verifier import Batch, Context, PerSample, Scope, Verifier
 from rsw_rewards.engine.calls import scored
 from rsw_rewards.engine.scorer import Scorer
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import ConfigError, InputError, Unreadable
 from rsw_rewards.io.images import read_mask, write_png
 
 
@@ -37,6 +38,32 @@ class Length(PerSample[int]):
 
     def worst(self, truth: int, reason: str) -> Score:
         return Score.invalid(reason, raw={"wanted": truth})
+
+
+class Rank(PerSample[float]):
+    """The place of a number among those that are scored with it: numbers are read one by one and rated together."""
+
+    name: ClassVar[str] = "rank"
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
+    scope: ClassVar[Scope] = "group"
+
+    def truth(self, sample: Sample) -> float:
+        return self.number(str(sample.reference.get("length")))
+
+    def compare(self, truth: float, output: Output) -> float:
+        return self.number(output.text or "")
+
+    def rate(self, truths: Sequence[float], compared: Sequence[float]) -> list[Score]:
+        return [Score(sum(other < one for other in compared) / len(compared)) for one in compared]
+
+    def worst(self, truth: float, reason: str) -> Score:
+        return Score.invalid(reason, raw={"wanted": truth})
+
+    @staticmethod
+    def number(text: str) -> float:
+        if not text.isdigit():
+            raise Unreadable(f"{text!r} is no number")
+        return float(text)
 
 
 class Loaded(Verifier):
@@ -100,6 +127,29 @@ def test_a_broken_truth_is_an_error_for_every_output_alike(where: dict[str, int]
     assert {reason for _, _, reason, _ in found[3:6]} == {
         "the truth of sample 'broken' cannot be used: invalid literal for int() with base 10: 'many'"
     }
+
+
+def test_a_text_that_cannot_be_read_is_the_fault_of_who_wrote_it_and_the_others_are_rated_together() -> None:
+    texts = ["3", "1", "one", "2"]
+    outputs = [Output(sample.id, n, text=text) for sample in ASKED[:2] for n, text in enumerate(texts)]
+    found = scores(Rank, Batch.of(ASKED, outputs))
+    assert [value for _, value, *_ in found[:4]] == [2 / 3, 0.0, 0.0, 1 / 3]
+    assert found[2] == (Status.INVALID_OUTPUT, 0.0, "'one' is no number", {"wanted": 2.0})
+    assert {found[4:][n][::2] for n in range(4)} == {
+        (Status.ERROR, "the truth of sample 'broken' cannot be used: 'many' is no number")
+    }
+
+
+def test_a_comparison_that_gives_no_score_is_named() -> None:
+    class Forgetful(Length):
+        def compare(self, truth: int, output: Output) -> Any:
+            return None
+
+    (found,) = scored(Forgetful(), Batch.of(ASKED[:1], [Output("good", text="ab")]))
+    assert (found.status, found.reason) == (
+        Status.ERROR,
+        "TypeError: Forgetful.compare gave None instead of a Score",
+    )
 
 
 @pytest.mark.parametrize("where", [{}, {"workers": 1}, {"workers": 2}])

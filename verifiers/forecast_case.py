@@ -237,8 +237,9 @@ def read_case(
         Unscored: the sample is not applicable.
     """
     images = images_of(sample, future, before)
-    for image in images if bands is not None else ():
-        check_bands(image, bands)
+    if bands is not None:
+        for image in images:
+            check_bands(image, bands)
     masked = any(sample.reference.get(key) is not None for key in ("valid", "clouds"))
     masked = masked or any(
         image.is_mapped or image.nodata is not None or read_data(image) is not None for image in images

@@ -33,7 +33,7 @@ class Rows:
     @classmethod
     def of(cls, features: Features) -> Rows:
         """The rows of an array, which may be memory-mapped."""
-        return features if isinstance(features, Rows) else cls(*features.shape, features.__getitem__)
+        return features if isinstance(features, Rows) else cls(len(features), features.shape[1], features.__getitem__)
 
     def blocks(self, size: int) -> Iterator[slice]:
         """Slices of up to ``size`` rows, in order."""
