@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.encoders import CMMD_ENCODER
 from rsw_rewards.evaluation.statistics import estimates
-from rsw_rewards.verifiers import distribution, kernel_distances, neighbours
+from rsw_rewards.verifiers import kernel_distances, neighbours, set_metrics
 from rsw_rewards.verifiers.frechet import Moments, Reference, frechet_of_features
 from rsw_rewards.verifiers.kernel_distances import cmmd, kid, polynomial_mmd, rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
@@ -143,8 +144,8 @@ def scored(n: int, d: int = 6, shift: float = 0.3) -> tuple[ScoreTable, Lookup]:
 def test_what_leaves_parts_out_at_once_equals_computing_anew(
     metric: KernelMetric | FrechetMetric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distribution, "BLOCK", 7)
-    monkeypatch.setattr(distribution, "WORTH_SUMMING", 20)
+    monkeypatch.setattr(set_metrics, "BLOCK", 7)
+    monkeypatch.setattr(set_metrics, "WORTH_SUMMING", 20)
     table, lookup = scored(40)
     part = np.arange(40) % 8
     found = metric.left_out(table.frame, {}, part, lookup)
@@ -166,5 +167,5 @@ def test_set_numbers_have_intervals_and_the_extrapolation_says_why_not() -> None
 
 def test_standard_names_are_kept_for_the_standard_weights() -> None:
     assert KernelMetric("clean-fid-inception", "kid").keys == ("kid",)
-    assert KernelMetric(distribution.CMMD_ENCODER, "cmmd").keys == ("cmmd",)
+    assert KernelMetric(CMMD_ENCODER, "cmmd").keys == ("cmmd",)
     assert KernelMetric("open_clip:ViT-L-14-336:/w/mine.pt", "cmmd").keys == ("cmmd_ViT-L-14-336-mine",)
