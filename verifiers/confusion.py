@@ -54,7 +54,7 @@ def confusion_matrix(
     return counts.reshape(classes, classes)
 
 
-def ratio(part: float, whole: float) -> float | None:
+def ratio(part: float | np.ndarray, whole: float | np.ndarray) -> float | None:
     """``part / whole``; None where ``whole`` is 0."""
     return float(part / whole) if whole else None
 
