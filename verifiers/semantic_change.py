@@ -146,7 +146,7 @@ class SemanticChange(MapVerifier):
 
     def _joint(self, truth: MapTruth, before: np.ndarray, after: np.ndarray) -> ClassCounts:
         classes, valid = self.config.joint_classes, truth.valid
-        transitions = from_to(*truth.maps, classes=self.config.classes)
+        transitions = from_to(truth.maps[0], truth.maps[1], self.config.classes)
         lost = np.zeros(classes)
         if (odd := contradictions(before, after)).any():
             lost = np.bincount(transitions[truth.counted(odd)], minlength=classes)
@@ -155,7 +155,11 @@ class SemanticChange(MapVerifier):
         return ClassCounts.of(confusion_matrix(transitions, predicted, valid, classes), lost)
 
     def worst(self, truth: MapTruth, reason: str) -> Score:
-        maps = truth.maps if self.config.joint == "stacked" else (from_to(*truth.maps, classes=self.config.classes),)
+        maps = (
+            truth.maps
+            if self.config.joint == "stacked"
+            else (from_to(truth.maps[0], truth.maps[1], self.config.classes),)
+        )
         every = [np.stack(ClassCounts.all_unusable(one, truth.valid, self.config.joint_classes)) for one in maps]
         raw = {"miou": 0.0, "fscd": 0.0, "oa": 0.0}
         return Score.invalid(reason, raw=raw, stats={"counts": np.sum(every, axis=0), "accuracy": np.array(0.0)})
