@@ -145,8 +145,8 @@ def metrics_of(
             numbers = {key: Estimate(None, None, 0, str(error.args[0])) for key in metric.keys}
         few = too_few_valid(metric, rate)
         notes = metric.notes(rows.frame)
-        for key, estimate in numbers.items():
-            name = names[key]
+        for key, name in names.items():
+            estimate = numbers[key]
             if name in protocol.named or not protocol.only_named:
                 reason = why or notes.get(key, "") or estimate.reason
                 found[name] = number(replace(estimate, reason=reason), n, rate)
@@ -256,7 +256,7 @@ def compare(
             difference = {key: Estimate(None, None, 0, few) for key in metric.keys}
         else:
             difference = paired_difference(metric, *sides, features)
-        out |= {names[key]: value for key, value in difference.items() if wanted is None or names[key] in wanted}
+        out |= {name: difference[key] for key, name in names.items() if wanted is None or name in wanted}
     return out
 
 

@@ -205,7 +205,7 @@ def _numbers(protocol: Protocol, bench: _Bench, table: ScoreTable) -> dict[str, 
             continue
         numbers = metric.compute(rows.frame, rows.stats, np.ones(len(rows.frame)), bench.bank)
         notes = metric.notes(rows.frame)
-        found.update({names[key]: _Number(value, notes.get(key, "")) for key, value in numbers.items()})
+        found.update({names[key]: _Number(value, notes.get(key, "")) for key, value in numbers.items() if key in names})
     return {key: found[key] for key in protocol.headline if key in found}
 
 
