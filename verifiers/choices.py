@@ -24,6 +24,7 @@ from rsw_rewards.verifiers.answers import (
     texts_of,
     true_answers,
 )
+from rsw_rewards.verifiers.denials import taken_back
 from rsw_rewards.verifiers.texts import PerText, known
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -86,7 +87,7 @@ def read_choice(text: str, choices: Choices = _LETTERS_ONLY) -> Chosen:
     Read are, after an optional "the answer is", "answer:" or "option": letters in any case (``b``, ``(B)``, ``B.``, ``B)``),
     several of them between commas, blanks or "and"; capitals without anything between them (``ABD``); a marked letter with its
     option's text (``B) water``); and an option's text alone. Where the options are not known, any text may follow the marked
-    letter as long as it names no other letter.
+    letter as long as it names no other letter and does not take it back (``B) water is wrong``).
 
     Args:
         text: what was answered; letters are read before texts.
@@ -117,6 +118,8 @@ def _with_text(marked: re.Match[str], choices: Choices) -> Chosen:
         return Chosen(
             frozenset(), f"what follows the letter {letter} is not the text of that choice alone: {rest[:60]!r}"
         )
+    if words := taken_back(rest):
+        return Chosen(frozenset(), f"what follows the letter {letter} takes it back: {words!r}")
     if _ANOTHER.search(rest):
         return Chosen(frozenset(), f"hedged: {rest[:60]!r} after the letter {letter} names another one")
     return Chosen(frozenset(letter))

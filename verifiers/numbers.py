@@ -313,7 +313,7 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
         ),
         gaming=(
             "Several different numbers are invalid, so a list of guesses scores nothing; so are numbers in a unit of another"
-            " dimension or one that is not known, words that change a number ('at least 7', '7 dozen', 'not 7'), infinities and"
+            " dimension or one that is not known, words that change a number ('at least 7', '7 dozen', 'not 7', 'maybe 7'; of English alone), infinities and"
             " numbers beyond 1e15. A constant near the typical count can score under a wide"
             " rel_tol or the exponential: read it beside the majority baseline. mae and rmse leave invalid answers out: read"
             " them beside valid_rate."

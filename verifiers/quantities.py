@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from rsw_rewards.verifiers.denials import denial, plain_letters
+
 LONGEST = 8192
 """Characters of an answer that a number is looked for in; a longer one is no answer to a question for a number."""
 TOO_LONG = f"the answer has more than {LONGEST} characters"
@@ -114,13 +116,12 @@ _NUMBER = rf"(?:[-+]?\.?\d|(?:{_WORD})\b)"
 _CHANGED = re.compile(
     # Words before a number, and others anywhere, by which a text gives another number or none.
     r"(?:\b(?:than|under|over|above|below|beyond|exceed(?:s|ing)?|almost|nearly|least|most|up to|upwards? of|minus|plus|half|twice|double"
-    r"|triple|until|till)|(?<![=-])[<>\u2264\u2265\u2260\u00b1]|!=)(?: (?:a|an|the|of|about|exactly|only|just|even|total))* ?(?="
+    r"|triple|until|till|hardly|instead of|anything but|nothing like|far from|opposite of)|(?<![=-])[<>\u2264\u2265\u2260\u00b1]|!=)(?: (?:a|an|the|of|about|exactly|only|just|even|total))* ?(?="
     + _NUMBER
     + ")"
     r"|\b(?:or (?:more|less|fewer|greater|larger|smaller|higher|lower|above|over|under|below|beyond)"
     r"|and (?:more$|above|over|under|below|beyond|up|counting|an? (?:half|quarter|third)))\b"
     r"|\bat (?:the )?(?:very )?(?:least|most|minimum|maximum)\b|\b(?:minimum|maximum|max|per(?! ?cent))\b"
-    r"|\b(?:no|not|nor|never|none|neither|without|cannot|except|excluding|wrong|false|incorrect|untrue)\b|n['\u2019]t\b"
 )
 _BARE_UNIT = re.compile(rf"(?<!\w)(?:{_UNIT})(?![\w^])")
 NUMERAL = re.compile(rf"\d|\b(?:{_WORD}|{_SCALE})\b")
@@ -204,7 +205,7 @@ def convert(quantity: Quantity, unit: str) -> float | None:
 
 
 def changed_by(text: str) -> str:
-    """Words by which a text gives another number than the one in it, or none: ``less than``, ``at least``, ``dozen``, ``not``.
+    """Words by which a text gives another number than the one in it, or none: ``less than``, ``at least``, ``not``, ``maybe``.
 
     Args:
         text: as :func:`clean` gives it.
@@ -212,8 +213,8 @@ def changed_by(text: str) -> str:
     Returns:
         The words, empty where there are none.
     """
-    found = _CHANGED.search(text)
-    return found[0].strip() if found else ""
+    found = _CHANGED.search(plain_letters(text))
+    return found[0].strip() if found else denial(text)
 
 
 @lru_cache(maxsize=4096)  # candidates of a group often say the same

@@ -52,6 +52,16 @@ def test_hedges_and_sentences_are_invalid(text: str) -> None:
     assert found.reason
 
 
+@pytest.mark.parametrize(
+    "rest", ["water is wrong", "water isn't right", "water or not", "water, maybe", "water? no", "w\u0430ter", "water is wr\u043eng", "water, just kidding"]
+)  # fmt: skip
+def test_words_behind_a_letter_that_take_it_back_are_invalid(rest: str) -> None:
+    found = score(f"B) {rest}", question("B", choices=None))
+    assert (found.value, found.status) == (0.0, Status.INVALID_OUTPUT) and found.reason
+    for honest in ("water", "no change", "none of the others", "the pond is not there any more", "maybe a road"):
+        assert score(f"B) {honest}", question("B", choices=None)).value == 1.0
+
+
 def test_a_wrong_letter_is_a_score_with_its_reason() -> None:
     found = score("C", question("B"))
     assert (found.value, found.status, found.reason) == (0.0, Status.OK, "chose C, not B")

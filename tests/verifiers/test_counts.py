@@ -54,7 +54,7 @@ TRUTH = "There are 2 new roads and 5 new buildings."
         "at least 2 new roads and 5 new buildings", "there are not 2 new roads and 5 new buildings", "2 new roads and fewer than 5 new buildings",
         "2 dozen new roads and 5 new buildings", "no 2 new roads and 5 new buildings", "2 new roads and 5 new buildings or more",
         "2 new roads and 5 new buildings? no.", "up to 2 new roads and 5 new buildings", "2 new roads and 5 new buildings were never built",
-        "no new roads or buildings, 5 new buildings", "some new roads and many new buildings", "no new roads or buildings, no, 2 of them",
+        "no new roads or buildings, 5 new buildings", "some new roads and many new buildings", "n\u043et 2 new roads and 5 new buildings", "maybe 2 new roads and 5 new buildings", "no new roads or buildings, no, 2 of them",
         "<answer>2 new roads and 5 new buildings</answer><answer>no new roads or buildings</answer>",
     ],
 )  # fmt: skip

@@ -89,7 +89,9 @@ def test_blanks_between_thousands(blank: str) -> None:
     ["not {}", "less than {}", "more than {}", "no more than {}", "at least {}", "at most {}", "up to {}", "over {}", "under {}", "almost {}",
      "> {}", "<{}", "\u2265 {}", "!= {}", "\u00b1{}", "half of {}", "twice {}", "a maximum of {}", "{} dozen", "{} pairs", "{} times", "{} k", "{} $",
      "{} or more", "{} buildings or fewer", "{} and up", "{} and a half", "{} at least", "{} per year", "{}? no.", "there are no {} buildings",
-     "there aren't {}", "it is wrong that there are {}", "{} square", "{}\u00b0", "{} m/s", "{} smoots/h", "{} acres", "{} pixels", "{} years"],
+     "there aren't {}", "it is wrong that there are {}", "n\u043et {}", "n\u03bft {}", "n\u00f8t {}", "\u0274\u1d0f\u1d1b {}", "n o t {}", "isnt {}",
+     "it isn\u00b4t {}", "instead of {}", "far from {}", "{} is a lie", "{}? n\u043e", "{} \u043er more", "{} is too many", "maybe {}", "it could be {}",
+     "{} or not", "{} square", "{}\u00b0", "{} m/s", "{} smoots/h", "{} acres", "{} pixels", "{} years"],
 )  # fmt: skip
 def test_words_that_change_a_number_make_it_invalid(words: str) -> None:
     for number in ("7", "seven"):
@@ -101,7 +103,8 @@ def test_words_that_change_a_number_make_it_invalid(words: str) -> None:
 @pytest.mark.parametrize(
     "words",
     ["{}", "about {}", "exactly {}.", "There are {} new buildings.", "({})", "count = {}", "=> {}", "{}, I think", "{} in total", "only {} buildings and more trees",
-     "{} buildings over the whole image", "{} more buildings", "**{}**", "There are **{}** buildings.", "**Answer:** {}", "*{} buildings*", "`{}`"],
+     "{} buildings over the whole image", "{} more buildings", "**{}**", "There are **{}** buildings.", "**Answer:** {}", "*{} buildings*", "`{}`",
+     "{} houses far from the road", "{} houses instead of trees", "{} Geb\u00e4ude", "{} \u0434\u043e\u043c\u043e\u0432", "{}\u00a0b\u00e2timents"],
 )  # fmt: skip
 def test_words_that_leave_a_number_as_it_is(words: str) -> None:
     assert score(words.format(7), "7").value == score(words.format("seven"), "7").value == 1.0
