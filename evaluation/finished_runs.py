@@ -16,7 +16,7 @@ from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError, RswError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
-from rsw_rewards.evaluation.results import FEATURES, StoredNumber, read_config
+from rsw_rewards.evaluation.results import FEATURES, StoredNumber, owner_of, read_config
 from rsw_rewards.features.bank import FeatureBank
 
 
@@ -69,7 +69,12 @@ class Run:
                 f"{folder} is of the protocol {name!r}; say where that is defined (protocol=..., --protocol file.py:NAME)"
             )
         self.protocol = _as_run(named, self.config.get("components") or ())
-        self.table = ScoreTable.read(folder / "scores.parquet")
+        owner = owner_of(self.config)
+        if (told := owner_of({**self.config, **self.summary})) != owner:
+            raise InputError(
+                f"{folder / 'summary.json'} belongs to another run ({told}, not {owner}); bring back its own"
+            )
+        self.table = ScoreTable.read(folder / "scores.parquet", owner)
         self.bank = FeatureBank(directory=folder / FEATURES)
 
     def __str__(self) -> str:

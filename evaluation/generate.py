@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.files import atomic, digest_of
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
@@ -18,6 +19,8 @@ from rsw_rewards.rollouts.policy import Policy
 
 SAVE_EVERY = 256
 """Samples between two writings of the predictions file: what a kill can cost."""
+DIGESTS = "sha256 of predictions.jsonl"
+"""Key of ``policy.yaml``: the digests that the predictions file may have."""
 GROUPS_PER_CALL = 32
 """Samples that a policy is given at once."""
 
@@ -58,13 +61,18 @@ def generate_file(
     asked = identities(samples, ())
     groups = _made_before(folder, path, about, asked, resume)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    write_run_yaml(folder / "policy.yaml", about)
+    described = folder / "policy.yaml"
+    write_run_yaml(described, {**about, DIGESTS: [digest_of(path)] if path.exists() else []})
     write_identities(folder / INPUTS, asked)
     todo = [sample for sample in samples if len(groups.get(sample.id, ())) < about["candidates"]]
     store = ImageStore(folder / "images")
 
     def save() -> None:
-        write_jsonl(path, [record for sample in samples for record in groups.get(sample.id, ())])
+        with atomic(path) as partial:
+            write_jsonl(partial, [record for sample in samples for record in groups.get(sample.id, ())])
+            # Both digests, as a kill may leave the old file or the new one.
+            digests = [digest_of(file) for file in (path, partial) if file.exists()]
+            write_run_yaml(described, {**about, DIGESTS: digests})
 
     if not todo:
         return path
@@ -103,10 +111,16 @@ def _made_before(
         raise InputError(f"{folder} holds outputs already; go on with --resume (resume=True), or name another folder")
     described = folder / "policy.yaml"
     known = read_yaml(described) if described.exists() else None
+    digests = known.pop(DIGESTS, None) if known else None
     if known != dict(about):
         raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; name another folder")
     if (folder / INPUTS).is_file() and (other := difference(read_identities(folder / INPUTS), asked, shared=True)):
         raise InputError(f"the outputs in {folder} answer other samples: {other}; name another folder")
+    if digests is not None and digest_of(path) not in digests:
+        raise InputError(
+            f"{path} is damaged or was changed by hand: it does not fit its digest in {described}; bring it back from a copy, or delete"
+            " it and make it again"
+        )
     groups: dict[str, list[dict[str, Any]]] = {}
     for _, record in read_records(path):
         if isinstance(record, dict):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 
-from rsw_rewards.core.files import read_table, write_table
+from rsw_rewards.core.files import digest_of, read_table, write_table
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 
@@ -57,14 +58,14 @@ def _digest(text: str) -> str:
 
 
 def _told(image: ImageRef) -> str:
-    """How an image is read, and the bytes of its file."""
+    """How an image is read, and the bytes of its file, wherever it lies; its place where it is not there."""
     content = ""
     if image.path is not None:
         try:
-            with image.path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+            content = digest_of(image.path)
         except OSError:
-            content = "not there"
+            return repr((image, "not there"))
+        image = replace(image, path=Path(image.path.suffix))
     return repr((image, content))
 
 

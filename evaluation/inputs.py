@@ -23,7 +23,7 @@ from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.io.in_memory import as_samples, pair_outputs
 from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import load_outputs
-from rsw_rewards.rollouts.dumps import is_ours
+from rsw_rewards.rollouts.dumps import check_dump, is_ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ def read_pair(
     if is_file and Path(outputs).is_dir():
         outputs = read_folder(Path(outputs), [sample for sample in every if sample.task in tasks] or every)
     if is_file and not isinstance(outputs, Imported):
-        answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own=is_ours(Path(outputs)))
+        if own := is_ours(Path(outputs)):
+            check_dump(Path(outputs).parent)
+        answers, problems = load_outputs(Path(outputs), every, roots, on_missing, own=own)
     else:
         answers, problems = pair_outputs(every, outputs, roots, on_missing)
     warnings: list[str] = []

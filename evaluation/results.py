@@ -35,6 +35,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def owner_of(config: Mapping[str, Any]) -> str:
+    """What the scores of a run say that they belong to: its protocol and its inputs."""
+    return f"{config.get('protocol')} of {config.get('inputs_hash')}"
+
+
 _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
@@ -78,6 +83,7 @@ class RunDirectory:
     ) -> None:
         self.folder = Path(folder)
         self.features = self.folder / FEATURES
+        self.owner = owner_of(config)
         self.parts = self.folder / "scores.parts"
         known = self.folder / "config.yaml"
         if known.exists():
@@ -119,7 +125,9 @@ class RunDirectory:
     def done(self) -> ScoreTable:
         """Rows of earlier attempts that need not be done again: errors and time-outs of ours are left out."""
         tables = [
-            ScoreTable.read(path) for path in (self.folder / "scores.parquet", *self._part_files()) if path.exists()
+            ScoreTable.read(path, self.owner)
+            for path in (self.folder / "scores.parquet", *self._part_files())
+            if path.exists()
         ]
         table = ScoreTable.concat(tables)
         if not len(table):
@@ -131,11 +139,11 @@ class RunDirectory:
     def append(self, table: ScoreTable) -> None:
         """Write the rows of one chunk as a part of their own; it appears whole or not at all."""
         number = max((int(path.stem.split("-")[1]) for path in self._part_files()), default=-1) + 1
-        table.write(self.parts / f"part-{number:05d}.parquet")
+        table.write(self.parts / f"part-{number:05d}.parquet", self.owner)
 
     def finish(self, table: ScoreTable, summary: Mapping[str, Any], page: str) -> None:
         """Write all rows as ``scores.parquet``, drop the parts, and write ``summary.json`` and ``report.html``."""
-        table.write(self.folder / "scores.parquet")
+        table.write(self.folder / "scores.parquet", self.owner)
         shutil.rmtree(self.parts, ignore_errors=True)
         write_json(self.folder / "summary.json", summary)
         write_text(self.folder / "report.html", page)

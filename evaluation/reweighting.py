@@ -16,6 +16,7 @@ from rsw_rewards.core.rewards import TIED, rewards
 from rsw_rewards.core.rubric import Rubric, load_rubric
 from rsw_rewards.core.scores import ScoreTable, read_columns
 from rsw_rewards.errors import ConfigError, InputError, did_you_mean
+from rsw_rewards.rollouts.dumps import check_dump
 
 COLUMNS_READ = ["sample", "group", "candidate", "verifier", "value", "status", "reason"]
 """What rewards depend on; statistics, which make most of a table, are not read."""
@@ -53,13 +54,18 @@ def load_table(folder: Path) -> tuple[ScoreTable, Rubric | None]:
     """
     folder = Path(folder)
     own = folder / "scores.parquet"
-    files = [own] if own.is_file() else sorted(folder.glob("dumps/*/scores.parquet"))
+    files = (
+        [own]
+        if own.is_file()
+        else [dump / "scores.parquet" for dump in sorted(folder.glob("dumps/*")) if dump.is_dir()]
+    )
     if not files:
         raise InputError(
             f"{folder} holds no scores.parquet, and no dumps below dumps/; give the folder of rsw score, of a dump or of a run"
         )
     frames = []
     for number, file in enumerate(files):
+        check_dump(file.parent)
         frame = read_columns(file, COLUMNS_READ).to_pandas()
         if len(files) > 1:  # a sample that was drawn in several steps had a group in each
             frame["group"] = f"{number}/" + frame["group"].astype(str)

@@ -129,7 +129,7 @@ def evaluate(
             *failure_warnings(summary["status"]),
             *baseline_warnings(summary["baselines"]),
         ]
-        summary["config_hash"] = config["config_hash"]
+        summary["config_hash"], summary["inputs_hash"] = config["config_hash"], config["inputs_hash"]
         summary["versions"] = config["versions"]
         summary["encoders"] = scorer.weights()
         summary["features"] = bank.report()
@@ -185,9 +185,18 @@ def _score(
 
 
 def _complete(done: ScoreTable, scorer: Scorer, outputs: Sequence[Output]) -> set[str]:
-    """Samples all of whose outputs every component has scored: a verifier of groups must see a group whole."""
+    """Samples all of whose outputs every component has scored, and whose features are there: a verifier of groups must see a group whole."""
     if not len(done):
         return set()
     wanted = Counter(output.sample_id for output in outputs)
     rows = done.frame.groupby("sample").size().to_dict()
-    return {name for name, count in wanted.items() if rows.get(name, 0) >= count * len(scorer.verifiers)}
+    lacking: set[str] = set()
+    for label, verifier in scorer.by_name.items():
+        own = done.verifier(label).frame
+        for encoder in verifier.encoders():
+            kept = own["content"].map(lambda content: list((content or {}).values())).explode().dropna()
+            hashes = kept[kept.str.fullmatch("[0-9a-f]{64}").astype(bool)]
+            there = scorer.bank.has_features(encoder, hashes.tolist())
+            lacking |= set(own["sample"].loc[hashes.index[~there]])
+    scored = {name for name, count in wanted.items() if rows.get(name, 0) >= count * len(scorer.verifiers)}
+    return scored - lacking

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
+from rsw_rewards.core.files import damage_among, digest_of, read_json, write_json
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
@@ -21,6 +23,9 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import output_to_json, sample_to_json, write_jsonl
 from rsw_rewards.pixels import content_hash
+
+DIGESTS = "digests.json"
+"""SHA-256 of every other file of a dump."""
 
 _IMAGE_FIELDS = tuple(
     item.name for item in fields(Output) if "ImageRef" in str(item.type) and item.name != "trajectory"
@@ -61,8 +66,29 @@ def write_dump(
     )
     table.write(partial / "scores.parquet")
     write_run_yaml(partial / "rubric.yaml", rubric)
+    files = (str(file.relative_to(partial)) for file in sorted(partial.rglob("*")) if file.is_file())
+    write_json(partial / DIGESTS, {"files": {name: digest_of(partial / name) for name in files}})
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+class _Digests(BaseModel):
+    files: dict[str, str]
+
+
+def check_dump(folder: Path) -> None:
+    """Hold the files of a dump against their digests; a folder without them is taken as it is.
+
+    Raises:
+        InputError: a file is damaged, was changed or is gone.
+    """
+    if not (folder / DIGESTS).is_file():
+        return
+    if damage := damage_among(folder, read_json(folder / DIGESTS, _Digests)["files"]):
+        raise InputError(
+            f"the dump is damaged or was changed by hand: {damage}; bring the file back, or delete {folder / DIGESTS} if you changed it"
+            " on purpose"
+        )
 
 
 def is_ours(predictions: Path) -> bool:

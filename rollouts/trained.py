@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel, NonNegativeInt
 
-from rsw_rewards.core.files import read_json, write_json
+from rsw_rewards.core.files import damage_among, digest_of, read_json, write_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.methods import METHODS
 
 CONFIG = "config.yaml"
 FINAL = "final"
+INPUTS = "inputs.json"
 CHECKPOINTS = "checkpoints"
 MARK = "complete.json"
 """Written last: a policy or a checkpoint without it was interrupted."""
@@ -33,7 +33,7 @@ _OF_THE_RUN = frozenset(
         CONFIG,
         CHECKPOINTS,
         FINAL,
-        "inputs.json",
+        INPUTS,
         "heldout.json",
         "log.jsonl",
         "curve.json",
@@ -103,7 +103,7 @@ def writing(folder: Path, step: int) -> Iterator[None]:
 
 def mark_complete(folder: Path, step: int) -> None:
     """Say that everything in ``folder`` is written, after ``step`` steps, with the SHA-256 of every file."""
-    write_json(folder / MARK, {"step": step, "files": {name: _digest(folder / name) for name in _files(folder)}})
+    write_json(folder / MARK, {"step": step, "files": {name: digest_of(folder / name) for name in _files(folder)}})
 
 
 class _Mark(BaseModel):
@@ -119,11 +119,6 @@ def _files(folder: Path) -> list[str]:
     ]
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def damage_of(folder: Path) -> str:
     """What is wrong with a policy or checkpoint that :func:`mark_complete` marked, as a clause; empty where it is as it was written.
 
@@ -133,13 +128,7 @@ def damage_of(folder: Path) -> str:
         files = _Mark.model_validate(read_json(folder / MARK, _Mark)).files
     except InputError as error:
         return str(error)
-    for name, digest in files.items():
-        try:
-            if _digest(folder / name) != digest:
-                return f"{folder / name} is not as it was written"
-        except OSError as error:
-            return f"{folder / name} cannot be read ({error.strerror})"
-    return ""
+    return damage_among(folder, files)
 
 
 def complete_step(folder: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from rsw_rewards.io.records_io import write_jsonl
 
 ASK = """
 import os, sys
@@ -89,3 +92,69 @@ def test_a_cluster_outlives_the_thread_that_started_it() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert result.stdout.strip() == "7", result.stderr
+
+
+_SLOW = """
+import time
+import rsw_rewards as rsw
+
+@rsw.verifier(tasks="change_qa")
+def slow(sample, output):
+    time.sleep(0.2)
+    return 1.0
+
+mine = rsw.protocol("slow", [slow])
+"""
+_MAIN = "from rsw_rewards.cli import main; main()"
+
+
+def _descendants(pid: int) -> dict[int, str]:
+    """The processes below one, with the names that they show."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(place.read_text().rpartition(") ")[2].split()[1])
+            shown = (place.parent / "cmdline").read_text().partition("\0")[0]
+        except OSError:
+            continue
+        if parent == pid:
+            found |= {int(place.parent.name): shown, **_descendants(int(place.parent.name))}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+def test_a_raylet_that_dies_ends_the_command_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(_SLOW)
+    truth = {"answers": ["yes"], "vocabulary": ["yes", "no"]}
+    write_jsonl(tmp_path / "s.jsonl", [{"id": f"q{n}", "task": "change_qa", "reference": truth} for n in range(2000)])
+    write_jsonl(tmp_path / "p.jsonl", [{"id": f"q{n}", "text": "yes"} for n in range(2000)])
+    command = [
+        sys.executable,
+        "-c",
+        _MAIN,
+        "evaluate",
+        "mine.py:mine",
+        "--samples",
+        "s.jsonl",
+        "--predictions",
+        "p.jsonl",
+    ]
+    going = subprocess.Popen(
+        [*command, "--out", "out", "--workers", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(
+        name.startswith("ray::_Scorer") for name in _descendants(going.pid).values()
+    ):
+        time.sleep(0.2)
+    time.sleep(2)
+    raylet = next(pid for pid, name in _descendants(going.pid).items() if name.endswith("/raylet"))
+    os.kill(raylet, signal.SIGKILL)
+    _, said = going.communicate(timeout=60)
+    assert going.returncode == 2
+    assert said.splitlines()[-1].startswith("rsw: Ray's raylet, the process that runs the actors, died or was killed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -164,3 +165,33 @@ def test_a_large_file_is_read_block_by_block_in_little_memory(tmp_path: Path) ->
         np.testing.assert_array_equal(found[:: block // 4], some[:: block // 4])
         highest = max(highest, resident() - before)
     assert highest < 45 << 20  # of 98 million bytes
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from tests.test_feature_store import DIM, key, row
+from rsw_rewards.features.store import FeatureFile
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (777, 777))
+file = FeatureFile(Path(sys.argv[1]), DIM)
+for number in range(1000):
+    try:
+        file.add([key(number)], row(number)[None])
+    except OSError as error:
+        print(number, error.errno)
+        break
+"""
+
+
+def test_a_full_disk_costs_the_rows_that_found_no_room(tmp_path: Path) -> None:
+    stem = tmp_path / "rows"
+    told = subprocess.run([sys.executable, "-c", _FULL, str(stem)], capture_output=True, text=True, check=True)
+    count, number = map(int, told.stdout.split())
+    assert number == errno.EFBIG and 0 < count < 1000
+    found, there = FeatureFile(stem, DIM).read([key(place) for place in range(count + 1)])
+    assert there.tolist() == [True] * count + [False]
+    np.testing.assert_array_equal(found[:count], np.stack([row(place) for place in range(count)]))
+    FeatureFile(stem, DIM).add([key(count)], row(count)[None])  # once there is room again
+    np.testing.assert_array_equal(FeatureFile(stem, DIM).read([key(count)])[0][0], row(count))

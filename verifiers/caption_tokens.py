@@ -165,14 +165,19 @@ _OTHERS = re.compile(
     |\#[A-Za-z_]+|@[A-Za-z_]\w*
     |(?P<smiley>[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]](?![A-Za-z0-9]))
     |&(?:amp|lt|gt|quot|apos|nbsp);
-    |'(?:[tT](?=is\b|was\b)|[sSmMdD](?![A-Za-z])|(?i:re|ve|ll)(?![A-Za-z])|\d\ds?(?![\w:°])|(?i:cause|em|til|till|n'?)(?!\w))
+    |'(?:[tT](?=is\b|was\b)|[sSmMdD](?![A-Za-z])|(?i:re|ve|ll)(?![A-Za-z])|\d\d(?!\S)|(?i:cause|em|til|till|n'?)(?!\w))
     |(?i:n't)(?![A-Za-z])
     |\.{3}|-{5,}|-{2,4}|[!?]+|\*+|_+|\#+|@+|<<|>>|``|''
     |.""",
     re.VERBOSE | re.DOTALL,
 )
 """What begins with anything else."""
-_SPANS = re.compile(r"\d\s+\d{1,4}/|<\S{1,64}\s[^<>]{0,255}>|\.\s+\d")
+_OPENING = re.compile(
+    r"\s+(?i:about|according|additionally|after|an?|as|at|but|earlier|here?|her|however|if|in|it|last|many|more|mr\.|now|once|one|other|our"
+    r"|she|since|so|some|such|that|the|their|then|there|these|they|this|we|what|when|while|yet|you)(?!\S)"
+)
+"""Words that open a sentence where they have a capital: the full stop before them ends the one before."""
+_SPANS = re.compile(r"\d\s+\d{1,4}/|<\S{1,64}\s[^<>]{0,255}>|\.\s+\d|\b[^\W\d_]\.(?!\S)")
 """Tokens that a blank stands in, and full stops whose meaning depends on what follows the blank."""
 _PLAIN = re.compile(r"[a-z]{2,}(?:[ -][a-z]+)*[.]?")
 _SIGNS = str.maketrans(
@@ -234,6 +239,8 @@ def _word(text: str, place: int) -> tuple[str, int]:
     end = max((match.end() for pattern in _WORDS if (match := pattern.match(text, place))), default=place)
     if (negated := _NEGATED.match(text, place)) and negated.end() >= end:
         return negated[1], len(negated[1])
+    if end - place == 2 and text[end - 1] == "." and _ends_sentence(text, end):
+        end -= 1
     if text[end : end + 1] == ".":
         word = text[place:end]
         low = word.lower()
@@ -242,6 +249,16 @@ def _word(text: str, place: int) -> tuple[str, int]:
         if known or paused or (low in _SHORT_NUMBERS and _NUMBER.match(text, end + 1)):
             end += 1
     return text[place:end], end - place
+
+
+def _ends_sentence(text: str, place: int) -> bool:
+    """Whether the full stop of a single letter before ``place`` ends a sentence.
+
+    coco-caption tokenises all captions as one text. The next caption opens a sentence where captions are written with a capital.
+    """
+    if not text[place:].strip():
+        return text.lstrip()[:1].isupper()
+    return (following := _OPENING.match(text, place)) is not None and following[0].lstrip()[0].isupper()
 
 
 def _other(text: str, place: int) -> tuple[str, int]:

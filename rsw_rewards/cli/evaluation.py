@@ -173,6 +173,8 @@ def compare(
 
     if markdown + latex + as_json > 1:
         raise ConfigError("give one of --markdown, --latex and --json")
+    if percent and not latex:
+        raise ConfigError("--percent goes with --latex")
     board = rsw.compare(*runs, metrics=metric, names=name, protocol=protocol)
     if as_json:
         print_json(board.differences())

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 CHECKSUM = "sha256"
 """Key of a JSON object that holds the checksum of the others."""
+LINE_CHECKSUM = "crc32"
+"""The same of a line of JSON Lines."""
 
 _PARQUET_LABEL = b"rsw.sha256"
+_PARQUET_OWNER = b"rsw.of"
 _NO_DIGEST = b"0" * 64
 _IN_FOOTER = re.compile(
     re.escape(_PARQUET_LABEL) + rb"\x18\x40([0-9a-f]{64})"
@@ -111,15 +115,83 @@ def read_json(path: Path, shape: Any) -> dict[str, Any]:
     return record
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write Parquet with a checksum of every page and one of the whole file; its folder is made where it does not exist."""
+def line_with_checksum(record: Mapping[str, Any], of: str = "") -> str:
+    """A record as a line of JSON Lines that ends with its checksum, for files that grow line by line.
+
+    Args:
+        of: what the file belongs to, which enters the checksum.
+
+    >>> from rsw_rewards.core.files import line_with_checksum
+    >>> line_with_checksum({"step": 1})
+    '{"step": 1, "crc32": 3203044938}\\n'
+    """
+    return json.dumps({**record, LINE_CHECKSUM: _crc(record, of)}) + "\n"
+
+
+def _crc(record: Mapping[str, Any], of: str) -> int:
+    return zlib.crc32(json.dumps(record).encode(), zlib.crc32(of.encode()))
+
+
+def read_lines(path: Path, of: str = "") -> list[dict[str, Any]]:
+    """The records that :func:`line_with_checksum` wrote, without their checksums; none where there is no file.
+
+    The last line is left out where it has no end: it was being written when its process was killed.
+
+    Raises:
+        InputError: the file cannot be read, or a line is damaged or of something else than ``of``.
+    """
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: the line is damaged, it is no JSON: {error}") from error
+        if not isinstance(record, dict) or record.pop(LINE_CHECKSUM, _crc(record, of)) != _crc(record, of):
+            raise InputError(
+                f"{path}:{number}: the line is damaged, was changed by hand or is of another run: it does not fit its checksum"
+                f" ({LINE_CHECKSUM}); bring the file back from a copy"
+            )
+        records.append(record)
+    return records
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits. Raises :class:`OSError`."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def damage_among(folder: Path, digests: Mapping[str, str]) -> str:
+    """What is wrong with files of a folder, as a clause; empty where each has the digest that is noted for it."""
+    for name, digest in digests.items():
+        try:
+            if digest_of(folder / name) != digest:
+                return f"{folder / name} is not as it was written"
+        except OSError as error:
+            return f"{folder / name} cannot be read ({error.strerror})"
+    return ""
+
+
+def write_table(path: Path, table: pa.Table, of: str = "") -> None:
+    """Write Parquet with a checksum of every page and one of the whole file; its folder is made where it does not exist.
+
+    Args:
+        of: what the file belongs to, by which :func:`read_table` tells it from that of another run.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, write_page_checksum=True) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_PARQUET_LABEL.decode(): _NO_DIGEST.decode()})
+        owner = {_PARQUET_OWNER.decode(): of} if of else {}
+        writer.add_key_value_metadata({**owner, _PARQUET_LABEL.decode(): _NO_DIGEST.decode()})
     content = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(content).hexdigest().encode()
     start, end = _place_of_digest(content)
@@ -136,11 +208,14 @@ def _place_of_digest(content: bytes) -> tuple[int, int]:
     return found.span(1) if found else (0, 0)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+def read_table(path: Path, columns: Sequence[str], of: str = "") -> pa.Table:
     """Columns of a Parquet file, in this order, their values checked to be valid for their types.
 
+    Args:
+        of: what it must belong to, where it says so at all.
+
     Raises:
-        InputError: it cannot be read, is damaged, is no Parquet file, or lacks a column.
+        InputError: it cannot be read, is damaged, is no Parquet file, lacks a column, or belongs to something else.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -156,6 +231,11 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
                 raise damaged(path)
         # In this thread alone: a process that ends while Arrow's threads still run is aborted.
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False) as file:
+            owner = (file.metadata.metadata or {}).get(_PARQUET_OWNER, of.encode())
+            if of and owner != of.encode():
+                raise InputError(
+                    f"{path} belongs to another run ({owner.decode(errors='replace')}, not {of}); bring back its own"
+                )
             if missing := set(columns) - set(file.schema_arrow.names):
                 raise InputError(f"{path} lacks the columns {sorted(missing)}")
             table = file.read(columns=list(columns), use_threads=False).select(list(columns))

@@ -196,16 +196,17 @@ class ScoreTable:
         """One raw metric of every row, (rows,) float64, NaN where a row does not have it."""
         return np.array([(row or {}).get(key, np.nan) for row in self.frame["raw"]], dtype=np.float64)
 
-    def write(self, path: Path) -> None:
-        """Write Parquet with checksums; the file appears whole or not at all."""
+    def write(self, path: Path, of: str = "") -> None:
+        """Write Parquet with checksums; the file appears whole or not at all. ``of`` says to which run it belongs."""
         import pyarrow as pa
 
-        write_table(path, pa.table({name: to_arrow(name, self.frame[name]) for name in COLUMNS}))
+        write_table(path, pa.table({name: to_arrow(name, self.frame[name]) for name in COLUMNS}), of)
 
     @classmethod
-    def read(cls, path: Path) -> ScoreTable:
-        """Read what :meth:`write` wrote. Raises :class:`InputError` for a file that is damaged or not a score table."""
-        table = read_columns(path, COLUMNS)
+    def read(cls, path: Path, of: str = "") -> ScoreTable:
+        """Read what :meth:`write` wrote. Raises :class:`InputError` for a file that is damaged, no score table or, with ``of``, of
+        another run."""
+        table = read_columns(path, COLUMNS, of)
         columns: dict[str, Any] = {name: table.column(name).to_pylist() for name in COLUMNS}
         try:
             columns["raw"] = [dict(row or ()) for row in columns["raw"]]
@@ -217,16 +218,16 @@ class ScoreTable:
         return cls.from_columns(columns)
 
 
-def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+def read_columns(path: Path, names: Sequence[str], of: str = "") -> pa.Table:
     """Some columns of a stored score table, with the types of :func:`to_arrow`.
 
     Raises:
-        InputError: the file is damaged, lacks a column, or holds something that no score table holds.
+        InputError: the file is damaged, lacks a column, holds something that no score table holds, or belongs to another run than ``of``.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = read_table(path, names)
+    table = read_table(path, names, of)
     try:
         table = pa.table({name: table.column(name).cast(_arrow_type(name)) for name in names})
     except pa.ArrowException as error:

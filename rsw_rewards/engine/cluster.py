@@ -5,9 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import select
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.plugins import user_modules
@@ -55,6 +60,8 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         with _starting:
             if not ray.is_initialized():
                 _in_a_lasting_thread(lambda: ray.init(**options))
+                if address is None:
+                    _end_with_the_raylet()
     except ConnectionError as error:
         raise ConfigError(f"no Ray cluster answers at {address!r}: {error}") from error
 
@@ -80,6 +87,52 @@ def _in_a_lasting_thread(start: Callable[[], object]) -> None:
 
     threading.Thread(target=stay, name="rsw-ray", daemon=True).start()
     started.result()
+
+
+STOPPED = 2
+"""Exit code of a process that ends with the raylet of its cluster, as of one that was stopped by an error of ours."""
+
+
+def _end_with_the_raylet() -> None:
+    """Watch the raylet of the cluster that was started here, and end this process with a sentence if it dies.
+
+    Ray ends the process all the same, half a minute later, from a thread that no handler sees, and says why in hundreds of lines.
+    """
+    import ray
+
+    raylets = _children("raylet")
+    if not raylets or not hasattr(os, "pidfd_open"):  # no Linux
+        return
+    session, process = ray.get_runtime_context().get_node_id(), os.pidfd_open(max(raylets))
+
+    def watch() -> None:
+        select.select([process], [], [])
+        os.close(process)
+        time.sleep(1)  # a shutdown on purpose disconnects before it ends the raylet, and takes its time
+        if not ray.is_initialized() or ray.get_runtime_context().get_node_id() != session:
+            return
+        sys.stdout.flush()
+        print(
+            "rsw: Ray's raylet, the process that runs the actors, died or was killed; see that there is memory enough, and go on with"
+            " --resume where a run was cut off",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(STOPPED)
+
+    threading.Thread(target=watch, name="rsw-raylet", daemon=True).start()
+
+
+def _children(name: str) -> list[int]:
+    """Processes of that name that this one started."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            own, _, rest = place.read_text().partition(" (")
+            told, _, state = rest.rpartition(") ")
+            if told == name and int(state.split()[1]) == os.getpid():
+                found.append(int(own))
+    return found
 
 
 def require_gpus(count: float) -> None:

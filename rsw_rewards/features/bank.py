@@ -188,6 +188,11 @@ class FeatureBank:
             raise KeyError(f"no {encoder} features are stored for the image {digest[:12]}")
         return found
 
+    def has_features(self, encoder: str, hashes: Sequence[str]) -> np.ndarray:
+        """(n,) bool: whether image features are stored under a content hash, and sound."""
+        model = self.encoder(encoder)
+        return np.array([self._has(model, "image", bytes.fromhex(digest)) for digest in hashes], dtype=bool)
+
     def copy_to(self, directory: Path) -> None:
         """Write the features of this run into a folder, where a bank of that ``directory`` finds them."""
         with self._lock:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import InputError
+from rsw_rewards.rollouts.trained import FINAL, INPUTS, complete_step
 from rsw_rewards.training.heldout_record import HeldoutRecord
 from rsw_rewards.training.log_rows import read_log
 
@@ -25,7 +26,7 @@ class Run:
         folder: of a run that :func:`rsw_rewards.train` or ``rsw train`` has begun.
 
     Raises:
-        InputError: the folder holds no training run.
+        InputError: the folder holds no training run. What is read of it raises it as well, where a file is damaged or of another run.
 
     >>> run = rsw.Run("runs/quickstart")  # doctest: +SKIP
     >>> run.log[["reward", "entropy"]].tail()  # doctest: +SKIP
@@ -39,7 +40,24 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return read_yaml(self.folder / "config.yaml")
+        config = read_yaml(self.folder / "config.yaml")
+        self._check_seed("config.yaml", config.get("seed"))
+        return config
+
+    def _check_seed(self, name: str, seed: Any) -> None:
+        """Raise :class:`InputError` where a file is that of a run with another seed."""
+        inputs = self.folder / INPUTS
+        known = read_json(inputs, dict[str, str]).get("seed") if inputs.is_file() else None
+        if known is not None and known != str(seed):
+            raise InputError(
+                f"{self.folder / name} is of a run with the seed {seed}, {inputs} of one with {known}; bring back the one that is"
+                " of another run"
+            )
+
+    @property
+    def _ended_at(self) -> int:
+        """The steps of the policy that the training ended with; 0 where it has not ended."""
+        return complete_step(self.folder / FINAL) or 0
 
     @property
     def log(self) -> pd.DataFrame:
@@ -47,6 +65,12 @@ class Run:
         import pandas as pd
 
         rows = read_log(self.folder / "log.jsonl")
+        # Methods that log nothing have no log.
+        inputs = (self.folder / INPUTS).is_file()
+        if inputs and [row["step"] for row in rows][: self._ended_at] != list(range(1, self._ended_at + 1)):
+            raise InputError(
+                f"{self.folder / 'log.jsonl'} lacks some of the {self._ended_at} steps that were done; bring the file back from a copy"
+            )
         return pd.DataFrame(rows).set_index("step") if rows else pd.DataFrame()
 
     @property
@@ -54,7 +78,15 @@ class Run:
         """What ``heldout.json`` holds: held-out numbers before and after, under ``changes`` by decoding and metric; empty before
         training has ended."""
         file = self.folder / "heldout.json"
-        return read_json(file, HeldoutRecord) if file.is_file() else {}
+        if file.is_file():
+            record = read_json(file, HeldoutRecord)
+            self._check_seed(file.name, record.get("seed"))
+            return record
+        if self._ended_at and (self.folder / "heldout").is_dir():
+            raise InputError(
+                f"{self.folder} has no heldout.json though its policy is trained; go on with --resume, which measures it"
+            )
+        return {}
 
     @property
     def policy(self) -> Policy:

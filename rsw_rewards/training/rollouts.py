@@ -265,13 +265,21 @@ class Rollouts:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of scoring."""
-        state = {"breaker": self.breaker.state_dict(), "scorer": self.scorer.state_dict()}
+        state = {
+            "seed": self.config.seed,
+            "breaker": self.breaker.state_dict(),
+            "scorer": self.scorer.state_dict(),
+        }
         if self._behind is not None:
             state |= {"scorer": self._behind["scorer"], "behind": self._behind}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore :meth:`state_dict`. Raises :class:`ConfigError` for that of a run with another seed."""
+        if (seed := state.get("seed", self.config.seed)) != self.config.seed:
+            raise ConfigError(
+                f"the checkpoint is of a run with the seed {seed}, not {self.config.seed}; bring back the run's own"
+            )
         self.breaker.load_state_dict(state["breaker"])
         self.scorer.load_state_dict(state["scorer"])
         self._behind = state.get("behind")

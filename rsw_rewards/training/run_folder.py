@@ -24,10 +24,9 @@ from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.methods import METHODS
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.rollouts.trained import CONFIG
+from rsw_rewards.rollouts.trained import CONFIG, INPUTS
 
 LOCK = ".lock"
-INPUTS = "inputs.json"
 
 MAY_CHANGE = frozenset({"out", "print_every", "tensorboard", "dump_every", "checkpoints", "scoring"}) | {
     f"rollouts.{key}" for key in ("actors", "num_gpus", "num_cpus", "threads", "chunk", "timeout_s")
@@ -121,7 +120,9 @@ def _longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return after >= before and old.get("schedule", "constant") == "constant"
 
 
-def check_inputs(out: Path, samples: Mapping[str, Sequence[Sample]], verifiers: Mapping[str, Verifier]) -> None:
+def check_inputs(
+    out: Path, samples: Mapping[str, Sequence[Sample]], verifiers: Mapping[str, Verifier], seed: int | None = None
+) -> None:
     """Note what a run learns from in ``inputs.json``, or hold it against what is noted there.
 
     Of samples counts what they ask and what is known to be true of them, of pictures the files' names; of verifiers what
@@ -131,6 +132,7 @@ def check_inputs(out: Path, samples: Mapping[str, Sequence[Sample]], verifiers: 
         ConfigError: something is not what the run was started with.
     """
     found = {where: samples_hash(some) for where, some in samples.items()}
+    found |= {} if seed is None else {"seed": str(seed)}
     found |= {f"rubric: {label}": verifier.hash for label, verifier in verifiers.items()}
     file = out / INPUTS
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainerCallback
 
-from rsw_rewards.training.log_rows import keep_until
+from rsw_rewards.errors import InputError
+from rsw_rewards.training.log_rows import append_row, keep_until, read_log
 
 _COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "exposed")
 
@@ -26,6 +26,9 @@ class RunLog(TrainerCallback):
         steps: length of the run, for the console.
         every: console lines are means over this many steps.
         resume_at: steps already logged that stay; later ones come from a run that was interrupted and are dropped.
+
+    Raises:
+        InputError: the log is damaged, or does not hold the steps that stay.
     """
 
     def __init__(
@@ -43,6 +46,10 @@ class RunLog(TrainerCallback):
         self._writer: Any = None
         self._header = False
         keep_until(self.path, resume_at)
+        if [row["step"] for row in read_log(self.path)] != list(range(1, resume_at + 1)):
+            raise InputError(
+                f"{self.path} lacks some of the {resume_at} steps that were done; bring the file back from a copy, or start another run"
+            )
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -63,8 +70,7 @@ class RunLog(TrainerCallback):
             key: _finite(value) for key, value in {**logs, **self._pending}.items() if _is_number(value)
         }
         self._pending = {}
-        with self.path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"step": step, **numbers}) + "\n")
+        append_row(self.path, {"step": step, **numbers})
         if self._writer is not None:
             for key, value in numbers.items():
                 if value is not None:

@@ -129,7 +129,7 @@ class TrainingRun:
         self.scorer = started.enter_context(_scorer(self.samples, config))
         self.pool = started.enter_context(_pool(config))
         known = {"train": self.samples, "heldout": self.heldout.samples if self.heldout else []}
-        check_inputs(config.out, known, self.scorer.by_name)
+        check_inputs(config.out, known, self.scorer.by_name, config.seed)
         self.before = self._measured("before")
 
     @property

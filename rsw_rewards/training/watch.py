@@ -6,7 +6,6 @@ difference, so they are measured during training as well, and it is said at once
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.errors import InputError
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.heldout import Change, Heldout, changes_record
-from rsw_rewards.training.log_rows import keep_until, read_log
+from rsw_rewards.training.log_rows import append_row, keep_until, read_log
 from rsw_rewards.training.runlog import RunLog
 
 REWARD = "reward_mean/"
@@ -115,8 +115,15 @@ class Watch:
         self.path = config.out / "heldout" / "during.jsonl"
         # What is measured after a step comes when the next generation is asked for, thus after that step's checkpoint: a run that is
         # taken up from there measures it again.
-        self._last = max(0, resume_at - config.generation.boundary)
+        boundary = config.generation.boundary
+        self._last = max(0, resume_at - boundary)
         keep_until(self.path, resume_at - 1)
+        looks = {step // self.every for step in range(boundary, self._last + 1, boundary)} - {0}
+        if (there := len(read_log(self.path))) != len(looks):
+            raise InputError(
+                f"{self.path} holds {there} of the {len(looks)} measurements that were made before step {resume_at}; bring the file"
+                " back from a copy, or start another run"
+            )
 
     def look(self, pool: RolloutPool, step: int) -> None:
         """Measure if it is time: ``step`` steps are done, and the pool holds the weights that came of them."""
@@ -135,8 +142,7 @@ class Watch:
         for line in [*self.heldout.said_of(tables), *map(str, found)]:
             self.log.say(line, style="bold red")
         row = {"step": step, "n": len(self.samples), "reward_rise": rises, "changes": changes_record(changes)}
-        with self.path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({**row, "alarms": [alarm.record() for alarm in found]}) + "\n")
+        append_row(self.path, {**row, "alarms": [alarm.record() for alarm in found]})
 
 
 def logged_rises(path: Path, steps: int, heldout: Heldout) -> dict[str, float]:

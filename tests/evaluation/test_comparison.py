@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +18,7 @@ from rsw_rewards.core.files import read_json, write_json
 from rsw_rewards.core.records import Task
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.comparison import run_names
-from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, too_few_scenes
+from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, too_few_scenes
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -269,3 +270,26 @@ def test_latex_compiles(tmp_path: Path) -> None:
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"], cwd=tmp_path, capture_output=True
     )
     assert made.returncode == 0, made.stdout.decode()[-2000:]
+
+
+def test_percent_scales_what_papers_scale_and_nothing_else() -> None:
+    samples = [
+        {"task": "change_qa", "scene": f"s{n}", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}
+        for n in range(8)
+    ]
+    right, half = (rsw.evaluate("exact-qa", samples, answers) for answers in (["yes"] * 8, ["yes", "no"] * 4))
+    board = rsw.compare(right, half, names=["right", "half"])
+    assert r"accuracy (\%)" in board.to_latex(percent=True) and "50.0" in board.to_latex(percent=True)
+    assert r"(\%)" not in board.to_latex() and "0.500" in board.to_latex()
+
+
+@pytest.mark.parametrize(
+    ("key", "bounds", "scaled"),
+    [
+        ("f1", (0.0, 1.0), True), ("kappa", (-1.0, 1.0), True), ("bleu4", (0.0, 1.0), True), ("cider", (0.0, math.inf), True),
+        ("ssim", (-1.0, 1.0), False), ("lpips", (0.0, math.inf), False), ("psnr", (0.0, math.inf), False), ("fid", None, False),
+        ("gain_over_copy", (-math.inf, 1.0), False), ("rmse", (0.0, math.inf), False),
+    ],
+)  # fmt: skip
+def test_which_numbers_papers_print_times_a_hundred(key: str, bounds: tuple[float, float] | None, scaled: bool) -> None:
+    assert percent_key(key, bounds) is scaled

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ from rsw_rewards.core.files import atomic, read_json, write_json
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import RswError
+from rsw_rewards.training.log_rows import append_row, read_log
 
 SAMPLES = [
     {
@@ -130,3 +133,62 @@ def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path: Path) -> Non
         partial.write_text("ne")
         raise OSError("full")
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "summary.json", "config.yaml"])
+def test_a_file_of_another_run_is_refused(run: Path, tmp_path: Path, name: str) -> None:
+    other, mixed = tmp_path / "other", tmp_path / "mixed"
+    rsw.evaluate("exact-qa", SAMPLES, ["no"] * 4, other)
+    shutil.copytree(run, mixed)
+    shutil.copy(other / name, mixed / name)
+    with pytest.raises(RswError, match="belongs to another run"):
+        rsw.compare(other, mixed)
+    with (
+        pytest.raises(RswError, match=r"another run|other samples, truths or outputs")
+        if name != "summary.json"
+        else nullcontext()
+    ):
+        rsw.evaluate("exact-qa", SAMPLES, ["yes", "no", "yes", "yes"], mixed, resume=True)
+
+
+def test_a_run_goes_on_where_its_folder_was_moved_to(tmp_path: Path) -> None:
+    rsw.data.make_scene_world(tmp_path / "data", 2, 0, tasks=["forecast"])
+    mine = rsw.protocol("mine", ["gain_over_copy"], task="forecast")
+    asked = tmp_path / "data" / "samples.jsonl"
+    first = rsw.evaluate(mine, asked, policy="copy_before", out=tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    again = rsw.evaluate(mine, asked, policy="copy_before", out=tmp_path / "b", resume=True)
+    assert again.summary["metrics"] == first.summary["metrics"]
+
+
+def test_a_flipped_letter_in_the_answers_of_a_policy_is_refused(tmp_path: Path) -> None:
+    mine = rsw.protocol("mine", ["exact_match"], task="change_qa")
+    rsw.evaluate(mine, SAMPLES, policy="constant", out=tmp_path)
+    (tmp_path / "config.yaml").unlink()  # as a kill before the first score leaves it
+    (tmp_path / "scores.parquet").unlink()
+    rsw.evaluate(mine, SAMPLES, policy="constant", out=tmp_path, resume=True)
+    file = tmp_path / "outputs" / "predictions.jsonl"
+    file.write_text(file.read_text().replace('"text": "', '"text": "x', 1))
+    with pytest.raises(RswError, match=r"predictions\.jsonl is damaged or was changed by hand"):
+        rsw.evaluate(mine, SAMPLES, policy="constant", out=tmp_path, resume=True)
+
+
+def test_lines_of_a_log_tell_damage_and_other_runs(tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").write_text("{}")
+    log = tmp_path / "log.jsonl"
+    for step in (1, 2):
+        append_row(log, {"step": step, "reward": 0.1 * step, "none": None})
+    whole = log.read_text()
+    assert read_log(log) == [{"step": step, "reward": 0.1 * step, "none": None} for step in (1, 2)]
+    log.write_text(whole + '{"step": 3, "rew')  # as a kill leaves it
+    assert len(read_log(log)) == 2
+    for damaged in (whole.replace("0.1,", "0.3,"), whole.replace('"step"', '"stop"', 1), whole[2:]):
+        log.write_text(damaged)
+        with pytest.raises(RswError, match=r"log\.jsonl:1: the line is damaged"):
+            read_log(log)
+    log.write_text(whole)
+    (tmp_path / "inputs.json").write_text('{"seed": "2"}')
+    with pytest.raises(RswError, match="of another run"):
+        read_log(log)
+    log.write_text('{"step": 1}\n')  # by an earlier version
+    assert read_log(log) == [{"step": 1}]

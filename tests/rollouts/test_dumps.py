@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Batch
+from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import read_rgb, write_png
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.pixels import content_hash
@@ -73,3 +78,24 @@ def test_outputs_come_back_with_the_same_content(dump: Path) -> None:
 def test_rewards_come_back_bit_for_bit(dump: Path) -> None:
     assert dumped_rewards(dump) == {("a/1", 0): 0.1 + 0.2, ("a/1", 1): None, ("a/1", 2): 0.0}
     assert not list(dump.parent.glob(".*"))
+
+
+def test_a_dump_that_was_changed_is_not_scored(tmp_path: Path) -> None:
+    rsw.data.make_scene_world(tmp_path / "data", 2, 0, tasks=["change_qa"])
+    samples = load_samples(tmp_path / "data" / "samples.jsonl")
+    outputs = [Output(sample.id, text="yes") for sample in samples]
+    rubric = parse_rubric({"components": [{"use": "exact_match"}]}, "rubric")
+    with Scorer(rubric) as scorer:
+        table = scorer.score(Batch.of(samples, outputs))
+    dump = tmp_path / "dump"
+    write_dump(dump, samples, outputs, table, [1.0, 1.0], rubric.dump())
+    files = (dump / "rubric.yaml", dump / "samples.jsonl", dump / "predictions.jsonl")
+    assert len(rsw.rewards(*files).records) == 2
+    (dump / "predictions.jsonl").write_text((dump / "predictions.jsonl").read_text().replace('"yes"', '"no"'))
+    for read in (lambda: rsw.rewards(*files), lambda: rsw.reweight(dump, [{"exact_match": 1.0}])):
+        with pytest.raises(
+            InputError, match=r"predictions\.jsonl is not as it was written; bring the file back, or delete"
+        ):
+            read()
+    (dump / "digests.json").unlink()
+    assert len(rsw.rewards(*files).records) == 2

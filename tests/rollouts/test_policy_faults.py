@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -33,6 +32,7 @@ from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.diffusion import FlowGrpoRunConfig
 from rsw_rewards.training.diffusion import train as train_diffusion
+from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.ppo import train_ppo
 from tests.training.run_files import dumped_rewards
 
@@ -188,7 +188,7 @@ def test_a_dump_gives_the_rewards_that_the_trainer_saw(kind: Kind, tmp_path: Pat
         frame = rewards(scorer.score(Batch.of(samples, outputs)), rubric)
     again = dict(zip(zip(frame["sample"], frame["candidate"], strict=True), frame["reward"], strict=True))
     assert again == dumped_rewards(dump) and len(again) == 4
-    (row,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (row,) = read_log(tmp_path / "log.jsonl")
     assert row["reward"] == pytest.approx(np.mean(list(again.values())))
 
 

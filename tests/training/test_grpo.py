@@ -228,3 +228,31 @@ def test_rewards_that_normalise_each_component_refuse_another_normalisation(tmp_
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"asks for 7 samples of the task 'change_qa', but .* holds 6"):
         run(tmp_path, grpo={"prompts": 14})
+
+
+MORTAL = """
+import os, signal
+from pathlib import Path
+from rsw_rewards import verifier
+
+@verifier(tasks={"change_qa"})
+def near_three(sample, output, *, mark: str):
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1.0 / (1 + abs(int(output.text or "99") - 3))
+"""
+
+
+@pytest.mark.slow
+def test_a_scoring_actor_that_is_killed_changes_no_number(
+    whole: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    parts = [
+        {"use": f"{tmp_path / 'mortal.py'}:near_three", "config": {"mark": str(tmp_path / "died")}},
+        {"use": f"{TOY}:bright"},
+    ]
+    weights = run(tmp_path / "run", rubric={"components": parts}, scoring={"actors": 1})
+    assert (tmp_path / "died").exists()
+    assert same(weights, whole[1])

@@ -47,6 +47,9 @@ def test_tokens_of_the_original(text: str, wanted: str) -> None:
         ("3 m² of 1,000 m", "3 m ² of 1,000 m"), ("50% of it", "50 % of it"), ("a/b and/or c-d", "a/b and/or c-d"),
         ("road.Then built", "road.then built"), ("don\u2019t \u201cgo\u201d \u2013 now", "do n't go now"),
         ("...", ""), (" \t\n ", ""), ("{a} [b] <c>", "-lcb- a -rcb- -lsb- b -rsb- <c>"), ("tree\U0001f333s", "tree s"),
+        ("white '05' signs", "white 05 signs"), ("the '05 signs", "the '05 signs"), ("built in '05", "built in '05"),
+        ("in '05, it", "in 05 it"), ("The roof is a double M.", "the roof is a double m"), ("area B. The road", "area b the road"),
+        ("area B. the road", "area b. the road"), ("B. Go", "b. go"),
     ],
 )  # fmt: skip
 def test_rules(text: str, wanted: str) -> None:
@@ -57,7 +60,7 @@ CAPTIONS = [
     "A new road, with several villas, was built!", "Houses appear (at the top-left corner) near the t-shaped road.",
     "The forest's gone; it's replaced by 25 houses & 3 roads...", 'He said "no change" - and there wasn\'t any.',
     "Are there 1,234.5 m2 of bare-land? Yes: about 12% more.", "U-shaped roads/paths: built in 2010-2020, i.e. 10 yrs.",
-    "the houses' roofs aren't red, they're grey", "near St. Mary's Ave. and the N. bank", "'some' houses [new] #1 @ 3 p.m.",
+    "the houses' roofs aren't red, they're grey", "white '05' signs and '12 ones", "it is in area B. The road, too", "near St. Mary's Ave. and the N. bank", "'some' houses [new] #1 @ 3 p.m.",
 ]  # fmt: skip
 
 
