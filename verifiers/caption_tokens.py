@@ -193,10 +193,11 @@ def ptb(text: str) -> list[str]:
     """The tokens of coco-caption: Penn Treebank tokens in lower case, punctuation left out.
 
     Clitics are split off (``do n't``, ``it 's``), brackets written as ``-lrb-``, hyphenated and slashed words kept whole, and
-    known abbreviations keep their full stop. Held against Stanford CoreNLP 3.4.1's ``PTBTokenizer -lowerCase``, which
+    known abbreviations keep their full stop. That of a single letter at the end of a caption is taken as the sentence's where the
+    caption begins with a capital: the original looks at the next caption. Held against Stanford CoreNLP 3.4.1's ``PTBTokenizer -lowerCase``, which
     pycocoevalcap calls: equal on the captions of LEVIR-CC that were tried and on 5,995 of 6,000 made-up captions with ordinary
     punctuation; 1 in 75 differs where signs are put into captions at random. It may differ at mark-up, telephone numbers, text
-    faces, initials before a capital, and apostrophes, at-signs and several signs in a row inside words. A token that holds a
+    faces, and apostrophes, at-signs and several signs in a row inside words. A token that holds a
     blank there (``3 1/2``) is two tokens here, as BLEU and CIDEr take it.
     """
     if _PLAIN.fullmatch(text):
