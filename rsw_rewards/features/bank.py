@@ -191,7 +191,7 @@ class FeatureBank:
     def has_features(self, encoder: str, hashes: Sequence[str]) -> np.ndarray:
         """(n,) bool: whether image features are stored under a content hash, and sound."""
         model = self.encoder(encoder)
-        return np.array([self._has(model, "image", bytes.fromhex(digest)) for digest in hashes], dtype=bool)
+        return np.array([self.store.has(model, "image", bytes.fromhex(digest)) for digest in hashes], dtype=bool)
 
     def copy_to(self, directory: Path) -> None:
         """Write the features of this run into a folder, where a bank of that ``directory`` finds them."""
