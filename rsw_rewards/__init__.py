@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from rsw_rewards.rollouts.policies import load_policy as load_policy
     from rsw_rewards.rollouts.policy import Policy as Policy
     from rsw_rewards.rollouts.policy import Request as Request
+    from rsw_rewards.serve.remote import RemoteReward as RemoteReward
     from rsw_rewards.training.finished import Run as Run
 
 _EXPORTS = {
@@ -106,6 +107,7 @@ _EXPORTS = {
     "load_policy": "rsw_rewards.rollouts.policies",
     "Policy": "rsw_rewards.rollouts.policy",
     "Request": "rsw_rewards.rollouts.policy",
+    "RemoteReward": "rsw_rewards.serve.remote",
     "Run": "rsw_rewards.training.finished",
 }
 """Public name -> the module that defines it. The imports above say the same to type checkers; a test holds the two equal."""

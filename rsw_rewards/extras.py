@@ -18,6 +18,8 @@ EXTRAS = {
     "rasterio": "rasters",
     "matplotlib": "figures",
     "openpyxl": "excel",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "trl": "train",
     "diffusers": "train",
     "accelerate": "train",

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "rsw_rewards"
 ROOMS = (
     "errors", "_torchvision", "assets", "configs", "extras", "pixels", "core", "methods", "rl_settings", "config", "io", "encoders",
-    "features", "detectors", "data", "engine", "verifiers", "rollouts", "evaluation", "training", "redteam", "metrics", "predictions",
+    "features", "detectors", "data", "engine", "serve", "verifiers", "rollouts", "evaluation", "training", "redteam", "metrics", "predictions",
     "api", "rsw_rewards",
     "integrations", "cli",
 )  # fmt: skip

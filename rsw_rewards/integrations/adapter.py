@@ -24,6 +24,7 @@ from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.engine.reward import Result, Reward
 from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
 from rsw_rewards.io.in_memory import as_sample, as_samples
+from rsw_rewards.serve.remote import RemoteReward, is_address
 
 JPEG = "the image is a JPEG, which changes what is measured; make it a PNG, or hand over pixels that never were a JPEG"
 
@@ -171,7 +172,8 @@ class Adapter:
     """A :class:`Reward` that takes the rows of a trainer and gives the numbers that the trainer can take. It is warm when made.
 
     Args:
-        rubric, settings: as for :class:`Reward`.
+        rubric, settings: as for :class:`Reward`; in place of the rubric a Reward or a :class:`rsw.RemoteReward`, or the address of a
+            reward service, as ``http://host:8000``.
         samples: as for :class:`Reward`; the trainer's truth is then the id of one. Where left out, a row carries its whole sample.
         on_failure: what becomes of an output without a reward, one of ``choices``: ``"raise"`` raises :class:`RunStopped`;
             ``"group_mean"`` gives it the mean of its group's others; ``"drop"`` gives None, by which the trainer leaves it out.
@@ -199,7 +201,7 @@ class Adapter:
         if on_failure not in choices:
             raise ConfigError(f"'on_failure' cannot be {on_failure!r} here; {did_you_mean(str(on_failure), choices)}")
         known = None if samples is None else as_samples(samples)
-        self.reward = Reward(rubric, samples=known, **settings)
+        self.reward = _reward_of(rubric, known, settings)
         if alone and self.reward.needs_groups:
             raise ConfigError(f"{self.reward.needs_groups}, and {alone}; use a rubric that rewards outputs one by one")
         self.labels = [component.label for component in self.reward.rubric.components]
@@ -274,6 +276,16 @@ class Adapter:
         """The value of every component, always under the same names; NaN for one that failed or was not asked."""
         known = {label: score.value for label, score in result.parts.items() if score.value is not None}
         return {label: known.get(label, np.nan) for label in self.labels}
+
+
+def _reward_of(rubric: Any, samples: list[Sample] | None, settings: Mapping[str, Any]) -> Reward | RemoteReward:
+    """What gives the rewards: that which is given, or one made of a rubric."""
+    made = RemoteReward(rubric) if is_address(rubric) else rubric
+    if not isinstance(made, Reward | RemoteReward):
+        return Reward(rubric, samples=samples, **settings)
+    if settings:
+        raise ConfigError(f"{', '.join(settings)}: give these where the Reward is made, or to 'rsw serve'")
+    return made
 
 
 class GroupsOf:

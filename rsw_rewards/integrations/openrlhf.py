@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rsw_rewards.errors import InputError
 from rsw_rewards.integrations.adapter import Adapter, from_text
+from rsw_rewards.serve.compatible import completion
 
 
 def make_reward(
@@ -34,7 +34,7 @@ def make_reward(
     def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
         import torch
 
-        outputs = [from_text(*_completion(query, prompt, ends)) for query, prompt in zip(queries, prompts, strict=True)]
+        outputs = [from_text(*completion(query, prompt, ends)) for query, prompt in zip(queries, prompts, strict=True)]
         results = adapter.reward.many(outputs, [adapter.sample(label) for label in labels], range(len(outputs)))
         rewards = torch.tensor([adapter.number(result) for result in results])
         logged = [adapter.logged(result) for result in results]
@@ -42,15 +42,3 @@ def make_reward(
         return {"rewards": rewards, "scores": rewards, "extra_logs": extra}
 
     return reward_func
-
-
-def _completion(query: str, prompt: str, ends: tuple[str, ...]) -> tuple[str, bool]:
-    """The text behind the prompt without the token that ends it, and whether it was cut off."""
-    if not query.startswith(prompt):
-        raise InputError(
-            "a query does not start with its prompt, so that the model's text is not known; raise the limit of prompts, which"
-            " OpenRLHF cuts from the left"
-        )
-    text = query[len(prompt) :]
-    end = next((end for end in ends if text.endswith(end)), None)
-    return (text, True) if end is None else (text.removesuffix(end), False)

@@ -1,0 +1,1 @@
+"""Rewards over HTTP: the service on Ray Serve and its client."""
