@@ -4,7 +4,7 @@ python examples/grpo_loop.py --steps 60
 
 Everything that ``rsw train configs/quickstart.yaml`` adds is left out here: actors, scoring beside sampling, checkpoints, statistics.
 What is left is GRPO itself (arXiv 2402.03300): sample a group per prompt, score it, compare within the group, and make tokens of
-better outputs more probable. About four minutes for 60 steps on one CPU core.
+better outputs more probable. About three minutes of processor time for 60 steps.
 """
 
 from __future__ import annotations

@@ -393,7 +393,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="would undo the rubric's 'normalize_each'; set it to 'batch' or 'none'"):
         train(FlowGrpoRunConfig.model_validate(undone))
     file = tmp_path / "run.yaml"
-    text = "method: flow_grpo\nout: x\npolicy: x\ntrain: {source: x}\nrubric: {components: []}\n"
+    text = "method: flow_grpo\nout: x\npolicy: x\ntrain: {source: x}\nrubric: {components: [{use: exact_match}]}\n"
     file.write_text(text + "flow_grpo: {prompts: 1, group: 1}\n")
     with pytest.raises(ConfigError, match=r"flow_grpo\.group"):
         load_config(file)

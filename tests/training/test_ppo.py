@@ -320,7 +320,7 @@ def test_vision_language_models_are_scored_as_they_were_sampled(lora: dict[str, 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    text = "method: ppo\nout: x\npolicy: token_world_model\ntrain: {source: scene-world}\nrubric: {components: []}\n"
+    text = "method: ppo\nout: x\npolicy: token_world_model\ntrain: {source: scene-world}\nrubric: {components: [{use: exact_match}]}\n"
     file.write_text(text + "ppo: {prompts: 1, group: 1, minibatches: 2}\n")
     with pytest.raises(ConfigError, match="1 rollouts cannot be divided into 2 minibatches"):
         load_config(file)
