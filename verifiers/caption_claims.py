@@ -10,26 +10,29 @@ Claim = Literal["change", "no change", "denied change", "both", "hedged"]
 """``denied change``: of a change that it did not happen ("no road was built"); ``both``: that nothing changed, and a change."""
 
 _CLAUSES = re.compile(
-    r"[.,;:!?]+|\b(?:and|but|while|whereas|although|though|however|yet|or|after|when|where|because|so)\b"
+    r"[.,;:!?]+|\b(?:and|but|while|whereas|although|though|however|yet|or|after|when|where(?! (?:it|they) (?:was|were)\b)|because|so)\b"
 )
 _EXCEPTED = re.compile(r"\b(?:except(?:ing)?|besides|apart from|other than|but for|aside from)\b")
 _CHANGES = re.compile(
     r"\b(?:(?:re)?buil[dt]|construct(?:s|ed)?|appear(?:s|ed)?|add(?:s|ed)?|erect(?:s|ed)?|develop(?:s|ed)?|emerge[sd]?|remove[sd]?"
     r"|demolish(?:es|ed)?|disappear(?:s|ed)?|vanish(?:es|ed)?|replace[sd]?|expand(?:s|ed)?|extend(?:s|ed)?|widen(?:s|ed)?|plant(?:s|ed)"
     r"|grown?|cleared|destroy(?:s|ed)?|damage[sd]?|pave[sd]?|laid|create[sd]?|form(?:s|ed)|occup(?:y|ies|ied)|cover(?:s|ed)?|turn(?:s|ed)"
-    r"|convert(?:s|ed)?|transform(?:s|ed)?|becomes?|became|cut|flatten(?:s|ed)?|taken|put|set up|show(?:s|ed|n)? up|arise[sn]?|lost|gone)\b"
+    r"|convert(?:s|ed)?|transform(?:s|ed)?|becomes?|became|cut|flatten(?:s|ed)?|taken|put|set up|pulled down|torn down|razed|felled|collapse[sd]?|burn(?:s|ed|t)?|fell|fallen|flood(?:s|ed)|eroded?|retreated|shr[au]nk|grew|melted|moved?|dried up|drained|show(?:s|ed|n)? up|arise[sn]?|lost|gone)\b"
 )
 """Words that say of a thing how it changed."""
 _AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never)\b(?!\s+(?:only|just|far))")
 _ANY_CHANGE = re.compile(
     r"\b(?:chang(?:e|es|ed|ing)|differences?|different|differs?|alter(?:s|ed|ations?)?|modifi(?:ed|cations?)|happen(?:s|ed)?|occur(?:s|red)?"
-    r"|new)\b"
+    r"|took place|new|(?:larg|small|wid|narrow|tall|dens|bigg|broad)er)\b"
 )
 """Words that say whether there is any change."""
-_SAME = re.compile(r"\b(?:same|identical|unchanged|unaltered|alike|untouched|still|remain(?:s|ed)?|stay(?:s|ed)?)\b")
+_SAME = re.compile(
+    r"\b(?:same|identical|unchanged|unaltered|alike|untouched|intact|still|remain(?:s|ed)?|stay(?:s|ed)?|(?:as|where|the way) (?:it|they) (?:was|were|did)"
+    r"|equal|as before|(?:repeat|equal|resemble|match(?:e)?|mirror)s the (?:first|other|earlier|previous|old)|(?:kept|keeps?) (?:its|their)|(?:images?|pictures?|photo(?:graph)?s|scenes?|views?|two|both|dates?) (?:match|agree))\b"
+)
 _WHOLE = re.compile(
     r"\b(?:scenes?|images?|pictures?|photos?|everything|nothing|as before)\b|^\W*(?:the )?(?:same|identical|unchanged)"
-    r"|\b(?:they|all|both|it|two)\s+(?:\w+\s+)?(?:is|are|was|were|looks?|seems?|remains?|stays?)\b"
+    r"|(?<!\bas )(?<!\bway )(?<!\bthan )\b(?:they|all|both|it|two)\s+(?:\w+\s+)?(?:is|are|was|were|looks?|seems?|remains?|stays?)\b"
 )
 """Words by which sameness is of the whole scene, not of one thing in it."""
 _NEGATION = re.compile(
@@ -40,10 +43,24 @@ _UNTRUE = re.compile(
     r"\b(?:untrue|false|incorrect)\b|\bnot\s+(?:\w+\s+)?(?:true|correct|right|the case)\b|\bno\s+(?:sign|trace|evidence)s?\b"
 )
 _ABSENT = re.compile(
-    r"^\W*(?:there\s+(?:is|are|was|were)\s+)?(?:no|not|never)\b(?!\s+(?:only|just)\b)(?!.*\b(?:left|remain\w*|longer|any ?more)\b)"
+    r"^\W*(?:there\s+(?:is|are|was|were|(?:has|have)\s+been)\s+)?(?:no|not|never)\b(?!\s+(?:only|just)\b)(?!.*\b(?:left|remain\w*|longer|any ?more)\b)"
 )
+_LIGHT = r"(?:the |a )?(?:\w+ )?(?:light(?:ing)?|shadows?|illumination|seasons?|weather|colou?rs?|clouds?|haze|brightness|tones?|contrast|time of day)"
+_OF_LIGHT = re.compile(
+    rf"\b(?:except(?:ing)?(?: for)?|besides|apart from|other than|but for|aside from) {_LIGHT}\b"
+    rf"|\bonly {_LIGHT} (?:differs?|(?:has |have )?changed|changes|(?:is|are|was|were) different)\b"
+)
+"""What is said of the light alone, which is no change of the scene."""
+_NOT_AGAIN = re.compile(
+    r"\b(?:not|never)(?= (?:been )?re(?:built|placed|stored|newed|opened|planted)\b)|\b(?:nothing|none)(?=.*\b(?:in (?:its|their) place|instead|since)\b)"
+)
+_IN_BOTH = re.compile(r"\bboth (?:images?|pictures?|photo(?:graph)?s?|dates?|years?|scenes?|views?|times)\b")
+_ALONE = re.compile(r"\bonly\b.*\b(?:remains?|remained|(?:is|are) left)\b")
+_UNTOUCHED = re.compile(r"(?:\bnot|\bnever|n't) (?:been )?\w+(?:ed|en)\b|^\W*nothing (?:has|is|was|had)\b")
+"""Of a thing without a word for change: that nothing was done to it."""
+_NEITHER = re.compile(r"\bnor\b")
 _HEDGES = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|presumably|might|could|allegedly|supposedly|unsure|unclear|whether|either|if)\b|\bor not\b"
+    r"\b(?:maybe|perhaps|possibly|probably|presumably|might|could(?! not|n['\u2019]t)|allegedly|supposedly|unsure|unclear|whether|either|if)\b|\bor not\b"
     r"|\bmay (?:have|be|not)\b"
 )
 
@@ -62,6 +79,9 @@ def claim_of(text: str) -> Claim:
     ('both', 'change')
     """
     text = text.casefold()
+    if _OF_LIGHT.search(text):
+        rest = _OF_LIGHT.sub(" ", text)
+        return claim_of(rest) if re.search(r"\w", rest) else "no change"
     if _HEDGES.search(text):
         return "hedged"
     if untrue := _UNTRUE.search(text):
@@ -72,25 +92,33 @@ def claim_of(text: str) -> Claim:
         return "denied change"
     if "change" in kinds:
         return "both" if "still" in kinds and not _EXCEPTED.search(text) else "change"
-    if "still" in kinds:
-        return "change" if _EXCEPTED.search(text) else "no change"
-    return "no change" if "same" in kinds else "change"
+    return "no change" if {"still", "same"} & set(kinds) and not _EXCEPTED.search(text) else "change"
 
 
 def _kinds(text: str) -> Iterator[str]:
     """Of every clause: ``still`` (nothing changed), ``same`` (one thing did not), ``change``, ``denied``, or ``neutral``."""
     for number, clause in enumerate(filter(str.strip, _CLAUSES.split(text))):
+        if number:  # "was torn down and not rebuilt"
+            clause = _NOT_AGAIN.sub("", clause)
+        if "neither" in clause:
+            clause = _NEITHER.sub("", clause)
         negations = [found.start() for found in _NEGATION.finditer(clause)]
         odd = len(negations) % 2 == 1
         things = [found.start() for found in _CHANGES.finditer(clause)]
         general = _ANY_CHANGE.search(clause)
         whole = _WHOLE.search(clause) is not None
-        if _SAME.search(clause) and (whole or not things):
+        if _ALONE.search(clause):
+            yield "change"
+        elif _IN_BOTH.search(clause) and not things and not general and not _SAME.search(clause):
+            yield "change" if odd else "same"
+        elif _SAME.search(clause) and (whole or not things):
             yield "change" if odd else ("still" if whole else "same")
         elif _AFTERWARDS.search(clause) or (things and negations and negations[0] < things[-1]):
             yield "denied" if odd else "change"
         elif general and negations and negations[0] < general.start():
             yield "change" if not odd else ("denied" if general[0] == "new" else "still")
+        elif odd and not things and not general and _UNTOUCHED.search(clause):
+            yield "same"
         elif number == 0 and _ABSENT.match(clause):
             yield "denied"
         else:

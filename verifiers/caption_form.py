@@ -15,9 +15,11 @@ _PREPOSITIONS = frozenset(
 )  # fmt: skip
 _JOINING = frozenset({"and", "or", "but"})
 _BEING = frozenset({"is", "are", "was", "were", "has", "have", "had", "be", "been", "being"})
-_PERFECT = frozenset({("has", "been"), ("have", "been"), ("had", "been"), ("has", "had"), ("have", "had"), ("to", "be"), ("for", "being")})  # fmt: skip
+_PERFECT = frozenset({("has", "been"), ("have", "been"), ("had", "been"), ("has", "had"), ("have", "had"), ("to", "be"), ("for", "being"), ("into", "being"), ("is", "being"), ("are", "being"), ("was", "being"), ("were", "being")})  # fmt: skip
 _NEVER_FIRST = _JOINING | _BEING | {"of", "built", "constructed"}
 _NEVER_LAST = _ARTICLES | _JOINING | _BEING | {"of", "with", "to", "into", "at", "from", "some", "many", "several"}
+_COMPARING = frozenset({"as", "than", "way", "where", "what", "how"})
+"""Words behind which a sentence may end in "was": "wider than it was"."""
 _AFTER_ARTICLE = _ARTICLES | _PREPOSITIONS | _JOINING | _BEING | {"some", "many", "several"}
 LONGEST = 25
 """Words that a caption may always have; more of them where twice the longest reference has more."""
@@ -50,7 +52,7 @@ def out_of_order(words: Sequence[str], references: Sequence[Sequence[str]] = ())
             return f"'{first} {second}'"
     if words and words[0] in _NEVER_FIRST:
         return f"a first {words[0]!r}"
-    if words and words[-1] in _NEVER_LAST:
+    if words and words[-1] in _NEVER_LAST and not (words[-1] in _BEING and _COMPARING & set(words[:-1])):
         return f"a last {words[-1]!r}"
     own = Counter(words)
     for reference in references:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 LEVELS = (1, 3, 12)
 """Grey levels by which an attack may change a value."""
-STEPS = 24
+STEPS = 10
+"""Of ascent; 24 of them raise the cosine with the truth by less than 0.01."""
 TEMPERATURE = 0.05
 """Difference of cosines over which another text counts as beaten, as in ``caption_contrast``."""
 OTHERS = 16

@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,9 @@ def test_honest_references_of_levir_cc_pass_and_shuffled_ones_do_not():
                 shuffled.append(gate(" ".join(words), {"captions": captions, "changed": changed}).value)
     assert len(honest) == 300 and sum(honest) >= 0.99 * len(honest)
     assert sum(shuffled) <= 0.05 * len(shuffled)
+
+
+def test_honest_captions_in_free_words_pass():
+    lines = (Path(__file__).parents[1] / "golden/honest_captions.txt").read_text(encoding="utf-8").splitlines()
+    found = [gate(line[2:], CHANGED if line[0] == "+" else UNCHANGED).value for line in lines]
+    assert len(found) >= 300 and sum(found) >= 0.99 * len(found)
