@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from rsw_rewards.engine.reward import Result
@@ -30,7 +30,9 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter({("rsw_replicas", ""): 1.0, ("rsw_waiting_requests", ""): 0.0})
+        self._counts: defaultdict[tuple[str, str], float] = defaultdict(
+            float, {("rsw_replicas", ""): 1.0, ("rsw_waiting_requests", ""): 0.0}
+        )
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -57,7 +59,8 @@ class Meter:
                 name = label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
                 found["rsw_scores_total", f'component="{name}",status="{score.status}"'] += 1
         with self._lock:
-            self._counts.update(found)
+            for key, count in found.items():
+                self._counts[key] += count
 
     def counts(self) -> dict[tuple[str, str], float]:
         """What was counted up to now."""
@@ -67,9 +70,10 @@ class Meter:
 
 def page(every: Iterable[Counts]) -> str:
     """The sums of the counts of several replicas, as Prometheus reads them."""
-    sums: Counter[tuple[str, str]] = Counter()
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for counts in every:
-        sums.update(counts)
+        for key, value in counts.items():
+            sums[key] += value
     lines = []
     for series, (kind, what) in SERIES.items():
         lines += [f"# HELP {series} {what}", f"# TYPE {series} {kind}"]

@@ -125,7 +125,7 @@ def start(
                 min_replicas=plan.replicas, max_replicas=plan.most_replicas, target_ongoing_requests=8
             )
         }
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress(_builder(rubric, samples, tuple(roots), front, plan, limits))(),
         name="replica",
         ray_actor_options={"num_cpus": plan.num_cpus, "num_gpus": plan.num_gpus},

@@ -68,8 +68,8 @@ def output_entry(output: Output) -> dict[str, Any]:
         elif (held := getattr(output, name)) is not None:
             entry[name] = image_entry(held, name in INDEX_MAPS)
     if (trace := output.tokens) is not None:
-        names = ("prompt_ids", "completion_ids", "logprobs")
-        entry["tokens"] = {name: list(getattr(trace, name)) for name in names}
+        lists = ("prompt_ids", "completion_ids", "logprobs")
+        entry["tokens"] = {name: list(getattr(trace, name)) for name in lists}
     return entry
 
 

@@ -74,7 +74,12 @@ class RemoteReward:
         if not (token.isascii() and (token.isprintable() or not token)):
             raise ConfigError("the token holds characters that no token has; give it again")
         self._token = token
-        self._settings = {"by_id": by_id, "timeout_s": timeout_s, "retries": retries, "concurrency": concurrency}
+        self._settings: dict[str, Any] = {
+            "by_id": by_id,
+            "timeout_s": timeout_s,
+            "retries": retries,
+            "concurrency": concurrency,
+        }
         self._by_id, self._timeout, self._retries, self._concurrency = by_id, timeout_s, retries, concurrency
         self._lock = threading.Lock()
         self._about: Mapping[str, Any] | None = None
@@ -197,7 +202,8 @@ class RemoteReward:
     def _body(self, part: list[int], outputs: list[Output], samples: list[Sample], groups: list[int]) -> bytes:
         """One request: every sample once, whatever the number of its outputs."""
         places: dict[int, int] = {}
-        items, sent = [], []
+        items: list[dict[str, Any]] = []
+        sent: list[dict[str, Any]] = []
         for row in part:
             sample = samples[row]
             if self._by_id:
