@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +51,9 @@ def serve(
     limits = Limits(body=body_mib << 20, items=items)
     url = start(rubric, samples, root or [], token=token, plan=plan, limits=limits, address=ray_address)
     typer.echo(f"ready: {url}")
-    try:
-        threading.Event().wait()
-    finally:
-        stop()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # in the place of Ray's handlers
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
+    stop()
+    typer.echo("ended")

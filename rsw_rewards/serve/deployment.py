@@ -111,6 +111,13 @@ def start(
     from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    running = serve.status()
+    if APPLICATION in running.applications:  # of a process that was killed; its proxies know another token
+        stop()
+    elif running.proxies:
+        raise ConfigError(
+            "Ray Serve runs in the cluster already, and its proxies check no token; end it by 'serve shutdown', or take another cluster"
+        )
     front = FrontSettings(digest(token) if token else "", limits.body)
     serve.start(
         http_options={"host": plan.host, "port": plan.port, "request_timeout_s": plan.seconds + 60},

@@ -74,6 +74,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, psu
         finally:
             process.terminate()
             process.wait(120)
+        assert process.returncode == 0 and (folder / "log").read_text().rstrip().endswith("ended")
 
 
 @pytest.mark.slow
