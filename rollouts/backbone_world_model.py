@@ -234,7 +234,16 @@ def guide(model: PreTrainedModel, segments: Segments) -> None:
         inputs["picture_positions"] = segments.positions(input_ids)[:, -inputs["input_ids"].shape[1] :]
         return inputs
 
-    become(model, forward=forward, prepare_inputs_for_generation=prepare_inputs_for_generation)
+    def picture_positions(self: Any, input_ids: torch.Tensor) -> torch.Tensor:
+        """How far into a picture each position of whole sequences is, see :meth:`Segments.positions`."""
+        return segments.positions(input_ids)
+
+    become(
+        model,
+        forward=forward,
+        prepare_inputs_for_generation=prepare_inputs_for_generation,
+        picture_positions=picture_positions,
+    )
 
 
 def _left_padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

@@ -75,6 +75,8 @@ class GrpoConfig(GenerationConfig):
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"] = "grpo"
     """``grpo`` is the mean over sequences: a short answer beside a long image keeps its half of the loss. ``bnpo`` is the mean over the
     tokens of each micro-batch, so ``micro_batch`` and the number of processes change it; no other loss type is changed by them."""
+    shared_prefix: bool = True
+    """Learn from the rollouts of a prompt as one row that holds the prompt once, where the model's attention takes a mask."""
     scale_rewards: Literal["group", "batch", "task", "none"] | None = None
     """What advantages are divided by: the spread of each prompt's rewards, of the batch's, of each task's, or nothing. Left out, ``group``,
     or ``batch`` under a rubric that normalises each component already. With ``task``, all tasks have advantages of the same size."""

@@ -60,6 +60,7 @@ def rollout_function(
             found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
         tasks = [str(rollouts.samples[output.sample_id].task) for output in outputs]
         found |= {"collected": given, "advantage": advantages(given, tasks, cast(RunConfig, rollouts.config).grpo)}
+        found["sample"] = [output.sample_id for output in outputs]
         return processes.scatter(_divided(found, [len(part) for part in parts]))
 
     return make
@@ -211,6 +212,7 @@ def make_trainer(
         callbacks=callbacks,
         beta=config.beta,
         off_policy=off_policy,
+        shared_prefix=config.shared_prefix,
     )
 
 

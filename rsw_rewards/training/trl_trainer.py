@@ -6,8 +6,11 @@ to be read again where the installed one differs. Importing this imports TRL.
 
 from __future__ import annotations
 
+import logging
+import math
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +18,13 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer import grpo_trainer
 
 from rsw_rewards.rollouts.weights import base_model
 from rsw_rewards.training.reference import StartingModel, StartingWeights
+from rsw_rewards.training.shared_prefix import UNSCORED, Images, inputs_of, pack, why_not
+
+_log = logging.getLogger("rsw_rewards")
 
 READ_AGAINST = "1.16.0"
 """The version of TRL whose source this file was written beside."""
@@ -32,6 +39,7 @@ LEANS_ON = (
     "trl.trainer.grpo_trainer:GRPOTrainer._get_per_token_logps_and_entropies",
     "trl.trainer.grpo_trainer:GRPOTrainer._compute_loss",
     "trl.trainer.grpo_trainer:add_fused_lm_head",
+    "trl.trainer.grpo_trainer:shuffle_sequence_dict",
     "transformers.training_args:TrainingArguments._setup_devices.func",
 )
 """What of TRL, and of transformers below it, is overridden here, or relied on in what it reads and calls."""
@@ -59,7 +67,8 @@ def score_through_forward(model: PreTrainedModel, temperature: float, learn_entr
     """Make the trainer take log-probabilities and entropies from the model's own ``forward``.
 
     TRL multiplies hidden states with the output matrix itself, past whatever mask ``forward`` lays on its logits. The
-    gradient would then be that of another distribution than the one that was sampled from.
+    gradient would then be that of another distribution than the one that was sampled from. ``forward`` takes ``labels``, each row's
+    own tokens, or ``shift_labels``, the token that follows each position, as TRL's does.
 
     Args:
         model: the network whose ``forward`` is replaced.
@@ -71,20 +80,49 @@ def score_through_forward(model: PreTrainedModel, temperature: float, learn_entr
     def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head:
             return original(self, *args, **kwargs)
-        labels = kwargs.pop("labels")
-        # Logits of the prompt are not wanted: from the position before the first token that is scored in any row.
-        first = max(0, int((labels != -100).any(0).to(torch.int8).argmax()) - 1)
-        out = original(self, *args, **kwargs, use_cache=False, logits_to_keep=labels.shape[1] - first)
-        labels = labels[:, first + 1 :]
-        scored = labels != -100
-        logits = out.logits[:, :-1].float() / temperature
+        labels, shifted = kwargs.pop("labels", None), kwargs.pop("shift_labels", None)
+        length = (shifted if labels is None else labels).shape[1]
+        following = shifted if labels is None else labels[:, 1:]
+        # Logits of the prompt are not wanted: from the first position that predicts a token that is scored in any row.
+        first = int((following != UNSCORED).any(0).to(torch.int8).argmax())
+        out = original(self, *args, **kwargs, use_cache=False, logits_to_keep=length - first)
+        labels = following[:, first:]
+        scored = labels != UNSCORED
+        logits = out.logits[:, : labels.shape[1]].float() / temperature
         log_p = torch.log_softmax(logits, -1)
         chosen = log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0].clamp(min=_IMPOSSIBLE)
         with torch.set_grad_enabled(learn_entropy and torch.is_grad_enabled()):
             entropy = -(log_p.exp() * log_p.clamp(min=_IMPOSSIBLE)).sum(-1)
-        return _Scored(chosen.masked_fill(~scored, 0.0), entropy.masked_fill(~scored, 0.0))
+        chosen, entropy = (
+            torch.nn.functional.pad(one.masked_fill(~scored, 0.0), (first, 0)) for one in (chosen, entropy)
+        )
+        return _Scored(chosen, entropy)
 
     model.forward = types.MethodType(forward, model)
+
+
+@contextmanager
+def _shuffling(together: int) -> Iterator[None]:
+    """Let TRL shuffle the rows of a generation in runs of so many, which stay in order; as ever where each row is alone."""
+    original = grpo_trainer.shuffle_sequence_dict
+
+    def shuffled(columns: Mapping[str, Any]) -> dict[str, Any]:
+        rows = len(columns["prompt_ids"])
+        order = torch.arange(rows).reshape(-1, together)[torch.randperm(rows // together)].flatten()
+        return {key: _in_order(column, order) for key, column in columns.items()}
+
+    vars(grpo_trainer)["shuffle_sequence_dict"] = original if together == 1 else shuffled
+    try:
+        yield
+    finally:
+        vars(grpo_trainer)["shuffle_sequence_dict"] = original
+
+
+def _in_order(column: Any, order: torch.Tensor) -> Any:
+    """The rows of a column; what is None or one number for all stays as it is."""
+    if isinstance(column, torch.Tensor):
+        return column[order] if column.ndim else column
+    return None if column is None else [column[place] for place in order.tolist()]
 
 
 def reward(completions: Sequence[Any], collected: Sequence[float | None], **unused: Any) -> list[float | None]:
@@ -108,6 +146,8 @@ class Trainer(GRPOTrainer):
         beta: weight of the KL term against the present weights.
         off_policy: ratios are to the probabilities that tokens were sampled with, instead of to those of the weights at the start of an
             update, which are others where rollouts are stale. Clipping is then around the sampler, as in PPO.
+        shared_prefix: rows of a prompt are computed as one, see :mod:`rsw_rewards.training.shared_prefix`, as far as they are in one
+            micro-batch. Where the model cannot, a warning says why.
     """
 
     args: GRPOConfig
@@ -123,6 +163,7 @@ class Trainer(GRPOTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         beta: float = 0.0,
         off_policy: bool = False,
+        shared_prefix: bool = True,
     ) -> None:
         self.off_policy = off_policy
         self._rewarded = (0.0, 0.0)
@@ -143,6 +184,7 @@ class Trainer(GRPOTrainer):
         self.remove_callback(PrinterCallback)
         learn_entropy = arguments.entropy_coef > 0 or arguments.use_adaptive_entropy
         score_through_forward(base_model(model), arguments.temperature, learn_entropy)
+        self._together = self._rows_together() if shared_prefix else 1
         if beta:
             # TRL's own reference is a model loaded by name, which a class of our own does not have, or a second adapter, which
             # lacks the rows of added tokens.
@@ -152,8 +194,20 @@ class Trainer(GRPOTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run directory says what this was."""
 
+    def _rows_together(self) -> int:
+        """Rows of a prompt that are in one micro-batch, wherever it begins; 1 where the model cannot compute them together."""
+        looks = hasattr(self.processing_class, "image_processor")
+        if reason := why_not(self.model, getattr(self.processing_class, "model_input_names", ()) if looks else ()):
+            _log.warning("grpo.shared_prefix: every rollout is learnt from with its own prompt, since %s", reason)
+            return 1
+        return math.gcd(self.args.num_generations or 1, self.args.per_device_train_batch_size)
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        for first in range(0, len(inputs), self._together):
+            names = {row["sample"] for row in inputs[first : first + self._together]}
+            if len(names) > 1:  # equal words about other images are equal tokens
+                raise RuntimeError(f"the rows of {sorted(names)} were to be learnt from as those of one sample")
         known = [row["collected"] is not None for row in inputs]
         output["rewarded"] = torch.tensor(known, device=self.accelerator.device)
         output["advantages"].copy_(torch.tensor([row["advantage"] for row in inputs]))
@@ -162,7 +216,8 @@ class Trainer(GRPOTrainer):
         return output
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        with _shuffling(self._together):
+            inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
         size = self.args.gradient_accumulation_steps
         parts: list[dict[str, Any]] = self._buffered_inputs or []  # of the generation, which has one update or more
         first = self._step % len(parts) // size * size
@@ -170,6 +225,40 @@ class Trainer(GRPOTrainer):
         both = self.accelerator.reduce(torch.stack([counts.sum(), (counts > 0).sum()]).float(), "mean")
         self._rewarded = (both[0].item(), both[1].item())
         return inputs
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **more: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        if self._together == 1:
+            found: Any = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **more
+            )
+            return found
+        # One call for each pack: its numbers do not depend on what else is in a micro-batch, and ratios of unchanged weights are 1.
+        logps, entropies = [], []
+        for first in range(0, len(input_ids), self._together):
+            part = slice(first, first + self._together)
+            packed = pack(input_ids[part], attention_mask[part], logits_to_keep)
+            images = types = None
+            if more.get("pixel_values") is not None:
+                images = Images.of_row(first, more["pixel_values"], more["image_grid_thw"], more["num_images"])
+            if more.get("mm_token_type_ids") is not None:
+                rows = zip(more["mm_token_type_ids"][part], attention_mask[part].bool(), strict=True)
+                types = [row[there] for row, there in rows]
+            inputs = inputs_of(self.accelerator.unwrap_model(self.model), packed, images, types)
+            with self.accelerator.autocast():
+                out = model(**inputs, shift_labels=packed.labels[None], fused_lm_head=True)
+            logps.append(packed.unpack(out.log_probs[0]))
+            entropies.append(packed.unpack(out.entropy[0]))
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         rows, parts = self._rewarded  # with a reward, of this update, per process

@@ -27,6 +27,7 @@ READ = {
     "trl.trainer.grpo_trainer:GRPOTrainer._get_per_token_logps_and_entropies": "ea73c3909275851d",
     "trl.trainer.grpo_trainer:GRPOTrainer._compute_loss": "80295546bbdbf6f7",
     "trl.trainer.grpo_trainer:add_fused_lm_head": "422d009f04b66659",
+    "trl.trainer.grpo_trainer:shuffle_sequence_dict": "bab038755e57ed2b",
     "transformers.training_args:TrainingArguments._setup_devices.func": "27905a47c35fdc82",
 }
 """Digest of the source of each, as it was when ``trl_trainer.py`` was written."""
