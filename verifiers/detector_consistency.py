@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.records import Output, Sample, Task
@@ -26,7 +26,7 @@ from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.confusion import binary_change_metrics, confusion_matrix, ratio
 from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, fitting, read_case
 from rsw_rewards.verifiers.rasters import Rasters, read_rasters
-from rsw_rewards.verifiers.regions import dilate
+from rsw_rewards.verifiers.regions import dilate, steadied
 
 Against = Literal["mask", "detector"]
 
@@ -119,6 +119,19 @@ class DetectorConfig(NetworkConfig):
         description="what the detector sees where reference.valid does not count: one colour, or the pixels, as context; "
         "shown suits labels that cover a part of the scene. Nodata and clouds are always hidden",
     )
+    ignore_levels: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="pixels whose channels differ from the input by at most so many grey levels are shown to the detector as the input"
+        " has them, in forecast and true future: a perturbation that no one sees moves nothing",
+    )
+
+    @model_validator(mode="after")
+    def _has_grey_levels(self) -> DetectorConfig:
+        if self.ignore_levels and detector_bands(self.detector) is not None:
+            raise ValueError("ignore_levels counts grey levels of images, and the detector reads bands of rasters")
+        return self
 
 
 def read_pair(
@@ -235,6 +248,12 @@ class DetectorConsistency(NetworkVerifier):
         super().setup(context)
         self.detector = load_detector(self.config.detector, context.device)
 
+    def compare(self, truth: PairTruth, output: Output) -> Views:
+        return self._shown(super().compare(truth, output))
+
+    def _shown(self, pair: Views) -> Views:
+        return pair._replace(after=steadied(pair.after, pair.before, self.config.ignore_levels))
+
     def answers(self, pairs: Sequence[Views]) -> list[np.ndarray]:
         return predict_pairs(self.detector.predict, pairs, self.detector.name, self.context.device)
 
@@ -242,6 +261,7 @@ class DetectorConsistency(NetworkVerifier):
         if self.config.against == "mask" and sample.reference.get("mask") is None:
             return Score.not_applicable("the sample has no change mask (reference.mask)")
         pair = read_pair(self.context.bank, sample, self.bands, self.config.outside_valid)
+        pair = replace(pair, true=self._shown(pair.true))
         if not self.config.band or pair.mask is None:
             return pair
         return pair.counting(pair.mask | ~dilate(pair.mask, self.config.band))
@@ -310,7 +330,9 @@ class DetectorConsistency(NetworkVerifier):
 
     def metrics(self) -> Sequence[Metric]:
         label = "" if self.config.detector == SCENE_DETECTOR else detector_label(self.config.detector)
-        tail = "/" + "-".join(part for part in (label, "vs-detector" * (self.config.against == "detector")) if part)
+        levels = self.config.ignore_levels
+        parts = (label, "vs-detector" * (self.config.against == "detector"), f"over{levels}" * bool(levels))
+        tail = "/" + "-".join(part for part in parts if part)
         f1, iou, accuracy = (
             f"{key}{tail if tail != '/' else ''}" for key in ("change_f1", "change_iou", "no_change_accuracy")
         )

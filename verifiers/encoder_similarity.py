@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.encoders import SCENE_CLIP, encoder_label
 from rsw_rewards.verifiers.alignment import cosine
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
+from rsw_rewards.verifiers.regions import steadied
 
 
 class EncoderSimilarityConfig(PairedConfig):
@@ -22,6 +23,19 @@ class EncoderSimilarityConfig(PairedConfig):
         SCENE_CLIP, description="an encoder by name, such as dinov2:<folder> or open_clip:<model>:<weights>"
     )
     region: Literal["all"] = Field("all", description="a feature is of the whole image")
+    ignore_levels: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="pixels whose channels differ from the input by at most so many grey levels are shown to the encoder as the input has"
+        " them, in forecast and true future: a perturbation that no one sees moves nothing; needs gain",
+    )
+
+    @model_validator(mode="after")
+    def _knows_the_input(self) -> EncoderSimilarityConfig:
+        if self.ignore_levels and not self.gain:
+            raise ValueError("ignore_levels needs gain: true, by which the input is read")
+        return self
 
 
 class EncoderSimilarity(Encoded, Paired):
@@ -52,15 +66,22 @@ class EncoderSimilarity(Encoded, Paired):
 
     @property
     def stem(self) -> str:
-        return f"cos_{encoder_label(self.config.encoder)}"
+        levels = self.config.ignore_levels
+        return f"cos_{encoder_label(self.config.encoder)}{f'_over{levels}' if levels else ''}"
 
     def numbers(self, truths: Sequence[PairedTruth], images: Sequence[np.ndarray]) -> list[float]:
         places = {truth: place for place, truth in enumerate(dict.fromkeys(truths))}
-        pictures = [*(truth.future for truth in places), *map(PairedTruth.filled, truths, images)]
+        futures = [self._seen(truth, truth.future) for truth in places]
+        pictures = [*futures, *(self._seen(*pair) for pair in zip(truths, images, strict=True))]
         named = [ImageRef(array=picture) for picture in pictures]
         features = self.context.bank.image_features(self.config.encoder, named, as_is=True)
         seen = features[len(places) :]
         return [cosine(feature, features[places[truth]]) for feature, truth in zip(seen, truths, strict=True)]
+
+    def _seen(self, truth: PairedTruth, image: np.ndarray) -> np.ndarray:
+        seen = truth.filled(image)
+        levels = self.config.ignore_levels
+        return steadied(seen, truth.filled(self.copy(truth)), levels) if levels else seen
 
     def worth(self, number: float) -> float:
         return (number + 1.0) / 2.0

@@ -91,3 +91,16 @@ def aligned(image: np.ndarray, future: np.ndarray, valid: np.ndarray, shift: int
         if error < least:
             best, least = (top, left), error
     return image[best[0] : best[0] + height, best[1] : best[1] + width]
+
+
+def steadied(image: np.ndarray, before: np.ndarray, levels: int) -> np.ndarray:
+    """An (H, W, C) image with the pixels of ``before`` where no channel differs from it by more than ``levels``.
+
+    >>> before = np.array([[[10, 10, 10], [10, 10, 10]]], np.uint8)
+    >>> steadied(before + np.array([[[3, 0, 0], [0, 90, 0]]], np.uint8), before, 12).tolist()
+    [[[10, 10, 10], [10, 100, 10]]]
+    """
+    if not levels:
+        return image
+    moved = np.abs(image.astype(np.int16) - before).max(axis=-1) > levels
+    return np.where(moved[..., None], image, before)
