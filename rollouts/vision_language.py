@@ -322,8 +322,7 @@ class VisionLanguageModel(Policy):
         self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
     ) -> list[Output]:
         """Outputs of requests of one length that hold ``count`` candidates of each sample, those of a sample together."""
-        import torch
-        from transformers import GenerationConfig, LogitsProcessorList
+        from rsw_rewards.rollouts.group_sampling import readable_once, sample_groups
 
         samples = [request.sample for request in requests[::count]]
         longest = self.longest(samples[0])
@@ -331,6 +330,25 @@ class VisionLanguageModel(Policy):
         floats = {key: value.to(self.model.dtype) for key, value in inputs.items() if value.is_floating_point()}
         inputs.update(floats)
         draw = _Draw([request.seed for request in requests], temperature, longest)
+        if readable_once(self.model):
+            completions, logprobs = sample_groups(self._model, inputs, count, draw, longest, self.ends)
+        else:
+            completions, logprobs = self._generated(inputs, count, draw, longest)
+        prompts = [
+            ids[seen.bool()].tolist() for ids, seen in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
+        return [
+            self.output(request, prompts[row // count], completions[row], logprobs[row])
+            for row, request in enumerate(requests)
+        ]
+
+    def _generated(
+        self, inputs: BatchFeature, count: int, draw: _Draw, longest: int
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and log-probabilities by the library's ``generate``, which reads a prompt once for each of its rows."""
+        import torch
+        from transformers import GenerationConfig, LogitsProcessorList
+
         plain = GenerationConfig(
             max_new_tokens=longest,
             do_sample=True,  # for several candidates of a prompt; what is drawn is decided by _Draw
@@ -341,16 +359,7 @@ class VisionLanguageModel(Policy):
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             rows = self._model.generate(**inputs, generation_config=plain, logits_processor=LogitsProcessorList([draw]))
-        width = inputs["input_ids"].shape[1]
-        completions = rows[:, width:].tolist()
-        logprobs = torch.stack(draw.logprobs, 1).tolist()
-        prompts = [
-            ids[seen.bool()].tolist() for ids, seen in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
-        ]
-        return [
-            self.output(request, prompts[row // count], completions[row], logprobs[row])
-            for row, request in enumerate(requests)
-        ]
+        return rows[:, inputs["input_ids"].shape[1] :].tolist(), torch.stack(draw.logprobs, 1).tolist()
 
     def output(self, request: Request, prompt: list[int], tokens: list[int], logprobs: list[float]) -> Output:
         """The output that sampled tokens make."""
@@ -383,16 +392,23 @@ class _Draw:
         """Scores (rows, vocabulary) that leave one token possible in each row."""
         import torch
 
-        log_p = torch.log_softmax(scores.float() / (self.temperature or 1.0), -1)
+        token, logprob = self.draw(scores, range(len(scores)), len(self.logprobs))
+        self.logprobs.append(logprob)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+
+    def draw(self, logits: torch.Tensor, rows: Sequence[int], step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n,) tokens and (n,) log-probabilities of ``rows`` at a step, from (n, vocabulary) logits."""
+        import torch
+
+        log_p = torch.log_softmax(logits.float() / (self.temperature or 1.0), -1)
         if self.uniforms is None:
             token = log_p.argmax(-1, keepdim=True)
         else:
             # The first token whose cumulative probability passes the row's number: never one without probability.
             total = log_p.double().exp().cumsum(-1)
-            number = torch.from_numpy(self.uniforms[:, len(self.logprobs)]).to(total.device)
+            number = torch.from_numpy(self.uniforms[list(rows), step]).to(total.device)
             token = (total > number[:, None] * total[:, -1:]).int().argmax(-1, keepdim=True)
-        self.logprobs.append(log_p.gather(1, token)[:, 0])
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+        return token[:, 0], log_p.gather(1, token)[:, 0]
 
 
 def suppress(model: PreTrainedModel, tokens: Sequence[int]) -> None:
