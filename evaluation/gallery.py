@@ -115,7 +115,7 @@ def card(sort: str, sample: Sample, output: Output, rows: pd.DataFrame) -> dict[
         "prompt": shortened(sample.prompt),
         "pictures": pictures(sample, output),
         "answer": shortened(said),
-        "truth": shortened(_truth(sample)),
+        "truth": shortened(truth_of(sample)),
         "scores": [
             {
                 "verifier": row["verifier"],
@@ -134,7 +134,8 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
-def _truth(sample: Sample) -> str:
+def truth_of(sample: Sample) -> str:
+    """What is known to be true, as a text: all answers, captions or labels."""
     reference = sample.reference
     for key in ("answers", "captions", "labels"):
         if reference.get(key):

@@ -6,7 +6,8 @@ A dump needs nothing but itself: pictures are copied into it, so the rubric besi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,27 @@ def write_dump(
         rewards: what the trainer was given, one per output; None for a row that it left out.
         rubric: the rubric's configuration.
     """
+    with _outputs_in(folder, samples, outputs) as partial:
+        write_jsonl(
+            partial / "rewards.jsonl",
+            (
+                {"id": output.sample_id, "candidate": output.candidate, "reward": reward}
+                for output, reward in zip(outputs, rewards, strict=True)
+            ),
+        )
+        table.write(partial / "scores.parquet")
+        write_run_yaml(partial / "rubric.yaml", rubric)
+
+
+def write_outputs(folder: Path, samples: Sequence[Sample], outputs: Sequence[Output]) -> None:
+    """Write samples and outputs with their images, without scores, as :func:`write_dump` does."""
+    with _outputs_in(folder, samples, outputs):
+        pass
+
+
+@contextmanager
+def _outputs_in(folder: Path, samples: Sequence[Sample], outputs: Sequence[Output]) -> Iterator[Path]:
+    """A folder with samples, outputs and images, to be added to; it takes the place of ``folder`` at the end."""
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -57,15 +79,7 @@ def write_dump(
     store = ImageStore(partial / "images")
     write_jsonl(partial / "samples.jsonl", (sample_to_json(store.sample(sample), partial) for sample in samples))
     write_jsonl(partial / "predictions.jsonl", (output_to_json(store.output(output), partial) for output in outputs))
-    write_jsonl(
-        partial / "rewards.jsonl",
-        (
-            {"id": output.sample_id, "candidate": output.candidate, "reward": reward}
-            for output, reward in zip(outputs, rewards, strict=True)
-        ),
-    )
-    table.write(partial / "scores.parquet")
-    write_run_yaml(partial / "rubric.yaml", rubric)
+    yield partial
     files = (str(file.relative_to(partial)) for file in sorted(partial.rglob("*")) if file.is_file())
     write_json(partial / DIGESTS, {"files": {name: digest_of(partial / name) for name in files}})
     shutil.rmtree(folder, ignore_errors=True)

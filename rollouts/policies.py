@@ -298,7 +298,8 @@ class TokenWorldModelPolicy(Policy):
                 finish_reason=reading.finish_reason,
             )
             if reading.finish_reason == "length":
-                output = replace(output, invalid=f"cut off after {len(completion.ids)} tokens, before its end")
+                why = f"cut off after {len(completion.ids)} tokens, before its end"
+                output = replace(output, text=reading.text, invalid=why)
             elif reading.codes is not None:
                 drawn.append((row, reading.codes))
             else:

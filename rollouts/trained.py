@@ -27,6 +27,13 @@ LEARNER = "learner_state.pt"
 DAMAGED = "damaged.json"
 """What the mark of a checkpoint is renamed to that was found to be damaged."""
 
+STARTS = "starts.jsonl"
+"""One line per start of a run: the command, the versions and the time."""
+REPORT = "report.html"
+"""The page of a run."""
+REPORT_PAGES = "report"
+"""The folder of its further pages."""
+
 _OF_THE_RUN = frozenset(
     {
         MARK,
@@ -37,6 +44,9 @@ _OF_THE_RUN = frozenset(
         "heldout.json",
         "log.jsonl",
         "curve.json",
+        STARTS,
+        REPORT,
+        REPORT_PAGES,
         "dumps",
         "heldout",
         "tensorboard",

@@ -146,8 +146,8 @@ class ExperimentConfig(Strict):
     control: Literal["permute_rewards", "supervised"] | None = None
     """A run to hold against this one: ``permute_rewards`` deals the rewards of each task out again at random and must not learn;
     ``supervised`` (of ``grpo``) goes on with supervised training instead, by the section of that name."""
-    dump_every: NonNegativeInt = 0
-    """Steps between dumped generations; 0 for none."""
+    dump_every: NonNegativeInt | None = None
+    """Steps between dumped generations, the first and the last of which are among them; 0 for none, a fifth of the run where left out."""
     print_every: PositiveInt = 10
     tensorboard: bool = True
 

@@ -35,6 +35,15 @@ def train(
     rsw.train(config, settings=assignments(overrides or []), resume=resume, smoke=smoke)
 
 
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a training, finished or not.", show_default=False)],
+) -> None:
+    """Write the page of a training anew: curves, what to look at, rollouts, held-out numbers before and after."""
+    from rsw_rewards.training.report.page import write_report
+
+    typer.echo(f"report: {write_report(run)}")
+
+
 def _plan(config: Path, changes: dict[str, Any], smoke: bool) -> None:
     from rsw_rewards.config import ExperimentConfig, load_config
     from rsw_rewards.errors import ConfigError

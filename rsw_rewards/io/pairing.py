@@ -100,7 +100,8 @@ def read_output(
     about = {key: record[key] for key in (*_ABOUT, *(("lost",) if own else ())) if record.get(key) is not None}
     known = Output(sample.id, candidate, **about)
     if known.invalid or known.lost:
-        return known
+        said = record.get("text")  # what was cut off, to be looked at
+        return replace(known, text=said) if own and isinstance(said, str) else known
     answer = {key: record[key] for key in OUTPUT_FIELDS[sample.task] if record.get(key) is not None}
     for key, value in answer.items():
         if key == "text" and sample.task is Task.CLASSIFICATION and isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,21 @@ def sampled_tokens(outputs: Iterable[Output]) -> int:
     return sum(len(output.tokens.completion_ids) for output in outputs if output.tokens is not None)
 
 
+def lengths(outputs: Iterable[Output]) -> dict[str, float | None]:
+    """Tokens of a rollout: ``length/mean``, ``length/min``, ``length/max``; None where the policy has no tokens."""
+    found = [len(output.tokens.completion_ids) for output in outputs if output.tokens is not None]
+    return {
+        f"length/{name}": float(of(found)) if found else None
+        for name, of in (("mean", np.mean), ("min", min), ("max", max))
+    }
+
+
+def commonest_share(outputs: Iterable[Output]) -> float | None:
+    """The share of the commonest text among the valid texts; None where there is none."""
+    texts = Counter(output.text.strip() for output in outputs if output.text is not None and output.invalid is None)
+    return max(texts.values()) / texts.total() if texts else None
+
+
 def logged_numbers(generation: Generation, rubric: Rubric) -> dict[str, float | None]:
     """What is logged of a generation: statistics of each component, mean rewards by task, and counts."""
     numbers: dict[str, float | None] = dict(component_stats(generation.table, rubric))
@@ -91,6 +107,9 @@ def logged_numbers(generation: Generation, rubric: Rubric) -> dict[str, float | 
         "failed": float(sum(value is None for value in given)),
         "lost": float(sum(output.lost is not None for output in outputs)),
         "tokens": float(sampled_tokens(outputs)),
+        "cut_off": float(np.mean([output.finish_reason == "length" for output in outputs])),
+        "commonest_answer": commonest_share(outputs),
+        **lengths(outputs),
     }
 
 

@@ -24,7 +24,11 @@ from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.evaluation.leaderboard import sign
 from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
 from rsw_rewards.evaluation.summary import in_words, nothing_valid
+from rsw_rewards.rollouts.dumps import write_outputs
 from rsw_rewards.rollouts.pool import RolloutPool
+
+KEPT = 8
+"""Held-out samples of each task whose outputs are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,11 @@ class Heldout:
         self.scorer.prepare(samples)
 
     def measure(
-        self, pool: RolloutPool, samples: Sequence[Sample] | None = None, modes: Sequence[str] | None = None
+        self,
+        pool: RolloutPool,
+        samples: Sequence[Sample] | None = None,
+        modes: Sequence[str] | None = None,
+        keep: Path | None = None,
     ) -> dict[str, ScoreTable]:
         """Scores of one output per sample, ``greedy`` and (unless switched off) ``sampled``.
 
@@ -108,6 +116,7 @@ class Heldout:
             pool: makes the outputs.
             samples: some of the held-out samples; all where left out.
             modes: some of the decodings; all where left out.
+            keep: gets the greedy outputs of the first :data:`KEPT` samples of each task, to be looked at.
         """
         samples = self.samples if samples is None else samples
         tables = {}
@@ -123,6 +132,9 @@ class Heldout:
                 made[group[0].sample_id] = group[0]
             outputs = [made[sample.id] for sample in samples]
             tables[mode] = self.scorer.score(Batch.of(samples, outputs))
+            if keep is not None and mode == "greedy":
+                few = first_of_each_task(samples, KEPT)
+                write_outputs(keep, few, [made[sample.id] for sample in few])
         return tables
 
     @staticmethod
@@ -186,6 +198,17 @@ class Heldout:
     def close(self) -> None:
         """Release what the verifiers hold."""
         self.scorer.close()
+
+
+def first_of_each_task(samples: Sequence[Sample], count: int | None) -> list[Sample]:
+    """The first ``count`` samples of each task, in their order; all for None."""
+    seen: dict[str, int] = {}
+    kept = []
+    for sample in samples:
+        seen[sample.task] = seen.get(sample.task, 0) + 1
+        if count is None or seen[sample.task] <= count:
+            kept.append(sample)
+    return kept
 
 
 def print_changes(changes: Sequence[Change], about: str, console: Console | None = None) -> None:

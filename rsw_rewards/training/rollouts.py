@@ -145,8 +145,7 @@ class Rollouts:
         given = generation.given
         if self.config.control == "permute_rewards":
             given = _permuted(given, generation.tasks, self.config.seed, step)
-        every, boundary = self.config.dump_every, self.config.generation.boundary
-        if every and (step // boundary) % max(1, every // boundary) == 0:
+        if self._is_dumped(step):
             self._dump(step, generation, given)
         try:
             self.breaker.check(everything)
@@ -257,6 +256,14 @@ class Rollouts:
                 self._said.add(cause)
                 for line in lines:
                     self.log.say(line, style=style)
+
+    def _is_dumped(self, step: int) -> bool:
+        """Whether the generation of a step is dumped: every ``dump_every`` steps from the first on, and the last."""
+        every, asked = self.config.dump_every, self.config.generation
+        if every is None:
+            every = max(1, asked.steps // 5)
+        place, last = step // asked.boundary, (asked.steps - 1) // asked.boundary
+        return bool(every) and (place % max(1, every // asked.boundary) == 0 or place == last)
 
     def _dump(self, step: int, generation: Generation, given: Sequence[float | None]) -> None:
         folder = self.config.out / "dumps" / f"step_{step:06d}"

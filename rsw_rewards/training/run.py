@@ -13,6 +13,8 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
 from rsw_rewards.methods import METHODS
 from rsw_rewards.training.processes import ALONE, check_one_process, join, launched
+from rsw_rewards.training.report.page import LivePage
+from rsw_rewards.training.report.run_files import note_start
 from rsw_rewards.training.run_folder import run_folder
 from rsw_rewards.training.teaching import TeachingConfig
 
@@ -55,5 +57,11 @@ def train(
             )
     with run_folder(out, run, resume is not None) if processes.first else nullcontext():
         processes.share()
-        resolve_object(METHODS[method].train, "trainer")(run, *arguments)
+        if processes.first:
+            note_start(out)
+        try:
+            resolve_object(METHODS[method].train, "trainer")(run, *arguments)
+        finally:  # what stopped a run can be looked at
+            if processes.first:
+                LivePage(out).refresh(now=True)
     return out

@@ -24,7 +24,7 @@ from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.methods import METHODS
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.rollouts.trained import CONFIG, INPUTS
+from rsw_rewards.rollouts.trained import CONFIG, INPUTS, REPORT, STARTS
 
 LOCK = ".lock"
 
@@ -86,7 +86,7 @@ def _configure(out: Path, run: BaseModel, resume: bool) -> None:
                 f"--resume: {changed} differs from {stored}; a run can only go on with the configuration it was started with"
                 f" (but for {', '.join(sorted(MAY_CHANGE))}, and more steps)"
             )
-    elif stored.exists() and {path.name for path in out.iterdir()} - {LOCK, CONFIG, INPUTS}:
+    elif stored.exists() and {path.name for path in out.iterdir()} - {LOCK, CONFIG, INPUTS, STARTS, REPORT}:
         # A run that failed at its start leaves nothing to lose.
         raise ConfigError(
             f"{out} holds a run already; give another directory (--set out=DIR) or go on with --resume {out}"

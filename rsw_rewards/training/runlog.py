@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from rsw_rewards.errors import InputError
 from rsw_rewards.training.log_rows import append_row, keep_until, read_log
+from rsw_rewards.training.report.page import LivePage
 
 _COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "exposed")
 
@@ -50,6 +51,7 @@ class RunLog(TrainerCallback):
             raise InputError(
                 f"{self.path} lacks some of the {resume_at} steps that were done; bring the file back from a copy, or start another run"
             )
+        self._page = LivePage(Path(folder), self.say)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -78,6 +80,7 @@ class RunLog(TrainerCallback):
         self._recent.append(numbers)
         if step % self.every == 0 or step in (1, self.steps):
             self._line(step)
+        self._page.refresh()
 
     def _line(self, step: int) -> None:
         names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]

@@ -34,6 +34,7 @@ from rsw_rewards.rollouts.token_world_model import (
 from rsw_rewards.rollouts.trained import mark_complete
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.training.corpus import Pairs, make_pairs
+from rsw_rewards.training.report.page import LivePage
 from rsw_rewards.training.tokenizer import gain_over_copy
 
 
@@ -267,6 +268,7 @@ def train(config: SupervisedConfig) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     curve: list[dict[str, Any]] = []
     losses: list[tuple[float, float]] = []
+    page = LivePage(config.out)
     model.train()
     for step in range(1, config.steps + 1):
         left = (config.steps - step + 1) / config.steps
@@ -297,6 +299,7 @@ def train(config: SupervisedConfig) -> None:
             print(json.dumps(point), flush=True)
             config.out.mkdir(parents=True, exist_ok=True)
             write_text(config.out / "curve.json", json.dumps(curve, indent=1) + "\n")
+            page.refresh()
         if step in config.keep:
             world.save(config.out / f"step-{step}")
             mark_complete(config.out / f"step-{step}", step)

@@ -17,6 +17,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.trained import CHECKPOINTS, writing
 from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.training.log_rows import append_row, keep_until
 
 if TYPE_CHECKING:
     import torch
@@ -145,6 +146,7 @@ def teach(
         unit: of the loss, for the line that is printed.
     """
     from rsw_rewards.training.checkpoints import last_complete
+    from rsw_rewards.training.report.page import LivePage
     from rsw_rewards.training.run_folder import check_inputs
 
     check_inputs(config.out, {"train": samples}, {})
@@ -157,9 +159,13 @@ def teach(
         )
     if checkpoints.last is not None:
         print(f"going on from step {checkpoints.done} ({checkpoints.last})", flush=True)
+    log, page = config.out / "log.jsonl", LivePage(config.out)
+    keep_until(log, checkpoints.done)
     losses: list[float] = []
     for step, loss in enumerate(fit(checkpoints), start=checkpoints.done + 1):
         losses.append(loss)
+        append_row(log, {"step": step, "loss": loss if np.isfinite(loss) else None})
+        page.refresh()
         if step % config.log_every == 0:
             print(f"step {step}: loss {np.mean(losses[-config.log_every :]):.4f}{unit}", flush=True)
     with writing(config.out, config.steps):

@@ -31,8 +31,10 @@ from rsw_rewards.training.checkpoints import (
     write_checkpoint,
 )
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
+from rsw_rewards.training.heldout_baselines import write_baselines
 from rsw_rewards.training.placement import check_placement
 from rsw_rewards.training.processes import ALONE, Processes
+from rsw_rewards.training.report.run_files import BASELINES
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.run_folder import check_inputs
 from rsw_rewards.training.runlog import RunLog
@@ -131,6 +133,8 @@ class TrainingRun:
         known = {"train": self.samples, "heldout": self.heldout.samples if self.heldout else []}
         check_inputs(config.out, known, self.scorer.by_name, config.seed)
         self.before = self._measured("before")
+        if self.heldout is not None:
+            write_baselines(config.out / "heldout" / BASELINES, self.heldout)
 
     @property
     def done(self) -> int:
@@ -214,7 +218,7 @@ class TrainingRun:
             say(f"the numbers from before training are in {folder} already")
             return stored
         say(f"measuring {when} training on held-out samples: {counted(self.heldout.samples)}")
-        tables = self.heldout.measure(self.pool)
+        tables = self.heldout.measure(self.pool, keep=folder / f"outputs_{when}")
         for line in self.heldout.said_of(tables):
             say(line, "bold red")
         for mode, table in tables.items():

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
-from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import InputError
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.training.heldout import Change, Heldout, changes_record
+from rsw_rewards.training.heldout import Change, Heldout, changes_record, first_of_each_task
 from rsw_rewards.training.log_rows import append_row, keep_until, read_log
 from rsw_rewards.training.runlog import RunLog
 
@@ -160,17 +159,6 @@ def logged_rises(path: Path, steps: int, heldout: Heldout) -> dict[str, float]:
 def logged_alarms(out: Path) -> list[dict[str, Any]]:
     """The alarms that were raised while a run in ``out`` went on."""
     return [alarm for row in read_log(out / "heldout" / "during.jsonl") for alarm in row["alarms"]]
-
-
-def first_of_each_task(samples: Sequence[Sample], count: int | None) -> list[Sample]:
-    """The first ``count`` samples of each task, in their order; all for None."""
-    seen: dict[str, int] = {}
-    kept = []
-    for sample in samples:
-        seen[sample.task] = seen.get(sample.task, 0) + 1
-        if count is None or seen[sample.task] <= count:
-            kept.append(sample)
-    return kept
 
 
 def _value(change: Change) -> str:

@@ -14,10 +14,10 @@ from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.evaluation.statistics import Estimate
-from rsw_rewards.training.heldout import Change, rewarded_labels
+from rsw_rewards.training.heldout import Change, first_of_each_task, rewarded_labels
 from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.ppo import train_ppo
-from rsw_rewards.training.watch import alarms, first_of_each_task, reward_rise
+from rsw_rewards.training.watch import alarms, reward_rise
 from tests.training.run_files import changed, same
 
 HERE = Path(__file__).parent

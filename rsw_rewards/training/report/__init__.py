@@ -1,0 +1,1 @@
+"""The page of a training, ``report.html``, made from what its folder holds."""

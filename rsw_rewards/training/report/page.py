@@ -1,0 +1,136 @@
+"""``report.html`` of a training, from its folder alone, and pages of its dumped generations beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.core.files import write_text
+from rsw_rewards.core.yaml_text import write_yaml
+from rsw_rewards.evaluation.report import number
+from rsw_rewards.rollouts.trained import REPORT, REPORT_PAGES
+from rsw_rewards.training.report.charts import heldout_charts, other_charts, reward_charts, shown_metrics
+from rsw_rewards.training.report.findings import findings
+from rsw_rewards.training.report.heldout_outputs import before_and_after
+from rsw_rewards.training.report.rollouts import Dump, Group, groups, paged, read_dump
+from rsw_rewards.training.report.run_files import RunFiles, read_run
+
+LIMIT = 3_500_000
+"""Characters of images on one page of rollouts, which keeps a page below 5 MB."""
+FEW = 4
+"""Groups of the first and of the last dump that the main page itself shows."""
+FEW_LIMIT = 1_000_000
+"""Characters of images of each of these two."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` of a run, while it goes on or after it; pages of dumps that are there already are kept.
+
+    Raises:
+        InputError: the folder holds no training run, or a file of it is damaged.
+    """
+    run = read_run(folder)
+    dumps = [read_dump(path, run) for path in _ends(run.dumps)]
+    rollouts = [{"step": _step(path) + 1, "pages": _dump_pages(path, run)} for path in run.dumps]
+    page = _environment().get_template("training.html").render(
+        run=run,
+        name=run.folder.resolve().name,
+        findings=findings(run, [dump.counts for dump in dumps]),
+        rewards=reward_charts(run),
+        heldout=heldout_charts(run),
+        others=list(other_charts(run)),
+        table=changes_table(run),
+        few=[{"step": dump.step + 1, "groups": _few(dump)} for dump in dumps],
+        rollouts=rollouts,
+        forecasts=before_and_after(run.folder / "heldout"),
+        configuration=write_yaml(run.config),
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        refresh=not run.heldout and bool(run.steps) and run.done < (run.steps or 0),
+    )  # fmt: skip
+    write_text(run.folder / REPORT, page)
+    return run.folder / REPORT
+
+
+def _ends(dumps: Sequence[Path]) -> list[Path]:
+    """The first dump and the last."""
+    return [*dumps[:1], *(dumps[-1:] if len(dumps) > 1 else ())]
+
+
+def _step(dump: Path) -> int:
+    return int(dump.name.removeprefix("step_"))
+
+
+def _few(dump: Dump) -> list[Group]:
+    return paged(groups(dump, FEW), FEW_LIMIT)[0] if dump.samples else []
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader
+
+    loader = PackageLoader("rsw_rewards.evaluation")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "signed": _signed}
+    return environment
+
+
+def _signed(value: float | None) -> str:
+    return "+" * (value is not None and value > 0) + number(value)
+
+
+def _dump_pages(dump: Path, run: RunFiles) -> list[str]:
+    """Addresses of the pages of one dump, which are written where they are missing or older than the dump."""
+    folder = run.folder / REPORT_PAGES
+    made = sorted(folder.glob(f"{dump.name}-*.html"))
+    if not made or min(path.stat().st_mtime for path in made) < dump.stat().st_mtime:
+        for path in made:
+            path.unlink()
+        folder.mkdir(exist_ok=True)
+        template = _environment().get_template("rollouts.html")
+        pages = paged(groups(read_dump(dump, run)), LIMIT)
+        made = [folder / f"{dump.name}-{place:03d}.html" for place in range(1, len(pages) + 1)]
+        for path, found in zip(made, pages, strict=True):
+            about = {"name": run.folder.resolve().name, "step": _step(dump) + 1, "pages": [one.name for one in made]}
+            write_text(path, template.render(groups=found, this=path.name, **about))
+    return [f"{REPORT_PAGES}/{path.name}" for path in made]
+
+
+def changes_table(run: RunFiles) -> list[dict[str, Any]]:
+    """Held-out numbers before and after training, or at the newest measurement, with the baselines of each metric."""
+    changes = run.heldout.get("changes") or (run.during[-1]["changes"] if run.during else {})
+    shown = shown_metrics(run)
+    rows = []
+    for mode, metrics in changes.items():
+        for metric in [key for key in shown if key in metrics]:
+            marks = {name: values[metric] for name, values in run.baselines.items() if metric in values}
+            rows.append({"metric": metric, "mode": mode, "baselines": marks, **metrics[metric]})
+    return rows
+
+
+class LivePage:
+    """Rewrites the page of a run while it goes on, in at most a fiftieth of the time.
+
+    Args:
+        folder: of the run.
+        say: is told, once, why the page could not be written, which stops no training.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = print) -> None:
+        self.folder, self.say = Path(folder), say
+        self._due = time.monotonic() + 10.0
+        self._failed = False
+
+    def refresh(self, now: bool = False) -> None:
+        """Write the page if it is time, or ``now``."""
+        start = time.monotonic()
+        if not now and start < self._due:
+            return
+        try:
+            write_report(self.folder)
+        except Exception as error:  # a page is no reason to lose a training
+            if not self._failed:
+                self.say(f"{self.folder / REPORT} could not be written: {error}")
+            self._failed = True
+        end = time.monotonic()
+        self._due = end + max(10.0, 50 * (end - start))

@@ -1,0 +1,196 @@
+"""A dumped generation as groups of candidates with their images, scores, rewards and advantages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.scores import ScoreTable, Status
+from rsw_rewards.evaluation.gallery import pictures, shortened, truth_of
+from rsw_rewards.io.records_io import load_outputs, load_samples
+from rsw_rewards.training.report.findings import Dumped, counted
+from rsw_rewards.training.report.run_files import RunFiles
+
+Key = tuple[str, int]
+"""Sample and candidate."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The candidates of one prompt, for the template."""
+
+    id: str
+    task: str
+    kind: str
+    prompt: str
+    truth: str
+    images: list[dict[str, str]]
+    candidates: list[dict[str, Any]]
+    reward: float | None
+    """Mean reward."""
+    spread: float
+    """Largest less smallest reward."""
+    disagreement: float
+    """How far components are apart on a candidate: the largest value less the smallest, averaged over candidates."""
+
+    @property
+    def size(self) -> int:
+        """Characters of its images, which are nearly all of its part of a page."""
+        return sum(len(image.get("src", "")) for part in (self.images, *(c["images"] for c in self.candidates)) for image in part)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dump:
+    """One dumped generation."""
+
+    step: int
+    """Steps that were done before it."""
+    samples: list[Sample]
+    outputs: list[Output]
+    rows: Mapping[Key, list[dict[str, Any]]]
+    """Scores by output."""
+    rewards: Mapping[Key, float | None]
+    advantages: Mapping[Key, float] = field(default_factory=dict)
+    """Empty where they are not a function of the rewards alone."""
+
+    @property
+    def counts(self) -> Dumped:
+        """What the list of findings needs to know."""
+        invalid = [
+            (key, str(row["reason"] or "no reason is noted"))
+            for key, rows in self.rows.items()
+            for row in rows
+            if row["status"] == Status.INVALID_OUTPUT
+        ]
+        return counted(self.step, self.outputs, invalid)
+
+
+def read_dump(folder: Path, run: RunFiles) -> Dump:
+    """One dumped generation. Raises :class:`InputError` for files that cannot be read."""
+    samples = load_samples(folder / "samples.jsonl")
+    outputs, _ = load_outputs(folder / "predictions.jsonl", samples, own=True)
+    rows: dict[Key, list[dict[str, Any]]] = {}
+    columns = ["sample", "candidate", "verifier", "value", "status", "reason"]
+    for row in ScoreTable.read(folder / "scores.parquet").frame[columns].to_dict("records"):
+        rows.setdefault((row["sample"], row["candidate"]), []).append({str(key): item for key, item in row.items()})
+    given = [json.loads(line) for line in (folder / "rewards.jsonl").read_text(encoding="utf-8").splitlines()]
+    rewards = {(row["id"], row["candidate"]): row["reward"] for row in given}
+    step = int(folder.name.removeprefix("step_"))
+    return Dump(step, samples, outputs, rows, rewards, advantages(run, samples, rewards))
+
+
+def advantages(run: RunFiles, samples: Sequence[Sample], rewards: Mapping[Key, float | None]) -> dict[Key, float]:
+    """What each rollout teaches under GRPO and Flow-GRPO, from the rewards that the trainer was given. Empty for other methods,
+    for groups that are not whole, and where PyTorch is not installed."""
+    group = run.settings.get("group")
+    if run.method not in ("grpo", "flow_grpo") or not isinstance(group, int) or len(rewards) != group * len(samples):
+        return {}
+    try:
+        import torch
+
+        from rsw_rewards.training.advantages import group_advantages
+    except ImportError:
+        return {}
+    tasks = {sample.id: str(sample.task) for sample in samples}
+    names, kinds = list(tasks), sorted(set(tasks.values()))
+    value = torch.tensor([torch.nan if one is None else one for one in rewards.values()], dtype=torch.float64)
+    groups = torch.tensor([names.index(sample) for sample, _ in rewards])
+    numbers = torch.tensor([kinds.index(tasks[sample]) for sample, _ in rewards])
+    each = run.config.get("rubric", {}).get("combine") == "normalize_each"
+    scale: Any = run.settings.get("scale_rewards") or ("batch" if each else "group")
+    twice = (run.settings.get("trl") or {}).get("multi_objective_aggregation") == "normalize_then_sum"
+    if run.method == "flow_grpo":
+        limit = float(run.settings["advantage_clip"])
+        found = group_advantages(value, groups, scale).clamp(-limit, limit)
+    elif twice:
+        within = group_advantages(value, groups, "group", ddof=1).where(value.isfinite(), torch.nan)
+        found = group_advantages(within, groups, "batch", ddof=1)
+    else:
+        found = group_advantages(value, groups, scale, numbers, ddof=1)
+    return dict(zip(rewards, found.tolist(), strict=True))
+
+
+def groups(dump: Dump, most: int | None = None) -> list[Group]:
+    """The groups of a dump for the template, in the order in which they were asked for; the first ``most`` of them."""
+    outputs: dict[str, list[Output]] = {}
+    for output in dump.outputs:
+        outputs.setdefault(output.sample_id, []).append(output)
+    return [_group(dump, sample, outputs.get(sample.id, [])) for sample in dump.samples[:most]]
+
+
+def _group(dump: Dump, sample: Sample, outputs: Sequence[Output]) -> Group:
+    candidates = [_candidate(dump, sample, output) for output in outputs]
+    known = [one["reward"] for one in candidates if one["reward"] is not None]
+    apart = []
+    for one in candidates:
+        values = [score["value"] for score in one["scores"] if score["value"] is not None]
+        apart.append(max(values) - min(values) if len(values) > 1 else 0.0)
+    return Group(
+        sample.id,
+        str(sample.task),
+        sample.kind or "",
+        shortened(sample.prompt),
+        shortened(truth_of(sample)),
+        pictures(sample, Output(sample.id, invalid="none")),
+        candidates,
+        sum(known) / len(known) if known else None,
+        max(known) - min(known) if known else 0.0,
+        sum(apart) / len(apart) if apart else 0.0,
+    )
+
+
+_MADE = ("forecast", "predicted", "white:", "blue:")
+"""How labels of images begin that show what was made."""
+
+
+def _alone(sample: Sample, output: Output) -> Sample:
+    """The sample without the images that stand once above its group, as far as nothing of the output is drawn by them."""
+    if output.boxes:  # drawn into the last input
+        return sample
+    reference = dict(sample.reference)
+    if sample.task is Task.FORECAST:
+        future = (reference.get("images") or (None,))[-1]
+        reference = {"images": [future]} if future is not None and future.is_mapped else {}
+    return replace(sample, images=(), reference=reference)
+
+
+def _candidate(dump: Dump, sample: Sample, output: Output) -> dict[str, Any]:
+    key = (output.sample_id, output.candidate)
+    drawn = [] if output.invalid or output.lost else pictures(_alone(sample, output), output)
+    value = dump.rewards.get(key)
+    return {
+        "candidate": output.candidate,
+        "images": [image for image in drawn if image["label"].startswith(_MADE)],
+        "text": shortened(output.text) if output.text is not None else "",
+        "problem": output.invalid or output.lost or "",
+        "finish": output.finish_reason or "",
+        "reward": value,
+        "advantage": dump.advantages.get(key),
+        "scores": [
+            {
+                "verifier": row["verifier"],
+                "status": str(row["status"]),
+                "value": None if row["value"] is None or row["value"] != row["value"] else float(row["value"]),
+                "reason": shortened(row["reason"] or ""),
+            }
+            for row in dump.rows.get(key, ())
+            if row["status"] != Status.NOT_APPLICABLE
+        ],
+    }
+
+
+def paged(found: Sequence[Group], limit: int) -> list[list[Group]]:
+    """The groups in pages of at most about ``limit`` characters each; a larger group has a page of its own."""
+    pages: list[list[Group]] = []
+    used = limit
+    for group in found:
+        if used + group.size > limit or not pages:
+            pages.append([])
+            used = 0
+        pages[-1].append(group)
+        used += group.size
+    return pages
