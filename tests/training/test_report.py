@@ -181,6 +181,17 @@ def test_rollouts_are_shown_with_images_scores_rewards_and_advantages(tmp_path: 
     assert (tmp_path / "report" / "step_000000-001.html").stat().st_mtime_ns == written
 
 
+def test_a_dump_whose_input_is_missing_is_shown_without_it(tmp_path: Path) -> None:
+    run_folder(tmp_path, [step()])
+    broken = Sample(
+        "a", Task.CHANGE_QA, images=(ImageRef(path=tmp_path / "nowhere.png"), picture(9)), prompt="changed?",
+        reference={"answers": ["yes"], "vocabulary": VOCABULARY},
+    )  # fmt: skip
+    dump(tmp_path, [broken], [Output("a", k, text="yes") for k in range(2)])
+    page = Page(write_report(tmp_path))
+    assert "there is no file nowhere.png" in page.text and len(page.sources) == 1
+
+
 def test_the_text_of_what_was_cut_off_comes_back_from_a_file_of_ours_alone(tmp_path: Path) -> None:
     write_outputs(tmp_path / "out", [question("a")], [Output("a", text="half a", invalid="cut off")])
     samples = load_samples(tmp_path / "out" / "samples.jsonl")
