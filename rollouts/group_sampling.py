@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from rsw_rewards.rollouts.draw import Draw
 from rsw_rewards.rollouts.weights import base_model
-
-
-class Draw(Protocol):
-    """What decides on tokens."""
-
-    def draw(self, logits: Tensor, rows: Sequence[int], step: int) -> tuple[Tensor, Tensor]:
-        """(n,) tokens and (n,) log-probabilities of the given rows at a step, from (n, vocabulary) logits."""
 
 
 def readable_once(model: Any) -> bool:

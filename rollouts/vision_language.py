@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.chat_template import as_words, hidden_ids, special_names
+from rsw_rewards.rollouts.draw import Draw
+from rsw_rewards.rollouts.model_class import suppress
 from rsw_rewards.rollouts.policies import even_runs
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.tiny_vlm import PREFIX, tiny_folder
@@ -329,7 +330,7 @@ class VisionLanguageModel(Policy):
         inputs = self.prompt(samples, [pictures[sample.id] for sample in samples]).to(self.model.device)
         floats = {key: value.to(self.model.dtype) for key, value in inputs.items() if value.is_floating_point()}
         inputs.update(floats)
-        draw = _Draw([request.seed for request in requests], temperature, longest)
+        draw = Draw([request.seed for request in requests], temperature, longest)
         if readable_once(self.model):
             completions, logprobs = sample_groups(self._model, inputs, count, draw, longest, self.ends)
         else:
@@ -343,7 +344,7 @@ class VisionLanguageModel(Policy):
         ]
 
     def _generated(
-        self, inputs: BatchFeature, count: int, draw: _Draw, longest: int
+        self, inputs: BatchFeature, count: int, draw: Draw, longest: int
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and log-probabilities by the library's ``generate``, which reads a prompt once for each of its rows."""
         import torch
@@ -351,7 +352,7 @@ class VisionLanguageModel(Policy):
 
         plain = GenerationConfig(
             max_new_tokens=longest,
-            do_sample=True,  # for several candidates of a prompt; what is drawn is decided by _Draw
+            do_sample=True,  # for several candidates of a prompt; what is drawn is decided by Draw
             num_return_sequences=count,
             eos_token_id=list(self.ends),
             pad_token_id=self.pad_id,
@@ -373,69 +374,3 @@ class VisionLanguageModel(Policy):
                 request.sample.id, request.candidate, text=text, invalid=why, tokens=trace, finish_reason="length"
             )
         return Output(request.sample.id, request.candidate, text=text, tokens=trace, finish_reason="stop")
-
-
-class _Draw:
-    """A logits processor that decides every token with the row's own random numbers, and keeps its log-probability.
-
-    Args:
-        seeds: one per row.
-        temperature: what logits are divided by; 0 takes the likeliest token (its log-probability is that of temperature 1).
-        limit: tokens at most.
-    """
-
-    def __init__(self, seeds: Sequence[int], temperature: float, limit: int) -> None:
-        self.temperature = temperature
-        self.uniforms = np.stack([np.random.default_rng(seed).random(limit) for seed in seeds]) if temperature else None
-        self.logprobs: list[torch.Tensor] = []
-        """(rows,) float32 per step."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (rows, vocabulary) that leave one token possible in each row."""
-        import torch
-
-        token, logprob = self.draw(scores, range(len(scores)), len(self.logprobs))
-        self.logprobs.append(logprob)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
-
-    def draw(self, logits: torch.Tensor, rows: Sequence[int], step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n,) tokens and (n,) log-probabilities of ``rows`` at a step, from (n, vocabulary) logits."""
-        import torch
-
-        log_p = torch.log_softmax(logits.float() / (self.temperature or 1.0), -1)
-        if self.uniforms is None:
-            token = log_p.argmax(-1, keepdim=True)
-        else:
-            # The first token whose cumulative probability passes the row's number: never one without probability.
-            total = log_p.double().exp().cumsum(-1)
-            number = torch.from_numpy(self.uniforms[list(rows), step]).to(total.device)
-            token = (total > number[:, None] * total[:, -1:]).int().argmax(-1, keepdim=True)
-        return token[:, 0], log_p.gather(1, token)[:, 0]
-
-
-def suppress(model: PreTrainedModel, tokens: Sequence[int]) -> None:
-    """Take away the probability of tokens in ``forward`` itself, for sampler and learner alike.
-
-    Suppressing them in generation alone would make every importance ratio wrong. The model gets a class of its own with the same
-    name, so that whatever looks up ``forward`` in the class finds this one too.
-    """
-    import torch
-
-    places = torch.tensor(sorted(tokens))
-    parent = type(model)
-
-    @functools.wraps(parent.forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        out = parent.forward(self, *args, **kwargs)
-        lowest = torch.finfo(out.logits.dtype).min
-        out.logits = out.logits.index_fill(-1, places.to(out.logits.device), lowest)
-        return out
-
-    become(model, forward=forward)
-
-
-def become(model: PreTrainedModel, **methods: Any) -> None:
-    """Replace methods of one model by way of a class of its own that has the same name and is saved alike."""
-    parent = type(model)
-    body = {**methods, "__module__": parent.__module__, "__doc__": parent.__doc__}
-    model.__class__ = type(parent.__name__, (parent,), body)

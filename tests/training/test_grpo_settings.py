@@ -13,7 +13,7 @@ import torch
 from rsw_rewards.config import GrpoConfig, RunConfig
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rollouts.vision_language import become
+from rsw_rewards.rollouts.model_class import become
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.trl_arguments import REFUSED, SET, TAKEN, trl_arguments
 from rsw_rewards.training.trl_trainer import score_through_forward
