@@ -263,12 +263,15 @@ class Output:
     def answer(self) -> str | None:
         """The text without reasoning, chat tokens and characters of no width; see :func:`rsw_rewards.core.answer.read_reply`.
 
-        Empty for a text that was cut off inside its reasoning, or before a ``</think>``; None where there is no text.
+        Empty for a text that was cut off inside its reasoning, or before a ``</think>``; None where there is no text or the output
+        is invalid.
 
         >>> rsw.Output("q0", text="<think>two roofs differ</think> yes").answer
         'yes'
         """
-        return None if self.text is None else read_reply(self.text, self.finish_reason).answer
+        if self.text is None or self.invalid is not None:
+            return None
+        return read_reply(self.text, self.finish_reason).answer
 
     @property
     def forecast(self) -> ImageRef | None:

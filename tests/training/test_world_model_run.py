@@ -51,7 +51,7 @@ def test_the_policy_answers_and_draws_and_knows_its_tokens(untrained: Path) -> N
             assert out.image is not None and out.image.pixels().shape == (64, 64, 3)
             assert len(out.tokens.completion_ids) == 65 and out.finish_reason == "stop"
         else:
-            assert (out.text is not None) == (out.finish_reason == "stop")
+            assert (out.answer is not None) == (out.finish_reason == "stop")
             assert (out.invalid is not None) == (out.finish_reason == "length")
 
 

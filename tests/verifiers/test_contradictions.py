@@ -74,7 +74,7 @@ def test_each_verifier_reads_the_words_as_it_reads_answers(
     assert (found.value, found.status) == (0.0, Status.INVALID_OUTPUT)
 
 
-@given(st.text(st.characters(exclude_characters="<>")))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="<>")))
 def test_what_stands_beside_a_tag_never_makes_a_wrong_answer_right(words: str) -> None:
     assert score(f"<answer>no</answer>{words}").value == 0.0
     assert score(f"{words}<answer>no</answer>").value == 0.0
