@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RSW_RUNS ?= runs
 
-.PHONY: install quickstart test test-all test-integrations lint weights dist resolve clean
+.PHONY: install quickstart test test-all test-integrations lint docs weights dist resolve clean
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages as a site, in build/site; a broken link or reference stops it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 weights: install
 	$(BIN)/python -m rsw_rewards.training.embedded
