@@ -1,4 +1,4 @@
-"""Methods of one model replaced by way of a class of its own."""
+"""Methods of one object replaced by way of a class of its own."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def suppress(model: PreTrainedModel, tokens: Sequence[int]) -> None:
     become(model, forward=forward)
 
 
-def become(model: PreTrainedModel, **methods: Any) -> None:
-    """Replace methods of one model by way of a class of its own that has the same name and is saved alike."""
+def become(model: Any, **methods: Any) -> None:
+    """Replace methods of one model or processor by way of a class of its own that has the same name and is saved alike."""
     parent = type(model)
     body = {**methods, "__module__": parent.__module__, "__doc__": parent.__doc__}
     model.__class__ = type(parent.__name__, (parent,), body)

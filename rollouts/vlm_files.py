@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from rsw_rewards.errors import ConfigError, RswError
+from rsw_rewards.rollouts.images_once import prepare_once
 from rsw_rewards.rollouts.weights import adapter_in, base_model, check_complete
 
 _NOT_TEXT = re.compile(r"(image|video|vision|audio|boi|eoi).*token_(id|index)$")
@@ -93,7 +94,7 @@ def not_text(model: Any, processor: Any) -> list[int]:
 
 
 def load_processor(path: str, limits: Mapping[str, int | None]) -> Any:
-    """The processor in a folder, with a chat template; it pads on the left.
+    """The processor in a folder, with a chat template; it pads on the left, and prepares an image once.
 
     Args:
         path: a folder, or the name of a model on the hub.
@@ -117,6 +118,7 @@ def load_processor(path: str, limits: Mapping[str, int | None]) -> Any:
     if processor.chat_template is None:
         raise ValueError("it has no chat template; copy chat_template.jinja of the base model")
     processor.tokenizer.padding_side = "left"  # completions stand on the right of every prompt of a batch
+    prepare_once(processor.image_processor)
     return processor
 
 
