@@ -63,7 +63,7 @@ def scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     Returns:
         One score per row, or the failure of a batch that can be divided to find the outputs at fault.
     """
-    if type(verifier).truth is Verifier.truth or verifier.scope != "sample":
+    if type(verifier).truth is Verifier.truth or verifier.scope != "sample" or len(batch) <= verifier.at_once:
         return _scored(verifier, batch)
     scores: list[Score] = []
     for start in range(0, len(batch), verifier.at_once):
@@ -85,13 +85,11 @@ def _scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
         elif scores[row] is None:
             left.append(row)
     if left:
-        kept = set(left)
-        unusable = (
-            batch.groups[row]
-            for row, output in enumerate(batch.outputs)
-            if row not in kept and output.invalid is not None
+        part = batch if len(left) == len(batch) else batch.take(left)
+        unusable = Counter(
+            group for group, output in zip(batch.groups, batch.outputs, strict=True) if output.invalid is not None
         )
-        part = replace(batch.take(left), truths=[truths[row] for row in left], invalid=Counter(unusable))
+        part = replace(part, truths=[truths[row] for row in left], invalid=unusable)
         found = guarded(verifier, part)
         if isinstance(found, Failure):
             if parts(batch, verifier):

@@ -230,7 +230,7 @@ class Adapter:
         return sample
 
     def _sample(self, truth: Any) -> Sample:
-        if isinstance(truth, HoldsArray) and np.ndim(truth) == 0:
+        if not isinstance(truth, str | Mapping) and isinstance(truth, HoldsArray) and np.ndim(truth) == 0:
             truth = np.asarray(truth).item()
         if self._samples is not None:
             if (known := self._samples.get(str(truth))) is None:
@@ -363,6 +363,9 @@ def gathered(rows: list[Any]) -> tuple[list[Any], range]:
 
 _making = threading.Lock()
 _made: dict[str, Adapter] = {}
+_as_json = json.JSONEncoder(
+    sort_keys=True, default=lambda value: repr(value) if plain(value) is value else plain(value)
+).encode
 
 
 def shared(rubric: Any, samples: Any = None, **options: Any) -> Adapter:
@@ -371,11 +374,10 @@ def shared(rubric: Any, samples: Any = None, **options: Any) -> Adapter:
     Args:
         rubric, samples, options: as for :class:`Adapter`; what a configuration file can hold.
     """
-    settings = {"rubric": plain(rubric), "samples": plain(samples), **plain(options)}
-    key = json.dumps(settings, sort_keys=True, default=repr)
+    key = _as_json((rubric, samples, options))
     with _making:
         if key not in _made:
-            _made[key] = Adapter(**settings)
+            _made[key] = Adapter(plain(rubric), plain(samples), **plain(options))
         return _made[key]
 
 
