@@ -153,7 +153,7 @@ def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
 
 def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -> str:
     """Twelve hexadecimal digits that change with the protocol, its verifiers' configurations or the set of samples."""
-    digest = hashlib.sha256(json.dumps([protocol.name, [verifier.hash for verifier in scorer.verifiers]]).encode())
+    digest = hashlib.sha256(json.dumps([protocol.name, [component.hash for component in scorer.components]]).encode())
     for sample in samples:
         digest.update(sample.id.encode() + b"\0")
     return digest.hexdigest()[:12]

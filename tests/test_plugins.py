@@ -22,8 +22,9 @@ from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.plugins import load_file, place_of
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.engine.scorer import Scorer, score_in_process
+from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
+from tests.scoring import score_in_process
 
 
 @rsw.verifier(tasks="change_qa")

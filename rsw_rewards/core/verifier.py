@@ -390,10 +390,10 @@ def truth_of(verifier: Verifier, sample: Sample) -> Any:
 def truths_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Any]:
     """:func:`truth_of` of every sample, in their order; a sample that stands several times is read once."""
     known: dict[int, Any] = {}
-    return [
-        known[id(sample)] if id(sample) in known else known.setdefault(id(sample), truth_of(verifier, sample))
-        for sample in samples
-    ]
+    for sample in samples:
+        if id(sample) not in known:
+            known[id(sample)] = truth_of(verifier, sample)
+    return [known[id(sample)] for sample in samples]
 
 
 def names_of(value: str | Iterable[str]) -> tuple[str, ...]:

@@ -42,7 +42,8 @@ class ComponentScorer:
         self.runner: Runner | None = None
         """Made, and the verifier set up, at first use."""
         self._failure: Score | None = None
-        self._hash = self.verifier.hash
+        self.hash = self.verifier.hash
+        """:attr:`Verifier.hash` as it was before the first batch; it stands in the table."""
         self._context, self._workers, self._shares, self._strict = context, workers, shares, strict
 
     def set_up(self) -> Score | None:
@@ -146,7 +147,7 @@ class ComponentScorer:
             "seconds": seconds,
             "step": step,
             "policy_version": versions,
-            "config_hash": self._hash,
+            "config_hash": self.hash,
         }
         return ScoreTable.from_columns(columns)
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.records import Sample
@@ -134,9 +133,3 @@ class Scorer(AbstractContextManager["Scorer"]):
         """Stop actors and release what verifiers hold."""
         for component in self.components:
             component.close()
-
-
-def score_in_process(rubric: Rubric, batch: Batch, directory: Path | None = None) -> ScoreTable:
-    """Score one batch in this process and be done; ``directory`` keeps encoder features across calls."""
-    with Scorer(rubric, bank=FeatureBank(directory=directory)) as scorer:
-        return scorer.score(batch)

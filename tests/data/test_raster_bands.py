@@ -14,7 +14,6 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.raster_pairs import convert, load
-from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import read_mask, read_rgb
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
@@ -23,6 +22,7 @@ from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.verifiers.bands import check_numbers
 from rsw_rewards.verifiers.spectral import index_map
 from tests.data.test_raster_pairs import BANDS, describe, six_bands, write_tiff
+from tests.scoring import score_in_process
 from tests.shared_data import shared
 
 OFFSET = 1000

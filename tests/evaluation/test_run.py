@@ -26,7 +26,6 @@ from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.data.scene_world import write_scene_world
-from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.inputs import level
@@ -34,6 +33,7 @@ from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.warnings import failure_warnings
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
+from tests.scoring import score_in_process
 
 FORECASTS = Protocol(
     name="forecasts",

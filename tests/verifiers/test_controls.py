@@ -15,8 +15,8 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import Status
 from rsw_rewards.core.verifier import Batch
-from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.verifiers.controls import hash_value
+from tests.scoring import score_in_process
 
 CONTROLS = "rsw_rewards.verifiers.controls:"
 INPUT = np.full((8, 8, 3), 100, dtype=np.uint8)

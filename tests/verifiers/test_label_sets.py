@@ -17,9 +17,9 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch
-from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.evaluation.statistics import estimates
 from rsw_rewards.verifiers.label_sets import LabelSet, MeanAveragePrecision, average_precision
+from tests.scoring import score_in_process
 
 NAMES = ["water", "trees", "cars", "ship", "dock"]
 TRUTHS = arrays.arrays(bool, st.tuples(st.integers(1, 8), st.just(len(NAMES))))

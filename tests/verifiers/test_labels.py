@@ -16,10 +16,10 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
-from rsw_rewards.engine.scorer import score_in_process
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.statistics import estimates
 from rsw_rewards.verifiers.labels import MOST_CLASSES, Labels, SceneLabel, answer_body, parse_labels
+from tests.scoring import score_in_process
 
 CLASSES = ["Airport", "Bare Land", "Beach"]
 
