@@ -18,7 +18,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.finished_runs import Run, shared_outputs
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, sign, too_few_scenes
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.resampling import holm
+from rsw_rewards.evaluation.resampling import holm, mcnemar_p
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
 
@@ -119,7 +119,7 @@ def compare_runs(
 
     Returns:
         Records ``run`` and ``base_run`` (names), ``metric``, ``diagnostic``, ``base``, ``value``, ``difference``, ``ci95``, ``n_scenes``,
-        ``p_value``, ``p_holm`` (corrected for all records of the ``keys``, or else of the headline; None for others), ``reason``.
+        ``p_value``, ``p_mcnemar`` (of accuracies, over single questions), ``p_holm`` (corrected for all records of the ``keys``, or else of the headline; None for others), ``reason``.
 
     Raises:
         InputError: for a key that the protocol does not have.
@@ -146,6 +146,7 @@ def compare_runs(
                     "ci95": list(estimate.ci95) if estimate.ci95 else None,
                     "n_scenes": estimate.n_scenes,
                     "p_value": estimate.p_value,
+                    "p_mcnemar": _mcnemar(base, run, shared) if key in ("accuracy", "oa") else None,
                     "reason": estimate.reason,
                 }
             )
@@ -154,6 +155,22 @@ def compare_runs(
     for row, p in zip(rows, holm(tested), strict=True):
         row["p_holm"] = p
     return rows
+
+
+def _mcnemar(base: Run, run: Run, shared: frozenset[tuple[Any, ...]]) -> float | None:
+    """:func:`mcnemar_p` of two runs; None where answers are not right or wrong."""
+    label = base.table.names[0]
+    sides = [side.only(shared).verifier(label) for side in (base, run)]
+    right = [
+        dict(zip(zip(side.frame["sample"], side.frame["candidate"], strict=True), side.raw("correct"), strict=True))
+        for side in sides
+    ]
+    both = np.array([[right[0][one], right[1][one]] for one in right[0] if one in right[1]]).reshape(-1, 2)
+    both = both[np.isfinite(both).all(axis=1)]
+    if not len(both) or not np.isin(both, (0, 1)).all():
+        return None
+    first, second = (both == 1).T
+    return mcnemar_p(int((first & ~second).sum()), int((second & ~first).sum()))
 
 
 def _family(protocol: Protocol, keys: Sequence[str] | None) -> tuple[str, ...]:

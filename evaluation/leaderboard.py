@@ -109,7 +109,7 @@ class Leaderboard:
     """What forbids or weakens the comparison, in words."""
     differences: Callable[[], list[dict[str, Any]]] = field(default=list, compare=False, repr=False)
     """Gives the paired difference of every run to the first one, for every key: ``run``, ``base_run``, ``metric``, ``diagnostic``,
-    ``base``, ``value``, ``difference``, ``ci95``, ``n_scenes``, ``p_value``, ``p_holm`` (of the headline or of the keys asked for), ``reason``."""
+    ``base``, ``value``, ``difference``, ``ci95``, ``n_scenes``, ``p_value``, ``p_mcnemar``, ``p_holm`` (of the headline or of the keys asked for), ``reason``."""
 
     def to_frame(self) -> pd.DataFrame:
         """The cells as a table: one row per run and key."""

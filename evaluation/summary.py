@@ -74,13 +74,10 @@ def summarise(
         "nothing_valid": nothing_valid(table),
     }
     if candidates > 1:
-        first = next(label for label, verifier in verifiers.items() if verifier.rewarding)
-        summary["candidates"] = {
-            "k": candidates,
-            "metrics_are": f"mean@{candidates}",
-            "value_component": first,
-            **best_of(table, first, candidates),
-        }
+        summary["candidates"] = {"k": candidates, "metrics_are": f"mean@{candidates}"}
+        valued = next((label for label, verifier in verifiers.items() if verifier.rewarding), None)
+        if valued is not None:
+            summary["candidates"] |= {"value_component": valued, **best_of(table, valued, candidates)}
     return summary
 
 

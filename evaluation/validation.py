@@ -324,5 +324,7 @@ def _check_trick(
         value, best = numbers[key].value, gold[key].value
         # Where every answer of the data is the same, a constant is the truth, and says nothing against the protocol.
         knows = all(float(v) == 1.0 for label in bench.verifiers for v in _values(table, label))
-        if not knows:
+        if bench.protocol.lenient:
+            result.notes.append(f"{name} earns {key} {value:.4f} under this published reading, the truth {best:.4f}")
+        elif not knows:
             result.rows.append(Check(name, key, value, best, ">" if falls(key) else "<", "worse than the truth"))

@@ -18,6 +18,7 @@ EXTRAS = {
     "rasterio": "rasters",
     "matplotlib": "figures",
     "openpyxl": "excel",
+    "nltk": "wordnet",
     "starlette": "serve",
     "uvicorn": "serve",
     "trl": "train",

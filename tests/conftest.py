@@ -39,6 +39,7 @@ NEEDS = {
     r"[Jj]ava": "need Java",
     r"make test-integrations|RSW_TRAINERS": "need a trainer's package (make test-integrations)",
     r"extra|not installed|could not import|No module": "need a package that is not installed",
+    r"RSW_ORIGINALS": "need clones of benchmarks (set RSW_ORIGINALS)",
     r"chromium|pdflatex": "need chromium or pdflatex",
 }
 """What a reason to skip says -> what it means; tried in this order. Any other reason is shown as it stands."""

@@ -47,6 +47,7 @@ BUILT_IN = {
     "numeric_match": "numbers:NumericMatch",
     "physical_range": "spectral:PhysicalRange",
     "psnr": "paired:Psnr",
+    "published_answer": "published_answers:PublishedAnswer",
     "ref_clip_score": "clip_score:RefClipScore",
     "referring_mask": "referring:ReferringMask",
     "rouge_l": "captions:RougeL",

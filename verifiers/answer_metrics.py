@@ -21,7 +21,8 @@ class KindAccuracy(AdditiveMetric):
     """Overall accuracy (OA) and the unweighted mean of the accuracies per kind of question (AA).
 
     Reads ``stats["correct"]`` (0/1 per row). Rows that failed (error, timeout) or do not apply are left out; invalid
-    outputs count as wrong. Kinds without a row do not enter the mean.
+    outputs count as wrong. Kinds without a row do not enter the mean. Where there are ``stats["seen"]``, rows with 0 there are
+    left out too.
     """
 
     keys: tuple[str, ...] = ("oa", "aa")
@@ -41,7 +42,7 @@ class KindAccuracy(AdditiveMetric):
         codes, names = (rows["kind"].replace(dict(self.merge)) if self.merge else rows["kind"]).factorize()
         if self.kinds is not None:
             counts = counts & np.append(np.isin(names, self.kinds), False)[codes]
-        seen = counts.astype(np.float64)
+        seen = counts * stats.get("seen", np.ones(len(rows)))
         right = seen * stats.get("correct", np.zeros(len(rows)))
         # Rows without a kind (code -1) enter OA, but are no kind of their own.
         terms = {"seen": seen, "right": right}
@@ -125,3 +126,39 @@ class AnswerKappa(AdditiveMetric):
             return {"kappa": None}
         chance = float(sums["true"] @ sums["given"]) / n**2
         return {"kappa": (float(sums["agree"]) / n - chance) / (1 - chance) if chance < 1 else None}
+
+
+@dataclass(frozen=True)
+class PromptVariants(AdditiveMetric):
+    """Numbers over questions that are asked in several wordings: samples whose ids differ behind their last ``#`` alone.
+
+    ``majority`` is the mean credit of the commonest answer to each question (of equals the one to the first wording),
+    ``all_variants`` the share of questions that are answered rightly in every wording, and ``consistency`` the share that are
+    answered alike in every wording, right or wrong; an invalid output is like no other. Reads ``stats["correct"]`` and
+    ``content["answer"]``. The wordings of a question belong to one scene, or intervals take them for independent.
+    """
+
+    keys: tuple[str, ...] = ("majority", "all_variants", "consistency")
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+        terms = {key: np.zeros(len(rows)) for key in ("questions", *self.keys)}
+        counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
+        groups: dict[tuple[str, int], list[int]] = {}
+        names, candidates = rows["sample"].tolist(), rows["candidate"].tolist()
+        for place in np.flatnonzero(counts).tolist():
+            question = names[place].rpartition("#")[0] or names[place]
+            groups.setdefault((question, candidates[place]), []).append(place)
+        correct, contents = stats.get("correct", np.zeros(len(rows))), rows["content"].tolist()
+        for places in groups.values():
+            answers = [(contents[place] or {}).get("answer") or place for place in places]
+            common = max(answers, key=answers.count)
+            first = places[0]
+            terms["questions"][first] = 1.0
+            terms["majority"][first] = correct[places[answers.index(common)]]
+            terms["all_variants"][first] = float(all(correct[place] == 1 for place in places))
+            terms["consistency"][first] = float(len(set(answers)) == 1)
+        return terms
+
+    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+        return {key: share(sums, key, "questions") for key in self.keys}

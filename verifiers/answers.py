@@ -18,7 +18,7 @@ from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
-from rsw_rewards.verifiers.answer_metrics import ACCURACY, DETECTION, AnswerKappa, KindAccuracy
+from rsw_rewards.verifiers.answer_metrics import ACCURACY, DETECTION, AnswerKappa, KindAccuracy, PromptVariants
 from rsw_rewards.verifiers.contradictions import States, contradiction
 from rsw_rewards.verifiers.texts import PerText, TextConfig
 
@@ -357,6 +357,11 @@ class ExactMatchConfig(AnswerConfig):
     kappa: bool = Field(False, description="keep answers and report Cohen's kappa between them and the true ones")
     merge_kinds: dict[str, str] = Field(default_factory=dict, description="kinds that count as another in oa and aa")
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
+    only_kinds: tuple[str, ...] = Field((), description="kinds that count in oa and aa; all where none is named")
+    variants: bool = Field(
+        False,
+        description="numbers over the wordings of a question: samples whose ids differ behind their last '#' alone",
+    )
     answers: Literal["all", "closed"] = Field(
         "all", description="closed: only samples that have a vocabulary, where a judge has the others"
     )
@@ -385,7 +390,7 @@ class ExactMatch(AnswerVerifier):
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
-        self._rules = rules_of(self.config, self.config.positive or "", self.config.kappa)
+        self._rules = rules_of(self.config, self.config.positive or "", self.config.kappa or self.config.variants)
 
     def truth(self, sample: Sample) -> Truth | Score:
         answers, vocabulary = true_answers(sample), texts_of(sample.reference, "vocabulary")
@@ -399,10 +404,14 @@ class ExactMatch(AnswerVerifier):
     def metrics(self) -> Sequence[Metric]:
         config: ExactMatchConfig = self.config
         keys = ("oa", "aa", *(f"oa/{kind}" for kind in config.metric_kinds))
-        kinds = KindAccuracy(keys, merge=config.merge_kinds, divisor=config.aa_divisor, epsilon=config.aa_epsilon)
+        kinds = KindAccuracy(
+            keys, config.only_kinds or None, config.merge_kinds, divisor=config.aa_divisor, epsilon=config.aa_epsilon
+        )
         found: list[Metric] = [ACCURACY, kinds]
         if config.positive:
             found.append(DETECTION)
         if config.kappa:
             found.append(AnswerKappa())
+        if config.variants:
+            found.append(PromptVariants())
         return found

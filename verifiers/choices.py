@@ -15,7 +15,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
-from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy
+from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy, PromptVariants
 from rsw_rewards.verifiers.answers import (
     AnswerConfig,
     extract_answer,
@@ -80,13 +80,27 @@ def make_choices(texts: tuple[str, ...]) -> Choices:
 
 _LETTERS_ONLY = Choices()
 
+_BOX = re.compile(r"\$?\\boxed\{\s*(?:\\text(?:bf)?\{([^{}]{0,200})\}|([^{}]{0,200}))\s*\}\$?")
+_STRONG = re.compile(r"(\*\*|__|[*_`])(?=\S)([^*_`\n]{1,200})(?<=\S)\1")
+_SQUARE = re.compile(r"\[\s*([A-Za-z])\s*\]")
+
+
+def unmarked(text: str) -> str:
+    r"""A text without the marks that models put round a choice: bold and code of Markdown, a box of LaTeX, square brackets.
+
+    >>> unmarked("The answer is **B**."), unmarked(r"$\boxed{\text{C}}$"), unmarked("[a] or [b]")
+    ('The answer is B.', 'C', '(a) or (b)')
+    """
+    text = _BOX.sub(lambda box: box[1] or box[2] or "", text)
+    return _SQUARE.sub(r"(\1)", _STRONG.sub(r"\2", text))
+
 
 def read_choice(text: str, choices: Choices = _LETTERS_ONLY) -> Chosen:
     """The letters that an answer chooses.
 
     Read are, after an optional "the answer is", "answer:" or "option": letters in any case (``b``, ``(B)``, ``B.``, ``B)``),
     several of them between commas, blanks or "and"; capitals without anything between them (``ABD``); a marked letter with its
-    option's text (``B) water``); and an option's text alone. Where the options are not known, any text may follow the marked
+    option's text (``B) water``); and an option's text alone, all of it in bold, a box or square brackets or without. Where the options are not known, any text may follow the marked
     letter as long as it names no other letter and does not take it back (``B) water is wrong``).
 
     Args:
@@ -95,6 +109,7 @@ def read_choice(text: str, choices: Choices = _LETTERS_ONLY) -> Chosen:
     """
     if len(text) > _LONGEST:
         return Chosen(frozenset(), f"an answer of {len(text)} characters is no choice")
+    text = unmarked(text)
     plain = normalise(text)
     lead = _LEAD.match(plain)
     for answer in dict.fromkeys((plain[lead.end() :] if lead else plain, plain)):
@@ -140,12 +155,16 @@ class MultipleChoiceConfig(AnswerConfig):
     """Configuration of ``multiple_choice``."""
 
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
+    variants: bool = Field(
+        False,
+        description="numbers over the wordings of a question: samples whose ids differ behind their last '#' alone",
+    )
 
 
 @lru_cache(maxsize=4096)
-def _wanted(answers: tuple[str, ...], choices: Choices) -> tuple[frozenset[str], ...]:
-    """The accepted sets of letters. Raises ``ValueError`` for a truth that is no choice."""
-    found = []
+def true_letters(answers: tuple[str, ...], options: tuple[str, ...] = ()) -> tuple[frozenset[str], ...]:
+    """The accepted sets of letters. Raises ``ValueError`` for a truth that is no choice, or options that are none."""
+    choices, found = make_choices(options) if options else _LETTERS_ONLY, []
     for answer in answers:
         chosen = read_choice(answer, choices)
         if not chosen.letters:
@@ -196,7 +215,7 @@ class MultipleChoice(PerText[Question]):
     def truth(self, sample: Sample) -> Question:
         texts = plain_truths(texts_of(sample.reference, "choices"))
         choices = make_choices(texts) if texts else _LETTERS_ONLY
-        return Question(choices, _wanted(true_answers(sample), choices))
+        return Question(choices, true_letters(true_answers(sample), texts))
 
     def compare_text(self, truth: Question, text: str) -> Score:
         letters, reason = read_choice(
@@ -209,11 +228,16 @@ class MultipleChoice(PerText[Question]):
         right = letters in truth.wanted
         why = "" if right else f"chose {_named(letters)}, not {' or '.join(map(_named, truth.wanted))}"
         return Score(
-            float(right), raw={"correct": float(right)}, stats={"correct": np.asarray(float(right))}, reason=why
+            float(right),
+            raw={"correct": float(right)},
+            stats={"correct": np.asarray(float(right))},
+            reason=why,
+            content={"answer": _named(letters)} if self.config.variants else {},
         )
 
     def worst(self, truth: Question, reason: str) -> Score:
         return Score.invalid(reason, raw={"correct": 0.0}, stats={"correct": np.zeros(())})
 
     def metrics(self) -> Sequence[Metric]:
-        return (ACCURACY, KindAccuracy(("oa", "aa", *(f"oa/{kind}" for kind in self.config.metric_kinds))))
+        kinds = KindAccuracy(("oa", "aa", *(f"oa/{kind}" for kind in self.config.metric_kinds)))
+        return (ACCURACY, kinds, *((PromptVariants(),) if self.config.variants else ()))

@@ -6,7 +6,16 @@ from typing import Any
 
 from rsw_rewards.core.registry import Registry
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.evaluation.protocols import answers, captions, forecasts, grounding, masks, open_answers, series
+from rsw_rewards.evaluation.protocols import (
+    answers,
+    captions,
+    forecasts,
+    grounding,
+    masks,
+    open_answers,
+    published_answers,
+    series,
+)
 from rsw_rewards.evaluation.protocols.protocol import Protocol as Protocol
 
 
@@ -23,7 +32,7 @@ PROTOCOLS: Registry[Protocol] = Registry(
     "protocols",
     {
         protocol.name: protocol
-        for family in (answers, open_answers, captions, masks, grounding, forecasts, series)
+        for family in (answers, published_answers, open_answers, captions, masks, grounding, forecasts, series)
         for protocol in family.PROTOCOLS
     },
     _protocol,

@@ -50,6 +50,8 @@ class Protocol:
     """Policies of :mod:`rsw_rewards.rollouts.baselines` whose rows every table is printed beside."""
     notes: tuple[str, ...] = field(default=())
     """What a reader must know before comparing the numbers."""
+    lenient: bool = False
+    """Whether it is a published definition that outputs which know nothing can please: ``validate`` says what they earn and refuses none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", as_task(self.task, f"the protocol {self.name!r}"))

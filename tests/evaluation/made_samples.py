@@ -222,6 +222,17 @@ def annotated() -> list[Sample]:
     return made
 
 
+def worded() -> list[Sample]:
+    """Choices of which three samples each are the wordings of one question."""
+    made = answers(None, "A", "A", "A", "C", "C", "C", choices=["a new road", "a pond", "nothing", "a school"])
+    return [replace(one, id=f"made_{number // 3}#{number % 3}") for number, one in enumerate(made)]
+
+
+def counted() -> list[Sample]:
+    kinds = ("Basic Judging", "Basic Counting", "Reasoning-based Counting")
+    return answers(None, "Yes", "3", "10%-20%", "No", "0", "40%-50%", kinds=kinds)
+
+
 MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "exact-qa": lambda: answers(["yes", "no", "water", "trees"], "yes", "no", "water"),
     "numeric-qa": lambda: answers(None, "3", "7", "12", "0"),
@@ -239,6 +250,22 @@ MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "vqa-v2": annotated,
     "vsi-mra": lambda: answers(None, "3", "7", "12", "1"),
     "multiple-choice": choices,
+    "prompt-variants": worded,
+    "geobench-vlm": worded,
+    "choice-original": worded,
+    "mme-realworld": worded,
+    "xlrs-bench": choices,
+    "monitrs": worded,
+    "earthmind": worded,
+    "earthmind-hrben": lambda: answers(None, "yes", "no", kinds=("presence", "comp")),
+    "teochat-keywords": lambda: answers(None, "yes", "no", "top left"),
+    "earthdial-labels": lambda: labels(False),
+    "earthdial-vqa": lambda: MAKERS["rsvqa-three-types"](),
+    "rsvqa-three-types": lambda: answers(
+        None, "rural", "yes", "15", "no", "urban", "no", "0", "yes", kinds=("rural_urban", "presence", "count", "comp")
+    ),
+    "lrs-vqa": lambda: answers(None, "yes", "bridge", "3", kinds=("count", "reasoning", "rural_urban")),
+    "earthvqa": counted,
     "teochat-exact": lambda: answers(["yes", "no", "water"], "yes", "no", "water"),
     "changechat-binary": lambda: answers(["yes", "no"], "yes", "no"),
     "changechat-count": lambda: answers(

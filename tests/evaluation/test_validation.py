@@ -23,6 +23,8 @@ from tests.evaluation.made_samples import MAKERS, answers, captions, masks, samp
 
 NEEDS_MORE = {"open-qa": "a served judge", "txt2img-mhn-rsicd": "the networks that its authors trained"}
 """Protocols that cannot be run here, and what they need."""
+LIBRARIES = {"earthdial-labels": "nltk", "earthdial-vqa": "nltk", "lrs-vqa": "nltk"}
+"""Protocols that need a library of an extra."""
 
 
 def quick(protocol: Protocol) -> Protocol:
@@ -53,10 +55,14 @@ def word_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("word_map")
 @pytest.mark.parametrize("name", sorted(set(PROTOCOLS.built_in) & set(MAKERS)))
 def test_the_truth_scores_one_and_tricks_stay_under_their_ceilings(name: str) -> None:
+    if needs := LIBRARIES.get(name):
+        pytest.importorskip(needs, reason=f"needs {needs}, which is not installed")
     result = validate(quick(PROTOCOLS.find(name)), MAKERS[name]())
     assert [str(row) for row in result.failed] == []
     assert result.problems == []
     policies = {row.policy for row in result.rows}
+    if PROTOCOLS.find(name).lenient:  # tricks are told, not refused
+        policies |= {note.split()[0] for note in result.notes if "under this published reading" in note}
     assert "oracle" in policies and len(policies) >= 4
     assert json.loads(json.dumps(result.to_json()))["ok"]
 
