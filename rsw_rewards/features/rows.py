@@ -6,6 +6,9 @@ entry of 48 bytes for each of them, appended after the row is there:
     key (32 bytes) · row number (uint64) · CRC-32 of key and row (uint32) · CRC-32 of the 44 bytes before (uint32)
 
 Whatever a crash cuts off is therefore either not named by an entry or does not match its checksum, and is not there for a reader.
+
+Neither SQLite nor LMDB: both warn against files on network disks, which runs share, and rows that stand one after another can be
+mapped as one matrix.
 """
 
 from __future__ import annotations

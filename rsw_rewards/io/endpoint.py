@@ -1,4 +1,7 @@
-"""A client of OpenAI-compatible chat servers (vLLM, a vendor's): concurrent, with back-off, budgets and a cache by content."""
+"""A client of OpenAI-compatible chat servers (vLLM, a vendor's): concurrent, with back-off, budgets and a cache by content.
+
+It stands on httpx. The openai package holds the whole of a reply before its size can be refused, and its retries know no budget.
+"""
 
 from __future__ import annotations
 

@@ -101,9 +101,10 @@ class TrainingRun:
         """Scores of the held-out samples from before training."""
 
     def __enter__(self) -> TrainingRun:
-        if self.config.generation.threads is not None:
-            torch.set_num_threads(self.config.generation.threads)
         with ExitStack() as started:
+            if self.config.generation.threads is not None:
+                started.callback(torch.set_num_threads, torch.get_num_threads())
+                torch.set_num_threads(self.config.generation.threads)
             if self.processes.first:
                 self._start(started)
             self.checkpoint = self.processes.share(self.checkpoint)
