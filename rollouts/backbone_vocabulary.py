@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rollouts.picture_segments import Segments
 from rsw_rewards.rollouts.token_vocabulary import METADATA, MetadataTokens, number_of
+
+if TYPE_CHECKING:
+    from rsw_rewards.rollouts.picture_segments import Segments
 
 FILE = "world_model.json"
 PICTURE = ("<|picture_start|>", "<|picture_row|>", "<|picture_end|>")
@@ -103,6 +105,8 @@ class BackboneVocabulary(MetadataTokens):
             never: tokens of the backbone that no answer holds.
             ends: tokens that end an answer; a picture is ended by the first.
         """
+        from rsw_rewards.rollouts.picture_segments import Segments
+
         begin, row_end, picture_end = (self.ids[name] for name in PICTURE)
         return Segments(
             begin=begin,

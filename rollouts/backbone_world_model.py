@@ -18,6 +18,7 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.images import read_rgb
+from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.backbone_vocabulary import BackboneVocabulary
 from rsw_rewards.rollouts.chat_template import as_words
@@ -60,6 +61,9 @@ class BackboneWorldModel(VisionLanguageModel):
         self.forecast_template = forecast_template
         self._vocabulary: BackboneVocabulary | None = None
         self._codec: MovqTokenizer | None = None
+
+    def missing(self) -> str | None:
+        return super().missing() or (None if str(self.path).startswith(PREFIX) else missing_model(self.path, hub=False))
 
     def folder(self) -> str:
         from rsw_rewards.rollouts.backbone_builder import tiny_world_folder

@@ -21,6 +21,7 @@ from rsw_rewards.core.settings import validated
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb, read_size
+from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.diffusion_windows import Window
 from rsw_rewards.rollouts.policy import Policy, Request
@@ -117,6 +118,10 @@ class DiffusionForecaster(Policy):
         self.scales = {"guidance_scale": guidance_scale, "image_guidance_scale": image_guidance_scale}
         self.lora = None if lora is None else dict(lora)
         self._pipeline: DiffusionPipeline | None = None
+
+    def missing(self) -> str | None:
+        known = ("model_index.json", "adapter_config.json")
+        return None if self.path.startswith("tiny:") else missing_model(self.path, known, hub=False)
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         need(f"the policy {self.name!r}", "torch", "transformers", "diffusers")

@@ -19,6 +19,7 @@ from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
+from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.trained import CONFIG, checkpoint_weights, find_trained
@@ -215,6 +216,9 @@ class TokenWorldModelPolicy(Policy):
     def __init__(self, path: str | Path = "embedded") -> None:
         self.path = path
         self._world: WorldModel | None = None
+
+    def missing(self) -> str | None:
+        return None if str(self.path) == "embedded" else missing_model(self.path, hub=False)
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         need(f"the policy {self.name!r}", "torch", "transformers")

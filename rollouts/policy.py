@@ -58,6 +58,10 @@ class Policy(ABC):
     tasks: frozenset[Task] = ALL_TASKS
     trainable: bool = False
 
+    def missing(self) -> str | None:
+        """What :meth:`setup` will not find on this machine, as a clause; None where nothing is known to be missing. Loads nothing."""
+        return None
+
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         """Called once per process before the first request."""
 

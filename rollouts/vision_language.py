@@ -23,7 +23,15 @@ from rsw_rewards.rollouts.model_class import suppress
 from rsw_rewards.rollouts.policies import even_runs
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.tiny_vlm import PREFIX, tiny_folder
-from rsw_rewards.rollouts.vlm_files import LoraConfig, complete_tokens, load_model, load_processor, loading, not_text
+from rsw_rewards.rollouts.vlm_files import (
+    LoraConfig,
+    complete_tokens,
+    load_model,
+    load_processor,
+    loading,
+    missing_part,
+    not_text,
+)
 from rsw_rewards.rollouts.weights import base_model, has_adapters
 
 if TYPE_CHECKING:
@@ -105,6 +113,9 @@ class VisionLanguageModel(Policy):
         self._special: tuple[str, ...] = ()
         self._hidden: frozenset[int] = frozenset()
         self._opened = ""
+
+    def missing(self) -> str | None:
+        return None if str(self.path).startswith(PREFIX) else missing_part(str(self.path))
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         need(f"the policy {self.name!r}", "torch", "transformers")

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from rsw_rewards.errors import ConfigError, RswError
+from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.rollouts.images_once import prepare_once
 from rsw_rewards.rollouts.weights import adapter_in, base_model, check_complete
 
@@ -43,9 +44,8 @@ def loading(what: str, path: str) -> Iterator[None]:
 
 def _why(path: str, error: Exception) -> str:
     folder = Path(path)
-    for part, names in _PARTS.items() if folder.is_dir() else ():
-        if not any((folder / name).is_file() for name in names):
-            return f"it has no {part}; copy {names[-1] if part == 'image processor' else names[0]} of the base model"
+    if folder.is_dir() and (lacks := missing_part(path)):
+        return lacks
     for file in sorted(folder.glob("*.json")):
         if not _is_json(file):
             return f"its {file.name} is not valid JSON; copy it again from the base model"
@@ -57,6 +57,16 @@ def _why(path: str, error: Exception) -> str:
             "its weights have other shapes than its config.json says; copy config.json and *.safetensors from one model"
         )
     return said if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}"
+
+
+def missing_part(path: str) -> str | None:
+    """What a folder, or a name of the hub, lacks of a vision-language model, as a clause; None where nothing is known to be missing."""
+    if (lacks := missing_model(path, _PARTS["configuration"])) and not Path(path).is_dir():
+        return lacks
+    for part, names in _PARTS.items() if Path(path).is_dir() else ():
+        if missing_model(path, names):
+            return f"it has no {part}; copy {names[-1] if part == 'image processor' else names[0]} of the base model"
+    return None
 
 
 def _is_json(file: Path) -> bool:

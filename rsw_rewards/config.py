@@ -30,7 +30,7 @@ from rsw_rewards.core.settings import Strict, change, merge, validated
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.methods import METHODS
-from rsw_rewards.rl_settings import GenerationConfig, GrpoConfig, PpoConfig
+from rsw_rewards.rl_settings import FlowGrpoConfig, GenerationConfig, GrpoConfig, PpoConfig
 
 
 class DataSpec(BaseModel):
@@ -39,7 +39,14 @@ class DataSpec(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     source: str
-    """``scene-world``, ``samples`` (a samples file), or ``module:function`` giving a list of samples."""
+    """``samples`` (a samples file), ``scene-world``, the name of a data adapter, or ``module:function`` giving a list of samples."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_where(cls, value: Any) -> Any:
+        if isinstance(value, DataSpec) or (isinstance(value, Mapping) and "source" in value):
+            return value
+        raise ValueError("it needs 'source', such as {source: samples, path: FILE.jsonl} or {source: scene-world}")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -207,6 +214,19 @@ class PpoRunConfig(ExperimentConfig):
     @property
     def generation(self) -> PpoConfig:
         return self.ppo
+
+
+class FlowGrpoRunConfig(ExperimentConfig):
+    """``method: flow_grpo``."""
+
+    method: Literal["flow_grpo"] = "flow_grpo"
+    flow_grpo: FlowGrpoConfig = FlowGrpoConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig(every=10)
+    control: Literal["permute_rewards"] | None = None
+
+    @property
+    def generation(self) -> FlowGrpoConfig:
+        return self.flow_grpo
 
 
 def load_config(path: Path, changes: Mapping[str, Any] | None = None, smoke: bool = False) -> BaseModel:

@@ -23,9 +23,7 @@ class Method(NamedTuple):
 METHODS: Mapping[str, Method] = {
     "grpo": Method("rsw_rewards.config:RunConfig", "rsw_rewards.training.grpo:train_grpo", rewarded=True),
     "ppo": Method("rsw_rewards.config:PpoRunConfig", "rsw_rewards.training.ppo:train_ppo", rewarded=True),
-    "flow_grpo": Method(
-        "rsw_rewards.training.diffusion:FlowGrpoRunConfig", "rsw_rewards.training.diffusion:train", rewarded=True
-    ),
+    "flow_grpo": Method("rsw_rewards.config:FlowGrpoRunConfig", "rsw_rewards.training.diffusion:train", rewarded=True),
     "supervised": Method(
         "rsw_rewards.training.supervised:SupervisedConfig",
         "rsw_rewards.training.supervised:train",

@@ -1,4 +1,4 @@
-"""Settings of the methods that learn from rollouts: what all of them have, and the sections ``grpo`` and ``ppo``."""
+"""Settings of the methods that learn from rollouts: what all of them have, and the sections ``grpo``, ``ppo`` and ``flow_grpo``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from rsw_rewards.core.settings import Strict
 from rsw_rewards.errors import ConfigError
+
+Ratio = Literal["density", "distance", "guard"]
+"""What the ratio of a step is made of; see :func:`log_ratio`."""
+Divergence = Literal["step", "flow_grpo", "velocity"]
+"""What the KL term of a step is; see :func:`divergence`."""
 
 
 class GenerationConfig(Strict):
@@ -159,5 +164,53 @@ class PpoConfig(GenerationConfig):
         if self.dual_clip is not None and self.dual_clip <= above:
             raise ValueError(
                 f"'dual_clip' is {self.dual_clip:g}, inside of the range of ratios, which ends at {above:g}; it must lie above"
+            )
+        return self
+
+
+class FlowGrpoConfig(GenerationConfig):
+    """A step of the run is one generation of ``prompts`` x ``group`` rollouts and all that is learnt from it: ``epochs`` passes,
+    each divided into ``minibatches`` optimizer steps. Gradients of all denoising steps are added up before an optimizer step.
+    """
+
+    group: int = Field(default=8, ge=2)
+    """Rollouts per prompt, which are compared with each other."""
+    epochs: PositiveInt = 1
+    minibatches: PositiveInt = 1
+    epsilon: PositiveFloat = 1e-3
+    """How far a step's ratio may leave 1. Small, because log-densities are means over a latent's elements: DDPO has 1e-4."""
+    epsilon_high: PositiveFloat | None = None
+    """How far a ratio may exceed 1, where that is not ``epsilon`` (DAPO's clip-higher, arXiv 2503.14476)."""
+    advantage_clip: PositiveFloat = 5.0
+    """Advantages beyond it are cut, as in DDPO and Flow-GRPO."""
+    scale_rewards: Literal["batch", "group", "none"] = "batch"
+    """What advantages are divided by: the standard deviation of the ``batch`` (Flow-GRPO), of the ``group`` (DanceGRPO), or by nothing."""
+    ratio: Ratio = "density"
+    """What a step's ratio is made of: ``density`` (DDPO, Flow-GRPO, DanceGRPO), ``distance`` (Flow-CPS) or ``guard`` (GRPO-Guard, which also
+    gives the gradients of all noise levels one size). Each has a range ``epsilon`` of its own."""
+    kl: Divergence = "step"
+    """What ``beta`` weighs: the exact KL divergence of a ``step``, that times the step's length (``flow_grpo``, as its code), or the
+    squared difference of the ``velocity``."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is what the run ends with; its rollouts and checkpoints are those of the weights
+    themselves. None for no average."""
+    ema_every: PositiveInt = 1
+    """Optimizer steps from one update of that average to the next."""
+    timestep_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the denoising steps that are learnt from; one at least."""
+    timestep_order: Literal["first", "random"] = "first"
+    """Which ones: the noisiest (Flow-GRPO), or others in every generation (DanceGRPO)."""
+
+    @model_validator(mode="after")
+    def _enough_rows(self) -> FlowGrpoConfig:
+        if self.minibatches > self.rows:
+            raise ValueError(f"{self.rows} rollouts cannot be divided into {self.minibatches} minibatches")
+        if self.ema is None and self.ema_every != 1:
+            raise ValueError(
+                "'ema_every' says how often the moving average is updated, but there is none; set 'ema' to its decay"
+            )
+        if self.kl != "step" and not self.beta:
+            raise ValueError(
+                f"'kl' is {self.kl!r}, but 'beta' is 0, so there is no KL term; set 'beta' or leave 'kl' out"
             )
         return self

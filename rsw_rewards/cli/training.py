@@ -23,16 +23,31 @@ def train(
     ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="A few tiny steps, to see that everything works.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Start nothing: show what the actors ask for and whether there is room.")
+        bool, typer.Option("--dry-run", help="Start nothing: say what the training needs, and what of it is missing.")
     ] = False,
     ray_address: Address = None,
 ) -> None:
     """Train a policy with verifiable rewards, and measure it before and after on held-out samples."""
     join_cluster(ray_address)
     if dry_run:
-        _plan(config, assignments(overrides or []), smoke)
+        _dry_run(config, assignments(overrides or []), smoke)
         return
     rsw.train(config, settings=assignments(overrides or []), resume=resume, smoke=smoke)
+
+
+def init(
+    task: Annotated[str, typer.Argument(help="Such as change_qa or forecast; see docs/design.md.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The file; TASK.yaml where left out.", show_default=False)] = None,
+) -> None:
+    """Write a configuration with comments, for a training on samples of your own."""
+    from rsw_rewards.errors import ConfigError
+    from rsw_rewards.training.new_config import new_config
+
+    text, file = new_config(task), out or Path(f"{task}.yaml")
+    if file.exists():
+        raise ConfigError(f"{file} exists; name another file with --out")
+    file.write_text(text, encoding="utf-8")
+    typer.echo(f"{file}: edit it, then see what is missing with: rsw train {file} --dry-run")
 
 
 def report(
@@ -44,28 +59,20 @@ def report(
     typer.echo(f"report: {write_report(run)}")
 
 
-def _plan(config: Path, changes: dict[str, Any], smoke: bool) -> None:
-    from rsw_rewards.config import ExperimentConfig, load_config
+def _dry_run(config: Path, changes: dict[str, Any], smoke: bool) -> None:
+    from rsw_rewards.config import load_config
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.training.placement import planned
+    from rsw_rewards.training.dry_run import DryRun
 
-    run = load_config(config, changes, smoke)
-    if not isinstance(run, ExperimentConfig):
-        typer.echo("this method runs in one process; there is nothing to place")
-        return
-    plan = planned(run)
-    rows = [
-        [
-            demand.what, str(demand.actors), f"{demand.num_cpus:g}", f"{demand.num_gpus:g}",
-            ", ".join(f"{count} on {node}" for node, count in where.items()) or "no room",
-        ]
-        for demand, where in zip(plan.demands, plan.places, strict=True)
-    ]  # fmt: skip
-    rows.append(["learner", "-", "-", "-", "this process, outside of what Ray counts"])
-    print_rows(["what", "actors", "CPUs each", "GPUs each", "where"], rows)
-    if plan.problem:
-        raise ConfigError(plan.problem)
-    typer.echo(f"fits into {plan.cluster}")
+    looked = DryRun(load_config(config, changes, smoke))
+    print_rows(["", "found"], [[line.what, line.found or "missing"] for line in looked.lines])
+    for line in looked.missing:
+        typer.echo(f"{line.what}: {line.missing}")
+    if looked.missing:
+        raise ConfigError(
+            f"{config}: not ready, for the {len(looked.missing)} reasons above; 'Train' in docs/training.md says what each part has to be"
+        )
+    typer.echo(f"nothing is missing; start it with: rsw train {config}{' --smoke' if smoke else ''}")
 
 
 def ablate(

@@ -36,9 +36,10 @@ def load_from_adapter(name: str, options: Mapping[str, Any], where: str) -> list
     left = dict(options)
     path = left.pop("path", None)
     if not isinstance(path, str):
-        raise ConfigError(f"{known} needs 'path', the folder that holds the data")
+        raise ConfigError(f"{known} needs 'path', the folder that holds the data (of hf:NAME, '-' for the hub itself)")
     folder = Path(expand(path))
-    if not folder.exists():
+    from_hub = name.startswith("hf:") and path == "-"
+    if not from_hub and not folder.exists():
         raise ConfigError(
             f"{known} wants its data in {folder}, which does not exist; put it there, or name its place by --set {where}.path=FOLDER"
             + (f" (the path reads environment variables: {path})" if "$" in path else "")
@@ -61,5 +62,9 @@ def _bound(
     try:
         inspect.signature(function).bind(folder, *further, **options)
     except TypeError as error:
-        raise ConfigError(f"{known} cannot take its options: {error}") from None
+        found = inspect.signature(function).parameters.values()
+        keys = [parameter.name for parameter in found if parameter.kind is parameter.KEYWORD_ONLY]
+        raise ConfigError(
+            f"{known} cannot take its options: {error}; its keys are {', '.join(['path', *keys])}"
+        ) from None
     return (folder, *further)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from rsw_rewards.encoders.presets import PRESETS
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.io.model_files import missing_model
 
 SCENE_CLIP = "scene-clip"
 INCEPTION = "clean-fid-inception"
@@ -104,6 +106,22 @@ def is_pretrained_clip(name: str) -> bool:
 def is_standard_inception(name: str) -> bool:
     """Whether the name means clean-fid's Inception, the only encoder whose Frechet distance is called ``fid``."""
     return name.partition(":")[0] == INCEPTION and "#" not in name
+
+
+def missing_weights(name: str) -> str | None:
+    """What is missing on this machine of the files that an encoder's name means, as a clause; None where nothing is known to be."""
+    kind, _, rest = split_options(name)[0].partition(":")
+    if kind == SCENE_CLIP or kind.endswith(".py"):
+        return None
+    if kind in ("dinov2", "hf_clip", "sentence"):
+        return missing_model(rest)
+    if kind == INCEPTION:
+        rest = rest or os.environ.get("RSW_INCEPTION", "")
+        return f"there is no file {rest!r}" if not Path(rest).expanduser().is_file() else None
+    model, _, weights = rest.partition(":")
+    weights = weights or model
+    there = Path(weights).expanduser().exists()
+    return f"there is no file or folder {weights}" if (is_path(weights) or model == "local-dir") and not there else None
 
 
 def is_path(weights: str) -> bool:

@@ -13,89 +13,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from rsw_rewards.config import CheckpointConfig, ExperimentConfig
+from rsw_rewards.config import FlowGrpoRunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
-from rsw_rewards.rl_settings import GenerationConfig
+from rsw_rewards.rl_settings import FlowGrpoConfig
 from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_steps import Step
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.ema import MovingAverage
-from rsw_rewards.training.flow_ratios import Divergence, Ratio, divergence, log_ratio, step_weight
+from rsw_rewards.training.flow_ratios import divergence, log_ratio, step_weight
 from rsw_rewards.training.ppo_math import policy_loss
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
 from rsw_rewards.training.training_run import TrainingRun, trainable
-
-
-class FlowGrpoConfig(GenerationConfig):
-    """A step of the run is one generation of ``prompts`` x ``group`` rollouts and all that is learnt from it: ``epochs`` passes,
-    each divided into ``minibatches`` optimizer steps. Gradients of all denoising steps are added up before an optimizer step.
-    """
-
-    group: int = Field(default=8, ge=2)
-    """Rollouts per prompt, which are compared with each other."""
-    epochs: PositiveInt = 1
-    minibatches: PositiveInt = 1
-    epsilon: PositiveFloat = 1e-3
-    """How far a step's ratio may leave 1. Small, because log-densities are means over a latent's elements: DDPO has 1e-4."""
-    epsilon_high: PositiveFloat | None = None
-    """How far a ratio may exceed 1, where that is not ``epsilon`` (DAPO's clip-higher, arXiv 2503.14476)."""
-    advantage_clip: PositiveFloat = 5.0
-    """Advantages beyond it are cut, as in DDPO and Flow-GRPO."""
-    scale_rewards: Literal["batch", "group", "none"] = "batch"
-    """What advantages are divided by: the standard deviation of the ``batch`` (Flow-GRPO), of the ``group`` (DanceGRPO), or by nothing."""
-    ratio: Ratio = "density"
-    """What a step's ratio is made of: ``density`` (DDPO, Flow-GRPO, DanceGRPO), ``distance`` (Flow-CPS) or ``guard`` (GRPO-Guard, which also
-    gives the gradients of all noise levels one size). Each has a range ``epsilon`` of its own."""
-    kl: Divergence = "step"
-    """What ``beta`` weighs: the exact KL divergence of a ``step``, that times the step's length (``flow_grpo``, as its code), or the
-    squared difference of the ``velocity``."""
-    ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of a moving average of the weights, which is what the run ends with; its rollouts and checkpoints are those of the weights
-    themselves. None for no average."""
-    ema_every: PositiveInt = 1
-    """Optimizer steps from one update of that average to the next."""
-    timestep_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the denoising steps that are learnt from; one at least."""
-    timestep_order: Literal["first", "random"] = "first"
-    """Which ones: the noisiest (Flow-GRPO), or others in every generation (DanceGRPO)."""
-
-    @model_validator(mode="after")
-    def _enough_rows(self) -> FlowGrpoConfig:
-        if self.minibatches > self.rows:
-            raise ValueError(f"{self.rows} rollouts cannot be divided into {self.minibatches} minibatches")
-        if self.ema is None and self.ema_every != 1:
-            raise ValueError(
-                "'ema_every' says how often the moving average is updated, but there is none; set 'ema' to its decay"
-            )
-        if self.kl != "step" and not self.beta:
-            raise ValueError(
-                f"'kl' is {self.kl!r}, but 'beta' is 0, so there is no KL term; set 'beta' or leave 'kl' out"
-            )
-        return self
-
-
-class FlowGrpoRunConfig(ExperimentConfig):
-    """``method: flow_grpo``."""
-
-    method: Literal["flow_grpo"] = "flow_grpo"
-    flow_grpo: FlowGrpoConfig = FlowGrpoConfig()
-    checkpoints: CheckpointConfig = CheckpointConfig(every=10)
-    control: Literal["permute_rewards"] | None = None
-
-    @property
-    def generation(self) -> FlowGrpoConfig:
-        return self.flow_grpo
 
 
 def train(config: FlowGrpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:

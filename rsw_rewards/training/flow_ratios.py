@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from rsw_rewards.rl_settings import Divergence, Ratio
 from rsw_rewards.rollouts.diffusion_steps import Step
-
-Ratio = Literal["density", "distance", "guard"]
-"""What the ratio of a step is made of; see :func:`log_ratio`."""
-Divergence = Literal["step", "flow_grpo", "velocity"]
-"""What the KL term of a step is; see :func:`divergence`."""
 
 
 def log_ratio(now: Step, old_log_prob: Tensor, old_mean: Tensor | None, value: Tensor, kind: Ratio) -> Tensor:

@@ -7,8 +7,10 @@ paper: an actor lies on one node, a share of a GPU below 1 on one card.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.rubric import Rubric
@@ -137,9 +139,8 @@ def place(asked: Sequence[Demand], nodes: Sequence[Node]) -> Placement:
 
 def cluster_nodes() -> list[Node]:
     """The nodes of the cluster that is joined, or this machine as a cluster started here would see it."""
-    import ray
-
-    if ray.is_initialized():
+    ray = sys.modules.get("ray")  # what has joined a cluster has imported it
+    if ray is not None and ray.is_initialized():
         alive = [node for node in ray.nodes() if node["Alive"]]
         return [
             Node(
@@ -149,9 +150,20 @@ def cluster_nodes() -> list[Node]:
             )
             for number, node in enumerate(alive, 1)
         ]
+    return [Node("this machine", float(max(2, os.cpu_count() or 1)), _cards())]
+
+
+def _cards() -> int:
+    """GPUs that this process may use; torch, which takes seconds to import, is asked only where there may be any."""
+    if "torch" not in sys.modules and not any(Path(driver).exists() for driver in _DRIVERS):
+        return 0
     import torch
 
-    return [Node("this machine", float(max(2, os.cpu_count() or 1)), torch.cuda.device_count())]
+    return torch.cuda.device_count()
+
+
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What is there where a driver of GPUs is loaded: NVIDIA's, AMD's, or that of the Windows subsystem for Linux."""
 
 
 def placement(config: ExperimentConfig, rubric: Rubric, nodes: Iterable[Node] | None = None) -> Placement:

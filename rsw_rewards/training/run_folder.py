@@ -86,14 +86,18 @@ def _configure(out: Path, run: BaseModel, resume: bool) -> None:
                 f"--resume: {changed} differs from {stored}; a run can only go on with the configuration it was started with"
                 f" (but for {', '.join(sorted(MAY_CHANGE))}, and more steps)"
             )
-    elif stored.exists() and {path.name for path in out.iterdir()} - {LOCK, CONFIG, INPUTS, STARTS, REPORT}:
-        # A run that failed at its start leaves nothing to lose.
+    else:
+        check_free(out)
+        (out / INPUTS).unlink(missing_ok=True)
+    write_run_yaml(stored, resolved)
+
+
+def check_free(out: Path) -> None:
+    """Raise :class:`ConfigError` where a folder holds a run; one that failed at its start leaves nothing to lose."""
+    if (out / CONFIG).exists() and {path.name for path in out.iterdir()} - {LOCK, CONFIG, INPUTS, STARTS, REPORT}:
         raise ConfigError(
             f"{out} holds a run already; give another directory (--set out=DIR) or go on with --resume {out}"
         )
-    else:
-        (out / INPUTS).unlink(missing_ok=True)
-    write_run_yaml(stored, resolved)
 
 
 def difference(old: Any, new: Any, key: str = "", lengths: Collection[str] = LENGTHS) -> str | None:

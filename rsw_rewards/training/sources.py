@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -17,6 +17,8 @@ from rsw_rewards.data.registry import ADAPTERS
 from rsw_rewards.data.sources import load_from_adapter
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
+
+Source = TypeVar("Source", bound=Strict)
 
 
 class FileSource(Strict):
@@ -37,6 +39,12 @@ class SceneWorldSource(Strict):
     forecasts: NonNegativeInt = 1000
 
 
+OWN: Mapping[str, type[Strict]] = {"samples": FileSource, "scene-world": SceneWorldSource}
+"""Sources of this module, beside the adapters of data sets and functions, and their keys."""
+GLANCE = 20
+"""Samples that :func:`glance` reads where reading all may take long."""
+
+
 def load_source(spec: DataSpec, seed: int, where: str = "train") -> list[Sample]:
     """The samples of a data section.
 
@@ -49,16 +57,47 @@ def load_source(spec: DataSpec, seed: int, where: str = "train") -> list[Sample]
         RswError: an unknown source, options it does not take, or data that cannot be read.
     """
     if spec.source == "samples":
-        file = validated(FileSource, spec.options, where)
+        file = _options(spec, FileSource, where)
         return load_samples(file.path, file.roots, file.limit)
     if spec.source == "scene-world":
-        return _scene_world(spec.options, seed, where)
-    if spec.source in ADAPTERS:
+        return _scene_world(_options(spec, SceneWorldSource, where), seed, where)
+    if _is_adapter(spec.source):
         return load_from_adapter(spec.source, spec.options, where)
     if ":" not in spec.source:
-        known = ", ".join(("samples", "scene-world", *sorted(ADAPTERS.names())))
-        raise ConfigError(f"{where}: no source is named {spec.source!r}; known are {known}, or write pkg.mod:function")
+        known = ", ".join((*OWN, *sorted(ADAPTERS.names())))
+        raise ConfigError(
+            f"{where}: no source is named {spec.source!r}; known are {known}, or write hf:NAME, package.module:function or"
+            " file.py:function"
+        )
     return _from_function(spec.source, spec.options, where)
+
+
+def glance(spec: DataSpec, seed: int, where: str = "train") -> tuple[list[Sample], bool]:
+    """The samples of a data section, or the first few where reading all may take long; and whether these are all.
+
+    Raises:
+        RswError: as :func:`load_source`.
+    """
+    few: dict[str, Any] = {}
+    if spec.source == "scene-world":
+        asked = _options(spec, SceneWorldSource, where)
+        few = {"questions": min(asked.questions, GLANCE), "forecasts": min(asked.forecasts, GLANCE)}
+    elif _is_adapter(spec.source):
+        few = {"limit": min(spec.options.get("limit") or GLANCE, GLANCE)}
+    shorter = DataSpec(source=spec.source, **{**spec.options, **few})
+    return load_source(shorter, seed, where), not few
+
+
+def _is_adapter(source: str) -> bool:
+    return source in ADAPTERS or source.startswith("hf:")
+
+
+def _options(spec: DataSpec, model: type[Source], where: str) -> Source:
+    """The options of a source of this module. Raises :class:`ConfigError` that names its keys."""
+    try:
+        return validated(model, spec.options, where)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (the source {spec.source!r} takes {', '.join(model.model_fields)})") from None
 
 
 def _from_function(name: str, options: Mapping[str, Any], where: str) -> list[Sample]:
@@ -75,10 +114,9 @@ def _from_function(name: str, options: Mapping[str, Any], where: str) -> list[Sa
     return samples
 
 
-def _scene_world(options: Mapping[str, Any], seed: int, where: str) -> list[Sample]:
+def _scene_world(source: SceneWorldSource, seed: int, where: str) -> list[Sample]:
     from rsw_rewards.data.scene_world import SPLITS, scene_world_samples
 
-    source = validated(SceneWorldSource, options, where)
     if source.split not in SPLITS:
         raise ConfigError(f"{where}: the scene world has no split {source.split!r}; choose one of {', '.join(SPLITS)}")
     if not source.questions + source.forecasts:

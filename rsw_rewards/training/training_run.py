@@ -30,6 +30,7 @@ from rsw_rewards.training.checkpoints import (
     learner_state,
     write_checkpoint,
 )
+from rsw_rewards.training.checks import check_apart, check_learnable
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
 from rsw_rewards.training.heldout_baselines import write_baselines
 from rsw_rewards.training.placement import check_placement
@@ -92,7 +93,7 @@ class TrainingRun:
         self.samples = [sample for sample in samples if str(sample.task) in self.share]
         self.policy = build_policy(config.policy)
         """What is trained, before its ``setup``; rollouts come from copies of it in the pool."""
-        _check_learnable(config, self.policy, self.samples)
+        check_learnable(config, self.policy, self.samples)
         self.final = config.out / FINAL
         self.checkpoint: Path | None = None
         """Where to go on; None starts anew."""
@@ -121,10 +122,7 @@ class TrainingRun:
             held = load_source(config.heldout, 0, "heldout")
             self.heldout = Heldout(held, config.measure, config.rubric, config.generation.temperature)
             started.callback(self.heldout.close)
-            if seen := {sample.scene for sample in self.samples} & {sample.scene for sample in held}:
-                raise ConfigError(
-                    f"{len(seen)} scenes, {min(seen)!r} among them, are in both 'train' and 'heldout': hold out other places"
-                )
+            check_apart(self.samples, held)
         asked = config.generation
         say(f"{config.out}: {counted(self.samples)} to train on, {asked.steps} steps of {asked.rows} rollouts")
         check_placement(config, config.rubric)
@@ -256,23 +254,6 @@ def _of_learning(output: Output) -> Output:
         output.sample_id, output.candidate, tokens=output.tokens, trajectory=latents, invalid=output.invalid, lost=output.lost,
         finish_reason=output.finish_reason,
     )  # fmt: skip
-
-
-def _check_learnable(config: ExperimentConfig, policy: Policy, samples: Sequence[Sample]) -> None:
-    """Raise :class:`ConfigError` for a run in which nothing, or not what was meant, could be learnt."""
-    rubric = config.rubric
-    if not any(component.weight > 0 for component in rubric.components):
-        raise ConfigError("rubric: no component has a weight above 0, so there is no reward to learn from")
-    if rubric.combine == "normalize_each" and config.generation.group == 1:
-        raise ConfigError(
-            "rubric: 'normalize_each' compares the rollouts of a prompt, and with a group of 1 every reward is 0; set 'group' to 2 or"
-            " more, or 'combine' to weighted_sum"
-        )
-    if alien := sorted({str(sample.task) for sample in samples if sample.task not in policy.tasks}):
-        raise ConfigError(
-            f"train: there are samples of {alien[0]}, which the policy {policy.name!r} cannot do; leave the task out by the 'mix' of"
-            f" the method's section (it does {', '.join(sorted(map(str, policy.tasks)))})"
-        )
 
 
 def trainable(policy: Policy) -> Trainable:

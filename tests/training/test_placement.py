@@ -94,11 +94,11 @@ def test_no_node_is_given_more_than_it_has(asked: list[Any], machines: list[Any]
     assert placed == (plan.problem is None)
 
 
-def test_a_dry_run_shows_the_table_and_starts_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_placement_and_starts_nothing(tmp_path: Path) -> None:
     arguments = ["train", str(QUICKSTART), "--dry-run", "--set", f"out={tmp_path / 'run'}"]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    assert "rollouts" in shown.output and "learner" in shown.output and "fits into" in shown.output
+    assert "2 on this machine" in shown.output and "nothing is missing" in shown.output
     refused = CliRunner().invoke(app, [*arguments, "--set", "rollouts.num_gpus=64"])
-    assert isinstance(refused.exception, ConfigError) and "'rollouts.num_gpus'" in str(refused.exception)
+    assert isinstance(refused.exception, ConfigError) and "'rollouts.num_gpus'" in refused.output
     assert not (tmp_path / "run").exists()
