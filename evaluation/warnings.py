@@ -20,7 +20,8 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.pairing import Problem, coverage
 from rsw_rewards.verifiers.answers import extract_answer, normalise, true_answers
-from rsw_rewards.verifiers.boxes import SCALES, BoxIoU, Scale, agreement, parse_box, scaled, unit_of
+from rsw_rewards.verifiers.box_texts import SCALES, Scale
+from rsw_rewards.verifiers.boxes import BoxIoU, agreement, parse_box, scaled, unit_of
 from rsw_rewards.verifiers.caption_base import is_changed, no_change_sentences
 
 LOOKED_AT = 500

@@ -36,7 +36,7 @@ class OpenAIEndpoint(Policy):
     """
 
     name = "openai_endpoint"
-    tasks = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
+    tasks = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION, Task.GROUNDING})
 
     def __init__(
         self,

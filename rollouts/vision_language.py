@@ -67,7 +67,7 @@ class VisionLanguageModel(Policy):
     """
 
     name = "vision_language"
-    tasks = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
+    tasks = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION, Task.GROUNDING})
     trainable = True
 
     def __init__(

@@ -19,6 +19,7 @@ EXTRAS = {
     "matplotlib": "figures",
     "openpyxl": "excel",
     "nltk": "wordnet",
+    "pycocotools": "detection",
     "starlette": "serve",
     "uvicorn": "serve",
     "trl": "train",

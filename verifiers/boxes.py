@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -16,7 +16,8 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig, PerSample
 from rsw_rewards.errors import ImageError, Unreadable
 from rsw_rewards.io.images import read_size
-from rsw_rewards.verifiers.texts import known
+from rsw_rewards.verifiers.box_texts import FORMS, BoxText, Scale, read_boxes
+from rsw_rewards.verifiers.texts import answer_of, known, reply_of
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which a box counts as found, of ``acc@0.5`` to ``acc@0.9``."""
@@ -28,9 +29,6 @@ MOST_BOXES = 100
 """Boxes of one output that are looked at, unless the truth has more than half as many."""
 
 Point = tuple[float, float]
-Scale = Literal["pixels", "thousandths", "shares"]
-"""What the coordinates of an output's boxes count: pixels, or thousandths or shares of the image's width and height."""
-SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class Box(NamedTuple):
@@ -96,7 +94,7 @@ def unit_of(sample: Sample, scale: Scale) -> Point:
             f"{'images of different sizes' if sizes else 'image'}"
         )
     ((height, width),) = sizes
-    steps = 1000 if scale == "thousandths" else 1
+    steps = {"thousandths": 1000, "percent": 100}.get(scale, 1)
     return width / steps, height / steps
 
 
@@ -128,6 +126,19 @@ def _clip(polygon: list[Point], start: Point, end: Point) -> list[Point]:
         if side >= 0:
             kept.append(point)
     return kept
+
+
+def clipped_area(polygon: Sequence[Point], window: Sequence[Point]) -> tuple[float, float]:
+    """Areas of the part of a polygon inside a convex window, and of the whole polygon.
+
+    Args:
+        polygon: corners in order, either way round.
+        window: corners of a convex polygon, counter-clockwise of a y axis that points up.
+    """
+    part = list(polygon)
+    for place, end in enumerate(window):
+        part = _clip(part, window[place - 1], end) if part else part
+    return (abs(_area(part)) if len(part) > 2 else 0.0), abs(_area(polygon))
 
 
 def _upright_overlap(a: Sequence[Point], b: Sequence[Point]) -> float:
@@ -222,18 +233,31 @@ def match_boxes(iou: np.ndarray) -> tuple[float, tuple[bool, ...]]:
     return mean, tuple(reversed(found))
 
 
-METRIC_KEYS = (*(f"acc@{threshold}" for threshold in THRESHOLDS), "mean_iou")
+METRIC_KEYS = (*(f"acc@{threshold}" for threshold in THRESHOLDS), "mean_iou", "cumulative_iou")
 
 
 def _numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     if not (n := float(sums["n"])):
         return dict.fromkeys(METRIC_KEYS)
     hits, iou = sums.get("hits", np.zeros(len(THRESHOLDS))), sums.get("iou", np.zeros(()))
-    return dict(zip(METRIC_KEYS, (*(float(hit) / n for hit in hits), float(iou) / n), strict=True))
+    shared, union = (float(sums.get(name, 0.0)) for name in ("shared", "union"))
+    cumulative = shared / union if union else None
+    return dict(zip(METRIC_KEYS, (*(float(hit) / n for hit in hits), float(iou) / n, cumulative), strict=True))
 
 
-def _stats(iou: float, hits: Sequence[bool]) -> dict[str, np.ndarray]:
-    return {"iou": np.asarray(iou), "hits": np.array(hits, dtype=np.float64)}
+def _stats(
+    iou: float, hits: Sequence[bool], truth: Sequence[Box], predicted: Sequence[Box] = ()
+) -> dict[str, np.ndarray]:
+    """Sums of one output. Where one box is asked for, shared and united area follow from the IoU and the areas of both boxes."""
+    shared = union = 0.0
+    if len(truth) == 1:
+        union = sum(abs(_area(box.corners)) for box in (*truth, *predicted)) / (
+            1 + (iou if len(predicted) == 1 else 0.0)
+        )
+        shared = iou * union if len(predicted) == 1 else 0.0
+    return {
+        "iou": np.asarray(iou), "hits": np.array(hits, dtype=np.float64), "shared": np.asarray(shared), "union": np.asarray(union),
+    }  # fmt: skip
 
 
 def agreement(truth: Sequence[Box], predicted: Sequence[Box]) -> tuple[float, tuple[bool, ...]]:
@@ -247,6 +271,8 @@ class Targets(NamedTuple):
     boxes: list[Box]
     unit: Point
     """Pixels that one step of an output's coordinates is, along x and along y."""
+    text_unit: Point = (1.0, 1.0)
+    """The same of a text's coordinates."""
 
 
 class BoxIoUConfig(NoConfig):
@@ -254,8 +280,11 @@ class BoxIoUConfig(NoConfig):
 
     scale: Scale = Field(
         "pixels",
-        description="what the coordinates of outputs count: pixels, thousandths (0 to 1000, as Qwen-VL writes) or shares (0 to 1)"
+        description="what the coordinates of outputs count: pixels, thousandths (0 to 1000), percent or shares (0 to 1)"
         " of the image's width and height; true boxes are in pixels",
+    )
+    text: BoxText | None = Field(
+        None, description=f"how a text writes boxes, where an output has a text and no boxes: {', '.join(FORMS)}"
     )
 
 
@@ -294,20 +323,32 @@ class BoxIoU(PerSample[Targets]):
             return Score.not_applicable("the sample has a true mask and no true boxes")
         if not isinstance(boxes, (list, tuple)):
             raise ValueError("there is no list of true boxes")
-        return Targets([parse_box(box) for box in boxes], unit_of(sample, self.config.scale))
+        form: BoxText | None = self.config.text
+        text_unit = (1.0, 1.0) if form is None else unit_of(sample, FORMS[form].scale)
+        return Targets([parse_box(box) for box in boxes], unit_of(sample, self.config.scale), text_unit)
 
     def compare(self, truth: Targets, output: Output) -> Score:
-        boxes = known(output.boxes, "no boxes in the output")
+        boxes = (
+            [scaled(box, truth.unit) for box in output.boxes]
+            if output.boxes is not None
+            else self._written(truth, output)
+        )
         if len(boxes) > max(MOST_BOXES, 2 * len(truth.boxes)):
             raise Unreadable(f"{len(boxes)} boxes are more than the {MOST_BOXES} that are looked at")
-        predicted = [parse_box(scaled(box, truth.unit)) for box in boxes]
+        predicted = [parse_box(box) for box in boxes]
         mean, hits = agreement(truth.boxes, predicted)
         targets = len(truth.boxes)
         reason = "" if targets == len(predicted) else f"{len(predicted)} boxes for {targets} targets"
-        return Score(mean, raw={"iou": mean, "hit": float(hits[0])}, stats=_stats(mean, hits), reason=reason)
+        stats = _stats(mean, hits, truth.boxes, predicted)
+        return Score(mean, raw={"iou": mean, "hit": float(hits[0])}, stats=stats, reason=reason)
+
+    def _written(self, truth: Targets, output: Output) -> list[list[float]]:
+        text = known(output.text, "no boxes in the output")
+        form = known(self.config.text, "the output is a text; say how it writes boxes by box_iou.text, such as geochat")
+        return read_boxes(answer_of(reply_of(output, "strip")) if text else text, form, truth.text_unit)
 
     def worst(self, truth: Targets, reason: str) -> Score:
-        return Score.invalid(reason, raw={"iou": 0.0}, stats=_stats(0.0, (False,) * len(THRESHOLDS)))
+        return Score.invalid(reason, raw={"iou": 0.0}, stats=_stats(0.0, (False,) * len(THRESHOLDS), truth.boxes))
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(METRIC_KEYS, _numbers, bounds=(0.0, 1.0)),)

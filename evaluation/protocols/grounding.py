@@ -5,6 +5,40 @@ from __future__ import annotations
 from rsw_rewards.core.records import Task
 from rsw_rewards.evaluation.protocols.protocol import Protocol
 
+_PUBLISHED = (
+    (
+        "vrsbench-grounding", "VRSBench's visual grounding: inclusive ends on a grid of 0 to 100", "vrsbench",
+        "lx709/VRSBench@d38cee1 eval_fianl/eval_utils.py computeIoU and compute_metrics.ipynb",
+        ("acc@0.5", "acc@0.7", "mean_iou", "cumulative_iou"),
+        ("Each side is a step longer than in visual-grounding. Unreadable answers count in acc and mean_iou, and not in cumulative_iou.",),
+    ),
+    (
+        "opt-rsvg", "OPT-RSVG: boxes cut to the image", "opt-rsvg",
+        "like413/OPT-RSVG@ff0fc20 utils/eval_utils.py trans_vg_eval_test",
+        ("acc@0.5", "acc@0.7", "acc@0.9", "mean_iou", "cumulative_iou", "acc@0.6", "acc@0.8"),
+        ("The original cuts boxes to the square that an image is padded to; here they are cut to the image, which is the same where it is square.",),
+    ),
+    (
+        "choice-grounding", "CHOICE's visual grounding: four numbers divided by ten until none is over 1", "choice",
+        "ShawnAn-WHU/CHOICE@eb6c430 ms-swift/infer_vlm/evaluator.py bbox_evaluater",
+        ("acc@0.5", "acc@0.3", "mean_iou"),
+        ("acc@0.5 asks for more than 0.5, and is what the tables have.",),
+    ),
+    (
+        "earthdial-detection", "EarthDial's detection: precision of turned boxes", "earthdial",
+        "hiyamdebary/EarthDial@92c1260 src/earthdial/eval/rs_detection/eval.py",
+        ("precision", "precision/single", "precision/multiple"),
+        ("There is no recall: one sure box, also many times, has a precision of 1, and answers without a box are not counted.",),
+    ),
+    (
+        "earthdial-change-detection", "EarthDial's change detection: precision at 0.25 without angles", "earthdial-change",
+        "hiyamdebary/EarthDial@92c1260 src/earthdial/eval/rs_change_detection/eval_detection.py",
+        ("precision", "precision/single", "precision/multiple"),
+        ("There is no recall: one sure box, also many times, has a precision of 1, and answers without a box are not counted.",),
+    ),
+)  # fmt: skip
+"""Name, title, reading, original, numbers and notes of published definitions of boxes."""
+
 CHANGE_LIST = Protocol(
     name="change-list",
     title="Open change answers as lists of atomic changes",
@@ -42,11 +76,27 @@ PROTOCOLS = (
         source="DIOR-RSVG (arXiv 2210.12634); several boxes or none after GREC (arXiv 2308.16182)",
         components=({"use": "box_iou"},),
         headline=("acc@0.5", "mean_iou"),
-        diagnostic=("acc@0.6", "acc@0.7", "acc@0.8", "acc@0.9"),
+        diagnostic=("acc@0.6", "acc@0.7", "acc@0.8", "acc@0.9", "cumulative_iou"),
         baselines=("empty", "whole_image", "oracle"),
         notes=(
             "Widths are x2 - x1 without a pixel added; rotated boxes are compared as polygons.",
             "More boxes than targets never count for acc@x and divide the IoU, so compare with models that give one box.",
+            "cumulative_iou is the shared area over the united area, both summed over samples of one target, so that large targets decide it.",
+            "Where answers are texts, say how they write boxes: --set box_iou.text=geochat (earthdial, teochat, qwen2-vl, qwen2.5-vl, qwen3-vl).",
+        ),
+    ),
+    Protocol(
+        name="detection",
+        title="Detection: COCO's average precision of labelled boxes",
+        task=Task.GROUNDING,
+        source="github.com/cocodataset/cocoapi by pycocotools (Lin et al. 2014, arXiv 1405.0312)",
+        components=({"use": "detection_ap"},),
+        headline=("map", "map50", "map75"),
+        slices=False,
+        baselines=("empty", "oracle"),
+        notes=(
+            "Answers are a JSON list of objects with bbox_2d, label and score; without scores a model is ranked in its own order.",
+            "There is no interval, since precision is ranked over all images.",
         ),
     ),
     Protocol(
@@ -76,4 +126,19 @@ PROTOCOLS = (
         ),
     ),
     CHANGE_LIST,
+    *(
+        Protocol(
+            name=name,
+            title=title,
+            task=Task.GROUNDING,
+            source=source,
+            components=({"use": "published_box", "config": {"reading": reading}},),
+            headline=keys[:6],
+            diagnostic=keys[6:],
+            baselines=("empty", "whole_image", "oracle"),
+            notes=(*notes, "A published reading beside the strict protocol visual-grounding; it rewards nothing."),
+            lenient=True,
+        )
+        for name, title, reading, source, keys, notes in _PUBLISHED
+    ),
 )

@@ -44,7 +44,7 @@ OUTPUT_FIELDS: Mapping[Task, tuple[str, ...]] = {
     Task.SEMANTIC_CHANGE: ("map_before", "map_after"),
     Task.DAMAGE: ("buildings", "damage"),
     Task.FORECAST: ("image", "images"),
-    Task.GROUNDING: ("boxes", "mask"),
+    Task.GROUNDING: ("boxes", "mask", "text"),
     Task.CLASSIFICATION: ("text",),
 }
 """Which fields of an Output answer a task. Forecasts and groundings need one of theirs, the other tasks all of them."""

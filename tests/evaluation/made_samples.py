@@ -278,6 +278,14 @@ MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "second-fromto37": semantic,
     "xview2-damage": damage,
     "visual-grounding": boxes,
+    "detection": lambda: [
+        replace(one, reference={**one.reference, "labels": [("shed", "barn")[number % 2]]})
+        for number, one in enumerate(boxes())
+    ],
+    **dict.fromkeys(
+        ("vrsbench-grounding", "opt-rsvg", "choice-grounding", "earthdial-detection", "earthdial-change-detection"),
+        boxes,
+    ),
     "referring-segmentation": referred,
     "scene-classification": lambda: labels(False),
     "multi-label": lambda: labels(True),

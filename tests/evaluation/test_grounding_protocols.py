@@ -134,7 +134,15 @@ def test_visual_grounding(scene: Path) -> None:
     ]
     found = summary(scene, "visual-grounding", samples, outputs)
     assert values(found["metrics"]) == pytest.approx(
-        {"acc@0.5": 0.5, "acc@0.6": 0.25, "acc@0.7": 0.25, "acc@0.8": 0.0, "acc@0.9": 0.0, "mean_iou": (0.75 + 0.5) / 4}
+        {
+            "acc@0.5": 0.5,
+            "acc@0.6": 0.25,
+            "acc@0.7": 0.25,
+            "acc@0.8": 0.0,
+            "acc@0.9": 0.0,
+            "mean_iou": (0.75 + 0.5) / 4,
+            "cumulative_iou": (48 + 32) / (64 + 64 + 16 + 16),
+        }
     )
     assert values(found["baselines"]["oracle"]["metrics"]) == dict.fromkeys(found["metrics"], 1.0)
     assert values(found["baselines"]["whole_image"]["metrics"])["acc@0.5"] == 0.0

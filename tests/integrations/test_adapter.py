@@ -94,11 +94,11 @@ def test_the_images_of_a_prompt_are_those_of_a_sample_in_the_row_that_names_none
 
 
 def test_a_sample_that_is_not_answered_by_what_the_trainer_gives_is_a_sentence() -> None:
-    place = {"id": "g", "task": "grounding", "images": [PIXELS], "reference": {"boxes": [[0, 0, 4, 4]]}}
+    pair = {"id": "m", "task": "change_mask", "images": [PIXELS, PIXELS], "reference": {"mask": PIXELS[..., 0] > 0}}
     with pytest.raises(
-        rsw.InputError, match=r"'g' is of the task grounding, which is answered by boxes or mask, but here .* a text"
+        rsw.InputError, match=r"'m' is of the task change_mask, which is answered by mask, but here .* a text"
     ):
-        Adapter({"box_iou": 1.0}, [place]).sample("g")
+        Adapter({"change_mask": 1.0}, [pair]).sample("m")
     with pytest.raises(
         rsw.InputError, match=r"'q' is of the task change_qa, which is answered by text, but here .* an image"
     ):

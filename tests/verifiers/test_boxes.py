@@ -166,7 +166,7 @@ def score(boxes: Any, true: Any, **reference: Any) -> Score:
 
 def summed(scores: list[Score]) -> dict[str, float | None]:
     (metric,) = BoxIoU().metrics()
-    stats = {name: np.stack([found.stats[name] for found in scores]) for name in ("iou", "hits")}
+    stats = {name: np.stack([found.stats[name] for found in scores]) for name in ("iou", "hits", "shared", "union")}
     return metric.compute(pd.DataFrame(index=range(len(scores))), stats, np.ones(len(scores)), None)
 
 
@@ -177,7 +177,7 @@ def test_one_target() -> None:
     assert [found.value for found in (right, half, third)] == [1.0, 0.5, pytest.approx(1 / 3)]
     assert summed([right, half, third]) == pytest.approx(
         {"acc@0.5": 2 / 3, "acc@0.6": 1 / 3, "acc@0.7": 1 / 3, "acc@0.8": 1 / 3, "acc@0.9": 1 / 3}
-        | {"mean_iou": (1 + 1 / 2 + 1 / 3) / 3}
+        | {"mean_iou": (1 + 1 / 2 + 1 / 3) / 3, "cumulative_iou": (100 + 50 + 50) / (100 + 100 + 150)}
     )
 
 
