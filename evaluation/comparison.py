@@ -16,7 +16,8 @@ from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.finished_runs import Run, shared_outputs
-from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, sign, too_few_scenes
+from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, too_few_scenes
+from rsw_rewards.evaluation.numbers import sign
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.resampling import holm, mcnemar_p
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of

@@ -8,12 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.evaluation.identity import Identity
+from rsw_rewards.evaluation.numbers import number
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.report import number, report
+from rsw_rewards.evaluation.report import write_report
 from rsw_rewards.evaluation.results import RunDirectory
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
@@ -102,12 +102,11 @@ class Evaluation:
         return frame.astype(dict.fromkeys(("value", "low", "high"), float) if rows else {})
 
     def report(self, path: str | PathLike[str]) -> Path:
-        """Write the report, one self-contained HTML file, and return its path."""
-        write_text(Path(path), report(self.protocol, self.summary, self.table, self.samples, self.outputs))
-        return Path(path)
+        """Write the report and return its path; the pages of all samples lie beside it, in a folder of the same name. None needs a network."""
+        return write_report(Path(path), self.protocol, self.summary, self.table, self.samples, self.outputs)
 
     def save(self, folder: str | PathLike[str]) -> Path:
-        """Write ``config.yaml``, ``inputs.parquet``, ``scores.parquet``, ``summary.json``, ``report.html`` and features, and return the folder.
+        """Write ``config.yaml``, ``inputs.parquet``, ``scores.parquet``, ``summary.json``, ``report.html``, its pages and features, and return the folder.
 
         ``rsw compare`` and :func:`rsw_rewards.compare` read it.
 
@@ -117,8 +116,8 @@ class Evaluation:
         run = RunDirectory(Path(folder), self.config, self.asked, resume=True)
         if self.bank is not None:
             self.bank.copy_to(run.features)
-        page = report(self.protocol, self.summary, self.table, self.samples, self.outputs)
-        run.finish(self.table, self.summary, page)
+        run.finish(self.table, self.summary)
+        self.report(run.report)
         return run.folder
 
     def __repr__(self) -> str:

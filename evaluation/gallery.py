@@ -1,95 +1,80 @@
-"""The samples that a report shows: the worst, the best, those on which verifiers or candidates disagree, and those not scored."""
+"""Samples as cards of a page: which are shown first and why, and what a card holds."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from os.path import isfile
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Status
-from rsw_rewards.errors import ImageError
-from rsw_rewards.io.images import read_index, read_mask, read_rgb
-from rsw_rewards.verifiers.forecast_case import as_future
-from rsw_rewards.verifiers.maps import in_levels
+from rsw_rewards.evaluation.pictures import pictures
 
 GALLERY = 8
-"""Samples of each sort that the gallery shows, beside one best and one worst of every kind."""
+"""Samples of each sort that are shown first, beside the worst one of every kind."""
 KINDS = 24
 """Kinds that are sure to be shown; more of them would make a page nobody scrolls through."""
-THUMBNAIL = 256
-"""Longer side of a picture in the gallery, in pixels."""
 LONGEST_TEXT = 600
 """Characters of a text that are shown."""
 
 FAILED = (Status.INVALID_OUTPUT, Status.ERROR, Status.TIMEOUT)
 
-PALETTE = np.array(
-    [(32, 36, 42), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178),
-     (160, 160, 160)], np.uint8,
-)  # fmt: skip
-"""Colours of the indices of a map; the hues of Okabe and Ito (2008), which colour-blind readers can tell apart."""
-_HIT, _EXTRA, _MISSED, _REST = (245, 245, 245), (213, 94, 0), (0, 114, 178), (32, 36, 42)
-
 Key = tuple[str, int]
 """Sample and candidate."""
+Rows = Mapping[Key, Sequence[Mapping[str, Any]]]
+"""The scores of every output."""
+_COLUMNS = ["sample", "candidate", "verifier", "value", "status", "reason", "raw"]
 
 
-def gallery(frame: pd.DataFrame, samples: Iterable[Sample], outputs: Iterable[Output]) -> list[dict[str, Any]]:
-    """Cards for the template, each of one output of a score table; a card's ``sort`` says why it is shown."""
-    if frame.empty:
-        return []
-    chosen = choose(frame)
-    if not chosen:  # no row has a value or failed: nothing was applicable
-        return []
-    keys = pd.MultiIndex.from_tuples(list(chosen))
-    few = frame[pd.MultiIndex.from_frame(frame[["sample", "candidate"]]).isin(keys)]
-    rows: dict[Any, pd.DataFrame] = dict(iter(few.groupby(["sample", "candidate"], sort=False)))
-    by_id = {sample.id: sample for sample in samples}
-    by_key = {(output.sample_id, output.candidate): output for output in outputs}
-    return [
-        card(sort, by_id[key[0]], by_key[key], rows[key])
-        for key, sort in chosen.items()
-        if key in by_key and key in rows
-    ]
+def score_rows(frame: pd.DataFrame) -> dict[Key, list[dict[str, Any]]]:
+    """The rows of a score table by output."""
+    found: dict[Key, list[dict[str, Any]]] = {}
+    for row in frame[_COLUMNS].to_dict("records"):
+        found.setdefault((row["sample"], row["candidate"]), []).append({str(key): item for key, item in row.items()})
+    return found
 
 
 def choose(frame: pd.DataFrame) -> dict[Key, str]:
-    """Which outputs are shown and why, from a score table: (sample, candidate) -> sort, in the order of the page."""
+    """Which outputs are shown first and why, from a score table: (sample, candidate) -> why, in the order of the page."""
     by_output = frame.groupby(["sample", "candidate"], sort=False)["value"]
     value = by_output.mean().dropna().sort_values(kind="stable")
-    failed = frame[frame["status"].isin(FAILED)].drop_duplicates(["sample", "candidate"])
+    failed = failed_outputs(frame)
     unscored = failed.groupby("status", sort=False).head(GALLERY // 2).sort_values("status", kind="stable")
     spread = _spread(by_output, value).sort_values(ascending=False, kind="stable")
     kinds = frame.drop_duplicates(["sample", "candidate"]).set_index(["sample", "candidate"])["kind"]
     ranked = value[~value.index.isin(pd.MultiIndex.from_frame(failed[["sample", "candidate"]]))]
-    worst, best = _ends(ranked, kinds, worst=True), _ends(ranked[::-1], kinds, worst=False)
+    middle = (ranked.max() + ranked.min()) / 2 if len(ranked) else 0.0
+    worst, best = ranked[ranked <= middle], ranked[ranked > middle][::-1]
+    rest = list(ranked.index)
     chosen: dict[Key, str] = {}
-    for sort, keys in (
-        ("worst", worst),
-        ("disagreeing", list(spread[spread > 0.25].index[:GALLERY])),
-        ("best", best),
+    for why, keys in (
+        ("worst", list(worst.index[:GALLERY])),
+        ("disputed", list(spread[spread > 0.25].index[:GALLERY])),
+        ("best", list(best.index[:GALLERY])),
         ("not scored", list(zip(unscored["sample"], unscored["candidate"], strict=True))),
+        ("random", random.Random(0).sample(rest, min(len(rest), GALLERY))),
+        ("worst of a kind", _of_each_kind(worst, kinds)),
     ):
         for key in keys:
-            chosen.setdefault(key, sort)
+            chosen.setdefault(key, why)
     return chosen
 
 
-def _ends(ranked: pd.Series[float], kinds: pd.Series[str], worst: bool) -> list[Key]:
-    """The first outputs of a ranking, and the first of every kind. A best output must be above the middle, a worst one below."""
-    middle = (ranked.max() + ranked.min()) / 2 if len(ranked) else 0.0
-    fit = ranked[ranked <= middle] if worst else ranked[ranked > middle]
-    of_kind = kinds.reindex(fit.index).dropna()
-    each = of_kind[~of_kind.duplicated()].index[:KINDS]
-    return [*fit.index[:GALLERY], *each]
+def failed_outputs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first failure of every output that a component could not score; a component that scored none, of which a report tells once,
+    counts only where no component scored any."""
+    scored = frame.loc[~frame["status"].isin(FAILED), "verifier"].unique()
+    rows = frame[frame["status"].isin(FAILED)]
+    own = rows[rows["verifier"].isin(scored)] if len(scored) else rows
+    return own.drop_duplicates(["sample", "candidate"])
+
+
+def _of_each_kind(ranked: pd.Series[float], kinds: pd.Series[str]) -> list[Key]:
+    """The first output of every kind in a ranking."""
+    of_kind = kinds.reindex(ranked.index).dropna()
+    return list(of_kind[~of_kind.duplicated()].index[:KINDS])
 
 
 def _spread(by_output: Any, value: pd.Series[float]) -> pd.Series[float]:
@@ -101,32 +86,85 @@ def _spread(by_output: Any, value: pd.Series[float]) -> pd.Series[float]:
     return sample.transform("max") - sample.transform("min")
 
 
-def card(sort: str, sample: Sample, output: Output, rows: pd.DataFrame) -> dict[str, Any]:
-    """What the template shows of one output."""
-    statuses = [str(status) for status in rows["status"]]
-    bad = [status for status in map(str, FAILED) if status in statuses]
+def card(sample: Sample, output: Output, rows: Iterable[Mapping[str, Any]], why: str = "") -> dict[str, Any]:
+    """What a page shows of one output.
+
+    Args:
+        sample: what was asked.
+        output: the answer.
+        rows: its scores, records of a score table.
+        why: it is shown.
+    """
+    # A verifier of sets has a row without a value for every output.
+    scores = [one for one in map(score, rows) if one["status"] != Status.OK or one["value"] is not None]
+    statuses = {one["status"] for one in scores}
     said = output.text if output.text is not None else output.invalid or output.lost or ""
     return {
-        "sort": sort,
+        "why": why,
         "id": sample.id,
         "candidate": output.candidate,
         "kind": sample.kind or "",
-        "status": bad[0] if bad else str(Status.OK),
+        "status": next((status for status in map(str, FAILED) if status in statuses), str(Status.OK)),
         "prompt": shortened(sample.prompt),
         "pictures": pictures(sample, output),
         "answer": shortened(said),
-        "truth": shortened(truth_of(sample)),
-        "scores": [
-            {
-                "verifier": row["verifier"],
-                "status": str(row["status"]),
-                "value": None if pd.isna(row["value"]) else float(row["value"]),
-                "raw": row["raw"] or {},
-                "reason": shortened(row["reason"] or ""),
-            }
-            for row in rows.to_dict("records")
-        ],
+        "truth": "" if (truth := truth_of(sample)) == sample.prompt else shortened(truth),
+        "scores": scores,
     }
+
+
+def score(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page shows of one score, a record of a score table."""
+    return {
+        "verifier": row["verifier"],
+        "status": str(row["status"]),
+        "value": None if row["value"] is None or row["value"] != row["value"] else float(row["value"]),
+        "raw": {key: None if value != value else value for key, value in (row.get("raw") or {}).items()},
+        "reason": shortened(row["reason"] or ""),
+    }
+
+
+def gathered(cards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cards as a page holds them: ``images``, every picture once, and ``cards``, which name pictures by their number.
+
+    >>> one = {"pictures": [{"label": "input 1", "src": "data:a"}], "sides": [{"pictures": [{"label": "again", "src": "data:a"}]}]}
+    >>> gathered([one])["images"], gathered([one])["cards"][0]["sides"][0]["pictures"]
+    (['data:a'], [{'label': 'again', 'image': 0}])
+    """
+    images: dict[str, int] = {}
+
+    def numbered(part: Mapping[str, Any]) -> dict[str, Any]:
+        shown = [
+            {**{key: value for key, value in one.items() if key != "src"}, "image": images.setdefault(one["src"], len(images))}
+            if "src" in one else one
+            for one in part.get("pictures", ())
+        ]  # fmt: skip
+        found = {**part, "pictures": shown}
+        return {**found, "sides": [numbered(side) for side in part["sides"]]} if "sides" in part else found
+
+    listed = [numbered(card) for card in cards]
+    return {"images": list(images), "cards": listed}
+
+
+def paged(cards: Iterable[Mapping[str, Any]], limit: int, most: int | None = None) -> Iterable[list[Mapping[str, Any]]]:
+    """Cards in pages of at most about ``limit`` characters of distinct pictures, and ``most`` cards; a larger card has a page of its own."""
+    page: list[Mapping[str, Any]] = []
+    seen: set[str] = set()
+    for one in cards:
+        sources = {
+            picture["src"]
+            for part in (one, *one.get("sides", ()))
+            for picture in part.get("pictures", ())
+            if "src" in picture
+        }
+        used = sum(map(len, seen | sources))
+        if page and (used > limit or len(page) == most):
+            yield page
+            page, seen = [], set()
+        page.append(one)
+        seen |= sources
+    if page:
+        yield page
 
 
 def shortened(text: str) -> str:
@@ -141,109 +179,3 @@ def truth_of(sample: Sample) -> str:
         if reference.get(key):
             return " / ".join(str(item) for item in reference[key])
     return str(reference.get("label") or reference.get("text") or "")
-
-
-def pictures(sample: Sample, output: Output) -> list[dict[str, str]]:
-    """Labelled pictures of a sample and an output; one that cannot be read carries its ``problem`` instead of ``src``."""
-    reference = sample.reference
-    shown: list[tuple[str, Callable[[], np.ndarray], bool]] = [
-        (image.role or image.date or f"input {place}", partial(read_rgb, image), True)
-        for place, image in enumerate(sample.images, start=1)
-    ]
-    if (forecast := output.forecast) is not None:
-        future = (reference.get("images") or (None,))[-1]
-        shown.append(("forecast", lambda: read_rgb(as_future(forecast, future)), True))
-    shown += [("true future", partial(read_rgb, image), True) for image in (reference.get("images") or ())[-1:]]
-    indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
-    for key in ("mask", "map_before", "map_after", "buildings", "damage"):
-        truth, made = reference.get(key), getattr(output, key)
-        if sample.task is Task.FORECAST:
-            made = None
-        name = key.replace("map_", "map ")
-        truth = truth if isinstance(truth, ImageRef) else None
-        if indexed:
-            levels = reference.get("levels") if key == "mask" else None  # of the true mask; predictions hold indices
-            shown += [(f"predicted {name}", _coloured(made), False)] if made is not None else []
-            shown += [(f"true {name}", _coloured(truth, levels), False)] if truth is not None else []
-        elif made is not None and truth is not None:
-            shown.append(
-                ("white: right, orange: too much, blue: missed", _compared(truth, made, reference.get("levels")), False)
-            )
-        elif (single := made if made is not None else truth) is not None:
-            shown.append((f"{'predicted' if made is not None else 'true'} {name}", _compared(single, single), False))
-    if sample.images and (reference.get("boxes") or output.boxes):
-        boxed = _boxed(sample.images[-1], reference.get("boxes") or (), output.boxes or ())
-        shown.append(("blue: true, orange: predicted", boxed, True))
-    return [{"label": label, **_picture(draw, photo)} for label, draw, photo in shown]
-
-
-def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
-    return lambda: _in_colours((read_index(in_levels(image, levels)) % len(PALETTE)).astype(np.uint8), PALETTE)
-
-
-def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
-    def draw() -> np.ndarray:
-        true, found = read_mask(in_levels(truth, levels)), read_mask(made)
-        if true.shape != found.shape:
-            return _in_colours(found.view(np.uint8), np.array([(32, 32, 32), _HIT], np.uint8))
-        colours = np.array([_REST, _EXTRA, _MISSED, _HIT], np.uint8)
-        return _in_colours(true.view(np.uint8) << 1 | found.view(np.uint8), colours)
-
-    return draw
-
-
-def _in_colours(numbers: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: to each of the (H, W) uint8 numbers its colour."""
-    from PIL import Image
-
-    # A look-up by numpy would take 16 bytes a pixel, over a gigabyte for the largest files that are read.
-    picture = Image.fromarray(numbers)
-    picture.putpalette(np.resize(colours, (256, 3)).tobytes())
-    return np.asarray(picture.convert("RGB"))
-
-
-def _boxed(
-    image: ImageRef, true: Iterable[Sequence[float]], found: Iterable[Sequence[float]]
-) -> Callable[[], np.ndarray]:
-    def draw() -> np.ndarray:
-        from PIL import Image, ImageDraw
-
-        picture = Image.fromarray(read_rgb(image))
-        pen, width = ImageDraw.Draw(picture), max(1, max(picture.size) // 120)
-        reach = 2 * max(picture.size)  # a line of a thousand million pixels is drawn pixel by pixel
-        for boxes, colour in ((true, _MISSED), (found, _EXTRA)):
-            for box in list(boxes)[:50]:
-                if len(box) not in (4, 8):
-                    raise ValueError(f"a box has 4 or 8 numbers, not {len(box)}")
-                box = [float(np.clip(corner, -reach, reach)) for corner in box]
-                corners = box if len(box) == 8 else (box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3])
-                points = [(corners[place], corners[place + 1]) for place in range(0, 8, 2)]
-                pen.line([*points, points[0]], fill=colour, width=width)
-        return np.asarray(picture)
-
-    return draw
-
-
-def _picture(draw: Callable[[], np.ndarray], photo: bool) -> dict[str, str]:
-    try:
-        return {"src": data_uri(draw(), photo)}
-    except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
-        file = getattr(getattr(error, "image", None), "path", None)
-        return {"problem": str(error) if file is None or isfile(file) else f"there is no file {file.name}"}
-
-
-def data_uri(pixels: np.ndarray, photo: bool = False) -> str:
-    """A thumbnail of a uint8 picture as a ``data:`` address; small pictures are enlarged without smoothing.
-
-    Photographs are stored as JPEG unless they were enlarged, maps without loss.
-    """
-    from PIL import Image
-
-    picture = Image.fromarray(np.ascontiguousarray(pixels, np.uint8))
-    scale = THUMBNAIL / max(picture.size)
-    size = [max(1, round(side * scale)) for side in picture.size]
-    picture = picture.resize((size[0], size[1]), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    kind = "jpeg" if photo and scale <= 1 else "png"
-    picture.save(buffer, format=kind.upper(), **({"quality": 85} if kind == "jpeg" else {}))
-    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

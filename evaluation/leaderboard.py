@@ -8,15 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.evaluation.report import number
+from rsw_rewards.evaluation.numbers import number, sign
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LOWER_IS_BETTER = ("fid", "fd_", "kid", "cmmd", "lpips", "l1", "mae", "mse", "rmse", "hamming")
-"""Beginnings of the keys of metrics that should fall."""
-NEITHER = ("bias", "length")
-"""Beginnings of the keys of numbers that are best somewhere in between: no run is marked as the best."""
 NOT_IN_PERCENT = (
     "ssim", "ms_ssim", "l1", "mse", "gain_", "preservation", "encoder_similarity", "directional", "clip", "spectral_agreement",
     "nnse", "judge_agreement_kappa", "caption_contrast",
@@ -25,11 +21,6 @@ NOT_IN_PERCENT = (
 IN_PERCENT = ("cider", "s_star_m")
 """Keys of other numbers that papers print times 100."""
 SIGNIFICANT = 0.05
-
-
-def sign(key: str) -> int:
-    """1 for a metric that should rise, -1 for one that should fall, 0 where neither is better."""
-    return 0 if key.startswith(NEITHER) else -1 if key.startswith(LOWER_IS_BETTER) else 1
 
 
 def percent_key(key: str, bounds: tuple[float, float] | None) -> bool:

@@ -1,4 +1,4 @@
-"""A run directory: resolved configuration, scores written as they come, summary and report. Survives a kill at any moment."""
+"""A run directory: resolved configuration, scores written as they come, and summary. Survives a kill at any moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from rsw_rewards.core.files import write_json, write_text
+from rsw_rewards.core.files import write_json
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
@@ -83,6 +83,7 @@ class RunDirectory:
     ) -> None:
         self.folder = Path(folder)
         self.features = self.folder / FEATURES
+        self.report = self.folder / "report.html"
         self.owner = owner_of(config)
         self.parts = self.folder / "scores.parts"
         known = self.folder / "config.yaml"
@@ -141,12 +142,11 @@ class RunDirectory:
         number = max((int(path.stem.split("-")[1]) for path in self._part_files()), default=-1) + 1
         table.write(self.parts / f"part-{number:05d}.parquet", self.owner)
 
-    def finish(self, table: ScoreTable, summary: Mapping[str, Any], page: str) -> None:
-        """Write all rows as ``scores.parquet``, drop the parts, and write ``summary.json`` and ``report.html``."""
+    def finish(self, table: ScoreTable, summary: Mapping[str, Any]) -> None:
+        """Write all rows as ``scores.parquet``, drop the parts, and write ``summary.json``."""
         table.write(self.folder / "scores.parquet", self.owner)
         shutil.rmtree(self.parts, ignore_errors=True)
         write_json(self.folder / "summary.json", summary)
-        write_text(self.folder / "report.html", page)
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("part-*.parquet"))

@@ -23,7 +23,7 @@ from rsw_rewards.evaluation.inputs import seldom_collecting
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
-from rsw_rewards.evaluation.report import report
+from rsw_rewards.evaluation.report import write_report
 from rsw_rewards.evaluation.results import FEATURES, RunDirectory, versions
 from rsw_rewards.evaluation.summary import summarise
 from rsw_rewards.evaluation.warnings import (
@@ -135,7 +135,8 @@ def evaluate(
         summary["features"] = bank.report()
         summary["about"] = config["about"]
     if run is not None:
-        run.finish(table, summary, report(protocol, summary, table, chosen, outputs))
+        run.finish(table, summary)
+        write_report(run.report, protocol, summary, table, chosen, outputs, progress)
     return Evaluation(protocol, chosen, outputs, table, summary, problems, config, asked, bank)
 
 

@@ -192,7 +192,7 @@ def test_a_result_is_looked_at_and_saved(tmp_path, monkeypatch):
     assert "exact-qa" in found.report("page.html").read_text()
     saved = found.save("runs/mine")
     assert sorted(file.name for file in saved.iterdir()) == [
-        "config.yaml", "inputs.parquet", "report.html", "scores.parquet", "summary.json",
+        "config.yaml", "inputs.parquet", "report", "report.html", "scores.parquet", "summary.json",
     ]  # fmt: skip
     found.save("runs/mine")
     with pytest.raises(rsw.InputError, match="holds scores of other samples, truths or outputs"):

@@ -135,3 +135,11 @@ def _entry(row: PublishedRow, n: int) -> dict[str, Any]:
         "protocol_uncertain": row.protocol_uncertain,
         "note": "; ".join(said),
     }
+
+
+def footnote(row: Mapping[str, Any]) -> str:
+    """Where a published row was read, and what must be known before it is compared."""
+    parts = [row["source"], row.get("note") or ""]
+    if row.get("confidence") != "read":
+        parts.append("at second hand")
+    return "; ".join(part for part in parts if part)

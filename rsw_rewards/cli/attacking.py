@@ -34,7 +34,7 @@ def attack(
     as_json: Json = False,
 ) -> None:
     """Attack a rubric: what empty, hedged, negated, copied and optimised outputs earn beside an honest mediocre one."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.numbers import number
 
     check_folders(root)
     found = rsw.attack(

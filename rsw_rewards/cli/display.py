@@ -54,7 +54,7 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.numbers import number
 
     summary = result.summary
     warn(result.problems)
@@ -124,7 +124,7 @@ def print_reasons(table: ScoreTable) -> None:
 
 def print_validation(found: Validation) -> None:
     """What a validation found: failures in words, everything else in a table."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.numbers import number
 
     rows = [
         (
@@ -146,7 +146,7 @@ def print_validation(found: Validation) -> None:
 
 def print_differences(rows: Sequence[Mapping[str, Any]]) -> None:
     """Paired differences of two runs, second less first."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.numbers import number
 
     def signed(value: float | None) -> str:
         return "-" if value is None else f"{value:+.4f}"

@@ -226,7 +226,7 @@ def reweight(
     as_json: Json = False,
 ) -> None:
     """Other weights over stored scores: how rewards, rankings inside groups and advantages would change. No GPU."""
-    from rsw_rewards.evaluation.report import number
+    from rsw_rewards.evaluation.numbers import number
 
     rows = [asdict(one) for one in rsw.reweight(folder, [weights_in(text) for text in weights or []], rubric)]
     if as_json:

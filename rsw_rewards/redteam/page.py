@@ -6,26 +6,23 @@ from collections.abc import Iterable
 from typing import Any
 
 from rsw_rewards.core.rubric import Rubric
-from rsw_rewards.evaluation.gallery import pictures, shortened
-from rsw_rewards.evaluation.report import number
+from rsw_rewards.evaluation.gallery import gathered, shortened
+from rsw_rewards.evaluation.pages import render
+from rsw_rewards.evaluation.pictures import pictures
 from rsw_rewards.redteam.honest import MEDIOCRE
 from rsw_rewards.redteam.rows import Row, TaskFindings
 
 
 def page(tables: Iterable[TaskFindings], rubric: Rubric, seed: int) -> str:
     """One self-contained HTML file. Everything that comes from files is escaped by the template."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(loader=PackageLoader("rsw_rewards.evaluation"), autoescape=True, trim_blocks=True)
-    environment.filters["number"] = number
     tasks = [
-        {"found": one, "rows": [*_honest(one), *one.attacks], "mediocre": MEDIOCRE[one.task], "cards": _cards(one),
+        {"found": one, "rows": [*_honest(one), *one.attacks], "mediocre": MEDIOCRE[one.task], "cards": gathered(_cards(one)),
          "model": any(row.role == "model" for row in one.rows),
          "best": [(label, one.best(label)) for label in one.labels]}
         for one in tables
     ]  # fmt: skip
     weights = {component.label: component.weight for component in rubric.components}
-    return environment.get_template("attack.html").render(tasks=tasks, weights=weights, seed=seed)
+    return render("attack.html", tasks=tasks, weights=weights, seed=seed)
 
 
 def _honest(found: TaskFindings) -> list[Row]:
@@ -43,7 +40,7 @@ def _cards(found: TaskFindings) -> list[dict[str, Any]]:
     honest: dict[str, list[str]] = {row.name: [] for row in _honest(found)}
     samples = {sample.id: sample for sample in found.samples}
     return [
-        {"sample": name, "prompt": shortened(samples[name].prompt), "name": kind, "pleases": reasons,
-         "text": shortened(outputs[kind].text or ""), "pictures": pictures(samples[name], outputs[kind]), "boxes": outputs[kind].boxes}
+        {"id": name, "why": kind, "texts": {"best on": ", ".join(reasons), "boxes": "" if outputs[kind].boxes is None else str(len(outputs[kind].boxes or ()))},
+         "answer": shortened(outputs[kind].text or ""), "pictures": pictures(samples[name], outputs[kind])}
         for name, outputs in found.shown.items() for kind, reasons in {**honest, **why}.items() if kind in outputs
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, did_you_mean
-from rsw_rewards.evaluation.leaderboard import sign
+from rsw_rewards.evaluation.numbers import sign
 from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
 from rsw_rewards.evaluation.summary import in_words, nothing_valid
 from rsw_rewards.rollouts.dumps import write_outputs

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from rsw_rewards.evaluation.leaderboard import sign
-from rsw_rewards.evaluation.report import number
+from rsw_rewards.evaluation.axes import Axis, Lane, Mark
+from rsw_rewards.evaluation.numbers import number, sign
+from rsw_rewards.evaluation.pages import render
 from rsw_rewards.training.ablation.effects import Ablation, Effect
 
 
@@ -115,12 +116,8 @@ def _named(effects: Iterable[Effect]) -> str:
 
 def page(found: Ablation) -> str:
     """One self-contained HTML page."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(loader=PackageLoader("rsw_rewards.evaluation"), autoescape=True, trim_blocks=True)
-    environment.filters["number"] = number
-    environment.filters["signed"] = lambda value: "-" if value is None else f"{value:+.3f}"
-    return environment.get_template("ablation.html").render(
+    return render(
+        "ablation.html",
         seeds=_seeds(found),
         variants=len({effect.variant for effect in found.effects}),
         sentences=sentences(found),
@@ -130,35 +127,32 @@ def page(found: Ablation) -> str:
 
 
 def plots(effects: Sequence[Effect]) -> list[dict[str, Any]]:
-    """One plot per decoding and metric: a line per variant, the difference to all rewards as a place on it, in percent."""
+    """One plot per decoding and metric: a line per variant, its difference to all rewards, on one axis with 0 in its middle."""
     drawn = []
     for mode, metric in dict.fromkeys((effect.mode, effect.metric) for effect in effects):
         own = [effect for effect in effects if (effect.mode, effect.metric) == (mode, metric)]
         others = [effect for effect in own if effect.difference is not None and effect.variant != own[0].variant]
-        reach = (
-            max((abs(end) for effect in others for end in (effect.difference, *(effect.ci95 or ()))), default=0.0)
-            or 1.0
-        )
-
-        def place(value: float, reach: float = reach) -> float:
-            return 50.0 + 50.0 * value / reach
-
+        ends = [
+            abs(end)
+            for effect in others
+            for end in (effect.difference, *(effect.ci95 or ()), *effect.per_seed)
+            if end is not None
+        ]
+        reach = 1.05 * max(ends, default=0.0) or 1.0
+        axis = Axis(-reach, reach)
         lanes = [
-            {
-                "variant": effect.variant,
-                "value": effect.value,
-                "difference": effect.difference,
-                "verdict": effect.verdict,
-                "at": place(effect.difference),
-                "from": place(effect.ci95[0]) if effect.ci95 else None,
-                "width": place(effect.ci95[1]) - place(effect.ci95[0]) if effect.ci95 else None,
-                "seeds": [place(one) for one in effect.per_seed if one is not None and abs(one) <= reach],
-            }
+            Lane(
+                effect.variant,
+                effect.difference,
+                axis,
+                effect.ci95,
+                [Mark("seed", "one seed", one) for one in effect.per_seed if one is not None],
+                {"note": effect.verdict, "signed": True},
+            )
             for effect in others
             if effect.difference is not None
         ]
         drawn.append(
-            {"mode": mode, "metric": metric, "rewarded": own[0].rewarded, "full": own[0].full, "reach": reach,
-             "falls": sign(metric) < 0, "lanes": lanes}
+            {"mode": mode, "metric": metric, "rewarded": own[0].rewarded, "full": own[0].full, "axis": axis, "lanes": lanes}
         )  # fmt: skip
     return drawn

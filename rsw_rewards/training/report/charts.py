@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from rsw_rewards.training.report.curves import Drawn, Line, drawn
@@ -42,10 +43,10 @@ def reward_charts(run: RunFiles) -> list[Drawn]:
     """Rewards by task, then every component with its mean spread within a group."""
     tasks = [Line(key.partition("/")[2], run.series(key)) for key in run.quantities() if key.startswith("reward_mean/")]
     lines = [_spread(run, "all", "reward", "reward_std"), *(tasks if len(tasks) > 1 else ())]
-    found = [drawn("reward", lines, note="mean; the band is the standard deviation", last=run.steps or 1)]
+    found = [drawn("reward", lines, last=run.steps or 1)]
     for label in components(run):
-        line = _spread(run, label, f"reward/{label}/mean", f"reward/{label}/std")
-        found.append(drawn(label, [line], note="mean; the band is the spread within a group", last=run.steps or 1))
+        line = _spread(run, label, f"reward/{label}/mean", f"reward/{label}/std", (0.0, 1.0))
+        found.append(drawn(label, [line], last=run.steps or 1))
     return [plot for plot in found if plot is not None]
 
 
@@ -58,12 +59,14 @@ def components(run: RunFiles) -> list[str]:
     ]
 
 
-def _spread(run: RunFiles, name: str, mean: str, std: str) -> Line:
+def _spread(run: RunFiles, name: str, mean: str, std: str, bounds: tuple[float, float] = (-inf, inf)) -> Line:
     spread = dict(run.series(std))
     points = run.series(mean)
-    around = [spread.get(step, 0.0) for step, _ in points]
-    band = [(value - std, value + std) for (_, value), std in zip(points, around, strict=True)] if spread else None
-    return Line(name, points, band)
+    band = [
+        (max(bounds[0], value - spread.get(step, 0.0)), min(bounds[1], value + spread.get(step, 0.0)))
+        for step, value in points
+    ]
+    return Line(name, points, band if spread else None)
 
 
 def heldout_charts(run: RunFiles) -> list[Drawn]:
@@ -76,7 +79,7 @@ def heldout_charts(run: RunFiles) -> list[Drawn]:
             band.append(tuple(entry["ci95"] or (entry["value"],) * 2))
         marks = [(name, values[metric]) for name, values in run.baselines.items() if metric in values]
         line = Line("greedy", points, band, dots=True)
-        found.append(drawn(metric, [line], marks, note="held out, greedy; the band is the 95 % interval", last=run.steps or 1))  # fmt: skip
+        found.append(drawn(metric, [line], marks, last=run.steps or 1))  # fmt: skip
     return [plot for plot in found if plot is not None]
 
 

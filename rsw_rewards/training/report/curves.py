@@ -1,4 +1,4 @@
-"""Curves as inline SVG: scales, ticks, lines with bands, and baselines as horizontal lines. Pure functions."""
+"""Curves as inline SVG: lines with bands, and baselines as horizontal lines. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 360, 190
+from rsw_rewards.evaluation.axes import span, ticks
+
+WIDTH, HEIGHT = 280, 160
 """Of a plot, in the units of its view box."""
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 24
+LEFT, RIGHT, TOP, BOTTOM = 40, 8, 8, 24
 """Margins of the plotted area."""
 POINTS = 300
 """Most points of a line; longer ones are means of neighbours."""
@@ -59,38 +61,6 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``, about ``count`` of them.
-
-    >>> ticks(0.0, 1.0)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    >>> ticks(1, 100)
-    [20.0, 40.0, 60.0, 80.0, 100.0]
-    """
-    if not high > low:
-        return [low]
-    raw = (high - low) / count
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f"{k * step:.10g}") for k in range(first, last + 1)]
-
-
-def span(values: Iterable[float]) -> tuple[float, float]:
-    """The range of an axis: all values, and a little around them; some height where all are equal.
-
-    >>> span([0.0, 0.0])
-    (-0.5, 0.5)
-    """
-    found = list(values)
-    low, high = min(found, default=0.0), max(found, default=1.0)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        around = 0.5 * (abs(low) or 1.0)
-        return low - around, high + around
-    pad = 0.05 * (high - low)
-    return low - pad, high + pad
-
-
 @dataclass(frozen=True)
 class Drawn:
     """A plot as places in its view box, for the template."""
@@ -101,6 +71,10 @@ class Drawn:
     marks: list[dict[str, object]]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
 
 
 def drawn(
@@ -157,8 +131,8 @@ def drawn(
         note,
         paths,
         [{"name": name, "value": value, "y": down(value) if (name, value) in near else None} for name, value in marks],
-        [(across(tick), f"{tick:g}") for tick in ticks(start, end) if tick == int(tick)],
-        [(down(tick), f"{tick:.4g}") for tick in ticks(low, high)],
+        [(across(tick), f"{tick:g}") for tick in ticks(start, end, 4) if tick == int(tick)],
+        [(down(tick), f"{tick:.4g}") for tick in ticks(low, high, 4)],
     )
 
 

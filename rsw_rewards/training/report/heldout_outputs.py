@@ -9,28 +9,30 @@ import numpy as np
 
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ImageError
-from rsw_rewards.evaluation.gallery import data_uri, shortened, truth_of
+from rsw_rewards.evaluation.gallery import shortened, truth_of
+from rsw_rewards.evaluation.pictures import data_uri, difference_map
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.verifiers.forecast_case import as_future
 
-_RAMP = np.array([(32, 36, 42), (0, 114, 178), (86, 180, 233), (240, 228, 66), (255, 255, 255)], np.float64)
-"""From no difference to a large one."""
-LARGE = 64.0
-"""Mean absolute difference of 8-bit values that is drawn as the largest."""
 
-
-def before_and_after(folder: Path) -> list[dict[str, Any]]:
-    """The kept held-out outputs of a run, for the template; ``after`` is missing until training has ended.
+def before_and_after(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The kept held-out outputs of a run: cards of forecasts, and rows of texts. ``after`` is missing until training has ended.
 
     Args:
         folder: ``heldout/`` of the run, which holds ``outputs_before`` and ``outputs_after``.
     """
     if not (folder / "outputs_before" / "samples.jsonl").is_file():
-        return []
+        return [], []
     samples = load_samples(folder / "outputs_before" / "samples.jsonl")
-    sides = [_outputs(folder / f"outputs_{when}", samples) for when in ("before", "after")]
-    return [_shown(sample, *(side.get(sample.id) for side in sides)) for sample in samples]
+    before, after = (_outputs(folder / f"outputs_{when}", samples) for when in ("before", "after"))
+    forecasts = [_forecast(one, before.get(one.id), after.get(one.id)) for one in samples if one.task is Task.FORECAST]
+    texts = [
+        {"id": one.id, "prompt": shortened(one.prompt), "truth": shortened(truth_of(one)), "before": _said(before.get(one.id)),
+         "after": _said(after.get(one.id))}
+        for one in samples if one.task is not Task.FORECAST
+    ]  # fmt: skip
+    return forecasts, texts
 
 
 def _outputs(folder: Path, samples: list[Sample]) -> dict[str, Output]:
@@ -40,34 +42,31 @@ def _outputs(folder: Path, samples: list[Sample]) -> dict[str, Output]:
     return {output.sample_id: output for output in load_outputs(file, samples, own=True)[0]}
 
 
-def _shown(sample: Sample, before: Output | None, after: Output | None) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+def _forecast(sample: Sample, before: Output | None, after: Output | None) -> dict[str, Any]:
+    future = (sample.reference.get("images") or (None,))[-1]
+    images = {
+        "input": _read(sample.images[-1] if sample.images else None),
+        "before": _pixels(sample, before),
+        "after": _pixels(sample, after),
+        "truth": _read(future),
+    }
+    shown = [
+        {"label": name, "src": data_uri(pixels, photo=True)} for name, pixels in images.items() if pixels is not None
+    ]
+    for first, second in (("before", "after"), ("before", "truth"), ("after", "truth")):
+        one, other = images[first], images[second]
+        if one is not None and other is not None and one.shape == other.shape:
+            shown.append({"label": f"difference, {first} to {second}", "src": data_uri(difference_map(one, other))})
+    outputs = {"before": before, "after": after}
+    problems = {name: _said(output) for name, output in outputs.items() if output is not None and output.forecast is None}  # fmt: skip
+    return {
         "id": sample.id,
         "task": str(sample.task),
+        "kind": sample.kind or "",
         "prompt": shortened(sample.prompt),
-        "truth": shortened(truth_of(sample)),
-        "before": _said(before),
-        "after": _said(after),
+        "pictures": shown,
+        "texts": problems,
     }
-    if sample.task is not Task.FORECAST:
-        return shown
-    future = (sample.reference.get("images") or (None,))[-1]
-    made = [_pixels(sample, output) for output in (before, after)]
-    input_, true = (_read(image) for image in (sample.images[-1] if sample.images else None, future))
-    shown["images"] = {
-        name: data_uri(pixels, photo=True)
-        for name, pixels in zip(("input", "before", "after", "truth"), (input_, *made, true), strict=True)
-        if pixels is not None
-    }
-    pairs = {
-        "before to after": (made[0], made[1]),
-        "before to truth": (made[0], true),
-        "after to truth": (made[1], true),
-    }
-    for name, (one, other) in pairs.items():
-        if one is not None and other is not None and one.shape == other.shape:
-            shown.setdefault("differences", {})[name] = data_uri(difference_map(one, other))
-    return shown
 
 
 def _said(output: Output | None) -> str:
@@ -90,16 +89,3 @@ def _read(image: Any) -> np.ndarray | None:
         return None if image is None else read_rgb(image)
     except ImageError:
         return None
-
-
-def difference_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the mean absolute difference over channels of two (H, W, 3) uint8 images, dark where they agree and white from
-    :data:`LARGE` on.
-
-    >>> difference_map(np.zeros((1, 2, 3), np.uint8), np.array([[[0] * 3, [200] * 3]], np.uint8)).tolist()
-    [[[32, 36, 42], [255, 255, 255]]]
-    """
-    apart = np.abs(one.astype(np.float64) - other).mean(axis=-1)
-    place = np.clip(apart / LARGE, 0.0, 1.0) * (len(_RAMP) - 1)
-    marks = np.arange(len(_RAMP))
-    return np.stack([np.interp(place, marks, channel) for channel in _RAMP.T], axis=-1).round().astype(np.uint8)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.core.yaml_text import write_yaml
-from rsw_rewards.evaluation.report import number
+from rsw_rewards.evaluation.gallery import gathered, paged
+from rsw_rewards.evaluation.numbers import signed
+from rsw_rewards.evaluation.pages import render
 from rsw_rewards.rollouts.trained import REPORT, REPORT_PAGES
 from rsw_rewards.training.report.charts import heldout_charts, other_charts, reward_charts, shown_metrics
 from rsw_rewards.training.report.findings import findings
 from rsw_rewards.training.report.heldout_outputs import before_and_after
-from rsw_rewards.training.report.rollouts import Dump, Group, groups, paged, read_dump
+from rsw_rewards.training.report.rollouts import groups, read_dump
 from rsw_rewards.training.report.run_files import RunFiles, read_run
 
 LIMIT = 3_500_000
 """Characters of images on one page of rollouts, which keeps a page below 5 MB."""
+TILES = 6
+"""Most held-out metrics at the top."""
 FEW = 4
 """Groups of the first and of the last dump that the main page itself shows."""
 FEW_LIMIT = 1_000_000
@@ -34,17 +38,22 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     dumps = [read_dump(path, run) for path in _ends(run.dumps)]
     rollouts = [{"step": _step(path) + 1, "pages": _dump_pages(path, run)} for path in run.dumps]
-    page = _environment().get_template("training.html").render(
+    table = changes_table(run)
+    forecasts, answers = before_and_after(run.folder / "heldout")
+    page = render(
+        "training.html",
         run=run,
         name=run.folder.resolve().name,
         findings=findings(run, [dump.counts for dump in dumps]),
+        tiles=[row for row in table if row["mode"] == "greedy"][:TILES],
         rewards=reward_charts(run),
         heldout=heldout_charts(run),
         others=list(other_charts(run)),
-        table=changes_table(run),
-        few=[{"step": dump.step + 1, "groups": _few(dump)} for dump in dumps],
+        table=table,
+        few=[{"step": dump.step + 1, "groups": gathered(next(iter(paged(groups(dump, FEW), FEW_LIMIT)), []))} for dump in dumps],
         rollouts=rollouts,
-        forecasts=before_and_after(run.folder / "heldout"),
+        forecasts=gathered(forecasts) if forecasts else None,
+        answers=answers,
         configuration=write_yaml(run.config),
         written=time.strftime("%Y-%m-%d %H:%M"),
         refresh=not run.heldout and bool(run.steps) and run.done < (run.steps or 0),
@@ -62,23 +71,6 @@ def _step(dump: Path) -> int:
     return int(dump.name.removeprefix("step_"))
 
 
-def _few(dump: Dump) -> list[Group]:
-    return paged(groups(dump, FEW), FEW_LIMIT)[0] if dump.samples else []
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader
-
-    loader = PackageLoader("rsw_rewards.evaluation")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "signed": _signed}
-    return environment
-
-
-def _signed(value: float | None) -> str:
-    return "+" * (value is not None and value > 0) + number(value)
-
-
 def _dump_pages(dump: Path, run: RunFiles) -> list[str]:
     """Addresses of the pages of one dump, which are written where they are missing or older than the dump."""
     folder = run.folder / REPORT_PAGES
@@ -87,12 +79,11 @@ def _dump_pages(dump: Path, run: RunFiles) -> list[str]:
         for path in made:
             path.unlink()
         folder.mkdir(exist_ok=True)
-        template = _environment().get_template("rollouts.html")
-        pages = paged(groups(read_dump(dump, run)), LIMIT)
+        pages = list(paged(groups(read_dump(dump, run)), LIMIT))
         made = [folder / f"{dump.name}-{place:03d}.html" for place in range(1, len(pages) + 1)]
         for path, found in zip(made, pages, strict=True):
             about = {"name": run.folder.resolve().name, "step": _step(dump) + 1, "pages": [one.name for one in made]}
-            write_text(path, template.render(groups=found, this=path.name, **about))
+            write_text(path, render("rollouts.html", groups=gathered(found), this=path.name, **about))
     return [f"{REPORT_PAGES}/{path.name}" for path in made]
 
 
@@ -104,8 +95,23 @@ def changes_table(run: RunFiles) -> list[dict[str, Any]]:
     for mode, metrics in changes.items():
         for metric in [key for key in shown if key in metrics]:
             marks = {name: values[metric] for name, values in run.baselines.items() if metric in values}
-            rows.append({"metric": metric, "mode": mode, "baselines": marks, **metrics[metric]})
+            rows.append(
+                {
+                    "metric": metric,
+                    "mode": mode,
+                    "baselines": marks,
+                    "words": _in_words(metrics[metric]),
+                    **metrics[metric],
+                }
+            )
     return rows
+
+
+def _in_words(change: Mapping[str, Any]) -> str:
+    """The difference with its interval."""
+    difference = change["difference"]
+    ends = difference["ci95"]
+    return signed(difference["value"]) + (f" [{signed(ends[0])}, {signed(ends[1])}]" if ends else "")
 
 
 class LivePage:

@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.evaluation.gallery import pictures, shortened, truth_of
+from rsw_rewards.evaluation.gallery import score, shortened, truth_of
+from rsw_rewards.evaluation.pictures import pictures
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.training.report.findings import Dumped, counted
 from rsw_rewards.training.report.run_files import RunFiles
 
 Key = tuple[str, int]
 """Sample and candidate."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The candidates of one prompt, for the template."""
-
-    id: str
-    task: str
-    kind: str
-    prompt: str
-    truth: str
-    images: list[dict[str, str]]
-    candidates: list[dict[str, Any]]
-    reward: float | None
-    """Mean reward."""
-    spread: float
-    """Largest less smallest reward."""
-    disagreement: float
-    """How far components are apart on a candidate: the largest value less the smallest, averaged over candidates."""
-
-    @property
-    def size(self) -> int:
-        """Characters of its images, which are nearly all of its part of a page."""
-        return sum(len(image.get("src", "")) for part in (self.images, *(c["images"] for c in self.candidates)) for image in part)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,83 +91,48 @@ def advantages(run: RunFiles, samples: Sequence[Sample], rewards: Mapping[Key, f
     return dict(zip(rewards, found.tolist(), strict=True))
 
 
-def groups(dump: Dump, most: int | None = None) -> list[Group]:
-    """The groups of a dump for the template, in the order in which they were asked for; the first ``most`` of them."""
+def groups(dump: Dump, most: int | None = None) -> list[dict[str, Any]]:
+    """The groups of a dump as cards, in the order in which they were asked for; the first ``most`` of them."""
     outputs: dict[str, list[Output]] = {}
     for output in dump.outputs:
         outputs.setdefault(output.sample_id, []).append(output)
     return [_group(dump, sample, outputs.get(sample.id, [])) for sample in dump.samples[:most]]
 
 
-def _group(dump: Dump, sample: Sample, outputs: Sequence[Output]) -> Group:
-    candidates = [_candidate(dump, sample, output) for output in outputs]
-    known = [one["reward"] for one in candidates if one["reward"] is not None]
+def _group(dump: Dump, sample: Sample, outputs: Sequence[Output]) -> dict[str, Any]:
+    """A card: the prompt with its images, and its candidates beside each other."""
+    sides = [_candidate(dump, sample, output) for output in outputs]
+    known = [one["reward"] for one in sides if one["reward"] is not None]
     apart = []
-    for one in candidates:
+    for one in sides:
         values = [score["value"] for score in one["scores"] if score["value"] is not None]
         apart.append(max(values) - min(values) if len(values) > 1 else 0.0)
-    return Group(
-        sample.id,
-        str(sample.task),
-        sample.kind or "",
-        shortened(sample.prompt),
-        shortened(truth_of(sample)),
-        pictures(sample, Output(sample.id, invalid="none")),
-        candidates,
-        sum(known) / len(known) if known else None,
-        max(known) - min(known) if known else 0.0,
-        sum(apart) / len(apart) if apart else 0.0,
-    )
-
-
-_MADE = ("forecast", "predicted", "white:", "blue:")
-"""How labels of images begin that show what was made."""
-
-
-def _alone(sample: Sample, output: Output) -> Sample:
-    """The sample without the images that stand once above its group, as far as nothing of the output is drawn by them."""
-    if output.boxes:  # drawn into the last input
-        return sample
-    reference = dict(sample.reference)
-    if sample.task is Task.FORECAST:
-        future = (reference.get("images") or (None,))[-1]
-        reference = {"images": [future]} if future is not None and future.is_mapped else {}
-    return replace(sample, images=(), reference=reference)
+    return {
+        "id": sample.id,
+        "task": str(sample.task),
+        "kind": sample.kind or "",
+        "prompt": shortened(sample.prompt),
+        "truth": shortened(truth_of(sample)),
+        "pictures": pictures(sample, Output(sample.id, invalid="none"), ("input", "truth")),
+        "sides": sides,
+        "numbers": {
+            "reward": sum(known) / len(known) if known else None,
+            "spread": max(known) - min(known) if known else 0.0,
+            # How far components are apart on a candidate: the largest value less the smallest, averaged over candidates.
+            "disagreement": sum(apart) / len(apart) if apart else 0.0,
+        },
+    }
 
 
 def _candidate(dump: Dump, sample: Sample, output: Output) -> dict[str, Any]:
     key = (output.sample_id, output.candidate)
-    drawn = [] if output.invalid or output.lost else pictures(_alone(sample, output), output)
-    value = dump.rewards.get(key)
+    problem = output.invalid or output.lost or ""
     return {
-        "candidate": output.candidate,
-        "images": [image for image in drawn if image["label"].startswith(_MADE)],
-        "text": shortened(output.text) if output.text is not None else "",
-        "problem": output.invalid or output.lost or "",
-        "finish": output.finish_reason or "",
-        "reward": value,
+        "name": f"#{output.candidate}",
+        "pictures": [] if problem else pictures(sample, output, ("made", "both")),
+        "answer": shortened(output.text) if output.text is not None else "",
+        "problem": problem,
+        "reward": dump.rewards.get(key),
         "advantage": dump.advantages.get(key),
-        "scores": [
-            {
-                "verifier": row["verifier"],
-                "status": str(row["status"]),
-                "value": None if row["value"] is None or row["value"] != row["value"] else float(row["value"]),
-                "reason": shortened(row["reason"] or ""),
-            }
-            for row in dump.rows.get(key, ())
-            if row["status"] != Status.NOT_APPLICABLE
-        ],
+        "scores": [score(row) for row in dump.rows.get(key, ()) if row["status"] != Status.NOT_APPLICABLE],
     }
-
-
-def paged(found: Sequence[Group], limit: int) -> list[list[Group]]:
-    """The groups in pages of at most about ``limit`` characters each; a larger group has a page of its own."""
-    pages: list[list[Group]] = []
-    used = limit
-    for group in found:
-        if used + group.size > limit or not pages:
-            pages.append([])
-            used = 0
-        pages[-1].append(group)
-        used += group.size
-    return pages

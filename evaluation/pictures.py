@@ -1,0 +1,177 @@
+"""Images of a sample and an output as small pictures for pages: inputs, truth, what was made, and both against each other."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from os.path import isfile
+
+import numpy as np
+
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_index, read_mask, read_rgb
+from rsw_rewards.verifiers.forecast_case import as_future
+from rsw_rewards.verifiers.maps import in_levels
+
+THUMBNAIL = 256
+"""Longest side of a picture on a page, in pixels; smaller ones keep their size."""
+LOSSLESS = 128
+"""Longest side of a photograph that is kept without loss."""
+LARGE = 64.0
+"""Mean absolute difference of 8-bit values that is drawn as the largest."""
+
+PALETTE = np.array(
+    [(32, 36, 42), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178),
+     (160, 160, 160)], np.uint8,
+)  # fmt: skip
+"""Colours of the indices of a map; the hues of Okabe and Ito (2008), which colour-blind readers can tell apart."""
+_HIT, _EXTRA, _MISSED, _REST = (245, 245, 245), (213, 94, 0), (0, 114, 178), (32, 36, 42)
+_RAMP = np.array([(32, 36, 42), (0, 114, 178), (86, 180, 233), (240, 228, 66), (255, 255, 255)], np.float64)
+"""From no difference to a large one."""
+
+
+PARTS = ("input", "made", "both", "truth")
+"""What a picture shows: what the model saw, what it made, that against the truth, or the truth."""
+
+
+def pictures(sample: Sample, output: Output, parts: Sequence[str] = PARTS) -> list[dict[str, str]]:
+    """Labelled pictures of a sample and an output, those of ``parts``; one that cannot be read carries its ``problem`` instead of ``src``."""
+    reference = sample.reference
+    shown: list[tuple[str, str, Callable[[], np.ndarray], bool]] = [
+        ("input", image.role or image.date or f"input {place}", partial(read_rgb, image), True)
+        for place, image in enumerate(sample.images, start=1)
+    ]
+    future = (reference.get("images") or (None,))[-1]
+    if (forecast := output.forecast) is not None:
+        shown.append(("made", "forecast", lambda: read_rgb(as_future(forecast, future)), True))
+    if future is not None:
+        shown.append(("truth", "true future", partial(read_rgb, future), True))
+        if forecast is not None:
+            shown.append(("both", "difference to the truth", lambda: _apart(forecast, future), False))
+    indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
+    for key in ("mask", "map_before", "map_after", "buildings", "damage"):
+        truth, made = reference.get(key), getattr(output, key)
+        if sample.task is Task.FORECAST:
+            made = None
+        name = key.replace("map_", "map ")
+        truth = truth if isinstance(truth, ImageRef) else None
+        levels = reference.get("levels") if key == "mask" else None  # of the true mask; predictions hold indices
+        if made is not None and truth is not None and not indexed:
+            shown.append(
+                ("both", "white: right, orange: too much, blue: missed", _compared(truth, made, levels), False)
+            )
+        if made is not None:
+            shown.append(("made", f"predicted {name}", _coloured(made) if indexed else _masked(made), False))
+        if truth is not None:
+            shown.append(
+                ("truth", f"true {name}", _coloured(truth, levels) if indexed else _masked(truth, levels), False)
+            )
+    if sample.images and (reference.get("boxes") or output.boxes):
+        boxed = _boxed(sample.images[-1], reference.get("boxes") or (), output.boxes or ())
+        shown.append(("both", "blue: true, orange: predicted", boxed, True))
+    return [
+        {"part": part, "label": label, **_picture(draw, photo)} for part, label, draw, photo in shown if part in parts
+    ]
+
+
+def difference_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: the mean absolute difference over channels of two (H, W, 3) uint8 images, dark where they agree and white from
+    :data:`LARGE` on.
+
+    >>> difference_map(np.zeros((1, 2, 3), np.uint8), np.array([[[0] * 3, [200] * 3]], np.uint8)).tolist()
+    [[[32, 36, 42], [255, 255, 255]]]
+    """
+    apart = np.abs(one.astype(np.float64) - other).mean(axis=-1)
+    place = np.clip(apart / LARGE, 0.0, 1.0) * (len(_RAMP) - 1)
+    marks = np.arange(len(_RAMP))
+    return np.stack([np.interp(place, marks, channel) for channel in _RAMP.T], axis=-1).round().astype(np.uint8)
+
+
+def _apart(forecast: ImageRef, future: ImageRef) -> np.ndarray:
+    one, other = read_rgb(as_future(forecast, future)), read_rgb(future)
+    if one.shape != other.shape:
+        raise ValueError(
+            f"it has {one.shape[1]} x {one.shape[0]} pixels, the truth {other.shape[1]} x {other.shape[0]}"
+        )
+    return difference_map(one, other)
+
+
+def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
+    return lambda: _in_colours((read_index(in_levels(image, levels)) % len(PALETTE)).astype(np.uint8), PALETTE)
+
+
+def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
+    def draw() -> np.ndarray:
+        true, found = read_mask(in_levels(truth, levels)), read_mask(made)
+        if true.shape != found.shape:
+            return _in_colours(found.view(np.uint8), np.array([(32, 32, 32), _HIT], np.uint8))
+        colours = np.array([_REST, _EXTRA, _MISSED, _HIT], np.uint8)
+        return _in_colours(true.view(np.uint8) << 1 | found.view(np.uint8), colours)
+
+    return draw
+
+
+def _masked(mask: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
+    return lambda: _in_colours(read_mask(in_levels(mask, levels)).view(np.uint8), np.array([_REST, _HIT], np.uint8))
+
+
+def _in_colours(numbers: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: to each of the (H, W) uint8 numbers its colour."""
+    from PIL import Image
+
+    # A look-up by numpy would take 16 bytes a pixel, over a gigabyte for the largest files that are read.
+    picture = Image.fromarray(numbers)
+    picture.putpalette(np.resize(colours, (256, 3)).tobytes())
+    return np.asarray(picture.convert("RGB"))
+
+
+def _boxed(
+    image: ImageRef, true: Iterable[Sequence[float]], found: Iterable[Sequence[float]]
+) -> Callable[[], np.ndarray]:
+    def draw() -> np.ndarray:
+        from PIL import Image, ImageDraw
+
+        picture = Image.fromarray(read_rgb(image))
+        pen, width = ImageDraw.Draw(picture), max(1, max(picture.size) // 120)
+        reach = 2 * max(picture.size)  # a line of a thousand million pixels is drawn pixel by pixel
+        for boxes, colour in ((true, _MISSED), (found, _EXTRA)):
+            for box in list(boxes)[:50]:
+                if len(box) not in (4, 8):
+                    raise ValueError(f"a box has 4 or 8 numbers, not {len(box)}")
+                box = [float(np.clip(corner, -reach, reach)) for corner in box]
+                corners = box if len(box) == 8 else (box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3])
+                points = [(corners[place], corners[place + 1]) for place in range(0, 8, 2)]
+                pen.line([*points, points[0]], fill=colour, width=width)
+        return np.asarray(picture)
+
+    return draw
+
+
+def _picture(draw: Callable[[], np.ndarray], photo: bool) -> dict[str, str]:
+    try:
+        return {"src": data_uri(draw(), photo)}
+    except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
+        file = getattr(getattr(error, "image", None), "path", None)
+        return {"problem": str(error) if file is None or isfile(file) else f"there is no file {file.name}"}
+
+
+def data_uri(pixels: np.ndarray, photo: bool = False) -> str:
+    """A uint8 picture as a ``data:`` address, made smaller where it is larger than :data:`THUMBNAIL`; a page enlarges what is small.
+
+    Photographs over :data:`LOSSLESS` are stored as JPEG, maps and small pictures without loss.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(pixels, np.uint8))
+    scale = THUMBNAIL / max(picture.size)
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in picture.size]
+        picture = picture.resize((size[0], size[1]), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    kind = "jpeg" if photo and max(picture.size) > LOSSLESS else "png"
+    picture.save(buffer, format=kind.upper(), **({"quality": 85} if kind == "jpeg" else {}))
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
