@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RSW_RUNS ?= runs
 
-.PHONY: install quickstart test test-all test-integrations lint docs weights dist resolve clean
+.PHONY: install quickstart test test-all test-integrations lint docs figures weights dist resolve clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,10 @@ lint: install
 # The pages as a site, in build/site; a broken link or reference stops it.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Runs every command that prints figures of the pages, which takes hours, and says which differ; ARGS="--only readings" for some.
+figures: install
+	$(BIN)/python benchmarks/figures.py $(ARGS)
 
 weights: install
 	$(BIN)/python -m rsw_rewards.training.embedded

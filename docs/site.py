@@ -1,4 +1,4 @@
-"""How docstrings become Markdown for the site; an extension of griffe that `mkdocs.yml` names."""
+"""How pages and docstrings become the Markdown of the site: the hook and the extension of griffe that `mkdocs.yml` names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ROLE = re.compile(r":(?:class|func|meth|attr|data|mod|exc):`~?(?:rsw_rewards\.(
 _SHARED = re.compile(r"^    (\w+(?:, \w+)+)(: .*(?:\n {5,}.*)*)$", re.MULTILINE)
 
 
-def markdown(text: str) -> str:
+def as_markdown(text: str) -> str:
     """A docstring whose examples stand in code blocks, whose roles are code, and whose shared entries have one line for each name.
 
-    >>> markdown("See :func:`score`.")
+    >>> as_markdown("See :func:`score`.")
     'See `score`.'
     """
     text = _ROLE.sub(r"`\1`", text.replace("``", "`"))
@@ -22,9 +22,14 @@ def markdown(text: str) -> str:
     return _SHARED.sub(lambda found: "\n".join(f"    {name}{found[2]}" for name in found[1].split(", ")), text)
 
 
+def on_page_markdown(markdown: str, **unused: object) -> str:
+    """A page without the mark of the Python blocks that tests leave out, with which a block would be no code to the site."""
+    return markdown.replace("```python notest", "```python")
+
+
 class Docstrings(griffe.Extension):
-    """Applies :func:`markdown` to every docstring."""
+    """Applies :func:`as_markdown` to every docstring."""
 
     def on_object(self, *, obj: griffe.Object, **unused: object) -> None:
         if obj.docstring:
-            obj.docstring.value = markdown(obj.docstring.value)
+            obj.docstring.value = as_markdown(obj.docstring.value)

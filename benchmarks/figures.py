@@ -1,0 +1,120 @@
+"""Prints the figures of the documentation again, and says which differ from those in the pages.
+
+    python benchmarks/figures.py --list                  # which command prints the figures of which page
+    python benchmarks/figures.py [--only NAME ...]       # run them; what they print is kept in build/figures
+
+A command is compared with its page by the rows of tables: a row with the same first cell and other figures has changed. Times and
+sizes depend on the machine, so the list says what each command is measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Figures(NamedTuple):
+    """What one command prints."""
+
+    page: str
+    """In ``docs/``."""
+    what: str
+    command: str
+    """Run in the root of the repository; ``{out}`` is a folder for what it writes."""
+    needs: str = "two CPU cores"
+    minutes: int = 1
+    """About how long it takes."""
+
+
+FIGURES = {
+    "adapters": Figures("integrations/README.md", "what rewards cost in a trainer", "python benchmarks/adapters.py", minutes=5),
+    "attacks": Figures("attacks.md", "the best attack on every verifier", "python benchmarks/attacks.py", "shared data", 60),
+    "tricks": Figures("forecasts.md", "what fools what", "python benchmarks/tricks.py", "shared data", 30),
+    "frechet": Figures("forecasts.md", "time of set distances", "python benchmarks/frechet.py", minutes=10),
+    "memory": Figures("forecasts.md", "memory of set distances", "python benchmarks/memory.py", minutes=30),
+    "features": Figures("forecasts.md", "time of verifiers that share features", "python benchmarks/features.py", minutes=5),
+    "gpu_scoring": Figures("forecasts.md", "images a second", "python benchmarks/gpu_scoring.py", "a GPU, or two CPU cores", 5),
+    "coverage": Figures("statistics.md", "how often intervals hold the truth", "python benchmarks/coverage.py", minutes=60),
+    "readings": Figures("benchmarks.md", "what outputs earn that know nothing", "python benchmarks/readings.py"),
+    "exact_match": Figures("results.md", "time of closed answers", "python benchmarks/exact_match.py"),
+    "learning_grpo": Figures("results.md", "what GRPO adds", "python benchmarks/learning.py {out} --recipe grpo --controls --jobs 2", minutes=60),
+    "learning_ppo": Figures("results.md", "what PPO adds", "python benchmarks/learning.py {out} --recipe ppo --controls", minutes=60),
+    "learning_vlm": Figures("results.md", "a vision-language model", "python benchmarks/learning.py {out} --recipe vlm --seeds 4 5 6 --controls", minutes=15),
+    "learning_flow": Figures("results.md", "a forecaster by Flow-GRPO", "python benchmarks/learning.py {out} --recipe flow_grpo --controls", minutes=15),
+    "learning_ddpo": Figures("results.md", "a forecaster by DDPO", "python benchmarks/learning.py {out} --recipe ddpo --controls", minutes=15),
+    "ablation": Figures("results.md", "which reward did it", "rsw ablate configs/ablation.yaml --out {out} --kinds leave-one-out --seeds 1,2,3,4,5", minutes=120),
+    "overlap": Figures("scaling.md", "scoring beside generation", "python benchmarks/overlap.py", minutes=10),
+    "driver_memory": Figures("scaling.md", "memory of the learner", "python benchmarks/driver_memory.py", minutes=20),
+    "vro_step": Figures("scaling.md", "a step of the RS-WorldModel recipe", "python benchmarks/vro_step.py --size tiny", minutes=5),
+    "serving": Figures("serving.md", "requests a second", "python benchmarks/serving.py", minutes=10),
+    "tamper": Figures("reliability.md", "damaged files", "python benchmarks/tamper.py", minutes=10),
+    "kills": Figures("reliability.md", "killed runs", "python benchmarks/kills.py", minutes=30),
+    "sizes": Figures("install.md", "disk space of the extras", "python benchmarks/sizes.py"),
+    "resolve": Figures("install.md", "versions beside other trainers", "make resolve", "a package index", 15),
+    "before_after": Figures("../README.md", "the forecast before and after", "python benchmarks/before_after.py runs/quickstart", "a finished make quickstart"),
+}  # fmt: skip
+"""Every command that prints figures of the pages."""
+
+
+def rows(text: str) -> Iterator[tuple[str, str]]:
+    """First cell and the rest of every row of a table in Markdown."""
+    for line in text.splitlines():
+        cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
+        if line.lstrip().startswith("|") and len(cells) > 1 and re.search(r"\d", "".join(cells[1:])):
+            yield cells[0], " | ".join(cells[1:])
+
+
+def changed(printed: str, page: str) -> list[str]:
+    """The rows that a page has under the same first cell, with other figures.
+
+    >>> changed("| copy | 0.5 |", "| copy | 0.4 |")
+    ['copy: 0.5']
+    """
+    known: dict[str, set[str]] = {}
+    for name, figures in rows(page):
+        known.setdefault(name, set()).add(figures)
+    return [f"{name}: {figures}" for name, figures in rows(printed) if name in known and figures not in known[name]]
+
+
+def run(name: str, figures: Figures) -> str:
+    """Run one command; returns one line about it."""
+    out = ROOT / "build/figures" / name
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    command = shlex.split(figures.command.format(out=out))
+    command = [sys.executable, *command[1:]] if command[0] == "python" else command
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    printed = "\n".join(
+        [ended.stdout, *(file.read_text() for file in sorted(out.glob("*.md")) if file.name != "printed.md")]
+    )
+    (out / "printed.md").write_text(printed + ended.stderr)
+    took = f"{time.perf_counter() - start:.0f} s"
+    if ended.returncode:
+        return f"{name}: failed with {ended.returncode} after {took}, see {out / 'printed.md'}"
+    other = changed(printed, (ROOT / "docs" / figures.page).read_text(encoding="utf-8"))
+    compared = sum(1 for _ in rows(printed))
+    said = f"{len(other)} of {compared} rows differ" if compared else "prints no table: compare by hand"
+    return "\n    ".join([f"{name} ({figures.page}): {said}, {took}, {out / 'printed.md'}", *other])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="NAME")
+    parser.add_argument("--list", action="store_true")
+    asked = parser.parse_args()
+    for name in asked.only:
+        figures = FIGURES[name]
+        print(
+            f"{name}: docs/{figures.page}, {figures.what}; {figures.command} ({figures.needs}, about {figures.minutes} min)"
+        )
+        if not asked.list:
+            print(run(name, figures), flush=True)
