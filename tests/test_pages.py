@@ -45,3 +45,38 @@ def test_a_row_with_other_figures_is_said_to_have_changed() -> None:
     assert changed(page, page) == []
     assert changed(page.replace("0.92", "0.91"), page) == ["ssim: 0.91 | 0.50"]
     assert changed("| another | 1 |", page) == []
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LONGEST_SENTENCE, LONGEST_LINE = 35, 200
+
+
+def prose(text: str) -> list[str]:
+    """The paragraphs, list items and cells of a page, without code blocks; a span of code or a link counts as its words."""
+    text = re.sub(r"^```.*?^```.*?$|<!--.*?-->", "\n\n", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^\s*(?:[*-]|\d+\.|#+) ", "\n\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^\|.*$", lambda row: "\n\n" + row[0].replace("|", "\n\n") + "\n\n", text, flags=re.MULTILINE)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "Code", text)).replace("*", "")
+    return [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page; a colon that is followed by a capital ends one as well.
+
+    >>> sentences("One. Two `a. b` three:\\n\\n* Four")
+    ['One.', 'Two Code three:', 'Four']
+    """
+    return [one for part in prose(text) for one in re.split(r"(?<=[.!?:])[)\"]?\s+(?=[A-Z\"(])", part)]
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_sentences_and_lines_are_short(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    words = re.compile(r"\w[\w'’.,/-]*")
+    assert not [one for one in sentences(text) if len(words.findall(one)) > LONGEST_SENTENCE]
+    # A row of a table is one line in Markdown, however many cells it has.
+    assert not [line for line in text.splitlines() if len(line) > LONGEST_LINE and not line.startswith("|")]
+
+
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
