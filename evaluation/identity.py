@@ -23,6 +23,8 @@ FIELDS = {
 }
 """What a sample is told by -> how it is said that this differs."""
 DIGITS = 12
+LOST = "lost"
+"""In place of a digest of outputs of which one was lost through our fault: made again, they may be any."""
 
 Identity = tuple[str, ...]
 """A digest for each of :data:`FIELDS`."""
@@ -32,6 +34,7 @@ def identities(samples: Sequence[Sample], outputs: Sequence[Output]) -> dict[str
     """Digests by sample. Image files count by their bytes, images in memory by their pixels."""
     known: dict[int, str] = {}  # many samples share an image, and its reference
     answered: dict[str, list[str]] = {}
+    lost = {output.sample_id for output in outputs if output.lost is not None}
 
     def told(images: Iterable[ImageRef]) -> list[str]:
         return [known.get(id(image)) or known.setdefault(id(image), _told(image)) for image in images]
@@ -49,7 +52,8 @@ def identities(samples: Sequence[Sample], outputs: Sequence[Output]) -> dict[str
             repr(told(sample.images)),
             repr(answered.get(sample.id)),
         )  # fmt: skip
-        found[sample.id] = tuple(_digest(repr(part)) for part in parts)
+        digests = tuple(_digest(repr(part)) for part in parts)
+        found[sample.id] = (*digests[:-1], LOST) if sample.id in lost else digests
     return found
 
 
@@ -75,7 +79,7 @@ def hash_of(found: Mapping[str, Identity]) -> str:
 
 
 def difference(old: Mapping[str, Identity], new: Mapping[str, Identity], shared: bool = False) -> str:
-    """The first sample in which two differ, as a clause; empty where none does.
+    """The first sample in which two differ, as a clause; empty where none does, but for outputs that were lost before.
 
     Args:
         shared: look only at samples that both have.
@@ -90,7 +94,7 @@ def difference(old: Mapping[str, Identity], new: Mapping[str, Identity], shared:
                 return f"the sample {name!r} is not among them"
             continue
         for words, before, after in zip(FIELDS.values(), old[name], parts, strict=True):
-            if before != after:
+            if before != after and before != LOST:
                 return f"the sample {name!r} has {words}"
     if not shared and (gone := next((name for name in old if name not in new), None)) is not None:
         return f"the sample {gone!r} is missing"

@@ -194,6 +194,11 @@ def of_policy(
     limit = limit_of(limit)
     asked = as_samples(samples, roots)[:limit]
     chosen = [sample for sample in asked if sample.task in tasks]
+    if not chosen:
+        have = ", ".join(sorted({str(sample.task) for sample in asked})) or "none"
+        raise InputError(
+            f"there is no sample of the task {' or '.join(sorted(tasks))}; the tasks of the samples are: {have}"
+        )
     if out is not None and not resume and (out / "config.yaml").exists():
         raise InputError(f"{out} holds a run already; go on with --resume (resume=True), or name another folder")
     named = isinstance(policy, (str, Path))

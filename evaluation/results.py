@@ -15,7 +15,7 @@ from rsw_rewards.core.files import write_json
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.identity import Identity, difference, read_identities, write_identities
+from rsw_rewards.evaluation.identity import Identity, difference, hash_of, read_identities, write_identities
 
 INPUTS = "inputs.parquet"
 FEATURES = "features"
@@ -93,15 +93,19 @@ class RunDirectory:
                 raise InputError(
                     f"{self.folder} holds a run already; go on with --resume (resume=True), or name another folder"
                 )
-            if old.get("inputs_hash") != config.get("inputs_hash"):
+            again = old.get("inputs_hash") != config.get("inputs_hash")
+            if again and (other := self._first_other(asked, old.get("inputs_hash"))):
                 raise InputError(
-                    f"{self.folder} holds scores of other samples, truths or outputs than those given now{self._first_other(asked)}; name another folder"
+                    f"{self.folder} holds scores of other samples, truths or outputs than those given now{other}; name another folder"
                 )
             if old.get("config_hash") != config.get("config_hash"):
                 raise InputError(
                     f"{self.folder} was made with another configuration, other code or files of a verifier, or other samples"
                     f" ({old.get('config_hash')}, now {config.get('config_hash')}); name another folder"
                 )
+            if again:  # outputs that were lost have been made since: everything is scored again, features are kept
+                (self.folder / "scores.parquet").unlink(missing_ok=True)
+                shutil.rmtree(self.parts, ignore_errors=True)
         elif (self.folder / "scores.parquet").exists() or self.parts.exists():
             raise InputError(
                 f"{self.folder} holds scores that no evaluation wrote (no config.yaml); name another folder"
@@ -115,10 +119,11 @@ class RunDirectory:
         write_identities(self.folder / INPUTS, asked)
         write_run_yaml(known, config)
 
-    def _first_other(self, asked: Mapping[str, Identity]) -> str:
-        """The first sample that is another one than that of the run, as the end of a sentence."""
+    def _first_other(self, asked: Mapping[str, Identity], owner: Any) -> str:
+        """The first sample that is another one than that of the run, as the end of a sentence; empty where none is."""
         try:
-            found = difference(read_identities(self.folder / INPUTS), asked)
+            known = read_identities(self.folder / INPUTS)
+            found = difference(known, asked) or ("" if hash_of(known) == owner else f"{INPUTS} belongs to another run")
         except InputError as error:  # the hashes differ all the same
             found = str(error)
         return f": {found}" if found else ""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rsw_rewards.api.scoring import rewards as rewards
     from rsw_rewards.api.scoring import reweight as reweight
     from rsw_rewards.api.scoring import score as score
+    from rsw_rewards.api.suites import suite as suite
     from rsw_rewards.api.training import ablate as ablate
     from rsw_rewards.api.training import train as train
     from rsw_rewards.core.functions import verifier as verifier
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from rsw_rewards.evaluation.leaderboard import Leaderboard as Leaderboard
     from rsw_rewards.evaluation.protocols import Protocol as Protocol
     from rsw_rewards.evaluation.rewards import Rewards as Rewards
+    from rsw_rewards.evaluation.suite import Suite as Suite
     from rsw_rewards.rollouts.policies import load_policy as load_policy
     from rsw_rewards.rollouts.policy import Policy as Policy
     from rsw_rewards.rollouts.policy import Request as Request
@@ -71,6 +73,7 @@ _EXPORTS = {
     "rewards": "rsw_rewards.api.scoring",
     "reweight": "rsw_rewards.api.scoring",
     "score": "rsw_rewards.api.scoring",
+    "suite": "rsw_rewards.api.suites",
     "train": "rsw_rewards.api.training",
     "validate": "rsw_rewards.api.evaluating",
     "verifier": "rsw_rewards.core.functions",
@@ -104,6 +107,7 @@ _EXPORTS = {
     "Leaderboard": "rsw_rewards.evaluation.leaderboard",
     "Protocol": "rsw_rewards.evaluation.protocols",
     "Rewards": "rsw_rewards.evaluation.rewards",
+    "Suite": "rsw_rewards.evaluation.suite",
     "load_policy": "rsw_rewards.rollouts.policies",
     "Policy": "rsw_rewards.rollouts.policy",
     "Request": "rsw_rewards.rollouts.policy",

@@ -90,6 +90,44 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def suite(
+    config: Annotated[Path, typer.Argument(help="Suite (YAML), such as configs/suites/first.yaml.")],
+    out: Out,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions", help="Folder with PART.jsonl or a folder PART for every part.", show_default=False
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="Run a policy instead, as 'rsw evaluate' does.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="What the row is called.", show_default=False)] = "",
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Run this part alone (repeatable).", show_default=False)
+    ] = None,
+    actors: Annotated[int, typer.Option("--actors", min=0, help="Ray actors that run the policy; 0 runs it here.")] = 0,
+    workers: Workers = 0,
+    device: Device = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Redo only what is missing or failed in --out.")] = False,
+    ray_address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Several protocols over several data sets: one row, one page, and what failed and why."""
+    join_cluster(ray_address)
+    found = rsw.suite(
+        config, out, policy=policy, predictions=predictions, model=model, only=only or [], resume=resume, actors=actors,
+        workers=workers, device=device, progress=progress_bar(as_json),
+    )  # fmt: skip
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo(found.to_text())
+        typer.echo(f"page: {out / 'suite.html'}   row: {out / 'row.md'}")
+    if found.failed:
+        raise typer.Exit(1)
+
+
 def score(
     rubric: Annotated[Path, typer.Argument(help="Rubric (YAML), or a training configuration that holds one.")],
     samples: Samples,
