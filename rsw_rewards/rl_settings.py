@@ -129,6 +129,9 @@ class PpoConfig(GenerationConfig):
     """Rollouts per prompt. They need no company: the critic, not the group, says what was to be expected."""
     epochs: PositiveInt = 2
     minibatches: PositiveInt = 2
+    shared_prefix: bool = True
+    """Learn from the rollouts of a prompt as one row that holds the prompt once, where the model's attention takes a mask. Rows of a
+    prompt then share a minibatch, as many as divide ``group``, a minibatch and ``micro_batch``."""
     gamma: float = Field(default=1.0, ge=0, le=1)
     """Discount per token."""
     lam: float = Field(default=0.95, ge=0, le=1)

@@ -6,6 +6,8 @@ random in a step follows from the run's seed and the step's number: a resumed ru
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rl_settings import PpoConfig
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.training.critic import Critic, Rows, score_rows
+from rsw_rewards.training.critic import Critic, Rows, packs_of, score_rows
 from rsw_rewards.training.ppo_math import (
     gae,
     kl_estimate,
@@ -31,8 +33,11 @@ from rsw_rewards.training.ppo_math import (
 )
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
+from rsw_rewards.training.shared_prefix import why_not
 from rsw_rewards.training.trainer_views import Trainable, check_tokens
 from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
+
+_log = logging.getLogger("rsw_rewards")
 
 
 def train_ppo(config: PpoRunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
@@ -63,6 +68,7 @@ class PpoLearner:
         self.critic = Critic(policy.model, config.critic == "copy", seed)
         processes.same_start([*_trained(self.model), *_trained(self.critic)])
         self.start = StartingWeights(self.model) if config.beta else None
+        self.together = self._rows_together() if config.shared_prefix else 1
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": _trained(self.model), "lr": config.learning_rate},
@@ -95,7 +101,9 @@ class PpoLearner:
         if not usable:
             return {"loss": None, "reward": None, "rows": 0.0}
         traces = [trace for place in usable if (trace := outputs[place].tokens)]
-        rows = Rows(traces, [samples[place] for place in usable], self.policy.pad_id)
+        learnt = [samples[place] for place in usable]
+        packs = packs_of(learnt, self.together) if self.together > 1 else None
+        rows = Rows(traces, learnt, self.policy.pad_id, packs)
         rewards = torch.tensor([given[place] for place in usable], dtype=torch.float32)
         if not self.optimizer.state:  # nothing has been learnt yet
             self.critic.start_from(float(rewards.double().mean()))  # exact where all are equal
@@ -105,10 +113,10 @@ class PpoLearner:
         numbers["rows"] = float(len(rows))
         found: list[dict[str, float]] = []
         for epoch in range(self.config.epochs):
-            order = np.random.default_rng([self.seed, step, epoch]).permutation(len(rows))
-            for places in np.array_split(order, self.config.minibatches):
-                if len(places):
-                    found.append(self._optimize(rows, places, old, step))
+            order = np.random.default_rng([self.seed, step, epoch]).permutation(len(rows.units))
+            for units in np.array_split(order, self.config.minibatches):
+                if len(units):
+                    found.append(self._optimize(rows, units, old, step))
         return numbers | {key: float(np.mean([part[key] for part in found])) for key in found[0]}
 
     @torch.no_grad()
@@ -117,7 +125,7 @@ class PpoLearner:
         config, mask = self.config, rows.mask
         log_p, values, reference, entropy = (torch.zeros(mask.shape) for _ in range(4))
         after = torch.zeros(len(rows))
-        for places in self._micro(np.arange(len(rows))):
+        for places in self._micro(rows, np.arange(len(rows.units))):
             part = rows.part(places)
             scored = score_rows(self.model, part, config.temperature, self.inputs)
             value, after_end = self.critic(part, scored, config.temperature, self.inputs)
@@ -153,14 +161,15 @@ class PpoLearner:
             advantages = whiten(advantages, weights, groups if config.whiten == "task" else None)
         return {"log_p": log_p, "values": values, "advantages": advantages, "returns": returns}, numbers
 
-    def _optimize(self, rows: Rows, places: np.ndarray, old: Mapping[str, Tensor], step: int) -> dict[str, float]:
-        """One optimizer step on the rows at ``places``."""
+    def _optimize(self, rows: Rows, units: np.ndarray, old: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        """One optimizer step on some of ``rows.units``."""
         config = self.config
+        places = np.concatenate([rows.units[number] for number in units])
         all_weights = torch.zeros(old["log_p"].shape)
         all_weights[places] = sequence_weights(rows.mask[places])
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
-        for some in self._micro(places):
+        for some in self._micro(rows, units):
             part = rows.part(some)
             width, device = part.mask.shape[1], self.model.device
             held = {key: tensor[some, :width].to(device) for key, tensor in old.items()}
@@ -202,9 +211,23 @@ class PpoLearner:
         self.optimizer.step()
         return totals
 
-    def _micro(self, places: np.ndarray) -> list[np.ndarray]:
-        """The rows of ``places`` that are this process's, in the portions that one pass takes."""
-        return self.processes.own(micro_batches(places, self.config.micro_batch, self.processes.count))
+    def _micro(self, rows: Rows, units: np.ndarray) -> list[np.ndarray]:
+        """The places of the rows of ``units`` that are this process's, in the portions that one pass takes."""
+        size = self.config.micro_batch and self.config.micro_batch // self.together
+        parts = self.processes.own(micro_batches(units, size, self.processes.count))
+        return [np.concatenate([rows.units[number] for number in part]) for part in parts]
+
+    def _rows_together(self) -> int:
+        """Rows of a sample that are computed as one: as many as divide a group, a minibatch and a micro-batch; 1 where none can be."""
+        config, processor = self.config, getattr(self.policy, "processor", None)
+        if processor is None and self.inputs is not None:
+            reason = "what its 'learner_inputs' gives is not known here"
+        else:
+            reason = why_not(self.model, getattr(processor, "model_input_names", ()))
+        if reason:
+            _log.warning("ppo.shared_prefix: every rollout is learnt from with its own prompt, since %s", reason)
+            return 1
+        return math.gcd(config.group, config.rows // config.minibatches, config.micro_batch or 0)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: network, critic and optimizer. Nothing random has a state beyond the step's number."""

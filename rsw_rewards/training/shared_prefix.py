@@ -40,7 +40,14 @@ class Pack:
     cut: int
     """Tokens that stand once, for all rows."""
     scored: Tensor
-    """(n, keep) bool: the columns that hold tokens whose probability is asked for, the last ones of each row."""
+    """(n, keep) bool: columns for the tokens whose probability is asked for, which are the last ones of each row."""
+
+    @classmethod
+    def of(cls, rows: list[Tensor], scored: Tensor) -> Pack:
+        """Rows as a pack whose common beginning is as long as it can be."""
+        shortest = min(map(len, rows))
+        alike = (torch.stack([row[:shortest] for row in rows]) == rows[0][:shortest]).all(0)
+        return cls(rows, max(int(alike.int().cumprod(0).sum()) - 1, 0), scored)
 
     def lay(self, values: Sequence[Tensor], first: int = 0) -> Tensor:
         """(..., t) numbers of the pack's tokens from those of each row's tokens, (..., length); ``first`` is the row whose numbers
@@ -72,7 +79,7 @@ class Pack:
         return same.tril()[None, None]
 
     def unpack(self, numbers: Tensor) -> Tensor:
-        """(n, keep) numbers of the scored tokens from (t,) those of the positions that predict them; 0 elsewhere."""
+        """(n, keep, ...) numbers of the scored tokens from (t, ...) those of the positions that predict them; 0 elsewhere."""
         source = torch.full(self.scored.shape, -1, device=numbers.device)
         behind = self.cut  # where the tokens of a row's own begin
         for number, row in enumerate(self.rows):
@@ -80,11 +87,12 @@ class Pack:
             place = torch.arange(len(row) - int(asked.sum()), len(row), device=numbers.device) - 1
             source[number, asked] = torch.where(place < self.cut, place, place - self.cut + behind)
             behind += len(row) - 1 - self.cut
-        return numbers[source.clamp(min=0)].masked_fill(source < 0, 0.0)
+        absent = (source < 0).reshape(*source.shape, *(1 for _ in numbers.shape[1:]))
+        return numbers[source.clamp(min=0)].masked_fill(absent, 0.0)
 
 
 def pack(ids: Tensor, seen: Tensor, keep: int) -> Pack:
-    """Rows as a pack whose common beginning is as long as it can be.
+    """:meth:`Pack.of` rows with padding.
 
     Args:
         ids: (n, length) int64.
@@ -92,10 +100,7 @@ def pack(ids: Tensor, seen: Tensor, keep: int) -> Pack:
         keep: columns at the end that hold the tokens whose probability is asked for.
     """
     real = seen.bool()
-    rows = [row[there] for row, there in zip(ids, real, strict=True)]
-    shortest = min(map(len, rows))
-    alike = (torch.stack([row[:shortest] for row in rows]) == rows[0][:shortest]).all(0)
-    return Pack(rows, max(int(alike.int().cumprod(0).sum()) - 1, 0), real[:, -keep:])
+    return Pack.of([row[there] for row, there in zip(ids, real, strict=True)], real[:, -keep:])
 
 
 @dataclass(frozen=True, slots=True)
