@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import json
+import logging
 import os
 import sys
 import threading
@@ -26,6 +28,7 @@ from rsw_rewards.errors import ConfigError, InputError, RunStopped, did_you_mean
 from rsw_rewards.io.in_memory import as_sample, as_samples
 from rsw_rewards.serve.remote import RemoteReward, is_address
 
+_log = logging.getLogger(__name__)
 JPEG = "the image is a JPEG, which changes what is measured; make it a PNG, or hand over pixels that never were a JPEG"
 
 
@@ -183,7 +186,8 @@ class Adapter:
         gives: the field of an :class:`Output` that the trainer fills, ``"text"`` or ``"image"``.
 
     Raises:
-        ConfigError: for another ``on_failure``, and where the rubric needs whole groups and the trainer shows none.
+        ConfigError: for another ``on_failure``, for both ``samples`` and ``truth``, for unknown ``settings``, and where the rubric needs
+            whole groups and the trainer shows none.
     """
 
     def __init__(
@@ -200,12 +204,15 @@ class Adapter:
     ) -> None:
         if on_failure not in choices:
             raise ConfigError(f"'on_failure' cannot be {on_failure!r} here; {did_you_mean(str(on_failure), choices)}")
+        if samples is not None and truth is not None:
+            raise ConfigError("with 'samples' a row's truth is the id of one, so leave 'truth' out, or 'samples'")
         known = None if samples is None else as_samples(samples)
         self.reward = _reward_of(rubric, known, settings)
         if alone and self.reward.needs_groups:
             raise ConfigError(f"{self.reward.needs_groups}, and {alone}; use a rubric that rewards outputs one by one")
         self.labels = [component.label for component in self.reward.rubric.components]
         self.on_failure, self.truth, self.gives = on_failure, truth, gives
+        self._failed = 0
         self._samples = None if known is None else {sample.id: sample for sample in known}
         self.reward.warm()
 
@@ -235,7 +242,8 @@ class Adapter:
         if self._samples is not None:
             if (known := self._samples.get(str(truth))) is None:
                 raise InputError(
-                    f"{describe(truth)} is the id of none of the {len(self._samples)} samples; a row's truth is an id"
+                    f"{describe(truth)} is the id of none of the {len(self._samples)} samples; a row's truth is an id, unless"
+                    " 'samples' is left out"
                 )
             return known
         if self.truth is not None:
@@ -260,11 +268,25 @@ class Adapter:
         return self.reward.many(outputs, samples, groups), groups, range(first, first + len(own))
 
     def numbers(self, results: Sequence[Result], groups: Iterable[Hashable]) -> list[float | None]:
-        """A number for every result, None for one that the trainer leaves out. Raises :class:`RunStopped` under ``"raise"``."""
+        """A number for every result, None for one that the trainer leaves out; a warning where one has no reward.
+
+        Raises:
+            RunStopped: one has no reward and ``on_failure`` is ``"raise"``.
+        """
         given = [result.reward for result in results]
-        if None in given and self.on_failure == "raise":
-            raise RunStopped(f"an output has no reward: {results[given.index(None)].reason}")
+        if None in given:
+            reason = results[given.index(None)].reason
+            if self.on_failure == "raise":
+                raise RunStopped(f"an output has no reward: {reason}")
+            self._warn(given.count(None), reason)
         return group_means(given, groups) if self.on_failure == "group_mean" else given
+
+    def _warn(self, failed: int, reason: str) -> None:
+        """Say that outputs have no reward, at the first and whenever twice as many had none."""
+        before, self._failed = self._failed, self._failed + failed
+        if self._failed.bit_length() > before.bit_length():
+            what = "gets the mean of its group's others" if self.on_failure == "group_mean" else "is left out"
+            _log.warning("%d outputs so far have no reward; each %s; the latest: %s", self._failed, what, reason)
 
     def number(self, result: Result) -> float:
         """The reward of an output that is seen alone. Raises :class:`RunStopped` where it has none."""
@@ -282,6 +304,9 @@ def _reward_of(rubric: Any, samples: list[Sample] | None, settings: Mapping[str,
     """What gives the rewards: that which is given, or one made of a rubric."""
     made = RemoteReward(rubric) if is_address(rubric) else rubric
     if not isinstance(made, Reward | RemoteReward):
+        known = inspect.signature(Reward).parameters.keys() - {"rubric", "samples"}
+        if unknown := sorted(settings.keys() - known):
+            raise ConfigError(f"there is no setting {unknown[0]!r}; {did_you_mean(unknown[0], sorted(known))}")
         return Reward(rubric, samples=samples, **settings)
     if settings:
         raise ConfigError(f"{', '.join(settings)}: give these where the Reward is made, or to 'rsw serve'")
@@ -357,6 +382,11 @@ def gathered(rows: list[Any]) -> tuple[list[Any], range]:
         return rows, range(len(rows))
     gather = accelerate.utils.gather_object
     counts = gather([len(rows)])
+    if len(counts) != state.num_processes:
+        raise ConfigError(
+            f"a group may lie over the {state.num_processes} processes, and accelerate gathers nothing from them; on CPUs set"
+            " ACCELERATE_USE_CPU=1"
+        )
     first = sum(counts[: state.process_index])
     return gather(rows), range(first, first + len(rows))
 

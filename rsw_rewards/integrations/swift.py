@@ -9,6 +9,9 @@ from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
 from rsw_rewards.integrations.adapter import Adapter, from_text
 
+FAILED = "failed"
+"""What the function is called by that says which completions have no reward."""
+
 
 class RSWReward:
     """The reward, and the value of each component, for ms-swift's ``ORM`` and ``AsyncORM``.
@@ -40,9 +43,10 @@ class RSWReward:
         self._last: tuple[Sequence[str], list[float | None], list[Result]] = ((), [], [])
 
     def plugins(self, name: str = "rsw", asynchronous: bool = False) -> dict[str, type]:
-        """Classes for ``swift.rewards.orms``: the reward by its name, and ``NAME_COMPONENT`` for each component.
+        """Classes for ``swift.rewards.orms``: the reward by its name, ``NAME_COMPONENT`` for each component, ``NAME_failed``.
 
-        Give the components a weight of 0 in ``--reward_weights``: they are logged, and do not count.
+        The last is 1 for a completion that has no reward. Give all but the first a weight of 0 in ``--reward_weights``: they are
+        logged, and do not count.
         """
         from swift.rewards import ORM, AsyncORM
 
@@ -58,13 +62,13 @@ class RSWReward:
             return type(label, (base,), {"__call__": call})
 
         rewarded = self.rewards
-        parts = {f"{name}_{component}": plugin(component) for component in self.adapter.labels}
+        parts = {f"{name}_{component}": plugin(component) for component in (*self.adapter.labels, FAILED)}
         return {name: plugin(None), **parts}
 
     def rewards(
         self, completions: Sequence[str], component: str | None = None, **columns: Sequence[Any]
     ) -> list[float | None]:
-        """The reward of every completion, or the value of a component, NaN where it has none.
+        """The reward of every completion, or the value of a component, NaN where it has none, or whether it :data:`FAILED`.
 
         ``columns`` are those that ms-swift gives: the data set's, ``prompt_id``, and ``is_truncated``, which is True where the
         ``finish_reason`` is ``length``.
@@ -72,6 +76,8 @@ class RSWReward:
         if self._last[0] is not completions:  # ms-swift hands the same list to all functions of a step
             self._last = (completions, *self._scored(completions, columns))
         _, numbers, results = self._last
+        if component == FAILED:
+            return [float(result.reward is None) for result in results]
         return numbers if component is None else [self.adapter.logged(result)[component] for result in results]
 
     def _scored(

@@ -8,6 +8,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.integrations.adapter import GroupsOf, from_text, images_of, plain, shared
 
 _ALONE = "verl shows its reward function one output at a time"
+_OF_VERL = {"reward_router_address", "reward_model_tokenizer"}  # which it gives where it serves a reward model
 
 
 def compute_score(
@@ -20,7 +21,7 @@ def compute_score(
     samples: Any = None,
     truth: tuple[str, str] | None = None,
     settings: Any = None,
-    **unused: Any,
+    **others: Any,
 ) -> dict[str, float]:
     """What verl calls by ``reward.custom_reward_function``; rubric and samples stand in its ``reward_kwargs``.
 
@@ -35,11 +36,14 @@ def compute_score(
 
     Raises:
         RunStopped: there is no reward; verl marks the group as failed.
+        ConfigError: ``reward_kwargs`` holds something else.
 
     >>> rubric, sample = {"exact_match": 1.0}, {"task": "change_qa", "reference": {"answers": "yes"}}
     >>> compute_score("levir", "yes", sample, rubric=rubric)
     {'score': 1.0, 'exact_match': 1.0}
     """
+    if unread := sorted(others.keys() - _OF_VERL):
+        raise ConfigError(f"reward_kwargs holds {unread}; the function reads rubric, samples, truth and settings")
     adapter = shared(rubric, samples, truth=truth, alone=_ALONE, **(settings or {}))
     result = adapter.reward.one(from_text(solution_str, False), adapter.sample(ground_truth))
     return {"score": adapter.number(result), **adapter.logged(result)}
@@ -51,8 +55,8 @@ class Rewards:
     Where the rubric compares a group, or ``on_failure`` is ``"group_mean"``, the rows of one ``uid`` wait for each other.
 
     Raises:
-        ConfigError: whole groups are needed, and several workers, verl's older trainer or groups of another size in validation break
-            them.
+        ConfigError: whole groups are needed, and groups of one, several workers, verl's older trainer or groups of another size in
+            validation break them.
     """
 
     def __init__(self, config: Any, tokenizer: Any) -> None:
@@ -68,18 +72,18 @@ class Rewards:
         self.why = self.adapter.reward.needs_groups or means
         rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
         self.groups = GroupsOf(rollout.n if self.why else 1, self.adapter, timeout_s)
-        if self.why and config.reward.num_workers != 1:
-            raise ConfigError(f"{self.why}, and verl divides a group over its workers; set reward.num_workers to 1")
-        if self.why and not trainer.use_v1:
-            raise ConfigError(
-                f"{self.why}, and verl's older trainer gives the 'uid' of a group to copies that pad a batch and to baselines as well;"
-                " set trainer.use_v1 to True"
-            )
-        if self.why and rollout.val_kwargs.n != rollout.n and (trainer.val_before_train or trainer.test_freq > 0):
-            raise ConfigError(
-                f"{self.why}, and verl does not say which outputs are of validation, whose groups have another size; set"
-                f" rollout.val_kwargs.n to {rollout.n}, or trainer.val_before_train to False and trainer.test_freq to -1"
-            )
+        validated = trainer.val_before_train or trainer.test_freq > 0
+        breaks = {
+            f"rollout.n is {rollout.n}; set it to 2 or more": rollout.n < 2,
+            "verl divides a group over its workers; set reward.num_workers to 1": config.reward.num_workers != 1,
+            "verl's older trainer gives the 'uid' of a group to copies that pad a batch and to baselines as well; set trainer.use_v1 to"
+            " True": not trainer.use_v1,
+            "verl does not say which outputs are of validation, whose groups have another size; set rollout.val_kwargs.n to"
+            f" {rollout.n}, or trainer.val_before_train to False and trainer.test_freq to -1": validated
+            and rollout.val_kwargs.n != rollout.n,
+        }
+        if self.why and (broken := [what for what, applies in breaks.items() if applies]):
+            raise ConfigError(f"{self.why}, and {broken[0]}")
 
     async def of_row(self, text: str, ids: Any, held: Any) -> dict[str, Any]:
         """``reward_score`` and, as ``reward_extra_info``, what :func:`compute_score` gives.

@@ -189,6 +189,25 @@ def test_a_failure_becomes_what_was_chosen() -> None:
     assert [row["share"] for row in map(adapter.logged, results)] == pytest.approx([1.0, 0.0, np.nan, 0.5], nan_ok=True)
 
 
+def test_failures_that_a_trainer_fills_are_said_and_not_in_every_step(caplog: pytest.LogCaptureFixture) -> None:
+    adapter = Adapter(share, on_failure="group_mean", choices=("raise", "group_mean"))
+    results = adapter.reward.many(["1", "broken", "0"], [QUESTION] * 3, list("aaa"))
+    for _ in range(5):
+        adapter.numbers(results, "aaa")
+    said = [record.message for record in caplog.records]
+    assert [text.partition(" outputs")[0] for text in said] == ["1", "2", "4"]
+    assert "share: ValueError" in said[0] and "mean of its group's others" in said[0]
+
+
+def test_settings_that_nothing_reads_are_refused() -> None:
+    with pytest.raises(rsw.ConfigError, match="there is no setting 'timeout_s'"):
+        Adapter(share, timeout_s=3)
+    with pytest.raises(rsw.ConfigError, match="there is no setting 'sample'"):
+        Adapter(share, sample=[QUESTION])
+    with pytest.raises(rsw.ConfigError, match="with 'samples' a row's truth is the id of one"):
+        Adapter(share, [QUESTION], truth=("change_qa", "answers"))
+
+
 def test_what_a_trainer_cannot_do_is_refused() -> None:
     with pytest.raises(rsw.ConfigError, match="'on_failure' cannot be 'drop' here; known are raise"):
         Adapter(share, on_failure="drop")

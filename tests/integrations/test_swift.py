@@ -29,7 +29,9 @@ def test_rewards_and_components_of_a_batch() -> None:
 def test_a_failure_is_the_mean_of_its_group() -> None:
     reward = RSWReward(share, QUESTIONS)
     groups = {"id": ["a"] * 5, "prompt_id": list("ppqpq"), "is_truncated": [False] * 5}
-    assert reward.rewards(["1", "broken", "0.5", "0", "broken"], **groups) == [1.0, 0.5, 0.5, 0.0, 0.5]
+    texts = ["1", "broken", "0.5", "0", "broken"]
+    assert reward.rewards(texts, **groups) == [1.0, 0.5, 0.5, 0.0, 0.5]
+    assert reward.rewards(texts, "failed", **groups) == [0, 1, 0, 0, 1]
     with pytest.raises(rsw.RunStopped):
         RSWReward(share, QUESTIONS, on_failure="raise").rewards(["broken"], **columns(1))
 
@@ -55,13 +57,14 @@ def test_ms_swifts_own_code_gives_our_rewards_and_the_groups_advantages(asynchro
     from swift.rl_core.grpo_algorithm import compute_rewards_per_func
 
     plugins = RSWReward(share, QUESTIONS).plugins(asynchronous=asynchronous)
-    assert list(plugins) == ["rsw", "rsw_share"]
+    assert list(plugins) == ["rsw", "rsw_share", "rsw_failed"]
     functions = [plugin(args=None) for plugin in plugins.values()]
     rollouts = [rollout(text) for text in ("1", "0", "broken", "1")]
     given = compute_rewards_per_func(rollouts, functions, None, torch.device("cpu"))
     assert given[:, 0].tolist() == pytest.approx([1, 0, 2 / 3, 1])
     assert given[:, 1].tolist() == pytest.approx([1, 0, np.nan, 1], nan_ok=True)
-    weights = torch.tensor([1.0, 0.0])
+    assert given[:, 2].tolist() == [0, 0, 1, 0]
+    weights = torch.tensor([1.0, 0.0, 0.0])
     advantages, _ = compute_advantages(given, weights, 4, scale_rewards="group")
     alone, _ = compute_advantages(given[[0, 1, 3]], weights, 3, scale_rewards="group")
     assert advantages[2] == pytest.approx(0, abs=1e-6)

@@ -41,10 +41,10 @@ class Settings(dict):
         return Settings(value) if isinstance(value, Mapping) else value
 
 
-def settings(workers: int = 1, validation: int = 4, use_v1: bool = True, **given: Any) -> Settings:
+def settings(workers: int = 1, validation: int = 4, count: int = 4, use_v1: bool = True, **given: Any) -> Settings:
     return Settings(
         reward={"num_workers": workers, "custom_reward_function": {"reward_kwargs": given}},
-        actor_rollout_ref={"rollout": {"n": 4, "val_kwargs": {"n": validation}}},
+        actor_rollout_ref={"rollout": {"n": count, "val_kwargs": {"n": validation}}},
         trainer={"val_before_train": True, "test_freq": -1, "use_v1": use_v1},
     )
 
@@ -121,7 +121,16 @@ def test_a_configuration_that_divides_groups_is_refused() -> None:
         Rewards(settings(use_v1=False, **groups), Tokenizer())
     with pytest.raises(rsw.ConfigError, match="reward_kwargs names no 'rubric'"):
         Rewards(settings(), Tokenizer())
+    with pytest.raises(rsw.ConfigError, match=r"normalize_each.* and rollout\.n is 1; set it to 2 or more"):
+        Rewards(settings(count=1, **groups), Tokenizer())
     assert Rewards(settings(workers=8, validation=1, rubric=RUBRIC, samples=QUESTIONS), Tokenizer()).why == ""
+
+
+def test_keywords_that_the_function_does_not_read_are_refused() -> None:
+    with pytest.raises(
+        rsw.ConfigError, match=r"reward_kwargs holds \['on_failure'\]; the function reads rubric, samples"
+    ):
+        compute_score("levir", "yes", "a", rubric=RUBRIC, samples=QUESTIONS, on_failure="group_mean")
 
 
 def test_the_pages_rows_name_their_samples(files: None) -> None:
