@@ -70,7 +70,7 @@ def baseline_rows(
 
 
 def add_chance_corrected(summary: dict[str, Any]) -> None:
-    """Put ``chance_corrected`` beside every accuracy: 0 for answering the commonest answer of every kind, 1 for perfect.
+    """Put ``chance_corrected`` beside every accuracy: 0 for answering the most common answer of every kind, 1 for perfect.
 
     Its interval is the accuracy's, rescaled: the guess counts as a fixed property of these samples.
     """

@@ -41,7 +41,7 @@ class Number:
     diagnostic: bool = False
     """Whether it helps to read the headline of the protocol, and is no part of it."""
     chance_corrected: float | None = None
-    """Of an accuracy: 0 for always giving the commonest answer of a kind of question, 1 for a perfect model."""
+    """Of an accuracy: 0 for always giving the most common answer of a kind of question, 1 for a perfect model."""
     chance_corrected_ci95: tuple[float, float] | None = None
 
     @classmethod

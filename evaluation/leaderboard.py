@@ -117,7 +117,7 @@ class Leaderboard:
         if any(cell.best for cell in self.cells.values()):
             parts.append("* the best run of a column")
         if any(cell.tied for cell in self.cells.values()):
-            parts.append("~ not shown to differ from it (paired p > 0.05 after Holm's correction)")
+            parts.append("~ not significantly different from it (paired p > 0.05 after Holm's correction)")
         return "; ".join(parts) + "."
 
     def records(self) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def documentation() -> str:
 
 
 def failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The commonest reasons of scores that failed: ``count``, ``verifier``, ``status``, and ``sample`` and ``reason`` of the first.
+    """The most common reasons of scores that failed: ``count``, ``verifier``, ``status``, and ``sample`` and ``reason`` of the first.
     Reasons that differ in names and numbers alone are one."""
     bad = frame[frame["status"].isin(FAILED)]
     found: dict[tuple[str, str, str], dict[str, Any]] = {}

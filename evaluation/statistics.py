@@ -277,7 +277,7 @@ def _minus(high: Mapping[str, float | None], low: Mapping[str, float | None], ke
 def values_alone(of: Statistic, keys: Sequence[str], n_scenes: int, reason: str = "") -> dict[str, Estimate]:
     """Numbers without intervals, with the reason why they have none."""
     values = of(np.ones(n_scenes))
-    undefined = "it is undefined over these rows"
+    undefined = "there is no sample of this kind, so the metric cannot be computed"
     return {
         key: Estimate(value := values.get(key), None, n_scenes, undefined if value is None else reason) for key in keys
     }
@@ -303,7 +303,9 @@ def interval_estimates(
     for key in keys:
         value = values.get(key)
         if value is None:
-            out[key] = Estimate(None, None, n_scenes, "it is undefined over these rows")
+            out[key] = Estimate(
+                None, None, n_scenes, "there is no sample of this kind, so the metric cannot be computed"
+            )
             continue
         if not left_out:
             out[key] = Estimate(value, None, n_scenes, "no interval is computed for it")
@@ -326,7 +328,7 @@ def interval_estimates(
             interval = resampling.student_interval(value, error, freedom, limits)
         elif limits is not None and between:
             interval = resampling.unseen_interval(value, _support(of, key, n_scenes), limits)
-        reason = "" if interval else "all scenes agree exactly, so their spread says nothing of others"
+        reason = "" if interval else "every scene has the same score, so no interval can be estimated"
         out[key] = Estimate(value, interval, n_scenes, reason, p)
     return out
 

@@ -28,7 +28,7 @@ from rsw_rewards.evaluation.statistics import (
 )
 
 MOST_REASONS = 3
-"""Reasons that are listed, the commonest first."""
+"""Reasons that are listed, the most common first."""
 LONGEST_REASON = 200
 """Characters of a reason that are shown; the same are compared."""
 
@@ -258,7 +258,7 @@ def compare(
 
 
 def nothing_valid(table: ScoreTable, components: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The tasks of which no output is valid, each with its commonest reasons; empty where every task has a valid output.
+    """The tasks of which no output is valid, each with its most common reasons; empty where every task has a valid output.
 
     An output is valid if a component has scored it and none calls it invalid.
 
@@ -312,7 +312,7 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
     if not found["outputs"]:
         return ["nothing valid: there is no output to score"]
     return [
-        f"nothing valid: none of the {found['outputs']:,} outputs of the task {found['task']} is valid; the commonest reasons:",
+        f"nothing valid: none of the {found['outputs']:,} outputs of the task {found['task']} is valid; the most common reasons:",
         *(
             f"{reason['outputs']:,} {reason['status']}, the first {reason['sample']}: {reason['reason']}"
             for reason in found["reasons"]

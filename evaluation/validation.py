@@ -1,4 +1,4 @@
-"""Whether a protocol can be trusted on a file of samples: the truth scores 1, tricks stay under their ceilings, the data are whole."""
+"""Whether a protocol can be trusted on a file of samples: the truth scores 1, baselines that do not look score low, and the data are whole."""
 
 from __future__ import annotations
 

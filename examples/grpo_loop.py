@@ -46,7 +46,7 @@ def sample_outputs(
 
 
 def rewards_of(reward: rsw.Reward, outputs: Sequence[rsw.Output], samples: Sequence[rsw.Sample]) -> Tensor:
-    """(n,) the reward of each output; NaN where a verifier failed, which is nobody's fault and teaches nothing."""
+    """(n,) the reward of each output; NaN where a verifier failed, which gives no gradient."""
     group = len(outputs) // len(samples)
     results = reward.many(outputs, [sample for sample in samples for _ in range(group)])
     return torch.tensor([np.nan if result.reward is None else result.reward for result in results])

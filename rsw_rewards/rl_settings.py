@@ -126,7 +126,7 @@ class PpoConfig(GenerationConfig):
     """
 
     group: PositiveInt = 4
-    """Rollouts per prompt. They need no company: the critic, not the group, says what was to be expected."""
+    """Rollouts per prompt. PPO needs no group; the critic is the baseline."""
     epochs: PositiveInt = 2
     minibatches: PositiveInt = 2
     shared_prefix: bool = True
@@ -135,7 +135,7 @@ class PpoConfig(GenerationConfig):
     gamma: float = Field(default=1.0, ge=0, le=1)
     """Discount per token."""
     lam: float = Field(default=0.95, ge=0, le=1)
-    """Lambda of generalised advantage estimation: 1 for rewards as they came, 0 for one step and then the critic's word."""
+    """Lambda of generalised advantage estimation: 1 is Monte Carlo returns, 0 is one-step temporal differences."""
     whiten: Literal["task", "batch", "none"] = "task"
     """Over what advantages get mean 0 and standard deviation 1: each task's rows of a generation, or all rows. Over all, the task
     whose rewards differ most drowns the others."""

@@ -77,7 +77,7 @@ def test_a_predictions_file_becomes_a_run_directory(questions: Path, monkeypatch
     assert summary["protocol"] == "exact-qa" and summary["n"] == 120 and summary["n_scenes"] == 60
     accuracy = summary["metrics"]["accuracy"]
     assert accuracy["value"] == 0.75 and accuracy["ci95"][0] < 0.75 < accuracy["ci95"][1]
-    assert accuracy["chance_corrected"] == 0.0  # it answered the commonest answer to everything
+    assert accuracy["chance_corrected"] == 0.0  # it answered the most common answer to everything
     assert set(summary["slices"]) == {"a", "b"}
     assert summary["status"]["exact_match"]["ok"] == 120
     assert summary["baselines"]["oracle"]["metrics"]["accuracy"]["value"] == 1.0

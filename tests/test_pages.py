@@ -72,7 +72,7 @@ def sentences(text: str) -> list[str]:
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_sentences_and_lines_are_short(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    words = re.compile(r"\w[\w'’.,/-]*")
+    words = re.compile(r"\w[\w'\u2019.,/-]*")
     assert not [one for one in sentences(text) if len(words.findall(one)) > LONGEST_SENTENCE]
     # A row of a table is one line in Markdown, however many cells it has.
     assert not [line for line in text.splitlines() if len(line) > LONGEST_LINE and not line.startswith("|")]

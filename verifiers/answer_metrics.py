@@ -132,7 +132,7 @@ class AnswerKappa(AdditiveMetric):
 class PromptVariants(AdditiveMetric):
     """Numbers over questions that are asked in several wordings: samples whose ids differ behind their last ``#`` alone.
 
-    ``majority`` is the mean credit of the commonest answer to each question (of equals the one to the first wording),
+    ``majority`` is the mean credit of the most common answer to each question (of equals the one to the first wording),
     ``all_variants`` the share of questions that are answered rightly in every wording, and ``consistency`` the share that are
     answered alike in every wording, right or wrong; an invalid output is like no other. Reads ``stats["correct"]`` and
     ``content["answer"]``. The wordings of a question belong to one scene, or intervals take them for independent.

@@ -229,7 +229,7 @@ def _without_agreed(truth: np.ndarray, predicted: np.ndarray, agreed: float) -> 
 
 
 def _commonest_other(truth: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """Lost pixels as predictions: each as the commonest class of the truth but its own, the error that chance explains best."""
+    """Lost pixels as predictions: each as the most common class of the truth but its own, the error that chance explains best."""
     placed = np.zeros_like(lost)
     order = np.argsort(-truth, kind="stable")
     for own, pixels in enumerate(lost):

@@ -175,7 +175,7 @@ class SceneLabel(AnswerVerifier):
             " is the share of a class's scenes that are right, aa their mean. Reading rules as in exact_match"
         ),
         gaming=(
-            "Naming several classes is invalid, and so is a class outside the vocabulary or inside a sentence. The commonest class"
+            "Naming several classes is invalid, and so is a class outside the vocabulary or inside a sentence. The most common class"
             " scores its share in oa but 1 / K in aa: read both, beside the majority baseline."
         ),
     )

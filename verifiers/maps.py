@@ -164,5 +164,5 @@ class ExplainedMetric(SumMetric):
     """Key -> reason, for the keys that have no number under these sums."""
 
     def notes(self, rows: pd.DataFrame) -> dict[str, str]:
-        """Key -> why it is undefined over these rows."""
+        """Key -> why it cannot be computed from these rows."""
         return dict(self.why({name: stat.sum(axis=0) for name, stat in ScoreTable(rows).stats().items()}))

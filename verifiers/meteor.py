@@ -136,7 +136,7 @@ class Meteor:
         except MeteorError:
             if not started:
                 raise
-        return self._exchange(lines, work + START_S)  # it died, which happens to long-lived programs; once is forgiven
+        return self._exchange(lines, work + START_S)  # restarted once after a crash
 
     def _exchange(self, lines: Sequence[str], limit: float) -> list[np.ndarray]:
         process = self._running()

@@ -29,7 +29,7 @@ BLOCK = 1024
 LEAST_VALID = 0.99
 """Share of valid forecasts below which a distance is not shown; ``docs/statistics.md`` says why this much."""
 WORTH_SUMMING = 8192
-"""Images on each side from which the sums of a part are taken off, rather than the features of the rest gone through again."""
+"""Above this many images on each side, a part is left out by subtracting its sums."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class FrechetMetric(SetMetric):
         n = int((rows["status"] == "ok").sum())
         if n >= self.min_images or n < 2:
             return super().notes(rows)
-        why = f"{n} images, fewer than {self.min_images}: the distance comes out too large, compare it at equal n only"
+        why = f"{n} images, fewer than {self.min_images}: the distance is too large with few images; compare only runs with the same number of images"
         notes = {self.written_key(rows): why}
         if self.key == "fid":
             notes["fid"] = f"not written for {n} images, fewer than {self.min_images}; see fid@n"

@@ -132,7 +132,7 @@ PROTOCOLS = (
         baselines=ANSWER_BASELINES,
         notes=(
             "Answers are normalised only where annotators disagree: 'Yes!' is wrong beside ten times 'yes'.",
-            "The oracle gives the annotators' commonest answer; where they are divided, that is below 1.",
+            "The oracle gives the annotators' most common answer; where they are divided, that is below 1.",
             "An empty text is invalid, also where an annotator's answer normalises to nothing.",
         ),
     ),

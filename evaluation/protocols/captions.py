@@ -11,8 +11,8 @@ _SLICE_BY = ("changed", "changed", "unchanged")
 _BASELINES = ("no_change", "constant", "shuffled", "oracle")
 _NOTES = (
     "Half of LEVIR-CC's pairs are unchanged and share five sentences: read every number beside the baseline no_change, and by slice.",
-    "cider is CIDEr-D with the document frequencies of the rows it is taken over: 0 where all of them have the same references. "
-    "Intervals keep these frequencies.",
+    "cider is CIDEr-D. Word rarity is computed from the samples in this table, so the number of a subset is not comparable, and it is 0 "
+    "where all samples have the same references. Rarity weights are fixed when the interval is computed.",
     "s_star_m is the mean of bleu4, meteor, rouge_l and cider. Without Java it is null, as meteor is.",
     "Change recognition takes the data set's sentences for no change: reference.no_change, else the five of LEVIR-CC.",
     "Numbers of another tokenisation (levir-cc-ids, levir-cc-words, coco-caption) are not comparable, METEOR's least of all.",
@@ -48,7 +48,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         slice_by=_SLICE_BY,
         baselines=_BASELINES,
         notes=(
-            "Punctuation is part of its word: give captions without it, as the references of the adapters are.",
+            '"house." and "house" count as different words; remove punctuation, as the adapters do of references.',
             *_NOTES,
         ),
     ),

@@ -39,7 +39,7 @@ ROWS = (
         "The-AI-Alliance/GEO-Bench-VLM@bd07b00 eval_geobenchvlm/qwen_cls_single.py asks every prompt and keeps all answers; it has no scorer",
         "multiple-choice",
         (
-            "oa is the mean over prompts, majority takes the commonest letter of each question: the repository does not say which is printed.",
+            "oa is the mean over prompts, majority takes the most common letter of each question: the repository does not say which is printed.",
             "The prompts of a question are samples whose ids differ behind their last '#'.",
         ),
         {"variants": True}, ("oa", "aa", *_VARIANTS), _LETTERS,

@@ -1,10 +1,10 @@
-"""Policies that need no model: the rows a cheap trick or the truth would get, beside which every table is printed.
+"""Policies that need no model: baselines that do not look at the images, and the truth. Every table is printed beside them.
 
 | name | tasks | what it gives |
 |---|---|---|
-| ``constant`` | answers, classification, captions | the commonest answer or caption of all samples |
-| ``majority`` | answers, classification | the commonest answer of each kind of question |
-| ``blind`` | answers, classification | the commonest answer to the same wording in other scenes; sees no image |
+| ``constant`` | answers, classification, captions | the most common answer or caption of all samples |
+| ``majority`` | answers, classification | the most common answer of each kind of question |
+| ``blind`` | answers, classification | the most common answer to the same wording in other scenes; sees no image |
 | ``shuffled`` | answers, classification, captions | another sample's truth (seeded): right style, wrong content |
 | ``all_labels`` | answers, classification | every label of the vocabulary |
 | ``no_change`` | captions | the first of the data set's sentences that nothing has changed |

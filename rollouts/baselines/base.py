@@ -69,7 +69,7 @@ def drawn_as(image: ImageRef, values: np.ndarray, dtype: np.dtype[Any]) -> Image
 
 
 def true_text(sample: Sample) -> str | None:
-    """The text that answers a sample best: its answer (of several annotators, the commonest), its label, all its labels, its
+    """The text that answers a sample best: its answer (of several annotators, the most common), its label, all its labels, its
     first caption, or its list of changes. None where the sample has none."""
     reference = sample.reference
     if answers := reference.get("answers"):

@@ -114,7 +114,7 @@ class Swapped(Baseline):
 
 
 class NoDamage(Baseline):
-    """Buildings everywhere, none of them damaged: the commonest answer of damage assessment, without looking."""
+    """Buildings everywhere, none of them damaged: the most common answer of damage assessment, without looking."""
 
     name = "no_damage"
     tasks = frozenset({Task.DAMAGE})

@@ -26,7 +26,7 @@ def _texts(sample: Sample) -> list[str]:
 
 
 class Constant(Baseline):
-    """One text for every sample: the commonest answer or caption of all samples, or the one given."""
+    """One text for every sample: the most common answer or caption of all samples, or the one given."""
 
     name = "constant"
     tasks = ANSWERS | CAPTIONS
@@ -62,7 +62,7 @@ class Empty(Constant):
 
 
 class Majority(Baseline):
-    """The commonest answer of every kind of question, counted on the samples themselves, which is generous to it."""
+    """The most common answer of every kind of question, counted on the samples themselves, which is generous to it."""
 
     name = "majority"
     tasks = ANSWERS
@@ -98,7 +98,7 @@ class _Counts:
             own[text] += 1
 
     def commonest_elsewhere(self, scene: str) -> str | None:
-        """The commonest answer in all scenes but one, of equals the first by alphabet; None where no other scene has any."""
+        """The most common answer in all scenes but one, of equals the first by alphabet; None where no other scene has any."""
         if self._ranked is None:
             self._ranked = self.total.most_common()
         own: Mapping[str, int] = self.of_scene.get(scene, {})
@@ -114,7 +114,7 @@ class _Counts:
 
 
 class Blind(Baseline):
-    """Reads the question and no image: the commonest answer to the same wording, else to the same kind, else to any question.
+    """Reads the question and no image: the most common answer to the same wording, else to the same kind, else to any question.
 
     Answers of the sample's own scene are not counted (leave one scene out), so that it never knows its own truth; on balanced
     answers this costs it a little. What it reaches is what language alone is worth.

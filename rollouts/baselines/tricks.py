@@ -61,7 +61,7 @@ class EveryTag(AllLabels):
 
 
 class Repeat(Baseline):
-    """The commonest words of change captions over and over: what counts of n-grams without a limit would take for fluency."""
+    """The most common words of change captions over and over: what counts of n-grams without a limit would take for fluency."""
 
     name = "repeat"
     tasks = CAPTIONS

@@ -278,5 +278,8 @@ def reweight(
         "advantage_correlation",
         "advantage_change",
     )
-    heads = ("weights", "mean reward", "flat groups", "tau in groups", "best changed", "advantage r", "advantage shift")
+    heads = (
+        "weights", "mean reward", "groups without differences", "rank agreement", "best answer changed", "correlation of advantages",
+        "change of advantages",
+    )  # fmt: skip
     print_rows(heads, [(row["name"], *(number(row[column]) for column in columns)) for row in rows])

@@ -1,4 +1,4 @@
-"""What every data adapter is, writes and returns: records, never imagery."""
+"""What a data adapter takes, writes and returns. It writes a samples file; images stay where they are."""
 
 from __future__ import annotations
 

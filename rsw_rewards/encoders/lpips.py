@@ -83,7 +83,7 @@ class LpipsNetwork:
         path = path / FILES[net] if path.is_dir() else path
         if not path.is_file():
             raise ConfigError(
-                f"LPIPS has no trunk at {path}: put torchvision's {FILES[net]} (weights of ImageNet) there"
+                f"the ImageNet weights that LPIPS needs are missing; download torchvision's {FILES[net]} to {path}"
             )
         what = f"the LPIPS trunk {net!r}"
         trunk = _trunk(net)

@@ -84,8 +84,7 @@ def load_samples(path: Path, roots: Sequence[Path] = (), limit: int | None = Non
         limit: stop after this many samples.
 
     Raises:
-        InputError: with file and line, at the first record that cannot be used or whose id was seen before; a benchmark with
-            holes is not the benchmark. Also when the file is missing or empty.
+        InputError: with file and line, at the first record that cannot be used or whose id was seen before. Also when the file is missing or empty.
     """
     path, limit = Path(path), limit_of(limit)
     where = Roots(path.parent, roots)

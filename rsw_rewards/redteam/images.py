@@ -104,7 +104,7 @@ def _drawings(pool: Pool) -> Sequence[tuple[str, str, Draw]]:
 
 
 def _unit(pixels: np.ndarray) -> float:
-    """A grey level: 1 of 255, or as much of the range of what is no picture."""
+    """A grey level: 1 of 255, or as much of the range of a raster."""
     return 1.0 if 1.0 < pixels.max(initial=0) <= 255.0 else float(pixels.max(initial=0) or 1.0) / 255.0
 
 

@@ -12,7 +12,7 @@ from rsw_rewards.rollouts.baselines import make_baseline, true_text
 _BLIND = (
     "empty", "letter", "echo", "constant", "majority", "blind", "shuffled", "all_labels", "hedge", "every_tag", "no_change", "repeat",
 )  # fmt: skip
-"""Baselines that look at no image: the commonest answer, all answers at once, other samples' answers."""
+"""Baselines that look at no image: the most common answer, all answers at once, other samples' answers."""
 _AUXILIARY = re.compile(r"\b(is|are|was|were|has|have|had|seems?|appears?)\b", re.IGNORECASE)
 _DETERMINER = re.compile(r"\b(an?|the|some|many|several|two|three)\b", re.IGNORECASE)
 _FILLER = "a road and some houses are built near the trees in the scene "

@@ -264,8 +264,8 @@ class DiffusionLearner:
         return totals
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: weights and optimizer. The reference is the policy that a run
-        starts from, and nothing random has a state beyond the step's number."""
+        """What a checkpoint keeps: weights and optimizer. All random numbers derive from the step number, so resuming needs no
+        generator state. The reference is the policy that a run starts from."""
         average = {} if self.average is None else {"average": self.average.state_dict()}
         return {"policy": trained_weights(self.model), "optimizer": self.optimizer.state_dict(), **average}
 

@@ -84,7 +84,7 @@ def lengths(outputs: Iterable[Output]) -> dict[str, float | None]:
 
 
 def commonest_share(outputs: Iterable[Output]) -> float | None:
-    """The share of the commonest text among the valid texts; None where there is none."""
+    """The share of the most common text among the valid texts; None where there is none."""
     texts = Counter(output.text.strip() for output in outputs if output.text is not None and output.invalid is None)
     return max(texts.values()) / texts.total() if texts else None
 

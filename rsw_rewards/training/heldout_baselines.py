@@ -16,7 +16,7 @@ from rsw_rewards.training.heldout import Heldout
 
 
 def baseline_of(task: Task) -> str | None:
-    """The baseline beside which numbers of a task are shown: the commonest answer, the commonest caption, the newest input."""
+    """The baseline beside which numbers of a task are shown: the most common answer, the most common caption, the newest input."""
     if task is Task.FORECAST:
         return "copy_before"
     if OUTPUT_FIELDS[task] != ("text",):

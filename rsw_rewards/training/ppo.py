@@ -230,7 +230,7 @@ class PpoLearner:
         return math.gcd(config.group, config.rows // config.minibatches, config.micro_batch or 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: network, critic and optimizer. Nothing random has a state beyond the step's number."""
+        """What a checkpoint keeps: network, critic and optimizer. All random numbers derive from the step number."""
         return {
             "policy": trained_weights(self.model),
             "critic": self.critic.state_dict(),

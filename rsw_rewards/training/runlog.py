@@ -15,7 +15,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.training.log_rows import append_row, keep_until, read_log
 from rsw_rewards.training.report.page import LivePage
 
-_COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "exposed")
+_COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "waiting")
 
 
 class RunLog(TrainerCallback):

@@ -245,7 +245,7 @@ class TrainingRun:
 
 
 def _of_learning(output: Output) -> Output:
-    """What learners look at of an output: no pictures, and latents themselves instead of where they lie in this process's cluster."""
+    """The part of an output that the learner needs: tokens or latents, without images."""
     try:
         latents = None if output.trajectory is None else ImageRef(array=output.trajectory.pixels())
     except ImageError:

@@ -1,4 +1,4 @@
-"""A run in which nothing valid was scored: it says so with the commonest reasons, gives no interval and exits 1."""
+"""A run in which nothing valid was scored: it says so with the most common reasons, gives no interval and exits 1."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_answers_that_cannot_be_read_in_a_terminal_without_colours(tmp_path: Pat
     assert ended.returncode == 1
     assert "\x1b" not in ended.stderr + ended.stdout
     lines = ended.stderr.splitlines()
-    assert lines[-2] == "nothing valid: none of the 8 outputs of the task change_qa is valid; the commonest reasons:"
+    assert lines[-2] == "nothing valid: none of the 8 outputs of the task change_qa is valid; the most common reasons:"
     assert lines[-1].startswith("8 invalid_output, the first q0: 'the 0 images [/b] show it' is not one of the 2")
     assert " .. " not in ended.stdout  # no interval in the table
 

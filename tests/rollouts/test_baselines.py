@@ -56,7 +56,7 @@ def test_blind_answers_by_wording_before_kind_before_all() -> None:
         question(5, "7", "how many?", "count"),
     ]
     # 0 and 1 see each other's red; 2 sees no other 'sky?' and takes its kind's (two of each elsewhere: by alphabet); 5 is alone
-    # in its kind and takes the commonest of all.
+    # in its kind and takes the most common of all.
     assert texts("blind", asked) == ["red", "red", "blue", "blue", "blue", "blue"]
     assert texts("majority", asked) == ["blue"] * 5 + ["7"]
 

@@ -1,4 +1,4 @@
-"""Forecast verifiers on the scene world: the truth wins, and policies that know nothing stay under their ceilings.
+"""Forecast verifiers on the scene world: the truth wins, and policies that do not look score low.
 
 Also the shipped encoder and detector, where they are there: the same bits in every batch, and no text cut short.
 """

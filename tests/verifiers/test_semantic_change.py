@@ -239,7 +239,7 @@ def test_worst_pixels_of_kappa_are_the_error_that_chance_explains_best() -> None
     confusion = np.diag([0, 50, 30, 20])
     lost = np.array([0, 10, 0, 0])
     placed = confusion.copy()
-    placed[1, 2] += 10  # class 2 is the commonest but class 1
+    placed[1, 2] += 10  # class 2 is the most common but class 1
     found = semantic_change_metrics(ClassCounts.of(confusion, lost))["kappa"]
     assert found == semantic_change_metrics(ClassCounts.of(placed))["kappa"]
     assert confusion_matrix(np.array([[1, 0]]), np.array([[1, 1]]), None, 4).tolist()[1] == [0, 1, 0, 0]

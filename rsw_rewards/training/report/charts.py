@@ -30,7 +30,7 @@ PLOTS = (
     Plot("learning rate", ("learning_rate",)),
     Plot("length", ("length/mean", "length/min", "length/max"), "tokens of a rollout"),
     Plot("cut off", ("cut_off",), "share of rollouts that reached the longest length"),
-    Plot("commonest answer", ("commonest_answer",), "share of the text that is given most often"),
+    Plot("most common answer", ("commonest_answer",), "share of the text that is given most often"),
     Plot("without a reward", ("failed", "lost"), "rollouts that are left out, and those of them that were lost"),
     Plot("seconds a step", ("step_time", "time/generation", "time/exposed_scoring"), "of which waiting for rollouts and for rewards"),
     Plot("accuracy", ("accuracy_greedy", "accuracy_sampled")),
