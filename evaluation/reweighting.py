@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.core.rewards import TIED, rewards
+from rsw_rewards.core.rewards import EPSILON, TIED, rewards, tied
 from rsw_rewards.core.rubric import Rubric, load_rubric
 from rsw_rewards.core.scores import ScoreTable, read_columns
 from rsw_rewards.errors import ConfigError, InputError, did_you_mean
@@ -105,16 +105,21 @@ def reweight(table: ScoreTable, rubric: Rubric, weightings: Sequence[Mapping[str
 
 
 def advantages(reward: np.ndarray, groups: np.ndarray, n_groups: int) -> np.ndarray:
-    """Rewards less their group's mean, over its standard deviation (GRPO, arXiv 2402.03300): (n,) float64.
+    """Rewards less their group's mean, over its standard deviation (n - 1) plus ``EPSILON``, as GRPO learns from them: (n,) float64.
 
-    NaN where there is no reward; 0 in a group without spread.
+    NaN where there is no reward; 0 in a group whose rewards are equal up to rounding.
     """
     known = np.isfinite(reward)
-    count = np.maximum(np.bincount(groups, known, n_groups), 1.0)
-    mean = np.bincount(groups, np.where(known, reward, 0.0), n_groups) / count
+    count = np.bincount(groups, known, n_groups)
+    mean = np.bincount(groups, np.where(known, reward, 0.0), n_groups) / np.maximum(count, 1)
     centred = np.where(known, reward - mean[groups], np.nan)
-    std = np.sqrt(np.bincount(groups, np.where(known, centred, 0.0) ** 2, n_groups) / count)
-    return np.divide(centred, std[groups], out=np.where(known, 0.0, np.nan), where=(std > TIED)[groups] & known)
+    squares = np.bincount(groups, np.where(known, centred, 0.0) ** 2, n_groups)
+    low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
+    np.minimum.at(low, groups[known], reward[known])
+    np.maximum.at(high, groups[known], reward[known])
+    spread = np.isfinite(low) & ~tied(np.where(count, low, 0.0), np.where(count, high, 0.0))
+    std = np.sqrt(squares / np.maximum(count - 1, 1)) + EPSILON
+    return np.where(spread[groups], centred / std[groups], np.where(known, 0.0, np.nan))
 
 
 def _compared(

@@ -53,6 +53,22 @@ def group_advantages(
     return centred.where(spread, 0.0)
 
 
+def grpo_advantages(
+    rewards: Tensor, groups: Tensor, tasks: Tensor, scale: Scale | None = None, twice: bool = False
+) -> Tensor:
+    """(n,) float64: the advantages of GRPO as TRL has them, with standard deviations over n - 1.
+
+    Args:
+        rewards, groups, tasks: as for :func:`group_advantages`.
+        scale: what is divided by; the spread of each prompt where None.
+        twice: whether to divide by the spread of each prompt and then by that of the batch, TRL's ``normalize_then_sum``.
+    """
+    if not twice:
+        return group_advantages(rewards, groups, scale or "group", tasks, ddof=1)
+    within = group_advantages(rewards, groups, "group", ddof=1).where(rewards.isfinite(), torch.nan)
+    return group_advantages(within, groups, "batch", ddof=1)
+
+
 def _sums(values: Tensor, groups: Tensor) -> Tensor:
     """(n,) the sum of every row's group."""
     return values.new_zeros(int(groups.max()) + 1).index_add_(0, groups, values)[groups]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rsw_rewards.core.files import write_json
+from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.errors import RswError
@@ -51,9 +52,8 @@ def _numbers(heldout: Heldout, name: str, samples: list[Sample]) -> Mapping[str,
         return {}
     table = heldout.scorer.score(Batch.of(samples, outputs))
     found: dict[str, float] = {}
-    for component, verifier in zip(heldout.rubric.components, heldout.scorer.verifiers, strict=True):
-        rows = table.verifier(component.label)
-        for metric in verifier.metrics() if len(rows) else ():
+    for label, metric, names in named_metrics(heldout.scorer.by_name):
+        if len(rows := table.verifier(label)):
             known = estimates(metric, rows, heldout.scorer.bank, intervals=False)
-            found |= {key: float(one.value) for key, one in known.items() if one.value is not None}
+            found |= {names[key]: float(one.value) for key, one in known.items() if one.value is not None}
     return found

@@ -16,7 +16,7 @@ from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rl_settings import GrpoConfig
-from rsw_rewards.training.advantages import group_advantages
+from rsw_rewards.training.advantages import grpo_advantages
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
 from rsw_rewards.training.trl_arguments import trl_arguments
@@ -95,10 +95,8 @@ def advantages(given: Sequence[float | None], tasks: Sequence[str], config: Grpo
     groups = torch.arange(len(given)) // config.group
     names = sorted(set(tasks))
     numbers = torch.tensor([names.index(task) for task in tasks])
-    if config.trl.get("multi_objective_aggregation") == "normalize_then_sum":
-        rewards = group_advantages(rewards, groups, "group", ddof=1).where(rewards.isfinite(), torch.nan)
-        return group_advantages(rewards, groups, "batch", ddof=1).tolist()
-    return group_advantages(rewards, groups, config.scale_rewards or "group", numbers, ddof=1).tolist()
+    twice = config.trl.get("multi_objective_aggregation") == "normalize_then_sum"
+    return grpo_advantages(rewards, groups, numbers, config.scale_rewards, twice).tolist()
 
 
 def _divided(columns: Mapping[str, Sequence[Any] | None], lengths: Sequence[int]) -> list[dict[str, Any]]:

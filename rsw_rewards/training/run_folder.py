@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ def check_inputs(
     write_json(file, found)
 
 
+_READ_BY = [one.name for one in fields(ImageRef) if one.name not in ("path", "array", "ref", "index", "sha256")]
+"""What is declared of an image, by which its pixels are read."""
+
+
 def samples_hash(samples: Sequence[Sample]) -> str:
     """Twelve hexadecimal digits that change with the order, the questions and the truth of samples."""
     digest = hashlib.sha256()
@@ -167,8 +172,7 @@ def _plain(value: Any) -> Any:
     hash of their pixels, with how they are shown."""
     if isinstance(value, ImageRef):
         pixels = value.sha256 if value.array is None or value.sha256 else content_hash(value.array)
-        shown = (value.date, value.bands, value.stretch, value.nodata)
-        return (value.path.name if value.path is not None else pixels, *shown)
+        return (value.path.name if value.path is not None else pixels, *(getattr(value, name) for name in _READ_BY))
     if isinstance(value, Mapping):
         return sorted((str(key), repr(_plain(item))) for key, item in value.items())
     if isinstance(value, (set, frozenset)):

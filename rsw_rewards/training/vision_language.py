@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError, InputError
+from rsw_rewards.rollouts.baselines.base import true_text
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
 
@@ -267,23 +268,21 @@ def true_completions(
         InputError: there is none.
     """
     if samples[0].task is not Task.FORECAST:
-        return [policy.answer_ids(true_text(sample, rng)) for sample in samples]
+        return [policy.answer_ids(taught_text(sample, rng)) for sample in samples]
     for sample in samples:
         if not sample.reference.get("images"):
             raise InputError(f"sample {sample.id!r} has no true future to learn from")
     return cast("BackboneWorldModel", policy).drawings([sample.reference["images"][-1] for sample in samples])
 
 
-def true_text(sample: Sample, rng: np.random.Generator) -> str:
-    """What a sample's truth says: its first answer, its label, or one of its captions.
+def taught_text(sample: Sample, rng: np.random.Generator) -> str:
+    """What a sample teaches: one of its captions, or the text that answers it best, see :func:`true_text`.
 
     Raises:
         InputError: it has none.
     """
-    reference = sample.reference
-    if captions := reference.get("captions"):
+    if captions := sample.reference.get("captions"):
         return str(captions[rng.integers(len(captions))])
-    found = reference.get("answers") or reference.get("labels") or [reference.get("label")]
-    if found[0] is None:
+    if (text := true_text(sample)) is None:
         raise InputError(f"sample {sample.id!r} has no answer, label or caption to learn from")
-    return str(found[0])
+    return text

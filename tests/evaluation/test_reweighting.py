@@ -75,10 +75,19 @@ def test_a_failed_required_score_stays_without_a_reward() -> None:
     assert trained.without_reward == 1 and form.without_reward == 0
 
 
-def test_advantages_have_no_mean_and_unit_spread_within_a_group() -> None:
-    groups = np.array([0, 0, 0, 1, 1])
-    found = advantages(np.array([1.0, 2.0, 6.0, 4.0, 4.0]), groups, 2)
-    assert found[:3].mean() == pytest.approx(0) and found[:3].std() == pytest.approx(1) and (found[3:] == 0).all()
+def test_advantages_are_those_that_a_training_learns_from() -> None:
+    import torch
+
+    from rsw_rewards.training.advantages import grpo_advantages
+
+    rng = np.random.default_rng(0)
+    rewards, groups = rng.choice([0.0, 0.5, 0.7, 1.0, np.nan], 400), np.arange(400) // 4
+    rewards[:4], rewards[4:8], rewards[8:11] = [0.7, 0.7 + 1e-9, 0.7, 0.7], np.nan, np.nan
+    tasks = torch.zeros(400, dtype=torch.int64)
+    wanted = grpo_advantages(torch.from_numpy(rewards), torch.from_numpy(groups), tasks).numpy()
+    found = advantages(rewards, groups, 100)
+    assert found == pytest.approx(np.where(np.isnan(rewards), np.nan, wanted), abs=1e-12, nan_ok=True)
+    assert advantages(np.array([0.0, 1.0]), np.array([0, 0]), 1) == pytest.approx([-0.707, 0.707], abs=1e-3)
 
 
 @pytest.mark.parametrize("text", ["right", "right=x", "wrong=1", "right=-1", "right=nan", "right=0", ""])

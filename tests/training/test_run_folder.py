@@ -227,8 +227,10 @@ def test_the_hash_of_samples_is_the_same_everywhere_and_sees_what_counts() -> No
         replace(one, images=(ImageRef(array=np.ones((2, 2, 3), np.uint8)),)),
         replace(one, metadata={"scale_factor": 0.1}),
         replace(one, reference={**one.reference, "images": [ImageRef(path=Path("/here/a.png"), bands=(2, 1, 0))]}),
+        replace(one, reference={**one.reference, "images": [ImageRef(path=Path("/here/a.png"), levels=(0, 3))]}),
+        replace(one, reference={**one.reference, "images": [ImageRef(path=Path("/here/a.png"), threshold=0.5)]}),
     ]
-    assert len({samples_hash([other]) for other in [one, *others]}) == 4
+    assert len({samples_hash([other]) for other in [one, *others]}) == 6
 
 
 def test_dr_grpo_divides_by_the_length_that_a_completion_may_have(tmp_path: Path) -> None:

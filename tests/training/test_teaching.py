@@ -6,15 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file as load_weights
 
+import rsw_rewards as rsw
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy, load_policy
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.run import train
+from rsw_rewards.training.vision_language import taught_text
 from tests.training.run_files import same
 
 HERE = Path(__file__).parent
@@ -80,6 +83,25 @@ def test_a_stage_that_was_cut_off_ends_where_the_whole_one_ends(
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     with pytest.raises(ConfigError, match="'batch'"):
         train(file, {"batch": 4}, resume=cut)
+
+
+@pytest.mark.parametrize(
+    ("task", "reference", "text"),
+    [
+        ("change_qa", {"answers": ["no", "yes", "yes"]}, "yes"),
+        ("classification", {"label": "farm", "labels": ["farm", "road"]}, "farm"),
+        ("classification", {"labels": ["farm", "road"]}, "farm, road"),
+        ("change_caption", {"captions": ["a road"]}, "a road"),
+    ],
+)
+def test_what_is_taught_is_what_answers_best(task: str, reference: dict[str, Any], text: str) -> None:
+    sample = rsw.Sample("s", task, reference=reference)
+    assert taught_text(sample, np.random.default_rng(0)) == text
+
+
+def test_a_sample_without_a_truth_teaches_nothing() -> None:
+    with pytest.raises(rsw.InputError, match="'s' has no answer, label or caption"):
+        taught_text(rsw.Sample("s", "change_qa"), np.random.default_rng(0))
 
 
 def test_a_stage_without_checkpoints_is_not_started_over_by_mistake(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def advantages(run: RunFiles, samples: Sequence[Sample], rewards: Mapping[Key, f
     try:
         import torch
 
-        from rsw_rewards.training.advantages import group_advantages
+        from rsw_rewards.training.advantages import group_advantages, grpo_advantages
     except ImportError:
         return {}
     tasks = {sample.id: str(sample.task) for sample in samples}
@@ -83,11 +83,8 @@ def advantages(run: RunFiles, samples: Sequence[Sample], rewards: Mapping[Key, f
     if run.method == "flow_grpo":
         limit = float(run.settings["advantage_clip"])
         found = group_advantages(value, groups, scale).clamp(-limit, limit)
-    elif twice:
-        within = group_advantages(value, groups, "group", ddof=1).where(value.isfinite(), torch.nan)
-        found = group_advantages(within, groups, "batch", ddof=1)
     else:
-        found = group_advantages(value, groups, scale, numbers, ddof=1)
+        found = grpo_advantages(value, groups, numbers, scale, twice)
     return dict(zip(rewards, found.tolist(), strict=True))
 
 
