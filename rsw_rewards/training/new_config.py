@@ -104,8 +104,9 @@ _STARTS = {
     Task.GROUNDING: _Start(
         '{"id": "g1", "task": "grounding", "scene": "tile 17", "images": ["before/17.png", "after/17.png"],'
         ' "prompt": "the house that was built", "reference": {"boxes": [[12, 40, 60, 88]]}}',
-        "    - {use: box_iou, weight: 1.0}         # for masks: referring_mask",
-        _OWN,
+        "    - {use: box_iou, weight: 1.0, config: {text: qwen2.5-vl}}     # how boxes stand in texts; for masks: referring_mask",
+        _READER.format(template="'Where is this? {prompt}. Answer in JSON.'", tokens=64),
+        smoke=_TINY,
     ),
 }
 

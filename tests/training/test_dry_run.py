@@ -22,7 +22,7 @@ from rsw_rewards.training.dry_run import DryRun
 from rsw_rewards.training.new_config import new_config
 from rsw_rewards.training.sources import load_source
 
-READERS = ("change_qa", "change_caption", "classification", "forecast")
+READERS = ("change_qa", "change_caption", "classification", "grounding", "forecast")
 """Tasks of which a policy of the package makes the outputs."""
 
 
