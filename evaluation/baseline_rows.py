@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rsw_rewards.core.plugins import named
@@ -15,7 +15,6 @@ from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.summary import metrics_of
 from rsw_rewards.evaluation.warnings import box_scale
-from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
 from rsw_rewards.verifiers.answers import chance_corrected
 from rsw_rewards.verifiers.boxes import written_in
@@ -28,8 +27,6 @@ def baseline_rows(
     protocol: Protocol,
     samples: Sequence[Sample],
     scorer: Scorer,
-    verifiers: Mapping[str, Any],
-    bank: FeatureBank,
     progress: Progress,
 ) -> dict[str, Any]:
     """Metrics of the rows every table is printed beside, by the same scorer: marks to read a run by, so without intervals."""
@@ -41,7 +38,7 @@ def baseline_rows(
     # Pictures are dropped once they are scored; texts are small, and looked at in larger parts.
     size = CHUNK if draws and not needs_whole(scorer) else len(part)
     by_id = {sample.id: sample for sample in part}
-    scale = box_scale(verifiers)
+    scale = box_scale(scorer.by_name)
     for number, use in enumerate(protocol.baselines):
         progress("baselines", number, len(protocol.baselines))
         name = named(use)
@@ -55,13 +52,13 @@ def baseline_rows(
                 outputs = [written_in(scale, output, by_id[output.sample_id]) for output in made]
                 lost += [output.lost for output in outputs if output.lost is not None]
                 tables += [scorer.score(batch) for batch in batches(scorer, part, outputs, grow=True)]
-                bank.settle()
+                scorer.bank.settle()
         except (
             ConfigError
         ) as error:  # weights that are not there, or code of a user's that is wrong: the run keeps its own numbers
             rows[name] = {"metrics": {}, "reason": str(error)}
             continue
-        metrics = metrics_of(protocol, verifiers, ScoreTable.concat(tables), bank, intervals=False)
+        metrics = metrics_of(protocol, scorer.by_name, ScoreTable.concat(tables), scorer.bank, intervals=False)
         rows[name] = {"metrics": metrics, "n": len(part) - len(lost)}
         if lost:
             rows[name]["reason"] = f"{len(lost)} samples do not fit it: {lost[0]}"

@@ -114,7 +114,7 @@ def evaluate(
             "first": [str(problem) for problem in problems[:10]],
         }
         summary["left_out"] = {"samples_of_other_tasks": len(others), "samples_without_output": len(lacking)}
-        summary["baselines"] = baseline_rows(protocol, chosen, scorer, verifiers, bank, progress)
+        summary["baselines"] = baseline_rows(protocol, chosen, scorer, progress)
         add_chance_corrected(summary)
         summary["published"] = comparable(protocol.name, chosen)
         summary["taken_off"] = taken_off(outputs)

@@ -113,7 +113,7 @@ def test_area_means_keep_the_mean_and_cut_pixels_in_parts() -> None:
 def test_what_cannot_be_used_is_named(alex: LpipsNetwork, tmp_path: Path) -> None:
     import torch
 
-    with pytest.raises(ConfigError, match="put torchvision's alexnet-owt"):
+    with pytest.raises(ConfigError, match="download torchvision's alexnet-owt"):
         LpipsNetwork.from_files("alex", tmp_path)
     random_trunk("alex", tmp_path)
     with pytest.raises(ConfigError, match="do not fit"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
+from rsw_rewards.core.files import digest_of
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, Trunk, lpips_from_maps
 from rsw_rewards.errors import ConfigError
@@ -53,11 +53,6 @@ class LpipsConfig(PairedConfig):
         return name
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def default_backbone(net: str) -> Path:
     """Where torchvision keeps the weights of a network once it has downloaded them."""
     need("LPIPS", "torch")
@@ -78,9 +73,9 @@ def default_heads(net: str) -> Path | None:
 def unpublished(net: str, backbone: Path, heads: Path | None) -> str:
     """Which of two existing weights files is not the published one, in words; empty where both are."""
     name = FILES[net]
-    if not _sha256(backbone).startswith(Path(name).stem.rpartition("-")[2]):
+    if not digest_of(backbone).startswith(Path(name).stem.rpartition("-")[2]):
         return f"{backbone} is not torchvision's {name}"
-    if heads is not None and _sha256(heads) != HEADS_SHA256[net]:
+    if heads is not None and digest_of(heads) != HEADS_SHA256[net]:
         return f"{heads} is not v0.1/{net}.pth of the lpips project"
     return ""
 

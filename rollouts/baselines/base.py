@@ -68,6 +68,12 @@ def drawn_as(image: ImageRef, values: np.ndarray, dtype: np.dtype[Any]) -> Image
     return ImageRef(array=pixels, sha256=content_hash(pixels), bands=image.bands, stretch=image.stretch)
 
 
+def whole_future(sample: Sample, image: ImageRef) -> Output:
+    """One image as all the images that a forecast sample asks for."""
+    steps = len(sample.reference.get("images") or ())
+    return Output(sample.id, images=(image,) * steps) if steps > 1 else Output(sample.id, image=image)
+
+
 def true_text(sample: Sample) -> str | None:
     """The text that answers a sample best: its answer (of several annotators, the most common), its label, all its labels, its
     first caption, or its list of changes. None where the sample has none."""

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ImageError
-from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, stored
+from rsw_rewards.rollouts.baselines.base import Baseline, drawn_as, stored, whole_future
 from rsw_rewards.rollouts.baselines.pictures import newest
 
 MEAN_OF = 256
@@ -18,12 +17,6 @@ MEAN_OF = 256
 
 _Kind = tuple[tuple[int, ...], str]
 """Shape and type of pixels."""
-
-
-def _repeated(sample: Sample, image: ImageRef) -> Output:
-    """One picture as the whole future that a sample asks for."""
-    steps = len(sample.reference.get("images") or ())
-    return Output(sample.id, images=(image,) * steps) if steps > 1 else Output(sample.id, image=image)
 
 
 class MeanImage(Baseline):
@@ -43,7 +36,7 @@ class MeanImage(Baseline):
         pixels = stored(sample, shown)
         if (key := (pixels.shape, pixels.dtype.str)) not in self._means:
             raise ImageError(f"no true future has the size of sample {sample.id!r}")
-        return _repeated(sample, drawn_as(shown, self._means[key], pixels.dtype))
+        return whole_future(sample, drawn_as(shown, self._means[key], pixels.dtype))
 
     def _mean(self) -> dict[_Kind, np.ndarray]:
         sums: dict[_Kind, tuple[np.ndarray, int]] = {}
@@ -73,5 +66,5 @@ class OtherFuture(Baseline):
         for _ in range(50):
             other = chance.choice(self._samples) if self._samples else sample
             if other.scene != sample.scene:
-                return _repeated(sample, other.reference["images"][-1])
+                return whole_future(sample, other.reference["images"][-1])
         raise ImageError("there is no sample of another scene")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import ssl
 import threading
 import time
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsw_rewards.core.files import write_text
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.io.chat_reply import Answer, fault_of_all, is_filtered, read_completion
+from rsw_rewards.io.retries import wait_s
 
 if TYPE_CHECKING:
     import httpx
@@ -180,7 +180,7 @@ class ChatClient:
             if attempt:
                 with self._lock:
                     self.usage.retries += 1
-            wait = min(LONGEST_WAIT_S, 0.5 * 2**attempt) * (0.5 + random.random() / 2)
+            wait = wait_s(attempt, LONGEST_WAIT_S)
             nobody = False
             try:
                 with self._http.stream("POST", url, json=dict(body)) as response:
@@ -194,7 +194,7 @@ class ChatClient:
                     return _object(content)
                 if response.status_code not in _RETRIED:
                     raise EndpointError(f"{url} refused the request ({why})")
-                wait = _retry_after(response.headers.get("retry-after"), wait)
+                wait = wait_s(attempt, LONGEST_WAIT_S, response.headers.get("retry-after"))
             except httpx.TimeoutException:
                 why = f"no answer within {self.config.timeout_s:g} s"
             except httpx.HTTPError as error:
@@ -272,10 +272,3 @@ def _object(content: bytes) -> dict[str, Any]:
 
 def _message(content: bytes) -> str:
     return " ".join(content[:300].decode("utf-8", "replace").split())
-
-
-def _retry_after(header: str | None, default: float) -> float:
-    try:
-        return min(LONGEST_WAIT_S, max(0.0, float(header))) if header else default
-    except ValueError:  # a date; the own back-off will do
-        return default

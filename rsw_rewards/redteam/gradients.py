@@ -15,9 +15,8 @@ from rsw_rewards.encoders.views import SeenInViews, view_tensor
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import read_rgb
-from rsw_rewards.redteam.honest import whole_future
 from rsw_rewards.redteam.kit import Attack, Pool
-from rsw_rewards.rollouts.baselines.base import in_memory, is_raster
+from rsw_rewards.rollouts.baselines.base import in_memory, is_raster, whole_future
 from rsw_rewards.rollouts.baselines.pictures import newest
 from rsw_rewards.verifiers.alignment import forecast_text
 

@@ -85,12 +85,6 @@ def _answer(sample: Sample, pool: Pool) -> str | None:
     return "[]" if changes else pool.wrong_text(sample)
 
 
-def whole_future(sample: Sample, image: ImageRef) -> Output:
-    """One image as all the images that a forecast sample asks for."""
-    steps = len(sample.reference.get("images") or ())
-    return Output(sample.id, images=(image,) * steps) if steps > 1 else Output(sample.id, image=image)
-
-
 def _forecast(sample: Sample) -> Output:
     from scipy.ndimage import gaussian_filter
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ImageError
-from rsw_rewards.redteam.honest import whole_future
 from rsw_rewards.redteam.kit import Attack, Pool, each, from_baseline
-from rsw_rewards.rollouts.baselines.base import drawn_as, in_memory, is_raster, stored
+from rsw_rewards.rollouts.baselines.base import drawn_as, in_memory, is_raster, stored, whole_future
 from rsw_rewards.rollouts.baselines.pictures import newest
 
 _BLIND = ("copy_before", "blurred_copy", "mean_image", "other_future", "noise")

@@ -9,9 +9,8 @@ import numpy as np
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_rgb
-from rsw_rewards.redteam.honest import whole_future
 from rsw_rewards.redteam.kit import Attack, Pool
-from rsw_rewards.rollouts.baselines.base import in_memory, is_raster
+from rsw_rewards.rollouts.baselines.base import in_memory, is_raster, whole_future
 from rsw_rewards.rollouts.baselines.pictures import newest
 
 ROUNDS, CHILDREN = 5, 4

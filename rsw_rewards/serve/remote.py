@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Hashable, Iterable, Mapping
@@ -19,6 +18,7 @@ from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import ConfigError, InputError, RunStopped
 from rsw_rewards.io.in_memory import as_sample, check_ids, keys_of, listed
 from rsw_rewards.io.outputs import as_output
+from rsw_rewards.io.retries import wait_s
 from rsw_rewards.serve.entries import dumped, output_entry, read_result, sample_entry
 from rsw_rewards.serve.wire import TOKEN, VERSION
 
@@ -226,7 +226,7 @@ class RemoteReward:
 
         why = ""
         for attempt in range(self._retries + 1):
-            wait = min(LONGEST_WAIT_S, 0.5 * 2**attempt) * (0.5 + random.random() / 2)
+            wait = wait_s(attempt, LONGEST_WAIT_S)
             try:
                 response = self._client().request(method, self.url + path, content=body)
                 answer = _object(response.content)
@@ -241,7 +241,7 @@ class RemoteReward:
                     raise _as_error(response.status_code, str(error.get("type")), message, self.url)
                 if not error and response.status_code < 500 and response.status_code not in (200, *_RETRIED):
                     raise ConfigError(f"{self.url}{path} is no reward service: {why}")
-                wait = _retry_after(response.headers.get("retry-after"), wait)
+                wait = wait_s(attempt, LONGEST_WAIT_S, response.headers.get("retry-after"))
             except httpx.TimeoutException:
                 why = f"no answer within {self._timeout:g} s"
             except httpx.HTTPError as error:
@@ -310,10 +310,3 @@ def _object(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _retry_after(header: str | None, default: float) -> float:
-    try:
-        return min(LONGEST_WAIT_S, max(0.0, float(header))) if header else default
-    except ValueError:  # a date; the own back-off will do
-        return default
