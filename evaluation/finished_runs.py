@@ -46,6 +46,7 @@ class Run:
 
     def __init__(self, source: Path | str | Evaluation, protocol: str | Protocol | None = None) -> None:
         self.folder: Path | None = None
+        self.evaluation = source if isinstance(source, Evaluation) else None
         if isinstance(source, Evaluation):
             self.config, self.summary, self.protocol = source.config, source.summary, source.protocol
             self.table, self.bank = source.table, source.bank or FeatureBank()

@@ -21,6 +21,8 @@ NOT_IN_PERCENT = (
 IN_PERCENT = ("cider", "s_star_m")
 """Keys of other numbers that papers print times 100."""
 SIGNIFICANT = 0.05
+WIDTH = 110
+"""Columns of a plain table."""
 
 
 def percent_key(key: str, bounds: tuple[float, float] | None) -> bool:
@@ -130,14 +132,20 @@ class Leaderboard:
         return rows
 
     def to_text(self) -> str:
-        """A plain table with its caption and warnings."""
+        """Plain tables of at most :data:`WIDTH` columns, with their caption and warnings; metrics that find no room stand in a further table."""
         table = [["run", *(self._head(key, " (lower is better)") for key in self.keys)], *self._rows(_text)]
         widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
-        lines = [
-            "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, "", self.caption(), *(f"Warning: {words}" for words in self.warnings)]) + "\n"
+        parts: list[list[int]] = [[]]
+        for place in range(1, len(widths)):
+            if parts[-1] and sum(widths[one] + 2 for one in (0, *parts[-1], place)) - 2 > WIDTH:
+                parts.append([])
+            parts[-1].append(place)
+        lines: list[str] = []
+        for part in parts:
+            shown = [[row[place].ljust(widths[place]) for place in (0, *part)] for row in table]
+            shown.insert(1, ["-" * widths[place] for place in (0, *part)])
+            lines += [*("  ".join(row).rstrip() for row in shown), ""]
+        return "\n".join([*lines, self.caption(), *(f"Warning: {words}" for words in self.warnings)]) + "\n"
 
     def to_markdown(self) -> str:
         """A GitHub table with its caption and warnings; the best run of a column is bold."""

@@ -224,6 +224,8 @@ def compare(
     metrics: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
     protocol: str | Protocol | None = None,
+    html: File | None = None,
+    figures: File | None = None,
 ) -> Leaderboard:
     """Runs of one protocol beside each other, over the outputs that all of them have.
 
@@ -234,6 +236,8 @@ def compare(
         metrics: keys of the numbers to compare; all where left out.
         names: what the runs are called; their folders' names where left out.
         protocol: of folders, where it is one of your own.
+        html: a page to write: numbers, paired differences, and the same samples side by side.
+        figures: a folder to write figures to, as SVG and PDF; needs the extra ``figures``.
 
     Raises:
         InputError: a folder holds no run, or the runs cannot be compared.
@@ -247,9 +251,17 @@ def compare(
     from rsw_rewards.evaluation.comparison import leaderboard
     from rsw_rewards.evaluation.finished_runs import read_runs
 
-    return leaderboard(
-        read_runs([Path(run) if isinstance(run, PathLike) else run for run in runs], protocol), metrics, names
-    )
+    found = read_runs([Path(run) if isinstance(run, PathLike) else run for run in runs], protocol)
+    board = leaderboard(found, metrics, names)
+    if html is not None:
+        from rsw_rewards.evaluation.comparison_page import write_comparison
+
+        write_comparison(Path(html), board, found, names)
+    if figures is not None:
+        from rsw_rewards.evaluation.figures import write_figures
+
+        write_figures(Path(figures), board)
+    return board
 
 
 @overload

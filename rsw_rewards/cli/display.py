@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,21 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[int] = (0,)) -> None:
+    """A table.
+
+    Args:
+        columns: their heads.
+        rows: of words.
+        whole: numbers of the columns whose words are never parted.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        shown.add_column(column, overflow="fold", no_wrap=number == 0)
+        shown.add_column(column, overflow="fold", no_wrap=number in whole)
     for row in rows:
         shown.add_row(*row)
     console = Console()
@@ -145,31 +152,25 @@ def print_validation(found: Validation) -> None:
 
 
 def print_differences(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Paired differences of two runs, second less first."""
-    from rsw_rewards.evaluation.numbers import number
+    """Paired differences of two runs, second less first; headline metrics first, diagnostics below them."""
+    from rsw_rewards.evaluation.numbers import number, signed
 
-    def signed(value: float | None) -> str:
-        return "-" if value is None else f"{value:+.4f}"
-
+    names = (rows[0]["base_run"], rows[0]["run"]) if rows else ("first", "second")
     print_rows(
-        (
-            "metric",
-            *((rows[0]["base_run"], rows[0]["run"]) if rows else ("first", "second")),
-            "difference",
-            "95 % interval",
-            "p (Holm)",
-            "scenes",
-        ),
+        ("metric", *(name if len(name) <= 16 else name[:7] + "…" + name[-8:] for name in names), "difference, 95 %", "p (Holm)", "scenes"),
         [
             (
-                row["metric"] + (" (diagnostic)" if row["diagnostic"] else ""),
+                ("  " if row["diagnostic"] else "") + row["metric"],
                 number(row["base"]),
                 number(row["value"]),
-                signed(row["difference"]),
-                "-" if row["ci95"] is None else f"{signed(row['ci95'][0])} to {signed(row['ci95'][1])}",
+                signed(row["difference"])
+                + ("" if row["ci95"] is None else f" [{signed(row['ci95'][0])}, {signed(row['ci95'][1])}]"),
                 "-" if row["p_holm"] is None else f"{row['p_holm']:.4f}",
                 str(row["n_scenes"]),
             )
-            for row in rows
+            for row in sorted(rows, key=lambda row: row["diagnostic"])
         ],
-    )
+        whole=range(1, 6),
+    )  # fmt: skip
+    if any(row["diagnostic"] for row in rows):
+        typer.echo("set back: diagnostic")

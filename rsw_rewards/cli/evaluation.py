@@ -204,6 +204,13 @@ def compare(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the leaderboard as a Markdown table.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print the leaderboard as a LaTeX table (booktabs).")] = False,
     percent: Annotated[bool, typer.Option("--percent", help="With --latex: fractions times 100.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page: numbers, differences, samples side by side.", show_default=False),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Write figures to this folder, SVG and PDF.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs over the outputs they share: paired differences of two, a leaderboard of more, p-values corrected by Holm."""
@@ -213,7 +220,7 @@ def compare(
         raise ConfigError("give one of --markdown, --latex and --json")
     if percent and not latex:
         raise ConfigError("--percent goes with --latex")
-    board = rsw.compare(*runs, metrics=metric, names=name, protocol=protocol)
+    board = rsw.compare(*runs, metrics=metric, names=name, protocol=protocol, html=html, figures=figures)
     if as_json:
         print_json(board.differences())
     elif markdown or latex:
@@ -222,6 +229,9 @@ def compare(
         typer.echo(board.to_text())
         if len(runs) == 2:
             print_differences(board.differences())
+        for what, where in (("page", html), ("figures", figures)):
+            if where is not None:
+                typer.echo(f"{what}: {where}")
 
 
 def validate(

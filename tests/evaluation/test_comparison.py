@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import rsw_rewards as rsw
 from rsw_rewards.core.files import read_json, write_json
-from rsw_rewards.core.records import Task
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.comparison import run_names
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, too_few_scenes
@@ -293,3 +295,64 @@ def test_percent_scales_what_papers_scale_and_nothing_else() -> None:
 )  # fmt: skip
 def test_which_numbers_papers_print_times_a_hundred(key: str, bounds: tuple[float, float] | None, scaled: bool) -> None:
     assert percent_key(key, bounds) is scaled
+
+
+def forecast_runs(folder: Path) -> list[Path]:
+    """Two finished runs: one gives the truth but for the last sample, one a copy of the input."""
+    rng = np.random.default_rng(0)
+    images = [tuple(ImageRef(array=rng.integers(0, 255, (16, 16, 3), np.uint8)) for _ in range(2)) for _ in range(8)]
+    samples = [
+        Sample(f"s/{k}", Task.FORECAST, (before,), "grow", {"images": [after]}) for k, (before, after) in enumerate(images)
+    ]  # fmt: skip
+    protocol = rsw.protocol("gains", ["gain_over_copy"], task="forecast", baselines=["copy_before", "oracle"])
+    for name, place in (("good", 1), ("copied", 0)):
+        outputs = [Output(f"s/{k}", image=pair[place if k < 7 else 0]) for k, pair in enumerate(images)]
+        rsw.evaluate(protocol, samples, outputs, folder / name)
+    return [folder / "good", folder / "copied"]
+
+
+def test_a_page_shows_runs_of_folders_side_by_side_disagreements_first(tmp_path: Path) -> None:
+    runs = forecast_runs(tmp_path)
+    protocol = rsw.protocol("gains", ["gain_over_copy"], task="forecast")
+    rsw.compare(*runs, protocol=protocol, html=tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    cards, table = (
+        json.loads(part.split("</script>")[0]) for part in text.split('<script type="application/json">')[1:]
+    )
+    assert [card["why"] for card in cards["cards"]] == ["disputed"] * 7 + ["random"]
+    first = cards["cards"][0]
+    assert [side["name"] for side in first["sides"]] == ["good", "copied"]
+    assert [picture["part"] for picture in first["pictures"]] == ["input", "truth"]
+    made = [side["pictures"][0]["image"] for side in first["sides"]]
+    assert made == [first["pictures"][1]["image"], first["pictures"][0]["image"]]  # the truth, and a copy of the input
+    assert len(table["rows"]) == 8 and table["rows"][-1][-1] == 0.0
+    assert "Paired differences to good" in text and "oracle" in text
+
+
+def test_a_run_without_pages_is_named_and_one_in_memory_has_its_samples(tmp_path: Path) -> None:
+    runs = forecast_runs(tmp_path)
+    shutil.rmtree(runs[1] / "report")
+    protocol = rsw.protocol("gains", ["gain_over_copy"], task="forecast")
+    rsw.compare(*runs, protocol=protocol, html=tmp_path / "page.html")
+    assert "copied holds no pages of samples" in (tmp_path / "page.html").read_text()
+    samples = [{"task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}] * 4
+    mine, theirs = (rsw.evaluate("exact-qa", samples, [answer] * 4) for answer in ("yes", "no"))
+    rsw.compare(mine, theirs, names=["mine", "theirs"], html=tmp_path / "memory.html")
+    assert '"answer":"yes"' in (tmp_path / "memory.html").read_text()
+
+
+def test_figures_are_written_for_papers(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra figures")
+    runs = forecast_runs(tmp_path)
+    protocol = rsw.protocol("gains", ["gain_over_copy"], task="forecast")
+    rsw.compare(*runs, protocol=protocol, figures=tmp_path / "figures")
+    files = sorted(file.name for file in (tmp_path / "figures").iterdir())
+    assert files == ["differences.pdf", "differences.svg", "numbers.pdf", "numbers.svg"]
+    assert (tmp_path / "figures" / "numbers.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_plain_table_is_at_most_110_columns_wide() -> None:
+    keys = tuple(f"a_metric_of_some_length_{n}" for n in range(6))
+    cells = {(run, key): Cell(0.5, (0.4, 0.6)) for run in ("one", "two") for key in keys}
+    text = Leaderboard("p", ("one", "two"), keys, cells, 4, 4).to_text()
+    assert max(map(len, text.splitlines()[:12])) <= 110 and all(key in text for key in keys)
