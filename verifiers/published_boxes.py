@@ -45,11 +45,16 @@ _LOOSE = re.compile(r"(?<![a-zA-Z/])(?:[-+]?\d*\.\d+|\d+)(?!\s?meter)(?![a-zA-Z/
 _LISTED = re.compile(r"\[\s*(\d+(?:,\s*\d+)*)\s*\]")
 
 
+def _upright(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """The upright rectangle round a box."""
+    return min(box[::2]), min(box[1::2]), max(box[::2]), max(box[1::2])
+
+
 def vrsbench(target: Target, output: Output) -> Found:
     """The first four whole numbers of the answer against those of the truth, on a grid of 0 to 100 whose ends are both inside."""
-    true = [int(one) for one in _WHOLE.findall(target.text)[:4]] or [round(one) for one in target.on(100)[0]]
+    true = [int(one) for one in _WHOLE.findall(target.text)[:4]] or [round(one) for one in _upright(target.on(100)[0])]
     if output.boxes is not None:
-        given = [round(one) for box in target.on(100, output.boxes[:1]) for one in box]
+        given = [round(one) for box in target.on(100, output.boxes[:1]) for one in _upright(box)]
     else:
         given = [int(one) for one in _WHOLE.findall(_text(output))[:4]]
     if len(given) < 4:
@@ -80,7 +85,7 @@ def opt_rsvg(target: Target, output: Output) -> Found:
 def choice(target: Target, output: Output) -> Found:
     """The first four numbers that touch no letter, all divided by ten until none is over 1, against the true polygon in shares."""
     if output.boxes is not None:
-        numbers = [one for box in target.on(1, output.boxes[:1]) for one in box][:4]
+        numbers = [one for box in target.on(1, output.boxes[:1]) for one in _upright(box)]
     else:
         numbers = [float(one) for one in _LOOSE.findall(_text(output))[:4]]
     if len(numbers) < 4 or not all(map(math.isfinite, numbers)):
@@ -199,8 +204,10 @@ class PublishedBox(PerSample[Target]):
         reading: BoxReading = self.config.reading
         return RULES[reading]
 
-    def truth(self, sample: Sample) -> Target:
+    def truth(self, sample: Sample) -> Target | Score:
         boxes = sample.reference.get("boxes")
+        if boxes is None and sample.reference.get("mask") is not None:
+            return Score.not_applicable("the sample has a true mask and no true boxes")
         if not isinstance(boxes, (list, tuple)) or not boxes:
             raise ValueError("there is no list of true boxes")
         for box in boxes:

@@ -40,6 +40,22 @@ PROTOCOLS = (
         ),
     ),
     Protocol(
+        name="class-map",
+        title="Maps of any number of classes",
+        task=Task.CHANGE_MASK,
+        source="mean IoU from one summed matrix, as Mean_Intersection_over_Union of ChenHongruixuan/BRIGHT@15ffc77 bda_benchmark/util_func/metrics.py",
+        components=({"use": "class_map", "config": {"classes": 4}},),
+        headline=("miou", "pixel_accuracy", "fwiou"),
+        diagnostic=("mean_pixel_accuracy",),
+        only_named=False,
+        baselines=("all_unchanged", "all_changed", "oracle"),
+        notes=(
+            "The number of classes is set: --set class_map.classes=4 for BRIGHT, which is the default, 5 for LandCover.ai, 7 for LoveDA.",
+            "Pixels without a label are declared by nodata of the mask, such as 0 in LoveDA's.",
+            VALID_NOTE,
+        ),
+    ),
+    Protocol(
         name="second-stacked7",
         title="SECOND: semantic change, both dates in one matrix of 7 classes",
         task=Task.SEMANTIC_CHANGE,

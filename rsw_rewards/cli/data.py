@@ -52,7 +52,12 @@ def data_adapters(as_json: Json = False) -> None:
 
     rows = []
     for name, adapter in sorted(ADAPTERS.all().items()):
-        words = inspect.getdoc(inspect.getmodule(adapter)) or ""
+        words = (
+            inspect.getdoc(
+                adapter if getattr(adapter, "__name__", "convert") != "convert" else inspect.getmodule(adapter)
+            )
+            or ""
+        )
         rows.append((name, words.partition("\n\n")[0].replace("\n", " ")))
     if as_json:
         print_json(dict(rows))

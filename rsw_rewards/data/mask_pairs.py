@@ -40,6 +40,8 @@ class MaskPairs:
     tile: Callable[[str], str | None] | None = None
     """The name of the place that a file was cut from, where its own name tells; None where none does."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    mask: Mapping[str, Any] = field(default_factory=dict)
+    """How masks are read, as in an image entry, where they do not hold 0 and 255."""
     hint: str = ""
     """What else to do where the folders are not there."""
 
@@ -61,7 +63,7 @@ def _check_values(kind: MaskPairs, masks: ImageFolder) -> None:
     """Read masks up to the first that marks a change. Raises :class:`InputError` where it does not hold what scoring reads."""
     for stem in masks.stems:
         try:
-            marked = read_mask(ImageRef(path=masks.source / masks[stem])).any()
+            marked = read_mask(ImageRef(path=masks.source / masks[stem], **kind.mask)).any()
         except InputError as error:
             raise InputError(f"a mask of {kind.name} cannot be scored: {error}") from error
         if marked:
@@ -87,7 +89,7 @@ def _part(
             "scene": f"{kind.name}/{(kind.tile and kind.tile(stem)) or name}",
             "images": [before, after],
             "prompt": PROMPT,
-            "reference": {"mask": mask},
+            "reference": {"mask": {"path": mask, **kind.mask} if kind.mask else mask},
             "metadata": {"dataset": kind.name, **kind.metadata, **({"split": split} if split else {})},
         }
 

@@ -21,13 +21,23 @@ ADAPTERS: Registry[Adapter] = Registry(
         for name in (
             "cdvqa", "changechat-105k", "disaster-m3", "era", "levir-cc", "levir-cd", "levir-mci", "qag-360k",
             "mhn-rsicd", "ndvi-series", "raster-pairs", "refsegrs", "rrsis-d", "rsicd", "rsvqa-hr", "rsvqa-lr", "s2looking", "second", "second-cc",
-            "whu-cd", "xbd",
+            "vrsbench", "whu-cd", "xbd",
         )
+    }
+    | {
+        name.replace("_", "-"): f"rsw_rewards.data.{module}:{name}"
+        for module, names in {
+            "rsvg": ("dior_rsvg", "opt_rsvg"),
+            "question_lists": ("choice", "geobench_vlm", "lrs_vqa", "earthvqa"),
+            "scene_folders": ("aid", "ucm", "resisc45", "whu_rs19", "firerisk"),
+            "change_sets": ("clcd", "sysu_cd", "dsifn", "bright"),
+        }.items()
+        for name in names
     },
     a_function,
     others="hf:NAME, package.module:function or file.py:function",
 )  # fmt: skip
-"""The adapters by name, as ``rsw data from NAME`` finds them: the module is the name with underscores."""
+"""The adapters by name, as ``rsw data from NAME`` finds them: the module is the name with underscores, or holds several data sets of one form."""
 
 
 def resolve_adapter(use: str | Any) -> Adapter:

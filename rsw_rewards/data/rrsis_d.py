@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -28,10 +27,8 @@ from rsw_rewards.data.layout import (
     take,
 )
 from rsw_rewards.data.referring import decode_rle, expression, write_mask
+from rsw_rewards.data.xml_files import read_xml
 from rsw_rewards.errors import InputError
-
-MAX_XML_BYTES = 1 << 20
-"""Largest annotation file that is read (1 MiB)."""
 
 
 def read_annotation(file: Path, source: Path) -> dict[str, str]:
@@ -40,20 +37,7 @@ def read_annotation(file: Path, source: Path) -> dict[str, str]:
     Raises:
         InputError: unreadable, too large, with a document type (entities could grow without bounds), or not of that form.
     """
-    inside(file, source)
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_XML_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_XML_BYTES or any(mark in data for mark in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
-        raise InputError(
-            f"{file} has a document type, zero bytes or more than {MAX_XML_BYTES:,} bytes; annotations have none of these"
-        )
-    try:
-        root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{file} is not valid XML: {error}") from error
+    root = read_xml(file, source)
     objects = root.findall("object")
     if len(objects) != 1:
         raise InputError(f"{file} describes {len(objects)} objects; RRSIS-D has one in every image")

@@ -204,6 +204,22 @@ def series() -> list[Sample]:
     return made
 
 
+def mapped() -> list[Sample]:
+    """Maps of four classes: a patch of each but the background."""
+    made = []
+    for number in range(COUNT):
+        plane = patch(number, 1)
+        plane[20:24, :8], plane[26:30, 20:28] = number % 3, 3
+        made.append(
+            sample(
+                number,
+                Task.CHANGE_MASK,
+                {"mask": picture(plane), "classes": ["background", "intact", "damaged", "destroyed"]},
+            )
+        )
+    return made
+
+
 def cells() -> list[Sample]:
     grid = [f"{row}-{column}" for row in ("top", "center", "bottom") for column in ("left", "center", "right")]
     texts = [f"roads {[grid[i % 9]]} buildings {grid[i % 7 : i % 7 + i % 4]}" for i in range(COUNT)]
@@ -274,6 +290,7 @@ MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "changechat-localization": cells,
     "change-mask": masks,
     "levir-mci-mask": levelled,
+    "class-map": mapped,
     "second-stacked7": semantic,
     "second-fromto37": semantic,
     "xview2-damage": damage,

@@ -1,0 +1,94 @@
+"""Change masks of CLCD, SYSU-CD, DSIFN and JL1-CD, and BRIGHT's damage maps.
+
+Read in github.com/likyoo/open-cd@790a197 ``opencd/datasets`` (folders, and how masks are made binary), github.com/liumency/{CropLand-CD@e4e3a68,SYSU-CD@eefed36} ``README.md`` and
+github.com/ChenHongruixuan/BRIGHT@15ffc77 ``bda_benchmark/dataset/make_data_loader.py:50-53`` with its lists ``splitname/standard_ML/*_set.txt``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, inside, plain_name, take
+from rsw_rewards.data.mask_pairs import MaskPairs
+from rsw_rewards.data.mask_pairs import convert as convert_pairs
+from rsw_rewards.errors import InputError
+
+_TIMES = (("time1", "A", "t1"), ("time2", "B", "t2"), ("label", "mask"))
+CLCD = MaskPairs(name="clcd", folders=_TIMES)
+SYSU = MaskPairs(name="sysu_cd", folders=_TIMES, metadata={"gsd_m": 0.5})
+DSIFN = MaskPairs(name="dsifn_cd", folders=(("t1",), ("t2",), ("mask", "mask_256")), mask={"threshold": 0})
+
+
+def _pairs(kind: MaskPairs, note: str = "") -> Callable[..., Conversion]:
+    def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+        """Write change-mask samples. See :func:`rsw_rewards.data.mask_pairs.convert`."""
+        done = convert_pairs(kind, source, out, split, limit)
+        return replace(done, notes=[*done.notes, note]) if note else done
+
+    return convert
+
+
+clcd = _pairs(CLCD)
+sysu_cd = _pairs(
+    SYSU,
+    "the folders time1, time2 and label were told at second hand; compare the counts: 12,000, 4,000 and 4,000 pairs",
+)
+dsifn = _pairs(DSIFN, "masks hold 0 and 1, and every value over 0 is read as changed")
+
+DAMAGE = ("background", "intact", "damaged", "destroyed")
+_EVENT = re.compile(r"(.+)_\d+")
+
+
+def _listed(file: Path, source: Path) -> list[str]:
+    try:
+        lines = inside(file, source).read_text("utf-8-sig").split()
+    except OSError as error:
+        raise InputError(f"the list {file} cannot be read: {error.strerror}") from error
+    return [plain_name(line, str(file)) for line in lines]
+
+
+def _bright(folders: dict[str, ImageFolder], names: list[str], split: str | None) -> Iterator[dict[str, Any]]:
+    for name in names:
+        event = _EVENT.fullmatch(name)
+        yield {
+            "id": f"bright/{split}/{name}" if split else f"bright/{name}",
+            "task": "change_mask",
+            "scene": f"bright/{name}",
+            "kind": event[1] if event else None,
+            "images": [
+                {"path": folders["pre-event"][f"{name}_pre_disaster.tif"], "bands": [0, 1, 2]},
+                folders["post-event"][f"{name}_post_disaster.tif"],
+            ],
+            "prompt": "Map the buildings after the disaster as intact, damaged or destroyed.",
+            "reference": {"mask": folders["target"][f"{name}_building_damage.tif"], "classes": list(DAMAGE)},
+            "metadata": {"dataset": "bright", **({"split": split} if split else {})},
+        }
+
+
+def bright(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write BRIGHT's damage maps (arXiv 2501.06019): an optical image before, a radar image after, four classes.
+
+    Folders ``pre-event``, ``post-event`` and ``target`` hold ``<event>_<number>_{pre_disaster,post_disaster,building_damage}.tif``. A ``split`` is a list
+    ``<split>_set.txt`` in the source, as the repository has them for several settings; without one all that ``target`` holds is written.
+    """
+    source = data_folder(source, "pre-event, post-event and target")
+    found = {name: find_folder(source, name) for name in ("pre-event", "post-event", "target")}
+    if lacking := [name for name, place in found.items() if place is None]:
+        raise InputError(f"{source} should hold pre-event, post-event and target; {' and '.join(lacking)} is not there")
+    folders = {name: ImageFolder(place, source) for name, place in found.items() if place is not None}
+    if split is None:
+        names = [stem.removesuffix("_building_damage") for stem in folders["target"].stems]
+    else:
+        file = source / f"{plain_name(split, '--split')}_set.txt"
+        if not file.is_file():
+            raise InputError(
+                f"{source} has no {file.name}; copy a list of the repository's bda_benchmark/dataset/splitname there"
+            )
+        names = _listed(file, source)
+    count, written = write_samples(Path(out), take(_bright(folders, names, split), limit), f"{source} holds no target")
+    return Conversion(count, written, [source])

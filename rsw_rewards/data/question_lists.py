@@ -1,0 +1,266 @@
+"""Benchmarks of questions that are lists of records: CHOICE, GEOBench-VLM, LRS-VQA, EarthVQA.
+
+Each was read where its function says. Prompts are the questions with their options; the authors' own wording around them is not copied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.layout import (
+    choose_splits,
+    data_folder,
+    find_folder,
+    inside,
+    plain_name,
+    read_json,
+    read_records,
+    take,
+)
+from rsw_rewards.errors import ImageError, InputError
+from rsw_rewards.io.images import read_size
+from rsw_rewards.io.json_files import read_records as read_lines
+
+_OPTION = re.compile(r"\n([A-Z])\.")
+
+
+def _text(record: Mapping[str, Any], key: str, where: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where} has no {key!r} that is a text")
+    return value
+
+
+def _path(value: Any, source: Path, where: str) -> str:
+    """A path of a record, relative to the source; with or without the folder that archives were packed in."""
+    named = PurePosixPath(value.replace("\\", "/")) if isinstance(value, str) and "\0" not in value else None
+    if named is None or not named.name or named.is_absolute() or ".." in named.parts:
+        raise InputError(f"{where} is {value!r:.80}, not a path inside the data set")
+    for tail in (named, PurePosixPath(*named.parts[1:]) if len(named.parts) > 1 else named):
+        if (source / tail).is_file():
+            return inside(source / tail, source).relative_to(source).as_posix()
+    return named.as_posix()
+
+
+def _written(
+    name: str, source: Path, out: Path, records: Iterator[dict[str, Any]], limit: int | None, split: str | None
+) -> Conversion:
+    for_all = {"dataset": name, **({"split": split} if split else {})}
+    marked = ({**record, "metadata": {**for_all, **record.get("metadata", {})}} for record in take(records, limit))
+    count, file = write_samples(Path(out), marked, f"{source} holds no question")
+    return Conversion(count, file, [source])
+
+
+def options_in(question: str) -> tuple[str, list[str]]:
+    """A question and its options, where they stand in its text in lines that begin with ``A.``, ``B.`` and so on.
+
+    >>> options_in("Is it?\\nA.No\\nB.can't judge\\nC.Yes")
+    ('Is it?', ['No', "can't judge", 'Yes'])
+    """
+    head, *rest = _OPTION.split(question)
+    letters, texts = rest[::2], [text.strip() for text in rest[1::2]]
+    if letters != [chr(ord("A") + place) for place in range(len(letters))]:
+        return question, []
+    return head, texts
+
+
+def _choice(source: Path) -> Iterator[dict[str, Any]]:
+    for file in sorted(inside(source, source).glob("*/*/*/*.json")):
+        task = file.stem
+        if task != file.parent.name:
+            continue
+        for number, record in enumerate(read_records(file, source, None)):
+            where = f"{file}: entry {number}"
+            images = record.get("image_path")
+            shown = [
+                _path(one, source, f"{where}: 'image_path'")
+                for one in (images if isinstance(images, list) else [images])
+            ]
+            made: dict[str, Any] = {"id": f"choice/{task}/{record.get('id', number)}", "scene": f"choice/{task}/{Path(shown[0]).stem}", "kind": task,
+                    "images": shown, "prompt": _text(record, "question", where)}  # fmt: skip
+            if "mask_path" in record:
+                mask = {"path": _path(record["mask_path"], source, f"{where}: 'mask_path'")}
+                yield {**made, "task": "grounding", "reference": {"mask": mask}}
+            elif isinstance(record.get("answer"), list):
+                yield {
+                    **made,
+                    "task": "grounding",
+                    "reference": {"boxes": [_pixels(record["answer"], source / shown[0], where)]},
+                }
+            else:
+                _, options = options_in(made["prompt"])
+                answer = _text(record, "answer", where)
+                yield {
+                    **made,
+                    "task": "change_qa",
+                    "reference": {"answers": [answer], **({"choices": options} if options else {})},
+                }
+
+
+def _pixels(points: list[Any], image: Path, where: str) -> list[float]:
+    """A polygon of four points in shares of an image as eight pixel coordinates."""
+    try:
+        shares = [(float(x), float(y)) for x, y in points]
+        height, width = read_size(ImageRef(path=image))
+    except (TypeError, ValueError):
+        shares = []
+    except ImageError as error:
+        raise InputError(f"{where}: its box is in shares of an image that cannot be read: {error}") from error
+    if len(shares) != 4:
+        raise InputError(f"{where}: 'answer' is no polygon of four points")
+    return [side for x, y in shares for side in (x * width, y * height)]
+
+
+def choice(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write CHOICE (arXiv 2411.18145): choices, boxes and masks, each of its own task.
+
+    Read in github.com/ShawnAn-WHU/CHOICE@eb6c430 ``CHOICE_subset`` (its files themselves): ``<dimension>/<sub-dimension>/<task>/<task>.json``, lists of
+    ``id``, ``image_path``, ``question`` with its options, and ``answer``, a letter or a polygon in shares, or ``mask_path``.
+    """
+    source = data_folder(source, "CHOICE's perception and reasoning")
+    if split is not None:
+        raise InputError("CHOICE has no splits; leave --split out")
+    return _written("choice", source, out, _choice(source), limit, None)
+
+
+def _geobench(source: Path, parts: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    for part, file in parts.items():
+        for number, record in enumerate(read_records(file, source, None)):
+            where = f"{file}: entry {number}"
+            prompts, listed, images = record.get("prompts"), record.get("options_list"), record.get("image_path")
+            if not isinstance(prompts, list) or not prompts or not all(isinstance(one, str) for one in prompts):
+                raise InputError(f"{where} has no list 'prompts'")
+            if not isinstance(listed, list) or not listed or not all(isinstance(one, str) for one in listed):
+                raise InputError(f"{where} has no list 'options_list'")
+            every = images if isinstance(images, list) else [images]
+            ends = (
+                [every[0], every[-1]] if len(every) > 1 else every
+            )  # of a series the authors show the first and the last
+            shown = [_path(one, source, f"{where}: 'image_path'") for one in ends]
+            options = " ".join(f"{chr(ord('A') + place)}. {option}" for place, option in enumerate(listed))
+            for place, prompt in enumerate(prompts):
+                yield {
+                    "id": f"geobench_vlm/{part.lower()}/{number}#{place}",
+                    "task": "change_qa",
+                    "scene": f"geobench_vlm/{Path(shown[0]).stem}",
+                    "kind": _text(record, "task", where),
+                    "images": shown,
+                    "prompt": f"{prompt}\nOptions: {options}\nAnswer with the letter of one option.",
+                    "reference": {
+                        "answers": [_text(record, "ground_truth_option", where).strip(". ")],
+                        "choices": listed,
+                    },
+                    "metadata": {"split": part.lower()},
+                }
+
+
+def geobench_vlm(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write GEOBench-VLM's choices (arXiv 2411.19325), a sample for each of the five prompts of a question.
+
+    Read in github.com/The-AI-Alliance/GEO-Bench-VLM@bd07b00 ``eval_geobenchvlm/qwen_cls_single.py`` and ``temporal/qwen_cls_temporal.py``:
+    ``Single/qa.json`` and ``Temporal/qa.json``, lists of ``image_path``, ``prompts``, ``options_list``, ``ground_truth_option``, ``task``. The parts are the splits.
+    """
+    source = data_folder(source, "Single/qa.json and Temporal/qa.json")
+    parts = {
+        part: source / part / "qa.json" for part in ("Single", "Temporal") if (source / part / "qa.json").is_file()
+    }
+    if not parts:
+        raise InputError(f"{source} should hold Single/qa.json or Temporal/qa.json")
+    chosen = choose_splits(parts, split, source)
+    return _written("geobench_vlm", source, out, _geobench(source, {part: parts[part] for part in chosen}), limit, None)
+
+
+def _lrs_vqa(source: Path, file: Path, split: str | None) -> Iterator[dict[str, Any]]:
+    known: set[str] = set()
+    for where, record in read_lines(inside(file, source)):
+        if not isinstance(record, Mapping):
+            raise InputError(f"{where} is no object")
+        name = _text(record, "question_id", where)
+        part = name.split("_")[0]
+        known.add(part)
+        if split is not None and part.lower() != split.lower():
+            continue
+        shown = _path(record.get("image"), source, f"{where}: 'image'")
+        yield {
+            "id": f"lrs_vqa/{name}",
+            "task": "change_qa",
+            "scene": f"lrs_vqa/{Path(shown).stem}",
+            "kind": _text(record, "category", where),
+            "images": [shown],
+            "prompt": _text(record, "text", where),
+            "reference": {"answers": [_text(record, "ground_truth", where)]},
+            "metadata": {"split": part.lower()},
+        }
+    if split is not None and split.lower() not in {part.lower() for part in known}:
+        raise InputError(f"{file} holds the sources {', '.join(sorted(known))}, not {split!r}")
+
+
+def lrs_vqa(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write LRS-VQA. The sources ``FAIR``, ``Bridge`` and ``STAR`` are its splits, and tables are of one.
+
+    Read in github.com/VisionXLab/LRS-VQA@1b3b6cd ``README.md``, ``Script/llava_eval_LRSVQA.py`` and ``Script/evaluation_LRSVQA.py``: ``LRS_VQA_merged.jsonl``, lines with
+    ``question_id``, ``image``, ``category``, ``text`` and ``ground_truth``.
+    """
+    source = data_folder(source, "LRS_VQA_merged.jsonl")
+    file = next(
+        (
+            place
+            for place in (source / "LRS_VQA_merged.jsonl", source / "LRS_VQA" / "LRS_VQA_merged.jsonl")
+            if place.is_file()
+        ),
+        None,
+    )
+    if file is None:
+        raise InputError(f"{source} should hold LRS_VQA_merged.jsonl")
+    return _written("lrs_vqa", source, out, _lrs_vqa(source, file, split), limit, None)
+
+
+def _earthvqa(source: Path, part: str, file: Path) -> Iterator[dict[str, Any]]:
+    listed = read_json(file, source)
+    if not isinstance(listed, Mapping):
+        raise InputError(f"{file} should be an object of image name to questions")
+    place = find_folder(source / part, "images_png")
+    for image, questions in listed.items():
+        plain_name(image, str(file))
+        if not isinstance(questions, list):
+            raise InputError(f"{file}: {image!r} has no list of questions")
+        shown = f"{part}/images_png/{image}" if place is None else (place / image).relative_to(source).as_posix()
+        for number, question in enumerate(questions):
+            values = list(question.values()) if isinstance(question, Mapping) else []
+            if len(values) != 3 or values[2] in (None, ""):  # the loader takes the three values by their order
+                raise InputError(
+                    f"{file}: question {number} of {image!r} is not a type, a question and an answer; the test truth is not public"
+                )
+            yield {
+                "id": f"earthvqa/{part.lower()}/{Path(image).stem}/{number}",
+                "task": "change_qa",
+                "scene": f"earthvqa/{part.lower()}/{Path(image).stem}",
+                "kind": str(values[0]),
+                "images": [shown],
+                "prompt": str(values[1]),
+                "reference": {"answers": [str(values[2])]},
+                "metadata": {"split": part.lower()},
+            }
+
+
+def earthvqa(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write EarthVQA's questions of ``Train`` or ``Val``.
+
+    Read in github.com/Junjue-Wang/EarthVQA@d043845 ``data/earthvqa.py``: ``<Split>_QA.json``, image name -> list of type, question, answer in this order;
+    ``<Split>/images_png``. Answers are counts, tenths of an area (``0%-10%``) and texts.
+    """
+    source = data_folder(source, "Train_QA.json and Val_QA.json")
+    parts = {
+        part: source / f"{part}_QA.json" for part in ("Train", "Val", "Test") if (source / f"{part}_QA.json").is_file()
+    }
+    if not parts:
+        raise InputError(f"{source} should hold Train_QA.json or Val_QA.json")
+    if split is None and len(parts) > 1:
+        raise InputError(f"{source} holds the splits {', '.join(parts)}; name one with --split")
+    (part,) = choose_splits(parts, split or next(iter(parts)), source)
+    return _written("earthvqa", source, out, _earthvqa(source, part, parts[part]), limit, None)

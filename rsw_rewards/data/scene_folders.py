@@ -1,0 +1,90 @@
+"""Scene classification in folders of classes: AID, UC Merced, NWPU-RESISC45, WHU-RS19, FireRisk.
+
+Read in github.com/torchgeo/torchgeo@65507dc ``torchgeo/datasets/{ucmerced,resisc45,firerisk}.py``: a folder a class with its images, below ``Images`` for UC Merced,
+below ``train`` and ``val`` for FireRisk. AID and WHU-RS19 as hiyamdebary/EarthDial@92c1260 evaluates them: a folder a class. The label is the folder's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, take
+from rsw_rewards.errors import InputError
+
+
+class _Set(NamedTuple):
+    name: str
+    classes: int
+    below: tuple[str, ...] = ()
+    """A folder that may hold the classes."""
+    splits: tuple[str, ...] = ()
+
+
+def spoken(folder: str) -> str:
+    """The name of a class folder in words, in lower case.
+
+    >>> spoken("MediumResidential"), spoken("golf_course"), spoken("High"), spoken("denseresidential")
+    ('medium residential', 'golf course', 'high', 'denseresidential')
+    """
+    return " ".join(re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", folder).split()).lower()
+
+
+def _samples(kind: _Set, source: Path, places: dict[str, Path], notes: list[str]) -> Iterator[dict[str, Any]]:
+    for split, place in places.items():
+        folders = sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        found = {folder: ImageFolder(folder, source) for folder in folders}
+        filled = {folder: images for folder, images in found.items() if len(images)}
+        if not filled:
+            raise InputError(f"{place} should hold a folder for every class, with images in it")
+        if len(filled) != kind.classes:
+            notes.append(f"{place} holds {len(filled)} classes; {kind.name} has {kind.classes}")
+        vocabulary = [spoken(folder.name) for folder in filled]
+        prompt = f"Which class is the scene? Answer with one of: {', '.join(vocabulary)}."
+        for folder, images in filled.items():
+            for stem in images.stems:
+                part = f"{split}/" if split else ""
+                yield {
+                    "id": f"{kind.name}/{part}{folder.name}/{stem}",
+                    "task": "classification",
+                    "scene": f"{kind.name}/{part}{folder.name}/{stem}",
+                    "kind": None,
+                    "images": [images[stem]],
+                    "prompt": prompt,
+                    "reference": {"label": spoken(folder.name), "vocabulary": vocabulary},
+                    "metadata": {"dataset": kind.name, **({"split": split} if split else {}), "folder": folder.name},
+                }
+
+
+def _converter(kind: _Set) -> Callable[..., Conversion]:
+    def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+        """Write classification samples. See :class:`rsw_rewards.data.adapter.Adapter`."""
+        source = data_folder(source, "a folder for every class")
+        places: dict[str, Path] = {
+            name: found for name in kind.splits if (found := find_folder(source, name)) is not None
+        }
+        if kind.splits and not places:
+            raise InputError(f"{source} should hold {' and '.join(kind.splits)}, in each a folder for every class")
+        if split is not None and split not in places:
+            raise InputError(f"{source} holds {', '.join(places) or 'no splits'}, not {split!r}")
+        if split is not None:
+            places = {split: places[split]}
+        if not kind.splits:
+            places = {"": find_folder(source, *kind.below) or source if kind.below else source}
+        notes: list[str] = []
+        count, file = write_samples(
+            Path(out), take(_samples(kind, source, places, notes), limit), f"{source} holds no image"
+        )
+        return Conversion(count, file, [source], notes)
+
+    return convert
+
+
+aid = _converter(_Set("aid", 30))
+ucm = _converter(_Set("ucm", 21, below=("Images",)))
+resisc45 = _converter(_Set("resisc45", 45))
+whu_rs19 = _converter(_Set("whu_rs19", 19))
+firerisk = _converter(_Set("firerisk", 7, splits=("train", "val")))
