@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 import rsw_rewards as rsw
+from rsw_rewards.core.building import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,3 +82,19 @@ def test_sentences_and_lines_are_short(file: Path) -> None:
 
 def test_the_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
+LONGEST_PART = 190
+
+
+def test_a_card_is_six_short_lines() -> None:
+    """Summary, range, transform, source, gaming and cost; what needs more words stands in docs/verifiers.md."""
+    long = [
+        (name, key)
+        for name, found in VERIFIERS.all().items()
+        for key, text in dataclasses.asdict(found.card).items()
+        if len(text) > LONGEST_PART
+    ]
+    assert not long
+    headings = re.findall(r"^## (\w+)$", page("verifiers"), re.MULTILINE)
+    assert headings and set(headings) <= {*rsw.names("verifiers")}

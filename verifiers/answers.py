@@ -381,9 +381,8 @@ class ExactMatch(AnswerVerifier):
         transform="none",
         source="accuracy as in RSVQA (arXiv 2003.07333) and CDVQA (arXiv 2112.06343); the reading rules are this project's",
         gaming=(
-            "Listing all answers, hedging, an empty text, naming the answer inside a sentence: none scores, because the whole"
-            " answer must equal one entry of the vocabulary. Differing answer tags are invalid, and so is another answer beside a tag. A constant answer scores the"
-            " share of that answer: read accuracy beside the chance-corrected score and the majority baseline."
+            "Listing all answers, hedging, an empty text, naming the answer inside a sentence: none scores, "
+            "because the whole answer must equal one entry of the vocabulary."
         ),
     )
     Config: ClassVar[type[BaseModel]] = ExactMatchConfig

@@ -297,22 +297,18 @@ class BoxIoU(PerSample[Targets]):
     Config: ClassVar[type[BaseModel]] = BoxIoUConfig
     card: ClassVar[Card] = Card(
         summary=(
-            "Boxes of 4 numbers (x1, y1, x2, y2) or 8 (a convex quadrilateral) against reference.boxes. One true box: the IoU"
-            " of the one box given. Otherwise the best one-to-one matching, divided by the larger number of boxes. Boxes are in pixels;"
-            " 'scale' declares outputs in thousandths or shares of the image."
+            "Boxes of 4 numbers (x1, y1, x2, y2) or 8 (a convex quadrilateral) against reference.boxes. One "
+            "true box: the IoU of the one box given."
         ),
         range="iou: [0, 1]; hit: 0 or 1, all boxes matched at IoU >= 0.5 and none left over",
         transform="none",
         source=(
-            "acc@0.5 to acc@0.9 and mean_iou as usual for DIOR-RSVG (arXiv 2210.12634) and in like413/OPT-RSVG@ff0fc203"
-            " utils/eval_utils.py, continuous coordinates; several boxes after GREC (arXiv 2308.16182)"
+            "acc@0.5 to acc@0.9 and mean_iou as usual for DIOR-RSVG (arXiv 2210.12634); several boxes after "
+            "GREC (arXiv 2308.16182)."
         ),
         gaming=(
-            "A box as large as the image scores the share of the image that the target covers: little for small targets, but"
-            " read the row of that baseline where targets are large. Several boxes for one target divide its IoU by their"
-            " number and never hit. Boxes without area, with NaN, corners out of order or over 100 in number are invalid. A"
-            " box that does not touch the target earns 0 however near it is. An empty list is right only where the truth is"
-            " empty."
+            "A box as large as the image scores the share of the image that the target covers: little for "
+            "small targets, but read the row of that baseline where targets are large."
         ),
         cost="microseconds on a CPU for upright boxes, seconds for thousands of them, about a hundred for a pair of rotated ones that overlap",
     )

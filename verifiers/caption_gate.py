@@ -43,13 +43,13 @@ class CaptionGate(PerText[_Truth]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.captions"})
     card: ClassVar[Card] = Card(
-        summary="1 where a caption says rightly whether anything changed and reads as a sentence, else 0. It is meant as the gate of"
-        " rewards that compare words, with weight 0: they pay a caption and its denial nearly alike.",
+        summary="1 where a caption says rightly whether anything changed and reads as a sentence, else 0.",
         range="0 or 1; raw.claim, raw.order, raw.repetition, raw.length and raw.alphabet are 1 where that part is in order",
         transform="none",
         source="this project: rules of English; what they cost honest captions stands in docs/attacks.md",
-        gaming="It looks at no object, place, number or direction: 'a pond was removed' passes where a road was built. A rule that a reference"
-        " of the sample breaks is not held against its captions, so that other languages and styles pass unread",
+        gaming=(
+            "It looks at no object, place, number or direction: 'a pond was removed' passes where a road was built."
+        ),
         cost="a tenth of a millisecond",
     )
 

@@ -23,15 +23,10 @@ from rsw_rewards.verifiers.caption_base import (
     says_no_change,
 )
 from rsw_rewards.verifiers.caption_metrics import CHANGE_RECOGNITION, FRACTIONS, CaptionMetric
-from rsw_rewards.verifiers.caption_tokens import MAX_CHARACTERS, MAX_TOKENS
 from rsw_rewards.verifiers.document_frequency import read_document_frequency
 from rsw_rewards.verifiers.meteor import Meteor, MeteorError, meteor, no_match
 from rsw_rewards.verifiers.ngrams import CiderD, DocumentFrequency, Match, ReferenceSet, bleu
 from rsw_rewards.verifiers.vocabulary import ORDERS
-
-_LIMITS = f" Captions of more than {MAX_TOKENS} words and signs or {MAX_CHARACTERS} characters are invalid."
-_TOKENS = " Numbers of different tokens ('words', 'ids', 'ptb') are not comparable."
-_UNCHANGED = " One fixed sentence for no change is right on every unchanged pair, half of LEVIR-CC: read it beside the constant baseline."
 
 
 class CaptionReward(CaptionVerifier[ReferenceSet]):
@@ -74,11 +69,8 @@ class Bleu(CaptionReward):
         transform="none",
         source="BleuScorer of github.com/salaniz/pycocoevalcap: closest reference length, 1e-15 and 1e-9 beside the counts",
         gaming=(
-            "Repeated words are clipped to what a reference has, copying all references at once loses precision, an empty caption"
-            " is invalid. Without one matching 4-gram BLEU-4 is near 0 and has no slope: take order 2, or rouge_l, at the start."
-            + _UNCHANGED
-            + _TOKENS
-            + _LIMITS
+            "Repeated words are clipped to what a reference has, copying all references at once loses "
+            "precision, an empty caption is invalid."
         ),
     )
     Config: ClassVar[type[BaseModel]] = BleuConfig
@@ -121,11 +113,8 @@ class RougeL(CaptionReward):
         transform="none",
         source="rouge.py of github.com/salaniz/pycocoevalcap, beta 1.2 (Lin 2004)",
         gaming=(
-            "Precision and recall may come from different references, so a caption that mixes them gains a little; repeated words"
-            " and all references in a row lose precision; an empty caption is invalid. Word order counts, meaning does not."
-            + _UNCHANGED
-            + _TOKENS
-            + _LIMITS
+            "Precision and recall may come from different references, so a caption that mixes them gains a "
+            "little; repeated words and all references in a row lose precision"
         ),
     )
 
@@ -158,10 +147,7 @@ class CiderDReward(CaptionReward):
         transform="divided by 10",
         source="arXiv 1411.5726; cider_scorer.py of github.com/salaniz/pycocoevalcap (sigma 6)",
         gaming=(
-            "Counts are clipped and a Gaussian punishes other lengths, so repetition and joined references do not pay. The document"
-            " frequencies are counted once on the references of the run, or read from a file: a reward can be given again only with"
-            " the same table, so name a file where dumps are to be scored again. The evaluation's cider is another number: there"
-            " the evaluated samples are counted." + _UNCHANGED + _TOKENS + _LIMITS
+            "Counts are clipped and a Gaussian punishes other lengths, so repetition and joined references do not pay."
         ),
     )
     Config: ClassVar[type[BaseModel]] = CiderConfig
@@ -242,16 +228,12 @@ class Captions(CaptionVerifier[CaptionTruth]):
         range="bleu1..bleu4, meteor, rouge_l and the recognition rates: 0 to 1; cider: 0 to 10; s_star_m: 0 to 3.25",
         transform="the value is ROUGE-L; the others are metrics of the corpus",
         source=(
-            "github.com/salaniz/pycocoevalcap; METEOR 1.5 by its own program (Denkowski and Lavie 2014); change recognition by the"
-            " data set's fixed sentences: reference.no_change, else LEVIR-CC's five (test.py in github.com/Chen-Yang-Liu/Change-Agent)"
+            "github.com/salaniz/pycocoevalcap; METEOR 1.5 by its own program; change recognition by the data "
+            "set's fixed sentences."
         ),
         gaming=(
-            "Corpus BLEU and METEOR keep the references of empty captions in their lengths, and a missing or overlong one counts as"
-            " a caption of the shortest reference's length without a match, so silence does not pay. CIDEr-D is taken with the"
-            " document frequencies of the evaluated rows: it is 0 where all samples have the same references."
-            + _UNCHANGED
-            + _TOKENS
-            + _LIMITS
+            "Silence does not pay: the references of empty captions are kept. One fixed sentence for no change is "
+            "right on half of LEVIR-CC: read it beside no_change."
         ),
         cost="a tenth of a millisecond; METEOR some milliseconds, a Java process of up to 2 GB and its start",
     )

@@ -70,14 +70,11 @@ class ChangeMask(MapVerifier):
         range="iou of the changed class: [0, 1]; 1 where neither mask has change, 0 where only the prediction has",
         transform="none",
         source=(
-            "f1, iou, precision, recall, oa, kappa, mf1, miou from the summed 2 x 2 counts, as usual for LEVIR-CD"
-            " (doi 10.3390/rs12101662) and checked against ConfuseMatrixMeter of wgcban/ChangeFormer, whose epsilon in F1 is"
-            " the default here (6e-8 below the exact F1, which epsilon: 0 gives)"
+            "summed 2 x 2 counts, as usual for LEVIR-CD (doi 10.3390/rs12101662); checked against wgcban/ChangeFormer."
         ),
         gaming=(
-            "An empty mask scores 1 on unchanged samples and 0 on all others: mix in changed samples and read f1, which"
-            " ignores true negatives, rather than oa. A mask that is missing, unreadable or of another size counts as wrong"
-            " in every pixel, so leaving hard samples out lowers f1."
+            "An empty mask scores 1 on unchanged samples and 0 on all others: mix in changed samples and read"
+            " f1, which ignores true negatives, rather than oa."
         ),
         cost="under a millisecond per megapixel, plus decoding",
     )

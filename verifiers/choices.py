@@ -197,17 +197,15 @@ class MultipleChoice(PerText[Question]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
     card: ClassVar[Card] = Card(
         summary=(
-            "Equality of the chosen letter, or set of letters, with a true one. reference.answers holds letters or options'"
-            " texts, each entry one accepted answer (several letters in one entry: all of them); reference.choices, where it"
-            " is given, the options in order."
+            "Equality of the chosen letter, or set of letters, with a true one. Entries of reference.answers are "
+            "letters or options' texts; any of them is right."
         ),
         range="correct: 0 or 1",
         transform="none",
         source="exact match of letters as in XLRS-Bench (arXiv 2503.23771); the reading rules are this project's and stricter",
         gaming=(
-            "Several letters where one is asked for, a letter with the text of another option, letters inside sentences: all"
-            " invalid. XLRS-Bench's own script picks letters out of any text, so that an answer in words may hit by chance."
-            " Always the same letter scores the share of that letter: read it beside the majority baseline."
+            "Several letters where one is asked for, a letter with the text of another option, letters inside"
+            " sentences: all invalid."
         ),
     )
     Config: ClassVar[type[BaseModel]] = MultipleChoiceConfig

@@ -74,15 +74,11 @@ class ClassMap(MapVerifier):
         range="mean over classes that occur in truth or prediction of their IoU: [0, 1]; an unchanged sample left unchanged 1",
         transform="none",
         source=(
-            "miou, iou_k, pixel_accuracy, mean_pixel_accuracy, fwiou from summed counts, as Evaluator of"
-            " Chen-Yang-Liu/Change-Agent @Multi_change/utils_tool/metrics.py computes them; means leave out classes that do not"
-            " occur"
+            "summed counts, as Evaluator of Chen-Yang-Liu/Change-Agent; means leave out classes that do not occur."
         ),
         gaming=(
-            "A map of background alone gets about half where one class changes, and high pixel_accuracy and fwiou always: read"
-            " iou_1 and above. One stray pixel of a class that is not there costs its share of the mean. A map that is missing,"
-            " unreadable, of another size, or with a value that is no class is missed in every class and a false alarm of every"
-            " other, so leaving hard samples out raises nothing."
+            "A map of background alone gets about half where one class changes, and high pixel_accuracy and "
+            "fwiou always: read iou_1 and above."
         ),
         cost="about three milliseconds per megapixel, plus decoding",
     )

@@ -14,7 +14,6 @@ from rsw_rewards.core.verifier import Card
 from rsw_rewards.encoders import is_pretrained_clip
 from rsw_rewards.verifiers.alignment import AlignmentVerifier, Query, cosine, cosines
 from rsw_rewards.verifiers.caption_base import true_captions
-from rsw_rewards.verifiers.forecast_case import READS
 
 CLIP_SCORE_WEIGHT = 2.5
 """w of CLIPScore, which spreads the usual cosines over [0, 1]."""
@@ -48,16 +47,14 @@ class ClipScore(AlignmentVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "output.text", "encoder"})
     card: ClassVar[Card] = Card(
         summary="CLIPScore: of a forecast and the text that says what should change (reference.text, else the prompt), or of a"
-        " caption and the image after the change." + READS,
-        range="[0, 2.5], higher fits better; raw.cos in [-1, 1]. The key is 'clip_score' for published open_clip weights and the"
-        " default wording alone, clip_score_<encoder>[_<wording>] otherwise; an invalid output counts as 0",
+        " caption and the image after the change.",
+        range="[0, 2.5], higher fits better; raw.cos in [-1, 1].",
         transform="(cos + 1) / 2",
-        source="2.5 max(cos, 0): Hessel et al. 2021. Captions are worded 'A photo depicts ..' as in jmhessel/clipscore, the texts of"
-        " forecasts stay as they are; 'templates' changes either",
-        gaming="Cosines of one model lie in a narrow band, and an input that shows the right land cover already scores well: prefer"
-        " caption_contrast, and weigh it below gain_over_copy. A caption is held against the second image alone, so that one which"
-        " describes the scene but no change scores well. Optimising against one model finds its blind spots; watch another encoder."
-        " What lies beyond the model's context (77 tokens for most) is not seen: raw.truncated, <key>_truncated_rate",
+        source="2.5 max(cos, 0): Hessel et al. 2021.",
+        gaming=(
+            "Cosines of one model lie in a narrow band, and an input that shows the right land cover already "
+            "scores well: prefer caption_contrast, and weigh it below gain_over_copy."
+        ),
         cost="one pass of the encoder per new image and text",
     )
 
@@ -83,12 +80,13 @@ class RefClipScore(AlignmentVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.captions", "encoder"})
     card: ClassVar[Card] = Card(
         summary="RefCLIPScore: harmonic mean of a caption's CLIPScore and its best cosine with a reference caption.",
-        range="[0, 10/7], higher fits better; raw.clip_score in [0, 2.5], raw.reference in [0, 1]. The key is 'ref_clip_score' for"
-        " published open_clip weights and the default wording alone; an invalid output counts as 0",
+        range="[0, 10/7], higher fits better; raw.clip_score in [0, 2.5], raw.reference in [0, 1].",
         transform="divided by 10/7",
         source="Hessel et al. 2021; jmhessel/clipscore@clipscore.py, captions and references worded 'A photo depicts ..'",
-        gaming="Text towers of CLIP see words more than their order or a negation: 'a road is built' and 'no road is built' are close."
-        " Gate it with the change accuracy of the captions. A caption that suits every image of the set earns most of the score",
+        gaming=(
+            "Text towers of CLIP see words more than their order or a negation: 'a road is built' and 'no "
+            "road is built' are close. Gate it with the change accuracy of the captions."
+        ),
         cost="one pass of the encoder per new image and text",
     )
 

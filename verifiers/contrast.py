@@ -23,7 +23,6 @@ from rsw_rewards.verifiers.alignment import (
     cosines,
     forecast_text,
 )
-from rsw_rewards.verifiers.forecast_case import READS
 
 MOST_TEXTS = 4096
 """Different texts kept to draw distractors from: each is encoded once at most."""
@@ -94,17 +93,17 @@ class CaptionContrast(AlignmentVerifier):
     Config: ClassVar[type[AlignmentConfig]] = CaptionContrastConfig
     card: ClassVar[Card] = Card(
         summary="Of a forecast and its text, or of a caption and the image after the change: how many texts of other samples fit the"
-        " image worse than this one." + READS,
-        range="[0, 1]; 0.5 is chance, which a forecast that looks the same for every text has in the mean. raw.beaten is the share of"
-        " distractors that fit worse, raw.cos the cosine; an invalid output counts as 0",
+        " image worse than this one.",
+        range=(
+            "[0, 1]; 0.5 is chance, which a forecast that looks the same for every text has in the mean. "
+            "raw.beaten is the share of distractors that fit worse, raw.cos the cosine"
+        ),
         transform="none: mean over distractors of sigmoid((cos - cos_distractor) / temperature), temperature 0.05",
-        source="CLIP retrieval among distractors, made smooth; the sigmoid of a difference of scores is that of Bradley and Terry."
-        " 16 texts are drawn by the sample's id from up to 4096 different ones of the run, none of which equals a text of its own",
-        gaming="A single caption that suits every image fits better than most distractors (scene world: 'nothing has changed' 0.67 on pairs"
-        " that changed, the truth 0.87, a caption of another pair 0.55): read it beside a reward that compares with"
-        " the references. Paraphrases of the right text among the distractors count against it and keep the truth below 1. Another"
-        " set of samples gives other distractors and another number: compare runs over the same samples, or name 'distractors'."
-        " Optimising against one encoder finds its blind spots; watch another",
+        source="CLIP retrieval among distractors, made smooth",
+        gaming=(
+            "A single caption that suits every image fits better than most distractors: read it beside a "
+            "reward that compares with the references."
+        ),
         cost="one pass of the encoder per new image and text",
     )
 

@@ -41,8 +41,10 @@ class OutputHash(PerSample[Sample]):
         range="[0, 1), uniform",
         transform="none",
         source="this project's; the useless reward of an ablation",
-        gaming="there is nothing to game: which output of a sample has a high number does not carry over to the next sample. As a "
-        "reward it is noise, which slows learning by its share in the spread within groups",
+        gaming=(
+            "there is nothing to game: which output of a sample has a high number does not carry over to the "
+            "next sample."
+        ),
     )
 
     def truth(self, sample: Sample) -> Sample:

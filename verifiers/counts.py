@@ -100,10 +100,8 @@ class ChangeCounts(PerText[Mapping[str, float]]):
         transform="mean over the classes of 1 / (1 + |p - t|)",
         source="hanlinwu/DeltaVLM scripts/test-count.ipynb (arXiv 2507.22346), which stops at a sentence of another form",
         gaming=(
-            "A class left out or counted twice, numbers beside the counts and words that change them ('at least 2') are invalid, so"
-            " ranges and lists score nothing."
-            " mae and rmse leave invalid answers out: read them beside valid_rate and accuracy, which counts them as wrong."
-            " Half of the pairs have no change, so 'no new roads or buildings' scores high: read it beside the baselines."
+            "Lists, ranges and words that change a number are invalid. Half of the pairs have no change: read it "
+            "beside the baselines, and the errors beside valid_rate."
         ),
     )
     Config: ClassVar[type[BaseModel]] = AnswerConfig

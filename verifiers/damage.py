@@ -99,9 +99,8 @@ class BuildingDamage(MapVerifier):
     )
     card: ClassVar[Card] = Card(
         summary=(
-            "Counts building pixels (0 none, 1 to 4 building) and, within the true buildings, pixels of each damage level (1 none,"
-            " 2 minor, 3 major, 4 destroyed). Damage counts only where a building is predicted too. Pixels outside 'valid' and of"
-            " nodata are ignored."
+            "Counts building pixels (0 none, 1 to 4 building) and, within the true buildings, pixels of each "
+            "damage level (1 none, 2 minor, 3 major, 4 destroyed)."
         ),
         range="F1 in [0, 1]. Of one sample: 1 where neither side has a building, 0 where only the prediction has",
         transform=(
@@ -109,13 +108,11 @@ class BuildingDamage(MapVerifier):
             " harmonic, which has no slope until every level is found"
         ),
         source=(
-            "xView2 (arXiv 1911.09296), code DIUx-xView/xView2_scoring@xview2_metrics.py: counts summed over images, score = 0.3"
-            " localization_f1 + 0.7 damage_f1, the harmonic mean of four F1 with 1e-6 added to each. As of October 2019: before"
-            " commit acb007a that code left out false alarms of levels that an image's truth lacks"
+            "xView2 (arXiv 1911.09296), DIUx-xView/xView2_scoring: 0.3 localization_f1 + 0.7 damage_f1, from "
+            "counts summed over images."
         ),
         gaming=(
-            "Damage outside true buildings is free, so a map that calls everything a building loses only localization. A map that is missing, unreadable, of another size or with a value"
-            " over 4 misses everything and is a false alarm everywhere, so leaving hard samples out raises nothing."
+            "Damage outside true buildings is free, so a map that calls everything a building loses only localization."
         ),
         cost="about five milliseconds per megapixel of a pair, plus decoding",
     )

@@ -68,17 +68,19 @@ class DamageConsistency(NetworkVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "reference.damage", "detector"})
     Config: ClassVar[type[BaseModel]] = DamageConsistencyConfig
     card: ClassVar[Card] = Card(
-        summary="A frozen network that grades building damage (0 none, 1 to 4) looks at the input and the forecast; its map is held "
-        "against reference.damage, or against its own map of the input and the true future. Pixels outside 'valid', of nodata and "
-        "under clouds are left out",
+        summary=(
+            "A frozen network grades building damage between the input and the forecast; its map is compared "
+            "with the true damage, or with its own map of the true future."
+        ),
         range="F1 in [0, 1]; the metrics stand under xview2_score, xview2_localization_f1, xview2_damage_f1 and one key a level",
-        transform="0.3 soft Dice of buildings + 0.7 mean soft Dice of the levels that the truth has, within its buildings; without "
-        "a true building 1 / (1 + 100 * share of pixels called a building)",
-        source="0.3 localization F1 + 0.7 harmonic mean of the levels' F1, from summed counts: the score of xView2 "
-        "(DIUx-xView/xView2_scoring@xview2_metrics.py), which RSEdit takes for edited images",
-        gaming="a network can be fooled by texture; damage outside true buildings costs localization only. A copy of the input "
-        "keeps every building undamaged, which is right for most buildings of most disasters: read the levels' F1. An invalid "
-        "output is wrong in every pixel",
+        transform=(
+            "0.3 soft Dice of buildings + 0.7 mean soft Dice of the true levels; without a true building 1 / "
+            "(1 + 100 * share called a building)."
+        ),
+        source=(
+            "the score of xView2 (DIUx-xView/xView2_scoring), from summed counts; RSEdit takes it for edited images."
+        ),
+        gaming="a network can be fooled by texture; damage outside true buildings costs localization only.",
         cost="one pass of the network per new pair",
     )
 

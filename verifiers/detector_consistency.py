@@ -222,25 +222,21 @@ class DetectorConsistency(NetworkVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "detector"})
     Config: ClassVar[type[BaseModel]] = DetectorConfig
     card: ClassVar[Card] = Card(
-        summary="What a frozen change detector sees between the input and the forecast, held against the true change mask, or "
-        "against what it sees between the input and the true future. Pixels outside 'valid', of nodata and under clouds are left "
-        "out, and shown to it in one colour on both dates; it sees a raster as its record shows it (bands, stretch), or the stored bands "
-        "that its name maps (#bands=3,4,5)",
-        range="raw.f1 and raw.iou in [0, 1]; both masks empty 1, one of them empty 0. The metrics change_f1 and change_iou come "
-        "from one confusion matrix over all pixels (another detector than the shipped one stands after a slash), "
-        "no_change_accuracy is the share of unchanged samples in which nothing is detected. An invalid output is wrong everywhere",
-        transform="soft Dice of the probabilities with the true mask, or with the probabilities of the true pair (soft: false: "
-        "F1); in a sample without change 1 / (1 + 100 * share of pixels detected, beyond those of the true pair with against: "
-        "detector)",
+        summary=(
+            "What a frozen change detector sees between input and forecast, compared with the true change "
+            "mask or with what it sees of the true future."
+        ),
+        range="raw.f1 and raw.iou in [0, 1]; both masks empty 1, one of them empty 0.",
+        transform=(
+            "soft Dice of the probabilities with the true mask (soft: false: F1); in a sample without change "
+            "1 / (1 + 100 * share detected)."
+        ),
         source="literature on remote-sensing image editing scores edits by a detector in the same way (RSEdit); F1 = 2 tp / "
         "(2 tp + fp + fn); soft Dice of arXiv 1606.04797",
-        gaming="a detector can be fooled by texture that no one would call a building: keep it as a held-out measure, or beside "
-        "gain_over_copy. A copy scores 0 where something changes; a picture that is changed everywhere scores the Dice of a full "
-        "mask. It is blind to what the change is, only where. On the scene world's changed scenes the tokenizer's ceiling earns more than "
-        "a copy, a blurred copy, the mean picture, noise and another sample's future in about all, the shipped world model's forecast in "
-        "about nine of ten: one that puts the change in the wrong place earns as little as noise. "
-        "On imagery that the shipped detector was not trained on (LEVIR-CD tiles) noise earns more than a nearly true picture in 60 %. "
-        "outside_valid: shown lets what is painted outside the labels move the answer inside",
+        gaming=(
+            "a detector can be fooled by texture that no one would call a building: keep it as a held-out "
+            "measure, or beside gain_over_copy."
+        ),
         cost="one pass of the detector per new pair",
     )
 

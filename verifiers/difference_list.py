@@ -214,17 +214,15 @@ class DifferenceList(PerText[tuple[Change, ...]]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
         summary=(
-            "A list of changes against reference.changes: a JSON list of {object, change, where?, count?}, or lines 'object |"
-            " change | where | count'; none or [] says that nothing changed. Object and change must be equal, where (cell of a"
-            " 3 x 3 grid) and count too where the truth states them."
+            "A list of changes against reference.changes: JSON objects {object, change, where?, count?}, or "
+            "lines 'object | change | where | count'."
         ),
         range="f1 over one-to-one matches: [0, 1]; 1 where both lists are empty, 0 where one is",
         transform="none",
         source="precision and recall over atomic statements under a largest one-to-one matching; the format is this project's",
         gaming=(
-            "Repeating an entry, listing every object or one change in all nine cells costs precision, since every true change"
-            " is matched once at most. An empty list is right only where nothing changed. A text of another form or over 100"
-            " entries is invalid, which counts as many wrong entries as there are true ones, at least one."
+            "Repeating an entry, listing every object or one change in all nine cells costs precision, since "
+            "every true change is matched once at most."
         ),
     )
     Config: ClassVar[type[BaseModel]] = DifferenceListConfig

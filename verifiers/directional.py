@@ -15,7 +15,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.alignment import AlignmentConfig, AlignmentVerifier, Query, cosine, forecast_text, unit
 from rsw_rewards.verifiers.contrast import plain
-from rsw_rewards.verifiers.forecast_case import READS, true_mask
+from rsw_rewards.verifiers.forecast_case import true_mask
 
 
 def directional_similarity(cos: float, change: float, least_change: float) -> float:
@@ -61,18 +61,20 @@ class DirectionalSimilarity(AlignmentVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "encoder"})
     Config: ClassVar[type[AlignmentConfig]] = DirectionalConfig
     card: ClassVar[Card] = Card(
-        summary="cos(E(forecast) - E(input), T(after) - T(before)) over unit features; the input is the sample's last image, the text"
-        " after is reference.text, else the prompt. Samples that ask for no change (reference.changed, or an empty mask) are left out."
-        + READS,
+        summary=(
+            "Cosine between the change of the image features (forecast less input) and the change of the text"
+            " features (after less before)."
+        ),
         range="raw.directional in [-1, 1]: the cosine, faded to -1 where the image changes by less than least_change (raw.change); -1"
         " for an unchanged or invalid output",
         transform="(directional + 1) / 2: an unchanged output is worth 0, a change that has nothing to do with the text about 0.5",
-        source="directional loss of StyleGAN-NADA (arXiv 2108.00946), CLIP direction similarity of InstructPix2Pix (arXiv 2211.09800),"
-        " which leave 0 / 0 open; the fading is this project's",
-        gaming="A faint nudge of the right direction would have a perfect cosine: changes under least_change fade to 0. Any larger"
-        " change, also noise, is worth about 0.5, more than a copy (scene world: truth 0.69, a grey picture 0.48, noise of 10 levels 0.36,"
-        " a copy 0): weigh it below gain_over_copy, in which noise loses. The input is"
-        " not asked to stay as it is elsewhere; 'preservation' of change_consistency is",
+        source=(
+            "StyleGAN-NADA (arXiv 2108.00946) and InstructPix2Pix (arXiv 2211.09800); what a copy earns is "
+            "this project's."
+        ),
+        gaming=(
+            "A faint nudge of the right direction would have a perfect cosine: changes under least_change fade to 0."
+        ),
         cost="one pass of the encoder per new image and text",
     )
 

@@ -17,7 +17,6 @@ from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.encoders import CMMD_ENCODER
-from rsw_rewards.verifiers.forecast_case import READS
 from rsw_rewards.verifiers.set_metrics import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
 from rsw_rewards.verifiers.sets import EncodedSetVerifier, SetConfig, SetTruth
 
@@ -36,10 +35,7 @@ class SetMeasure(EncodedSetVerifier):
         ]
 
 
-_GAMING = (
-    "copying the input is rewarded, since the past looks as real as the future; leaving out hard samples is too, so compare at"
-    " equal n and equal valid_rate"
-)
+_GAMING = "Copying the input, or leaving out hard samples, makes it better: compare at equal n and valid_rate"
 _TRANSFORM = (
     "none: a set has no score per sample, so it measures and does not reward; see frechet_credit and mmd_credit"
 )
@@ -60,13 +56,14 @@ class Frechet(SetMeasure):
     name: ClassVar[str] = "frechet"
     Config: ClassVar[type[NoConfig]] = FrechetConfig
     card: ClassVar[Card] = Card(
-        summary="Frechet distance between all forecasts and all true futures, in the features of a named encoder."
-        + READS,
+        summary="Frechet distance between all forecasts and all true futures, in the features of a named encoder.",
         range="[0, inf), 0 = equal mean and covariance; its unit is the encoder's. The key is 'fid' for clean-fid's Inception "
         "alone ('fid@n' below min_images), fd_<encoder> otherwise",
         transform=_TRANSFORM,
-        source="Heusel et al. 2017; Inception file, resize and n - 1 covariance as in clean-fid (Parmar, Zhang, Zhu 2022); exact "
-        "for fewer images than dimensions; infinity: Chong and Forsyth 2020",
+        source=(
+            "Heusel et al. 2017; Inception file, resize and n - 1 covariance as in clean-fid (Parmar, Zhang, "
+            "Zhu 2022); exact for fewer images than dimensions"
+        ),
         gaming=f"{_GAMING}. The bias from few images is large and depends on the model",
         cost="one pass of the encoder per new image; the distance itself 0.1 s for 256 images of 2048 features, 4 s from 2048 images on"
         " (and 25 times that for its interval)",
@@ -82,7 +79,7 @@ class Kid(SetMeasure):
 
     name: ClassVar[str] = "kid"
     card: ClassVar[Card] = Card(
-        summary="Unbiased squared MMD under the cubic kernel between all forecasts and all true futures." + READS,
+        summary="Unbiased squared MMD under the cubic kernel between all forecasts and all true futures.",
         range="about [0, inf), slightly negative by chance; 'kid' for clean-fid's Inception alone, kid_<encoder> otherwise",
         transform=_TRANSFORM,
         source="Binkowski et al. 2018; over the whole sets, of which the subset averages of clean-fid and torch-fidelity are estimates",
@@ -106,7 +103,7 @@ class Cmmd(SetMeasure):
     name: ClassVar[str] = "cmmd"
     Config: ClassVar[type[NoConfig]] = CmmdConfig
     card: ClassVar[Card] = Card(
-        summary="1000 times the squared MMD of unit-length features under an RBF kernel of bandwidth 10." + READS,
+        summary="1000 times the squared MMD of unit-length features under an RBF kernel of bandwidth 10.",
         range="[0, inf); 'cmmd' for CLIP ViT-L/14-336 alone, cmmd_<encoder> otherwise",
         transform=_TRANSFORM,
         source="Jayasumana et al. 2024 (arXiv 2401.09603); biased estimator and central square as in google-research/cmmd",
@@ -130,8 +127,7 @@ class Neighbours(SetMeasure):
     name: ClassVar[str] = "neighbours"
     Config: ClassVar[type[NoConfig]] = NeighbourConfig
     card: ClassVar[Card] = Card(
-        summary="How far forecasts lie among true futures, and true futures among forecasts, by nearest neighbours."
-        + READS,
+        summary="How far forecasts lie among true futures, and true futures among forecasts, by nearest neighbours.",
         range="precision, recall, coverage: [0, 1]; density: [0, inf); each with the encoder's name",
         transform=_TRANSFORM,
         source="Kynkaanniemi et al. 2019 (arXiv 1904.06991); Naeem et al. 2020 (arXiv 2002.09797)",

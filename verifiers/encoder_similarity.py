@@ -52,10 +52,11 @@ class EncoderSimilarity(Encoded, Paired):
         "gain_cos_<encoder> with gain.",
         range="[-1, 1], 1 = the same direction; an invalid output counts as -1. Its distance is 1 - cos; min_change is 0.05",
         transform="(cos + 1) / 2",
-        source="the cosine by which DINO and CLIP image scores are reported for edited images (Ruiz et al. 2023, arXiv 2208.12242); "
-        "pixels that do not count are of the truth's mean colour in both",
-        gaming="cosines lie in a narrow band near 1, and a copy is nearly perfect where little changes: use gain. One network's blind "
-        "spots can be found by optimising against it; watch another encoder",
+        source=(
+            "the cosine by which DINO and CLIP image scores are reported for edited images (Ruiz et al. 2023,"
+            " arXiv 2208.12242)"
+        ),
+        gaming=("cosines lie in a narrow band near 1, and a copy is nearly perfect where little changes: use gain."),
         cost="one pass of the encoder per new image",
         seen=", or in those that the encoder's name maps (#bands=3,2,1)",
     )

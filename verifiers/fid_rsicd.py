@@ -105,13 +105,19 @@ class FidRsicd(SetMeasure):
     card: ClassVar[Card] = Card(
         summary="Frechet distance between all generated images and a list of real images of RSICD, in 2048 pooled features of an"
         " Inception-v3 fine-tuned on its 30 classes.",
-        range="[0, inf); the key is fid_rsicd with a reference_list, fid_rsicd/own-images against the samples' own real images. Not"
-        " comparable with FIDs in the Inception of ImageNet, nor between two fine-tuned networks",
+        range=(
+            "[0, inf); the key is fid_rsicd with a reference_list, fid_rsicd/own-images against the samples' "
+            "own real images."
+        ),
         transform="none: a set has no score per sample",
-        source="YonghaoXu/Txt2Img-MHN@8cff35a, is_fid_score: 256 x 256 bilinear, ImageNet normalisation, transform_input off though it was on in fine-tuning;"
-        " 21,870 generated images (ten per caption) against 1,000 of the authors' own random test part",
-        gaming="looking like RSICD suffices, whatever the caption says: real images in any order are perfect. The reference list overlaps"
-        " what many generators are trained on. Fine-tune the network once and name its hash (encoders in summary.json) beside the number",
+        source=(
+            "YonghaoXu/Txt2Img-MHN@8cff35a, is_fid_score: 256 x 256 bilinear, against 1,000 images of the "
+            "authors' own test part."
+        ),
+        gaming=(
+            "looking like RSICD suffices, whatever the caption says: real images in any order are perfect. "
+            "The reference list overlaps what many generators are trained on."
+        ),
         cost="one pass of Inception-v3 per image: about 0.1 s on a CPU core",
     )
 

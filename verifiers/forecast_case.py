@@ -25,12 +25,6 @@ from rsw_rewards.io.images import declared_bands, read_data
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.verifiers.bands import check_holes, check_raster
 
-READS = (
-    " A raster is read in the bands and numbers that its record shows (bands, stretch), or in those that the encoder's name maps"
-    " (#bands=3,2,1); pixels outside 'valid', of nodata and under clouds are shown to it in one colour."
-)
-"""What the cards of verifiers with an encoder say of rasters and masks."""
-
 NO_FUTURE = Score.not_applicable("the sample has no true future image (reference.images)")
 NO_INPUT = Score.not_applicable("the sample has no input image")
 NOTHING_COUNTS = Score.not_applicable("no pixel counts")

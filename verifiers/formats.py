@@ -76,10 +76,7 @@ class AnswerFormat(PerSample[None]):
         range="well_formed: 0 or 1",
         transform="none",
         source="the tag convention of R1-style training; the rules are this project's",
-        gaming=(
-            "Any well-formed text scores, right or wrong: keep its weight at 0.1 or below, or use it as a gate. Answers"
-            " leaked before the end of thinking, repeated tags and texts behind the tag are ill-formed."
-        ),
+        gaming=("Any well-formed text scores, right or wrong: keep its weight at 0.1 or below, or use it as a gate."),
     )
     Config: ClassVar[type[BaseModel]] = AnswerFormatConfig
 

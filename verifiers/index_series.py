@@ -87,11 +87,7 @@ class IndexSeries(PerForecast[np.ndarray]):
         range="nnse: (0, 1], 0.5 = as good as each pixel's mean over the horizon; mae, rmse, bias: the index's unit",
         transform="none: the value is the sample's mean nnse",
         source="Nash and Sutcliffe 1970; normalised and averaged over pixels as in GreenEarthNet (arXiv 2303.16198)",
-        gaming=(
-            "Persistence and climatology are strong where little changes: read nnse beside both rows. A forecast that leaves"
-            " pixels out that were observed is invalid, as is one on another scale (NDVI times 10,000), and has nnse 0 everywhere; clouded pixels neither help nor hurt. mae,"
-            " rmse and bias leave invalid outputs out: read them beside valid_rate."
-        ),
+        gaming=("Persistence and climatology are strong where little changes: read nnse beside both rows."),
         cost="milliseconds for 20 frames of 64 x 64",
     )
     Config: ClassVar[type[BaseModel]] = IndexSeriesConfig

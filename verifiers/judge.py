@@ -131,14 +131,12 @@ class Judge(PerText[Question]):
         range="share of votes for 'correct', or mean grade / 10: [0, 1]",
         transform="none",
         source=(
-            "model, prompt hash, votes and the judge's own words stand in every row; where a sample has a closed vocabulary"
-            " the strict verdict of exact_match is taken beside it, and judge_agreement with its kappa says how far to trust"
-            " the judge on the rest"
+            "model, prompt hash, votes and the judge's own words stand in every row; closed answers are "
+            "judged by exact_match beside it."
         ),
         gaming=(
-            "Judges favour long, confident and agreeable answers, and can be addressed by the answer: the answer is quoted as"
-            " a JSON string, over 8000 characters are invalid, and a reply without exactly one judgement in its last line is"
-            " an error, never a zero. In training mix it with a strict verifier and watch judge_agreement."
+            "Judges favour long, confident and agreeable answers, and can be addressed by the answer, which "
+            "is therefore quoted as a JSON string."
         ),
         cost="one request per vote, 0.2 to 10 s; answers are cached by content where 'cache' names a folder; asked again, a model may judge otherwise",
     )

@@ -144,22 +144,13 @@ class LabelSet(PerText[LabelTruth]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CLASSIFICATION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
-        summary=(
-            "A set of labels against reference.labels. Labels stand between commas, semicolons or line breaks, in a JSON list, or"
-            " in a JSON object of label to score; none or [] is the empty set."
-        ),
+        summary=("A set of labels against reference.labels."),
         range="f1 of the two sets: [0, 1]; 1 where both are empty. unknown: labels outside the vocabulary, a count",
         transform="none",
-        source=(
-            "micro_f1, macro_f1 and map as scikit-learn defines them (f1_score, average_precision_score), as reported for"
-            " UCM-multilabel, DFC15 and BigEarthNet; macro_f1 and map over the classes that the truths have"
-        ),
+        source=("micro_f1, macro_f1 and map as scikit-learn defines them, over the classes that the truths have."),
         gaming=(
-            "Naming every label scores 2t / (t + K) for t true ones of K: under 0.4 for UCM's 17 classes, but more where truths"
-            " are large, so read it beside the all_labels baseline. Labels outside the vocabulary count as wrong and are"
-            " reported; classes that no truth has cost micro_f1 only. map reads scores, where equal scores gain nothing; it is"
-            " null for answers without scores. An invalid or missing answer counts as every true label missed and every other"
-            " label of the vocabulary named."
+            "Naming every label scores 2t / (t + K) for t true ones of K: under 0.4 for UCM's 17 classes, but"
+            " more where truths are large, so read it beside the all_labels baseline."
         ),
     )
     Config: ClassVar[type[BaseModel]] = LabelSetConfig

@@ -170,14 +170,8 @@ class SceneLabel(AnswerVerifier):
         summary="Strict equality of the normalised answer with reference.label, within the vocabulary; of a picture or a series.",
         range="correct: 0 or 1",
         transform="none",
-        source=(
-            "overall accuracy as usual for NWPU-RESISC45 (arXiv 1703.00121) and, on videos, ERA (arXiv 2001.11394); oa/<class>"
-            " is the share of a class's scenes that are right, aa their mean. Reading rules as in exact_match"
-        ),
-        gaming=(
-            "Naming several classes is invalid, and so is a class outside the vocabulary or inside a sentence. The most common class"
-            " scores its share in oa but 1 / K in aa: read both, beside the majority baseline."
-        ),
+        source=("overall accuracy as usual for NWPU-RESISC45 (arXiv 1703.00121) and ERA (arXiv 2001.11394)."),
+        gaming=("Naming several classes is invalid, and so is a class outside the vocabulary or inside a sentence."),
     )
     Config: ClassVar[type[BaseModel]] = SceneLabelConfig
 

@@ -125,10 +125,8 @@ class GridLocalization(PerText[Cells]):
         transform="mean over the classes of the Jaccard index, 1 where both lists are empty",
         source="hanlinwu/DeltaVLM scripts/test-loc.ipynb (arXiv 2507.22346) with scikit-learn's multi-label metrics",
         gaming=(
-            "jaccard is scikit-learn's average over samples, where two empty lists count 0, so that even the truth stays below"
-            " 1 where pairs are unchanged: read jaccard_empty1. An answer that cannot be read, or that names a cell which does"
-            " not exist, counts as the opposite of the truth in every number; the original stops or ignores it."
-            " subset_accuracy and hamming are high for two empty lists always: read them beside the baselines."
+            "jaccard is scikit-learn's average over samples, where two empty lists count 0, so that even the "
+            "truth stays below 1 where pairs are unchanged: read jaccard_empty1."
         ),
     )
     Config: ClassVar[type[BaseModel]] = AnswerConfig

@@ -299,24 +299,20 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
     card: ClassVar[Card] = Card(
         summary=(
-            "Reads the one number of an answer, in the sample's unit, and compares it with the true number or its range. A"
-            " percentage counts as a ratio only where the unit says 'ratio'."
+            "Reads the one number of an answer, in the sample's unit, and compares it with the true number or"
+            " its range."
         ),
         range="correct: 0 or 1; abs_error: the sample's unit, from 0; mra: [0, 1]",
         transform=(
-            "exact: 1 if equal; tolerance: 1 if |p - t| <= max(abs_tol, rel_tol |t|), so a zero target needs abs_tol to allow"
-            " anything but zero; exponential: exp(-|p - t| / max(abs_tol, rel_tol |t|)); mra: the mean relative accuracy"
+            "exact: 1 if equal; tolerance: 1 within abs_tol or rel_tol; exponential: exp(-|p - t| / "
+            "tolerance); mra: the mean relative accuracy."
         ),
         source=(
-            "ranges: syvlo/RSVQA (arXiv 2003.07333) and CDVQA (arXiv 2112.06343); mra: VSI-Bench (arXiv 2412.14171), where a"
-            " zero target, which it leaves open, is defined here as 1 for a predicted zero and 0 otherwise"
+            "ranges: syvlo/RSVQA (arXiv 2003.07333) and CDVQA (arXiv 2112.06343); mra: VSI-Bench (arXiv 2412.14171)."
         ),
         gaming=(
-            "Several different numbers are invalid, so a list of guesses scores nothing; so are numbers in a unit of another"
-            " dimension or one that is not known, words that change a number ('at least 7', '7 dozen', 'not 7', 'maybe 7'; of English alone), infinities and"
-            " numbers beyond 1e15. A constant near the typical count can score under a wide"
-            " rel_tol or the exponential: read it beside the majority baseline. mae and rmse leave invalid answers out: read"
-            " them beside valid_rate."
+            "Several different numbers, another unit, and words that change a number are invalid. A constant "
+            "near the typical count can score: see majority."
         ),
     )
     Config: ClassVar[type[BaseModel]] = NumericMatchConfig

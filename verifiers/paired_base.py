@@ -81,14 +81,11 @@ def paired_card(
 ) -> Card:
     """The card of a paired verifier, with what all of them share; ``seen`` says which other bands it can read."""
     return Card(
-        summary=f"{summary} A raster is compared in the bands and numbers that its record shows (bands, stretch)"
-        f"{'' if seen is None else seen}; pixels outside 'valid', of nodata and under clouds count nowhere",
+        summary=summary,
         range=range,
-        transform=f"{transform}; with gain: 1 / (2 - gain), gain = 1 - d / max(d of a copy, min_change): copying 0.5, perfect 1",
+        transform=f"{transform}; with gain: 1 / (2 - gain), so a copy is worth 0.5",
         source=source,
-        gaming=f"{gaming}. match fits colours outside the mask alone, so what is wrong inside stays wrong; an image too flat to be "
-        "matched counts as invalid. shift takes the best of all shifts by whole pixels, by the squared error over all pixels that "
-        "count. In a gain, the copy is matched and shifted likewise",
+        gaming=gaming,
         cost=cost,
     )
 

@@ -90,15 +90,17 @@ class Lpips(Paired):
     bounds = (0.0, math.inf)
     floor = 0.05
     card = paired_card(
-        summary="Distance of the forecast and the true future in the layers of AlexNet (key lpips), VGG-16 (lpips_vgg) or SqueezeNet 1.1 "
-        "(lpips_squeeze) with the published linear heads 0.1; other weights need a name (lpips_<name>). Each layer's map is averaged over the region, "
-        "a place of it counting by the share of its pixels that do.",
+        summary=(
+            "Distance of the forecast and the true future in the layers of AlexNet (key lpips), VGG-16 "
+            "(lpips_vgg) or SqueezeNet 1.1 (lpips_squeeze) with the published linear heads 0.1"
+        ),
         range="[0, inf), 0 = equal, seldom above 1; an invalid output counts as 2. min_change is 0.05",
         transform="1 / (1 + 2 lpips): 0.5 at 0.5",
-        source="Zhang et al. 2018, arXiv 1801.03924. Over the whole image it is the published number; over a region it is the mean "
-        "within each layer rather than of an enlarged map. Pixels that do not count are of the truth's mean colour in both",
-        gaming="features see farther than their pixels, so a region's number feels what lies just outside it. A copy is nearly "
-        "perfect where little changes: use gain, or the inside of the mask. Adversarial texture lowers it; watch another metric",
+        source=(
+            "Zhang et al. 2018, arXiv 1801.03924. Over the whole image it is the published number; over a "
+            "region it is the mean within each layer rather than of an enlarged map."
+        ),
+        gaming="features see farther than their pixels, so a region's number feels what lies just outside it.",
         cost="35 ms (alex), 60 ms (squeeze) or 850 ms (vgg) for 256 x 256 on a CPU",
     )
 

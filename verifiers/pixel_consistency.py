@@ -104,21 +104,20 @@ class ChangeConsistency(PerForecast[ChangeTruth]):
     name: ClassVar[str] = "change_consistency"
     Config: ClassVar[type[BaseModel]] = ConsistencyConfig
     card: ClassVar[Card] = Card(
-        summary="Inside the true change mask: how much closer the forecast comes to the future than the input is (fulfilment). "
-        "Outside: how little worse than the input it is (preservation). Pixels outside 'valid', of nodata and under clouds are "
-        "left out; a raster is compared in the bands and numbers that its record shows (bands, stretch)",
-        range="fulfilment in (-inf, 1], 1 = perfect, 0 = copied; preservation in (0, 1], 1 = no worse than copied. An invalid "
-        "output counts as preservation 0 and as the picture farthest from the truth inside the mask",
+        summary=(
+            "Inside the true change mask: how much closer the forecast comes to the future than the input is "
+            "(fulfilment)."
+        ),
+        range=("fulfilment in (-inf, 1], 1 = perfect, 0 = copied; preservation in (0, 1], 1 = no worse than copied."),
         transform="1 / (1 + 3 (1 - fulfilment)) * preservation; with an empty mask preservation alone, with a full one fulfilment. "
         "A copy of a changed scene 0.25, perfect 1",
-        source="region means after literature on image editing: fulfilment = 1 - e_in / max(c_in, floor), preservation = "
-        "1 / (1 + max(0, e_out - c_out) / max(c_out, floor)); e, c = error of the forecast and of the input against the true "
-        "future. Corpus fulfilment is 1 - sum e_in / sum c_in, preservation a mean",
-        gaming="copying fails the first factor and repainting everything the second; the comparison outside is with the true future, "
-        "so a change of light is neither punished nor needed. On the scene world a forecast that draws the right change with other "
-        "noise comes before a copy, a blurred copy, the mean picture, noise and another sample's future in every changed scene, "
-        "but a copy comes before the shipped world model's own forecast, which may put the change elsewhere, in about three of ten. "
-        "Inside, the mean of possible futures gains under mse",
+        source=(
+            "region means after literature on image editing: fulfilment inside the change mask, preservation outside."
+        ),
+        gaming=(
+            "copying fails the first factor and repainting everything the second; the comparison outside is "
+            "with the true future, so a change of light is neither punished nor needed."
+        ),
         cost="about 1 ms for 64 x 64 on a CPU; with shift: 1 four times that",
     )
 

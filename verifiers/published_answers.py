@@ -77,8 +77,8 @@ class PublishedAnswer(PerText[Asked]):
         transform="none; it has no value, so that no reward can be made of it",
         source="the functions in verifiers/readings.py, each held against the original; docs/benchmarks.md lists repository and commit",
         gaming=(
-            "That is what it shows: an empty text reads A (mme-realworld) or equals the truth (choice), a list of all letters"
-            " begins with A, 'no' is part of 'unknown' (teochat-keywords). Read the rows of the baselines, and the strict protocol."
+            "It shows what the published code pays for, such as an empty text: read the rows of the "
+            "baselines, and the strict protocol."
         ),
         cost="microseconds on a CPU; WordNet about a millisecond for a pair of words",
     )

@@ -193,8 +193,8 @@ class PublishedBox(PerSample[Target]):
         transform="none; it has no value, so that no reward can be made of it",
         source="the functions in verifiers/published_boxes.py, each held against the original; docs/benchmarks.md lists repository and commit",
         gaming=(
-            "EarthDial's precision is 1 for one good box of many, and the same box may be given again and again. VRSBench adds a step to"
-            " each side, so that small boxes overlap more. Read them beside visual-grounding."
+            "EarthDial's precision is 1 for one good box of many, and the same box may be given again and "
+            "again. VRSBench adds a step to each side, so that small boxes overlap more."
         ),
     )
     Config: ClassVar[type[BaseModel]] = PublishedBoxConfig

@@ -106,15 +106,12 @@ class ReferringMask(PerSample[MapTruth]):
         range="iou: [0, 1]; with an empty truth 1 for an empty mask (no_target: match) or 0 (zero), and 0 for any other",
         transform="none",
         source=(
-            "gIoU, cIoU, Pr@x, N-acc and T-acc of GRES (arXiv 2306.00968, henghuiding/ReLA@3ca95519); with no_target: zero"
-            " the mean IoU, overall IoU and precision@x of RRSIS-D (arXiv 2312.12470, Lsan2401/RMSIN@b4a9b27c test.py)."
-            " The two agree where every expression has a target"
+            "GRES (arXiv 2306.00968, henghuiding/ReLA); with no_target: zero RRSIS-D (arXiv 2312.12470, "
+            "Lsan2401/RMSIN)."
         ),
         gaming=(
-            "An empty mask scores 1 where nothing is meant and 0 elsewhere: read no_target_accuracy beside target_accuracy."
-            " A mask of the whole image scores the share of it that the target covers. ciou_cumulative is ruled by large"
-            " targets, giou_mean is not. A mask that is missing, unreadable or of another size counts as wrong in every"
-            " pixel, so leaving hard samples out raises nothing."
+            "An empty mask scores 1 where nothing is meant and 0 elsewhere: read no_target_accuracy beside "
+            "target_accuracy."
         ),
         cost="about five milliseconds per megapixel, plus decoding",
     )

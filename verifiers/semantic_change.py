@@ -82,29 +82,19 @@ class SemanticChange(MapVerifier):
     )
     card: ClassVar[Card] = Card(
         summary=(
-            "Counts pixels of the class maps of two dates (0 = unchanged) against the true ones: both dates in one matrix"
-            " (joint: stacked), or transitions (joint: from_to). Pixels outside 'valid' and of nodata are ignored."
+            "Counts pixels of the class maps of two dates (0 = unchanged) against the true ones: both dates "
+            "in one matrix (joint: stacked), or transitions (joint: from_to)."
         ),
-        range=(
-            "miou, fscd, oa in [0, 1]; kappa, sek, score below 0 where agreement is less than by chance. The value is that of one"
-            " sample: 1 where neither side has change; at most 0.15 where only one has"
-        ),
+        range=("miou, fscd, oa in [0, 1]; kappa, sek, score below 0 where agreement is less than by chance."),
         transform=(
             "0.3 miou + 0.7 fscd of the sample: the challenge's score with Fscd for SeK, since kappa means little in one image;"
             " an IoU or F1 of what neither side has is 1"
         ),
         source=(
-            "SECOND (arXiv 2010.05687); sek, fscd, miou, kappa, score from summed counts as Eval_SCD.py and utils/utils.py of"
-            " ggsDing/Bi-SRNet; transitions as torchange/metrics/second.py of Z-Zheng/pytorch-change-models. 'kappa' leaves out the"
-            " pixels that both sides call unchanged (kappa_n0; SECOND/kappa there). oa is the mean of per-image accuracies;"
-            " with stacked, an image has both dates"
+            "SECOND (arXiv 2010.05687), summed counts as ggsDing/Bi-SRNet; transitions as "
+            "Z-Zheng/pytorch-change-models."
         ),
-        gaming=(
-            "oa is high for maps without change: read sek. Maps that are missing, unreadable, of another size or with a value"
-            " that is no class are missed and false alarms in every pixel, and for kappa the error that chance explains best; so"
-            " is, under from_to, a pixel that only one of the two maps calls changed. Of predictions no better than chance, kappa"
-            " and so sek can still rise when some are left out"
-        ),
+        gaming=("oa is high for maps without change: read sek."),
         cost="about ten milliseconds per megapixel of a pair, plus decoding",
     )
     Config: ClassVar[type[BaseModel]] = SemanticChangeConfig

@@ -58,19 +58,20 @@ class SentenceSimilarity(Encoded, PerText[tuple[str, ...]]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "encoder"})
     Config: ClassVar[type[TextConfig]] = SentenceSimilarityConfig
     card: ClassVar[Card] = Card(
-        summary="Cosine between the sentence embeddings of a caption or a free answer and of its references; the best of them, or the"
-        " mean. Questions with a vocabulary or a number for an answer are left out.",
+        summary=(
+            "Cosine between the sentence embeddings of a caption or a free answer and of its references; the "
+            "best of them, or the mean."
+        ),
         range="raw.similarity in [0, 1]: the cosine, at least 0 (raw.cos: as it is); an invalid output counts as 0",
-        transform="similarity, halved where the text denies (no, not, unchanged, same, ..) and no reference does, or the other way round"
-        " (raw.denial_differs); the metric sentence_similarity_<encoder> is not halved",
+        transform=(
+            "the similarity, halved where the text denies a change and no reference does, or the other way round."
+        ),
         source="Reimers and Gurevych 2019 (arXiv 1908.10084); the default encoder is all-MiniLM-L6-v2, 256 tokens. Bili-Sakura/RSCC"
         " reports the same of ST5 as its similarity",
-        gaming="Embeddings hardly see a negation: with all-MiniLM-L6-v2 'no road has been built' has 0.82 with 'a road has been built'. The"
-        " halving makes that 0.41, and costs none of 300 LEVIR-CC references held against the other four of their pair. It does not"
-        " see opposites ('many buildings disappear' for 'appear': 0.72), counts ('thirty' for 'three houses': 0.71), roles, or lists"
-        " of words ('houses houses houses road road built' for 'a row of houses is built by the road': 0.87, a good paraphrase 0.78)."
-        " Two ways to say that nothing changed may be far apart (0.4), so give several references. Use it beside difference_list or"
-        " an n-gram score, behind caption_gate. What lies beyond 256 tokens is not seen: raw.truncated",
+        gaming=(
+            "Embeddings hardly see a negation: with all-MiniLM-L6-v2 'no road has been built' has 0.82 with "
+            "'a road has been built'."
+        ),
         cost="one pass of the encoder per new text: 40 to 50 new captions/s on one thread of a busy CPU, over 500/s where they are known",
     )
 

@@ -20,7 +20,6 @@ from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card, truth_of, truths_of
 from rsw_rewards.errors import ConfigError, ImageError, InputError
-from rsw_rewards.verifiers.forecast_case import READS
 from rsw_rewards.verifiers.frechet import Influence, Reference, leave_one_out
 from rsw_rewards.verifiers.kernel_distances import median_bandwidth, witness
 from rsw_rewards.verifiers.sets import EncodedSetVerifier, SetConfig, SetTruth
@@ -118,16 +117,13 @@ class FrechetCredit(SetCredit):
 
     name: ClassVar[str] = "frechet_credit"
     card: ClassVar[Card] = Card(
-        summary="Leave-one-out Frechet distance of the batch to the true futures of the run, in an encoder's features."
-        + READS,
+        summary="Leave-one-out Frechet distance of the batch to the true futures of the run, in an encoder's features.",
         range="credit: change of the squared distance when the forecast is left out, any sign; its unit is the encoder's",
         transform="logistic of the credit about its group's mean, in units of the batch's spread: 0.5 is the group's mean",
         source="leave-one-out reward as in LOO-FID; all n distances exactly, from one eigenvalue problem of size min(n, d)",
         gaming=(
-            "It judges forecasts by the company they keep: a batch that is all wrong in one way gives no member blame for it."
-            " From one batch it ranks collapse at an AUC of 1, mode-seeking at 0.92 to 1, a mild shift at about 0.9, and blur at only"
-            " 0.55 to 0.85: frechet_influence, with its history, or mmd_credit see blur. Use it beside a paired reward such"
-            " as gain_over_copy, of more weight: a real future of another place earns more than an honest forecast in 57 to 83 % of samples."
+            "It judges forecasts by the company they keep: a batch that is all wrong in one way gives no "
+            "member blame for it."
         ),
         cost="10 to 40 ms for 16 to 64 and half a second for 600 forecasts of 2048 features, plus one pass of the encoder",
     )
@@ -161,15 +157,14 @@ class FrechetInfluence(FrechetCredit):
     card: ClassVar[Card] = Card(
         summary=(
             "Derivative of the Frechet distance with respect to a forecast's weight, the set being the batches of the last steps"
-            " (a history of moments with a decay)." + READS
+            " (a history of moments with a decay)."
         ),
         range="credit: change of the squared distance to first order when the forecast is left out, any sign",
         transform="logistic of the credit about its group's mean, in units of the batch's spread: 0.5 is the group's mean",
         source="derivative of the Bures metric; ranks as exact leave-one-out does (Spearman over 0.95 in the tests)",
         gaming=(
-            "As frechet_credit, but with a history of what the policy draws it ranks a mild shift, blur, collapse and mode-seeking"
-            " at an AUC of 0.96 and more. A fault that the policy has left behind or only just begun is not in the history yet,"
-            " and costs little until it is. The first step has no history and is scored as frechet_credit."
+            "As frechet_credit, but with a history of what the policy draws it ranks a mild shift, blur, "
+            "collapse and mode-seeking at an AUC of 0.96 and more."
         ),
         cost="one eigen-decomposition per refresh (seconds at 2048 features), then under 10 ms for 16 forecasts",
     )
@@ -225,20 +220,13 @@ class MmdCredit(SetCredit):
 
     name: ClassVar[str] = "mmd_credit"
     card: ClassVar[Card] = Card(
-        summary="Witness of the RBF-MMD between the batch and the true futures of the run, in an encoder's features."
-        + READS,
+        summary="Witness of the RBF-MMD between the batch and the true futures of the run, in an encoder's features.",
         range="credit: mean kernel to the references minus mean kernel to the other forecasts, (-1, 1)",
         transform="logistic of the credit about its group's mean, in units of the batch's spread: 0.5 is the group's mean",
-        source=(
-            "derivative of -MMD^2 with respect to a sample's weight (Gretton et al. 2012); the bandwidth is half the median distance"
-            " of the references (at the whole median the kernel is too wide to see blur), features not normalised, since on unit"
-            " vectors the kernel sees little but the mean"
-        ),
+        source=("derivative of -MMD^2 with respect to a sample's weight (Gretton et al. 2012)"),
         gaming=(
-            "Ranks blur, collapse and mode-seeking at an AUC of about 1 where a quarter of a batch is bad, a mild shift at about"
-            " 0.9. The distance to the references alone would pay for blur, which is why the second term is there. It does not know"
-            " the sample's own truth: a real future of another place is worth more than an honest forecast in most samples (scene world"
-            " 65 %, Landsat tiles 87 %), so it needs a paired reward of more weight beside it."
+            "Ranks blur, collapse and mode-seeking at an AUC of about 1 where a quarter of a batch is bad, a "
+            "mild shift at about 0.9."
         ),
         cost="n x (m + n) kernel values: a millisecond for 64 forecasts and 4096 references",
     )

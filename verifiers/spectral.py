@@ -135,23 +135,23 @@ class SpectralDirection(PerForecast[Asked]):
     name: ClassVar[str] = "spectral_direction"
     Config: ClassVar[type[BaseModel]] = SpectralConfig
     card: ClassVar[Card] = Card(
-        summary="How NDVI, NDWI, MNDWI and NDBI move between the input and the forecast inside the change mask, held against how "
-        "they move to the true future: NDVI reads red and nir, NDWI green and nir, MNDWI green and swir1, NDBI nir and swir1, by the "
-        "names in metadata.bands. Pixels outside 'valid', of nodata and under clouds are left out",
-        range="raw.<index> = mean movement, in units of the index; raw.agreement in [-1, 1], 1 = every pixel moves as it should, "
-        "0 = copied. spectral_direction (and spectral_direction/<index>) is the share of asked movements whose mean goes the right "
-        "way by min_change or more; spectral_agreement is the mean of agreement. An invalid output goes the wrong way, agreement -1",
-        transform="max(0, agreement): a copy and the wrong way 0, half or twice the movement 0.8, perfect 1. Where no index should "
-        "move, the mean of 1 / (1 + error / min_change): a copy that is right 1",
-        source="agreement = 2 sum m w / (sum m^2 + sum w^2) over pixels, mean of the indices; indices as in "
-        "rsw_rewards.data.spectral. Asked are those that the true future moves by min_change and, where metadata.expected or the "
-        "text speaks of indices, that move the way it says",
-        gaming="one colour with the right index inside the mask is right: the value says nothing of texture or of what lies outside, "
-        "so give change_consistency beside it. On changed scenes of the scene world in six bands an honest forecast (0.98) comes "
-        "first in 98 %; noise, one colour and the mean picture leave the old land cover and earn 0.4 to 0.5 by that, which region: "
-        "all brings down to 0.2, and another scene's future is now and then right by chance. A pixel whose index is not defined "
-        "counts as moved the wrong way as far as can be. spectral_direction looks at means: on a real Landsat pair whose plants "
-        "dwindle, noise has 0.89 of it and an agreement of 0.33, so read spectral_agreement first",
+        summary=(
+            "Whether NDVI, NDWI, MNDWI and NDBI move between the input and the forecast, inside the change "
+            "mask, as they move to the true future."
+        ),
+        range=(
+            "spectral_direction: share of asked movements that go the right way; spectral_agreement in [-1, "
+            "1], 1 = every pixel moves as it should, 0 = copied."
+        ),
+        transform="max(0, agreement): a copy and the wrong way 0, half or twice the movement 0.8, perfect 1.",
+        source=(
+            "agreement = 2 sum m w / (sum m^2 + sum w^2) over pixels, mean of the indices; indices as in "
+            "rsw_rewards.data.spectral."
+        ),
+        gaming=(
+            "one colour with the right index inside the mask is right: the value says nothing of texture or "
+            "of what lies outside, so give change_consistency beside it."
+        ),
         cost="1 ms for 64 x 64 x 6 on a CPU",
     )
 
@@ -253,13 +253,16 @@ class PhysicalRange(PerForecast[tuple[Rasters, np.ndarray]]):
 
     name: ClassVar[str] = "physical_range"
     card: ClassVar[Card] = Card(
-        summary="Share of the pixels of a forecast that are finite and within the range of the sensor in every band, and whose "
-        "normalised differences lie in [-1, 1]; every band is looked at. Pixels outside 'valid', of nodata and under clouds, and those where the true "
-        "future itself is out of range are left out",
+        summary=(
+            "Share of the pixels of a forecast that are finite and within the sensor's range in every band, "
+            "with normalised differences in [-1, 1]."
+        ),
         range="raw.physical_range in [0, 1], 1 = clean; an invalid output counts as 0",
         transform="none: 1 when clean, a penalty as a component of a rubric",
-        source="range = metadata.valid_range in stored numbers (a name of the CF conventions); without it reflectance in [0, 1] for "
-        "floats and all that the type can hold for integers. A normalised difference leaves [-1, 1] where a band is negative",
+        source=(
+            "range = metadata.valid_range in stored numbers (a name of the CF conventions); without it "
+            "reflectance in [0, 1] for floats and all that the type can hold for integers."
+        ),
         gaming="any picture in range passes, a copy and a black one among them: it is a guard, not a reward to rank forecasts by. "
         "Integers without a declared range cannot fail",
         cost="0.3 ms for 64 x 64 x 6 on a CPU",

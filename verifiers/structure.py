@@ -149,8 +149,10 @@ class Ssim(Paired):
         range="[-1, 1], 1 = equal; an invalid output counts as -1. Its distance is 1 - ssim; min_change is 0.08",
         transform="(ssim + 1) / 2",
         source="Wang, Bovik, Sheikh and Simoncelli 2004; equal to scikit-image with gaussian_weights and sigma 1.5",
-        gaming="copying the input is nearly perfect wherever little changes: report it beside gain_over_copy, or inside the mask. "
-        "Pixels whose window leaves the image count only where the region has a mask",
+        gaming=(
+            "copying the input is nearly perfect wherever little changes: report it beside gain_over_copy, or"
+            " inside the mask."
+        ),
         cost="35 ms for 256 x 256 on a CPU",
     )
 
@@ -184,12 +186,13 @@ class MsSsim(Paired):
     floor = 0.025
     Config = MsSsimConfig
     card = paired_card(
-        summary="Structural similarity at five scales (RGB), each the mean over a region. Images under 176 pixels are not "
-        "applicable: set scales lower, and the key says so (ms_ssim_3scales)",
+        summary="Structural similarity at five scales (RGB), each the mean over a region.",
         range="[0, 1], 1 = equal; an invalid output counts as 0. Its distance is 1 - ms_ssim; min_change is 0.025",
         transform="none",
-        source="Wang, Simoncelli and Bovik 2003, exponents 0.0448, 0.2856, 0.3001, 0.2363, 0.1333 (those of fewer scales brought "
-        "to sum 1); equal to torchmetrics with normalize='relu' but for the border of the coarsest scale, which that counts",
+        source=(
+            "Wang, Simoncelli and Bovik 2003, exponents 0.0448, 0.2856, 0.3001, 0.2363, 0.1333 (those of "
+            "fewer scales brought to sum 1)"
+        ),
         gaming="fine texture matters little to it, so the blurred mean of possible futures does better than under ssim",
         cost="45 ms for 256 x 256 on a CPU",
     )

@@ -110,9 +110,8 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
         transform="none",
         source="VQA v2 (arXiv 1612.00837), GT-Vision-Lab/VQA vqaEval.py",
         gaming=(
-            "The whole text is the answer, so lists and sentences score nothing, and an empty text is invalid. Commonest"
-            " answers score much: read it beside the majority baseline. Its normaliser drops underscores, hyphens and minus"
-            " signs, so it must not be used for answers such as 0_to_10 or -3."
+            "The whole text is the answer, so lists and sentences score nothing, and an empty text is "
+            "invalid. Commonest answers score much: read it beside the majority baseline."
         ),
     )
 

@@ -70,8 +70,10 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
         range="[0, 1]; an invalid output counts its sample's real image as wrong. With another recipe the key is"
         " zero_shot_cls_oa/<epochs>x<side>",
         transform="1 where the real image of the sample is recognised, else 0: a property of all outputs together, no reward for one",
-        source="YonghaoXu/Txt2Img-MHN@8cff35a, zero_shot_classification: 5 epochs, Adam 1e-4, batches of 64, 256 x 256 bilinear, ImageNet normalisation; the"
-        " authors' run is not seeded, nor is its spread known",
+        source=(
+            "YonghaoXu/Txt2Img-MHN@8cff35a, zero_shot_classification: 5 epochs, Adam 1e-4, batches of 64, 256"
+            " x 256 bilinear."
+        ),
         gaming="One typical picture per class suffices, and stylised ones are easier to learn than varied ones: captions beyond the class"
         " do not count, and neither does variety",
         cost="5 passes of training over all images: minutes on a GPU, hours on a CPU",

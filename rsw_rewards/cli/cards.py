@@ -49,6 +49,8 @@ def verifiers(
     rows = [(key, words(value)) for key, value in card.items() if key != "configuration"]
     rows += [(f"config: {key}", value) for key, value in card["configuration"].items()]
     print_rows((found.name, ""), rows)
+    if found.__module__.startswith("rsw_rewards."):
+        typer.echo("docs/verifiers.md has what a card has no room for.")
 
 
 def _setting(field: FieldInfo) -> str:
