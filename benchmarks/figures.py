@@ -73,16 +73,35 @@ def rows(text: str) -> Iterator[tuple[str, str]]:
             yield cells[0], " | ".join(cells[1:])
 
 
+def numbers(text: str) -> list[float]:
+    """The numbers of a row, in their order.
+
+    >>> numbers("`psnr` 0.56 (71 %), 1,200")
+    [0.56, 71.0, 1200.0]
+    """
+    return [float(found.replace(",", "")) for found in re.findall(r"(?<![\w.@])[+-]?\d[\d,]*\.?\d*(?![\w])", text)]
+
+
 def changed(printed: str, page: str) -> list[str]:
-    """The rows that a page has under the same first cell, with other figures.
+    """The rows of which a page has the first cell, and in no row with that cell the same numbers in the same order.
 
     >>> changed("| copy | 0.5 |", "| copy | 0.4 |")
     ['copy: 0.5']
     """
-    known: dict[str, set[str]] = {}
+    known: dict[str, list[list[float]]] = {}
     for name, figures in rows(page):
-        known.setdefault(name, set()).add(figures)
-    return [f"{name}: {figures}" for name, figures in rows(printed) if name in known and figures not in known[name]]
+        known.setdefault(name, []).append(numbers(figures))
+    return [
+        f"{name}: {figures}"
+        for name, figures in rows(printed)
+        if name in known and not any(_within(numbers(figures), row) for row in known[name])
+    ]
+
+
+def _within(few: list[float], many: list[float]) -> bool:
+    """Whether all of ``few`` stand in ``many`` in this order."""
+    left = iter(many)
+    return all(any(one == other for other in left) for one in few)
 
 
 def run(name: str, figures: Figures) -> str:
