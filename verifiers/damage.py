@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.verifiers.confusion import confusion_matrix, f1_score, mean_of_defined
 from rsw_rewards.verifiers.maps import ExplainedMetric, MapTruth, MapVerifier, read_class_truth, read_classes
 
@@ -22,6 +23,8 @@ LEVELS = ("no_damage", "minor", "major", "destroyed")
 """Names of the damage values 1 .. 4."""
 VALUES = len(LEVELS) + 1
 LOCALIZATION_WEIGHT = 0.3
+LEVEL_EPSILON = 1e-7
+"""What MambaBDA adds to the denominators of precision, recall and F1 of a level."""
 HARMONIC_EPSILON = 1e-6
 """What the challenge adds to each F1 before their harmonic mean, so that a class never found does not divide by zero."""
 
@@ -50,6 +53,32 @@ def damage_counts(truth: np.ndarray, predicted: np.ndarray, valid: np.ndarray | 
 
 def _by_level(hits: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.stack([hits, predicted - hits, truth - hits], axis=1)[1:]
+
+
+def unmasked_damage_counts(
+    buildings: np.ndarray, truth: np.ndarray, predicted: np.ndarray, valid: np.ndarray | None
+) -> np.ndarray:
+    """As :func:`damage_counts`, within the (H, W) bool true buildings, whatever buildings are predicted: MambaBDA's reading."""
+    counts = confusion_matrix(truth, predicted, buildings if valid is None else buildings & valid, VALUES).astype(
+        np.float64
+    )
+    return _by_level(counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0))
+
+
+def unmasked_metrics(localization: np.ndarray, damage: np.ndarray) -> dict[str, float | None]:
+    """The same numbers as ChenHongruixuan/MambaCD@96c3240 prints them: 1e-7 in every denominator of a level, and none in the harmonic mean.
+
+    A level that is never found makes damage_f1 0.
+    """
+    located = f1_score(*localization)
+    levels = []
+    for hits, wrong, missed in damage.tolist():
+        precision, recall = hits / (hits + wrong + LEVEL_EPSILON), hits / (hits + missed + LEVEL_EPSILON)
+        levels.append(2 * precision * recall / (precision + recall + LEVEL_EPSILON))
+    harmonic = len(levels) / sum(1 / level for level in levels) if all(levels) else 0.0
+    score = None if located is None else LOCALIZATION_WEIGHT * located + (1.0 - LOCALIZATION_WEIGHT) * harmonic
+    named = {f"f1_{name}": level for name, level in zip(LEVELS, levels, strict=True)}
+    return {"score": score, "localization_f1": located, "damage_f1": harmonic, **named}
 
 
 def damage_metrics(localization: np.ndarray, damage: np.ndarray) -> dict[str, float | None]:
@@ -89,6 +118,15 @@ def sample_value(numbers: Mapping[str, float | None]) -> float:
     return min(1.0, LOCALIZATION_WEIGHT * located + (1.0 - LOCALIZATION_WEIGHT) * graded)
 
 
+class DamageConfig(NoConfig):
+    """Configuration of ``building_damage``."""
+
+    unmasked: bool = Field(
+        False,
+        description="damage counts in all true buildings, also where none is predicted, as MambaBDA evaluates xBD",
+    )
+
+
 class BuildingDamage(MapVerifier):
     """Agreement of predicted buildings and their damage with the true ones, over the pixels that count."""
 
@@ -117,16 +155,22 @@ class BuildingDamage(MapVerifier):
         cost="about five milliseconds per megapixel of a pair, plus decoding",
     )
 
+    Config: ClassVar[type[BaseModel]] = DamageConfig
+
     def truth(self, sample: Sample) -> MapTruth | Score:
         return read_class_truth(sample, ("buildings", "damage"), VALUES)
 
     def compare(self, truth: MapTruth, output: Output) -> Score:
         buildings = read_classes(output.buildings, truth, VALUES, "map of buildings") > 0
-        damage = read_classes(output.damage, truth, VALUES, "map of damage") * buildings
+        damage = read_classes(output.damage, truth, VALUES, "map of damage")
         true_buildings, true_damage = truth.maps
+        if self.config.unmasked:
+            counts = unmasked_damage_counts(true_buildings > 0, true_damage, damage, truth.valid)
+        else:
+            counts = damage_counts(true_damage, damage * buildings, truth.valid)
         stats = {
             "localization": localization_counts(true_buildings > 0, buildings, truth.valid),
-            "damage": damage_counts(true_damage, damage, truth.valid),
+            "damage": counts,
         }
         numbers = damage_metrics(**stats)
         raw = {key: value for key, value in numbers.items() if value is not None}
@@ -148,7 +192,8 @@ class BuildingDamage(MapVerifier):
 
     def metrics(self) -> Sequence[Metric]:
         def numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-            return damage_metrics(sums.get("localization", np.zeros(3)), sums.get("damage", np.zeros((len(LEVELS), 3))))
+            metrics = unmasked_metrics if self.config.unmasked else damage_metrics
+            return metrics(sums.get("localization", np.zeros(3)), sums.get("damage", np.zeros((len(LEVELS), 3))))
 
         def why(sums: Mapping[str, np.ndarray]) -> dict[str, str]:
             found = numbers(sums)

@@ -16,6 +16,8 @@ from rsw_rewards.core.verifier import Card, NoConfig, PerSample
 from rsw_rewards.io.images import read_marked
 from rsw_rewards.verifiers.confusion import ratio
 from rsw_rewards.verifiers.maps import MapTruth, in_levels, predicted_mask, read_truth
+from rsw_rewards.verifiers.mask_texts import MaskText, read_mask_text
+from rsw_rewards.verifiers.texts import answer_of, known, reply_of
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which an expression counts as understood, of ``p@0.5`` to ``p@0.9``."""
@@ -23,7 +25,9 @@ METRIC_KEYS = (
     "giou_mean", "ciou_cumulative", *(f"p@{threshold}" for threshold in THRESHOLDS), "no_target_accuracy", "target_accuracy",
 )  # fmt: skip
 
-NoTarget = Literal["match", "zero"]
+_NO_DIVISION = 1e-5
+"""What SegEarth-R1 adds to a union, and to the number of expressions."""
+NoTarget = Literal["match", "zero", "segearth-r1"]
 """What an empty mask is worth where the expression refers to nothing: IoU 1, or 0."""
 
 
@@ -40,6 +44,8 @@ def expression_iou(intersection: int, union: int, no_target: NoTarget = "match")
     (henghuiding/ReLA@3ca95519 gres_model/evaluation/refer_evaluation.py); ``"zero"`` says 0, as the script of RRSIS-D does
     (Lsan2401/RMSIN@b4a9b27c test.py), whose expressions all have a target.
     """
+    if no_target == "segearth-r1":
+        return intersection / (union + _NO_DIVISION) if union else 1.0
     return intersection / union if union else float(no_target == "match")
 
 
@@ -62,11 +68,13 @@ def referring_metrics(sums: Mapping[str, np.ndarray], no_target: NoTarget = "mat
     target = sums.get("target", zero)
     hits = sums.get("hits", np.zeros(len(THRESHOLDS)))
     whole = target if no_target == "match" else n
+    if no_target == "segearth-r1" and n:
+        n = whole = n + _NO_DIVISION
     return {
         "giou_mean": ratio(sums.get("iou", zero), n),
         "ciou_cumulative": ratio(sums.get("intersection", zero), sums.get("union", zero)),
         **{f"p@{threshold}": ratio(hit, whole) for threshold, hit in zip(THRESHOLDS, hits, strict=True)},
-        "no_target_accuracy": ratio(sums.get("nothing_right", zero), n - target),
+        "no_target_accuracy": ratio(sums.get("nothing_right", zero), sums["n"] - target),
         "target_accuracy": ratio(sums.get("target_found", zero), target),
     }
 
@@ -75,12 +83,17 @@ def _stats(truth: np.ndarray, predicted: np.ndarray, no_target: NoTarget) -> dic
     intersection, union = overlap(truth, predicted)
     iou = expression_iou(intersection, union, no_target)
     target, drawn = bool(truth.any()), bool(predicted.any())
-    counted = target or no_target == "zero"
+    counted = target or no_target != "match"
     return {
         "iou": np.asarray(iou),
         "intersection": np.asarray(float(intersection)),
         "union": np.asarray(float(union)),
-        "hits": np.array([float(counted and iou >= threshold) for threshold in THRESHOLDS]),
+        "hits": np.array(
+            [
+                float(counted and (iou > threshold if no_target == "segearth-r1" else iou >= threshold))
+                for threshold in THRESHOLDS
+            ]
+        ),
         "target": np.asarray(float(target)),
         "target_found": np.asarray(float(target and drawn)),
         "nothing_right": np.asarray(float(not target and not drawn)),
@@ -91,7 +104,13 @@ class ReferringMaskConfig(NoConfig):
     """Configuration of ``referring_mask``."""
 
     no_target: NoTarget = Field(
-        "match", description="an empty mask where nothing is meant: match (IoU 1, gRefCOCO) or zero (IoU 0, RRSIS-D)"
+        "match",
+        description="an empty mask where nothing is meant: match (IoU 1, gRefCOCO), zero (IoU 0, RRSIS-D), or segearth-r1 (IoU 1, counted"
+        " in p@x, which asks for more than x)",
+    )
+    text: MaskText | None = Field(
+        None,
+        description="how a text writes a mask, where an output has a text and no mask: text4seg, or teochat for boxes in percent",
     )
 
 
@@ -127,9 +146,21 @@ class ReferringMask(PerSample[MapTruth]):
         return read_truth(sample, ("mask",), lambda image: read_marked(in_levels(image, levels)))
 
     def compare(self, truth: MapTruth, output: Output) -> Score:
-        stats = self._stats(truth, predicted_mask(output.mask, truth, "mask"))
+        stats = self._stats(
+            truth,
+            self._written(truth, output)
+            if output.mask is None and output.text
+            else predicted_mask(output.mask, truth, "mask"),
+        )
         iou = float(stats["iou"])
         return Score(iou, raw={"iou": iou}, stats=stats)
+
+    def _written(self, truth: MapTruth, output: Output) -> np.ndarray:
+        form = known(
+            self.config.text, "the output is a text; say how it writes a mask by referring_mask.text, such as text4seg"
+        )
+        height, width = truth.maps[0].shape
+        return read_mask_text(answer_of(reply_of(output, "strip")), form, (height, width))
 
     def _stats(self, truth: MapTruth, predicted: np.ndarray) -> dict[str, np.ndarray]:
         return _stats(truth.counted(truth.maps[0]), truth.counted(predicted), self.config.no_target)

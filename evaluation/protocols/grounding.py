@@ -67,7 +67,23 @@ PROTOCOLS = (
             "An empty mask for an expression without a target has IoU 1; p@x is over the expressions with a target.",
             "The script of RRSIS-D (github.com/Lsan2401/RMSIN test.py) gives such a mask 0 and takes p@x over all expressions:"
             " set referring_mask.no_target to zero. Where every expression has a target the two agree.",
+            "Masks may stand in texts: --set referring_mask.text=text4seg for run lengths, teochat for boxes in percent.",
         ),
+    ),
+    Protocol(
+        name="segearth-r1",
+        title="Referring segmentation as SegEarth-R1 measures it",
+        task=Task.GROUNDING,
+        source="earth-insights/SegEarth-R1@e796b3b segearth_r1/eval_and_test/eval.py compute_metric",
+        components=({"use": "referring_mask", "config": {"no_target": "segearth-r1"}},),
+        headline=("giou_mean", "ciou_cumulative", "p@0.5"),
+        diagnostic=("p@0.6", "p@0.7", "p@0.8", "p@0.9"),
+        baselines=("empty", "whole_image", "oracle"),
+        notes=(
+            "p@x asks for more than x, over all expressions; two empty masks have IoU 1. The original resizes masks to 1024 pixels first.",
+            "1e-5 is added to unions and to the number of expressions, so that a perfect model stays just below 1.",
+        ),
+        lenient=True,
     ),
     Protocol(
         name="visual-grounding",

@@ -105,4 +105,20 @@ PROTOCOLS = (
             VALID_NOTE,
         ),
     ),
+    Protocol(
+        name="xbd-unmasked-damage",
+        title="xBD: buildings and their damage, as MambaBDA evaluates",
+        task=Task.DAMAGE,
+        source="ChenHongruixuan/MambaCD@96c3240 changedetection/script/infer_MambaBDA.py and utils_func/metrics.py (arXiv 2404.03425)",
+        components=({"use": "building_damage", "config": {"unmasked": True}},),
+        headline=("score", "localization_f1", "damage_f1"),
+        diagnostic=("f1_no_damage", "f1_minor", "f1_major", "f1_destroyed"),
+        baselines=("empty", "no_damage", "oracle"),
+        notes=(
+            "Damage counts in every true building, also where the model sees none, so that numbers are higher than those of xview2-damage.",
+            "A level without a pixel in the truth has F1 0, and with it damage_f1 is 0.",
+            VALID_NOTE,
+        ),
+        lenient=True,
+    ),
 )

@@ -23,7 +23,6 @@ Confidence = Literal["read", "secondary"]
 NOT_OURS: Mapping[str, str] = {
     "levir-cc-gpt2-ids": "captions scored on GPT-2 word pieces",
     "landsat-scd-stacked": "semantic change with the classes of Landsat-SCD",
-    "xbd-unmasked-damage": "damage that predicted buildings do not mask, as MambaBDA evaluates xBD",
 }
 """Definitions that authors used and no protocol of this project computes. Their tables are kept to say what is not comparable."""
 

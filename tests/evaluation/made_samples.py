@@ -294,6 +294,8 @@ MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "second-stacked7": semantic,
     "second-fromto37": semantic,
     "xview2-damage": damage,
+    "xbd-unmasked-damage": damage,
+    "segearth-r1": referred,
     "visual-grounding": boxes,
     "detection": lambda: [
         replace(one, reference={**one.reference, "labels": [("shed", "barn")[number % 2]]})
