@@ -128,8 +128,15 @@ class RunDirectory:
             found = str(error)
         return f": {found}" if found else ""
 
-    def done(self) -> ScoreTable:
-        """Rows of earlier attempts that need not be done again: errors and time-outs of ours are left out."""
+    def done(self, hashes: Mapping[str, str]) -> ScoreTable:
+        """Rows of earlier attempts that need not be done again: errors and time-outs of ours are left out.
+
+        Args:
+            hashes: component -> hash of its verifier.
+
+        Raises:
+            InputError: rows are damaged, or of other settings or code of a verifier.
+        """
         tables = [
             ScoreTable.read(path, self.owner)
             for path in (self.folder / "scores.parquet", *self._part_files())
@@ -138,6 +145,12 @@ class RunDirectory:
         table = ScoreTable.concat(tables)
         if not len(table):
             return table
+        of = table.frame["verifier"].map(hashes)
+        if (other := of.notna() & (of != table.frame["config_hash"])).any():
+            raise InputError(
+                f"{self.folder} holds scores by other settings or code of {table.frame['verifier'][other].iloc[0]!r} than those of now;"
+                " name another folder"
+            )
         fine = ~table.frame["status"].isin((Status.ERROR, Status.TIMEOUT))
         rows = table.frame[fine].drop_duplicates(["sample", "candidate", "verifier"], keep="last")
         return ScoreTable(rows.reset_index(drop=True))

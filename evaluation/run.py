@@ -168,7 +168,7 @@ def _score(
     progress: Progress,
 ) -> ScoreTable:
     """Rows of all outputs; with a run directory, every chunk is on disk before the next is begun."""
-    done = ScoreTable() if run is None else run.done()
+    done = ScoreTable() if run is None else run.done({label: one.hash for label, one in scorer.by_name.items()})
     complete = _complete(done, scorer, outputs)
     todo = [output for output in outputs if output.sample_id not in complete]
     tables = [ScoreTable(done.frame[done.frame["sample"].isin(complete)])]

@@ -151,6 +151,18 @@ def test_a_file_of_another_run_is_refused(run: Path, tmp_path: Path, name: str) 
         rsw.evaluate("exact-qa", SAMPLES, ["yes", "no", "yes", "yes"], mixed, resume=True)
 
 
+def test_scores_by_other_settings_are_refused_where_the_configuration_was_edited_to_fit(tmp_path: Path) -> None:
+    given = (
+        [{"id": "q", "task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}],
+        ["yes"],
+    )
+    rsw.evaluate("exact-qa", *given, out=tmp_path / "kept", settings={"exact_match.thinking": "keep"})
+    rsw.evaluate("exact-qa", *given, out=tmp_path / "plain")
+    shutil.copy(tmp_path / "plain" / "config.yaml", tmp_path / "kept" / "config.yaml")
+    with pytest.raises(RswError, match="other settings or code of 'exact_match'"):
+        rsw.evaluate("exact-qa", *given, out=tmp_path / "kept", resume=True)
+
+
 def test_a_run_goes_on_where_its_folder_was_moved_to(tmp_path: Path) -> None:
     rsw.data.make_scene_world(tmp_path / "data", 2, 0, tasks=["forecast"])
     mine = rsw.protocol("mine", ["gain_over_copy"], task="forecast")
