@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -16,6 +17,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answers import AnswerConfig, normalise, plain_truths, texts_of
+from rsw_rewards.verifiers.denials import denial, taken_back
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
 from rsw_rewards.verifiers.texts import PerText
 
@@ -179,7 +181,14 @@ class LabelSet(PerText[LabelTruth]):
                 return None
             return named if named <= truth.vocabulary else None
 
-        return _judged(parse_labels(text, self.config.extract, self._synonyms, self.config.threshold, stated), truth)
+        answer = parse_labels(text, self.config.extract, self._synonyms, self.config.threshold, stated)
+        known = truth.vocabulary | truth.labels
+        for part in sorted(answer.named - known):
+            if said := _taken_back(part, known):
+                raise Unreadable(
+                    f"{said!r} in {part[:40]!r} takes back or hedges the labels beside it; list those that are there alone"
+                )
+        return _judged(answer, truth)
 
     def worst(self, truth: LabelTruth, reason: str) -> Score:
         # The complement of the truth, or leaving hard samples out would raise the summed numbers.
@@ -193,6 +202,12 @@ class LabelSet(PerText[LabelTruth]):
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(("micro_f1",), _micro, bounds=(0.0, 1.0)), MacroF1(), MeanAveragePrecision())
+
+
+def _taken_back(part: str, known: frozenset[str]) -> str:
+    """The words of a part of a list that speak of the other labels and deny or hedge them; empty for a label, also one that is hedged."""
+    labels = any(re.search(rf"\b{re.escape(label)}\b", part) for label in known)
+    return taken_back(part) or ("" if labels else denial(part))
 
 
 def _stats(hits: int, wrong: int, missed: int) -> dict[str, np.ndarray]:

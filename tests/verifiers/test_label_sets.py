@@ -52,6 +52,20 @@ def named(row: np.ndarray) -> list[str]:
     return [name for name, there in zip(NAMES, row, strict=True) if there]
 
 
+@pytest.mark.parametrize(
+    "text", ["it is not true that, water, trees, cars", "water, trees. That is wrong", "water, trees, or not", "water; trees; maybe", "none of it\nwater\ntrees"]
+)  # fmt: skip
+def test_labels_that_are_taken_back_as_a_whole_are_no_answer(text: str) -> None:
+    found = score(text, ["trees", "water", "cars"])
+    assert found.status is Status.INVALID_OUTPUT and "takes back or hedges" in found.reason
+
+
+def test_one_label_that_is_hedged_or_denied_is_not_named() -> None:
+    assert score("water, maybe trees", ["water", "trees"]).value == pytest.approx(0.5)
+    assert score("water, no cars", ["water"]).value == pytest.approx(2 / 3)
+    assert score("no change", ["no change"], vocabulary=["no change", "water"]).value == 1.0
+
+
 def test_values() -> None:
     assert score("water, trees", ["trees", "water"]).value == 1.0
     assert score("water", ["trees", "water"]).value == pytest.approx(2 / 3)
