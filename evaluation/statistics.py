@@ -211,14 +211,18 @@ def mean_estimate(values: np.ndarray, scenes: Sequence[str], bounds: Bounds | No
 
 
 def paired_difference(
-    metric: Metric, before: ScoreTable, after: ScoreTable, features: FeatureLookup | None = None
+    metric: Metric,
+    before: ScoreTable,
+    after: ScoreTable,
+    features: FeatureLookup | None = None,
+    p_values: bool = True,
 ) -> dict[str, Estimate]:
     """``after - before`` of every number of a metric, over the outputs that count in both tables; scenes are left out together.
 
     An output whose score failed on one side is left out on both, or the difference would be one of samples, not of runs. Where
     neither side has a valid output, there is neither an interval nor a p-value; one side alone may have collapsed, which is found.
     The p-value is that of swapping the runs scene by scene (:func:`rsw_rewards.evaluation.resampling.sign_flip_p`); for metrics
-    that are not sums, that of Student's t, as the interval.
+    that are not sums, that of Student's t, as the interval. Swapping takes seconds; without ``p_values`` it is left out.
 
     Raises:
         InputError: the two sides were scored with statistics of different shapes.
@@ -253,11 +257,13 @@ def paired_difference(
     if empty:
         return values_alone(of, metric.keys, n_scenes, NO_VALID_OUTPUT)
     found = interval_estimates(of, metric.keys, n_scenes, bounds, paired=True)
+    if not p_values:
+        return found
     sums = of.merged(resampling.deal(n_scenes, PARTS)).sums
-    p_values = resampling.sign_flip_p(
+    swapped = resampling.sign_flip_p(
         sums[:, :width], sums[:, width:], lambda *totals: list(difference(*totals).values())
     )
-    return {key: replace(found[key], p_value=p) for key, p in zip(metric.keys, p_values, strict=True)}
+    return {key: replace(found[key], p_value=p) for key, p in zip(metric.keys, swapped, strict=True)}
 
 
 def _counted_outputs(table: ScoreTable) -> pd.DataFrame:

@@ -183,7 +183,7 @@ class Heldout:
                     continue
                 known = estimates(metric, first, self.scorer.bank)
                 new = estimates(metric, second, self.scorer.bank)
-                difference = paired_difference(metric, first, second, self.scorer.bank)
+                difference = paired_difference(metric, first, second, self.scorer.bank, p_values=False)
                 changes += [
                     Change(mode, label, name, label in self.trained, known[key], new[key], difference[key])
                     for key, name in names.items()
