@@ -89,6 +89,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         step: int | None = None,
         policy_version: int | None = None,
         scopes: Collection[Scope] = SCOPES,
+        only: Collection[str] | None = None,
     ) -> ScoreTable:
         """Score every output by every component that knows its task. Components on actors work at the same time.
 
@@ -96,6 +97,7 @@ class Scorer(AbstractContextManager["Scorer"]):
             batch: what to score.
             step, policy_version: stand in the table.
             scopes: components of other scopes are left out: those that need the whole step wait for it while others go on.
+            only: the components that are asked; all where left out.
 
         Returns:
             One row per output and component, components in the order of the rubric, outputs in the order of the batch.
@@ -103,6 +105,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         start = time.perf_counter()
         tasks = {sample.task for sample in batch.samples}
         asked = [one for one in self.components if one.verifier.scope in scopes and tasks & one.tasks]
+        asked = [one for one in asked if only is None or one.component.label in only]
         for component in asked:  # one after another, since they share what they are made from
             component.set_up()
         apart = [one for one in asked if one.runner is not None and one.runner.apart]

@@ -41,10 +41,15 @@ class Generation:
         return _in_order(self.rewards, self.outputs)
 
     @property
+    def paired(self) -> list[Sample]:
+        """The sample of each output."""
+        by_id = {sample.id: sample for sample in self.samples}
+        return [by_id[output.sample_id] for output in self.outputs]
+
+    @property
     def tasks(self) -> list[str]:
         """The task of each output."""
-        by_id = {sample.id: str(sample.task) for sample in self.samples}
-        return [by_id[output.sample_id] for output in self.outputs]
+        return [str(sample.task) for sample in self.paired]
 
     @property
     def flat(self) -> set[str]:

@@ -129,6 +129,10 @@ class Rollouts:
             self._send(model, step)
             generation = self._made_and_scored([self.samples[prompt] for prompt in ids], step)
         self.log.add(logged_numbers(generation, self.rubric))
+        if self.watch is not None:
+            start = time.perf_counter()
+            self.watch.hear(generation, step)
+            self.clock.measuring += time.perf_counter() - start
         self._say_why(generation)
         everything = generation.table
         if self.config.generation.refill:

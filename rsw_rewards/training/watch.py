@@ -15,8 +15,18 @@ import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import Batch
 from rsw_rewards.errors import InputError
 from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.training.agreement import (
+    AGREEMENT,
+    LOOKED_AT,
+    PROMPTS,
+    agreements_by_prompt,
+    disagreements,
+    lowest,
+)
+from rsw_rewards.training.generation import Generation
 from rsw_rewards.training.heldout import Change, Heldout, changes_record, first_of_each_task
 from rsw_rewards.training.log_rows import append_row, keep_until, read_log
 from rsw_rewards.training.runlog import RunLog
@@ -86,6 +96,29 @@ def alarms(changes: Sequence[Change], rises: Mapping[str, float], step: int) -> 
     return [Alarm(step, change, rise) for change in fallen if (rise := rises.get(change.verifier, 0.0)) > 0]
 
 
+def agreement_numbers(heldout: Heldout, generation: Generation) -> dict[str, float | None]:
+    """What is logged of a generation: how its rewards agree with every component that is measured and never rewarded.
+
+    Components that rate a whole set, or ask a server, are not asked.
+    """
+    asked = [
+        label for label, one in heldout.scorer.by_name.items()
+        if label not in heldout.trained and one.scope == "sample" and "endpoint" not in one.needs
+    ]  # fmt: skip
+    if not asked:
+        return {}
+    table = heldout.scorer.score(Batch.of(generation.paired, generation.outputs), only=asked)
+    tasks = {sample.id: str(sample.task) for sample in generation.samples}
+    paid = generation.rewards.set_index(["sample", "candidate"])["reward"]
+    frame = table.frame.join(paid, on=["sample", "candidate"]).dropna(subset=["reward", "value"])
+    numbers: dict[str, float | None] = {}
+    for (task, label), rows in frame.groupby([frame["sample"].map(tasks), "verifier"]):
+        found = agreements_by_prompt(list(rows["reward"]), list(rows["value"]), list(rows["sample"]))
+        numbers[f"{AGREEMENT}{task}/{label}"] = float(np.mean(found)) if found else None
+        numbers[f"{PROMPTS}{task}/{label}"] = float(len(found))
+    return numbers
+
+
 class Watch:
     """Measures held-out samples every few steps, against the numbers from before training.
 
@@ -111,6 +144,7 @@ class Watch:
         kept = {sample.id for sample in self.samples}
         frame = before["greedy"].frame
         self.before = ScoreTable(frame[frame["sample"].isin(kept)].reset_index(drop=True))
+        self._heard: list[dict[str, Any]] = read_log(log.path)
         self.path = config.out / "heldout" / "during.jsonl"
         # What is measured after a step comes when the next generation is asked for, thus after that step's checkpoint: a run that is
         # taken up from there measures it again.
@@ -123,6 +157,16 @@ class Watch:
                 f"{self.path} holds {there} of the {len(looks)} measurements that were made before step {resume_at}; bring the file"
                 " back from a copy, or start another run"
             )
+
+    def hear(self, generation: Generation, step: int) -> None:
+        """Hold the rewards of a generation against what is never rewarded; ``step`` steps are done."""
+        numbers = agreement_numbers(self.heldout, generation)
+        self.log.add(numbers)
+        before = lowest(self._heard[-LOOKED_AT:])
+        self._heard.append({"step": step + 1, **numbers})
+        for task, alarm in lowest(self._heard[-LOOKED_AT:]).items():
+            if task not in before:
+                self.log.say(str(alarm), style="bold red")
 
     def look(self, pool: RolloutPool, step: int) -> None:
         """Measure if it is time: ``step`` steps are done, and the pool holds the weights that came of them."""
@@ -158,7 +202,9 @@ def logged_rises(path: Path, steps: int, heldout: Heldout) -> dict[str, float]:
 
 def logged_alarms(out: Path) -> list[dict[str, Any]]:
     """The alarms that were raised while a run in ``out`` went on."""
-    return [alarm for row in read_log(out / "heldout" / "during.jsonl") for alarm in row["alarms"]]
+    fallen = [alarm for row in read_log(out / "heldout" / "during.jsonl") for alarm in row["alarms"]]
+    found = [*fallen, *(alarm.record() for alarm in disagreements(read_log(out / "log.jsonl")))]
+    return sorted(found, key=lambda alarm: int(alarm["step"]))
 
 
 def _value(change: Change) -> str:

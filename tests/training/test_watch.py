@@ -14,6 +14,7 @@ from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.evaluation.statistics import Estimate
+from rsw_rewards.training.agreement import agreements_by_prompt, disagreements
 from rsw_rewards.training.heldout import Change, first_of_each_task, rewarded_labels
 from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.ppo import train_ppo
@@ -74,6 +75,54 @@ def test_a_hacked_reward_raises_the_alarm_while_it_is_hacked(
     logged = [row for row in read_log(out / "log.jsonl") if row.get("alarms") is not None]
     assert [row["step"] for row in logged] == [4, 7] and logged[-1]["alarms"] >= 1.0
     assert logged[0]["heldout/dark"] == looks[0]["changes"]["greedy"]["dark"]["after"]["value"]
+
+
+def test_rollouts_that_earn_more_and_are_no_better_ring_before_the_held_out_numbers_fall(
+    hacked: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_log(hacked[0] / "log.jsonl")
+    assert all(
+        row["agreement/forecast/dark"] == pytest.approx(-1) and row["agreement_prompts/forecast/dark"] > 0
+        for row in rows
+    )
+    assert all(
+        row["agreement/forecast/l1"] > 0.9 for row in rows
+    )  # in training, the future is bright: a component that agrees
+    assert not [
+        alarm for alarm in json.loads((hacked[0] / "heldout.json").read_text())["alarms"] if "agreement" in alarm
+    ]
+    run(tmp_path, measure={"components": [{"use": f"{HACKABLE}:dark"}]}, ppo={"steps": 3})
+    assert capsys.readouterr().out.count("ALARM at step 2: rollouts that earn more") == 1
+    first = json.loads((tmp_path / "heldout.json").read_text())["alarms"][0]
+    assert (first["step"], first["metric"]) == (2, "agreement/forecast/dark") and first["agreement"] < -0.9
+
+
+def logged(*steps: tuple[float, float]) -> list[dict[str, Any]]:
+    """Rows of a log with two components that are never rewarded, over three prompts each."""
+    return [
+        {"step": number, **{f"agreement/forecast/{name}": value for name, value in zip("ab", values, strict=True)},
+         **{f"agreement_prompts/forecast/{name}": 3.0 for name in "ab"}}
+        for number, values in enumerate(steps, 1)
+    ]  # fmt: skip
+
+
+def test_the_alarm_of_agreement_needs_all_components_low_over_several_prompts() -> None:
+    assert not disagreements(logged((0.9, 0.0), (0.8, -0.5), (0.9, 0.0)))  # one agrees
+    (alarm,) = disagreements(logged((0.9, 0.0), (0.1, 0.1), (0.1, 0.0), (0.0, 0.1)))
+    assert (alarm.step, alarm.component, alarm.prompts) == (3, "forecast/a", 6) and alarm.agreement == pytest.approx(
+        0.1
+    )
+    again = disagreements(logged((0.0, 0.0), (0.0, 0.0), (0.9, 0.0), (0.9, 0.0), (0.0, 0.0), (0.0, 0.0)))
+    assert [one.step for one in again] == [2, 6]
+    assert not disagreements(logged((0.0, 0.0)))  # three prompts are too few
+
+
+def test_agreement_is_a_correlation_within_prompts() -> None:
+    rewards, values = [0.0, 1.0, 5.0, 6.0, 2.0, 2.0], [1.0, 2.0, 0.2, 0.1, 0.0, 1.0]
+    assert agreements_by_prompt(rewards, values, list("aabbcc")) == pytest.approx(
+        [1.0, -1.0]
+    )  # the last teaches nothing
+    assert agreements_by_prompt([0.0, 1.0], [0.5, 0.5], ["a", "a"]) == [0.0]
 
 
 def test_an_honest_reward_raises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
