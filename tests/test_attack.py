@@ -104,6 +104,15 @@ def test_masks_and_boxes_are_attacked():
     assert found.ok and {"many boxes", "tiny box", "whole_image"} <= {row.name for row in found.tasks[0].attacks}
 
 
+def test_validate_attacks_a_rubric_in_short():
+    sound = rsw.validate("exact-qa", questions(40), rubric={"exact_match": 1.0})
+    assert sound.ok and not sound.problems
+    (first, *_) = rsw.validate("exact-qa", questions(40), rubric=[counts_words]).problems
+    assert first.startswith("attack on the rubric: 'very long' earns 1.000, an honest mediocre output 0.0")
+    with pytest.raises(rsw.ConfigError, match=r"rubric|component"):
+        rsw.validate("exact-qa", questions(40), rubric={"rouge_l": 1.0})
+
+
 def test_a_sample_without_a_truth_is_named():
     with pytest.raises(rsw.RswError, match=r"reference\.captions"):
         rsw.attack({"rouge_l": 1.0}, [rsw.Sample("c", "change_caption")])
@@ -194,3 +203,14 @@ def test_gradients_please_an_encoder_within_a_few_grey_levels(tmp_path):
     assert wide.reward > task.row("truth").reward > near.reward > task.row("copy_before").reward
     assert {"evolution, 24 levels"} <= {row.name for row in task.attacks}
     assert 0.0 <= task.order["both"] <= task.order["truth first"] <= 1.0
+
+
+def test_gradients_please_a_detector_unless_it_ignores_what_is_near_the_input(tmp_path):
+    samples = scenes(4, tmp_path)
+    alone, blind = (
+        rsw.attack([rsw.Component(use="detector_consistency", config={"ignore_levels": levels})], samples).tasks[0]
+        for levels in (0, 12)
+    )
+    name = "scene-detector towards the truth, 12 levels"
+    assert alone.row(name).reward > alone.row("copy, noise 10").reward + 0.1
+    assert blind.row(name).reward == pytest.approx(blind.row("copy_before").reward)

@@ -11,7 +11,7 @@ from rsw_rewards.api.common import File, check_device, check_missing
 from rsw_rewards.core.fields import limit_of
 from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Task, as_task
-from rsw_rewards.core.rubric import Component
+from rsw_rewards.core.rubric import Component, as_rubric
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.io.in_memory import as_samples
 
@@ -277,14 +277,18 @@ def validate(  # type: ignore[misc]
     limit: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    rubric: Any = None,
 ) -> Validation | list[Validation]:
     """Whether samples are fit to be measured on: the truth scores 1, and baselines that ignore the images score low.
 
     Args:
         protocol, samples, settings, roots, limit, device, progress: see :func:`evaluate`.
+        rubric: a reward that is attacked on the first of the samples, without gradients and search; see :func:`attack`. An attack that
+            wins is a problem.
 
     Raises:
         InputError: the samples cannot be used, or none is of the protocol's task.
+        ConfigError: the rubric cannot be used, or does not reward the protocol's task.
 
     >>> samples = [
     ...     {"task": "change_qa", "reference": {"answers": [answer], "vocabulary": ["yes", "no"]}} for answer in ["yes", "no"] * 4
@@ -294,11 +298,17 @@ def validate(  # type: ignore[misc]
     (True, [])
     """
     from rsw_rewards.evaluation.progress import silent
+    from rsw_rewards.evaluation.run import select
     from rsw_rewards.evaluation.validation import validate as check
+    from rsw_rewards.redteam.run import ATTACKED, winning_attacks
 
     check_device(device)
     chosen = _protocols(protocol, settings)
     limit = limit_of(limit)
     asked = as_samples(samples, [Path(root) for root in roots])[:limit]
     found = [check(one, asked, device=device, progress=progress or silent) for one in chosen]
+    if rubric is not None:
+        paid = as_rubric(rubric)
+        for one, checked in zip(chosen, found, strict=True):
+            checked.problems += winning_attacks(paid, select(asked, one)[:ATTACKED], device, progress or silent)
     return found if isinstance(protocol, (list, tuple)) else found[0]

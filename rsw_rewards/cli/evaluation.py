@@ -240,6 +240,12 @@ def validate(
     root: Roots = None,
     limit: Limit = None,
     settings: Settings = None,
+    rubric: Annotated[
+        Path | None,
+        typer.Option(
+            "--rubric", help="Attack this rubric (YAML) as well, in the short form of 'rsw attack'.", show_default=False
+        ),
+    ] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -247,7 +253,7 @@ def validate(
     check_folders(root)
     found = rsw.validate(
         [name.strip() for name in protocol.split(",")], samples,
-        settings=assignments(settings or []), roots=root or [], limit=limit, device=device, progress=progress_bar(as_json),
+        settings=assignments(settings or []), roots=root or [], limit=limit, device=device, progress=progress_bar(as_json), rubric=rubric,
     )  # fmt: skip
     if as_json:
         print_json([one.to_json() for one in found])

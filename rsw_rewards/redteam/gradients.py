@@ -1,4 +1,4 @@
-"""Attacks with gradients: a copy of the input, changed by a few grey levels so that an encoder sees what the reward asks for."""
+"""Attacks with gradients: a copy of the input, changed by a few grey levels so that a network sees what the reward asks for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.verifier import Verifier
+from rsw_rewards.detectors import SceneDetector, detector_bands, load_detector
 from rsw_rewards.encoders import encoder_label
 from rsw_rewards.encoders.views import SeenInViews, view_tensor
 from rsw_rewards.errors import ConfigError, ImageError
@@ -34,12 +35,21 @@ OTHERS = 16
 
 Look = Callable[["torch.Tensor"], "torch.Tensor"]
 """(n, 3, H, W) pixels in [0, 255] -> (n, d) features, through which gradients flow."""
+Worth = Callable[["torch.Tensor"], "torch.Tensor"]
+"""(n, 3, H, W) pixels in [0, 255] -> (n,), what an attack makes large."""
+Aim = Callable[[Sequence[Sample], np.ndarray], Worth | None]
+"""Samples of one size and their newest inputs, (n, H, W, 3) uint8 -> what forecasts of them are worth; None where the network cannot look."""
 
 
 def gradient_attacks(pool: Pool, verifiers: Sequence[Verifier], bank: FeatureBank) -> list[Attack]:
-    """Attacks through every encoder of the verifiers that gradients flow through, towards its text and towards its view of the truth."""
+    """Attacks through every encoder and detector of the verifiers that gradients flow through: towards the text, and towards what it
+    sees of the truth."""
     if pool.task is not Task.FORECAST:
         return []
+    return [*_through_encoders(pool, verifiers, bank), *_through_detectors(pool, verifiers)]
+
+
+def _through_encoders(pool: Pool, verifiers: Sequence[Verifier], bank: FeatureBank) -> list[Attack]:
     names = dict.fromkeys(name for verifier in verifiers for name in verifier.encoders())
     found = []
     for name in names:
@@ -55,11 +65,49 @@ def gradient_attacks(pool: Pool, verifiers: Sequence[Verifier], bank: FeatureBan
         for aim, targets in aims.items():
             for levels in LEVELS:
                 about = f"the newest input, changed by gradients of {name} towards {_AIMS[aim]}"
-                make = _attack(pool, look, targets, levels)
+                make = _attack(pool, partial(_seen, look, targets), levels)
                 found.append(
                     Attack(f"{encoder_label(name)} towards the {aim}, {levels} levels", "gradient", make, about)
                 )
     return found
+
+
+def _seen(
+    look: Look, targets: Callable[[Sequence[Sample]], Any], samples: Sequence[Sample], copies: np.ndarray
+) -> Worth:
+    worth = targets(samples)
+    return lambda pixels: worth(look(pixels))
+
+
+def _through_detectors(pool: Pool, verifiers: Sequence[Verifier]) -> list[Attack]:
+    names = dict.fromkeys(getattr(verifier.config, "detector", None) for verifier in verifiers)
+    found = []
+    for name in filter(None, names):
+        detector = load_detector(name, "cpu") if detector_bands(name) is None else None
+        if not isinstance(detector, SceneDetector):
+            continue
+        for levels in LEVELS:
+            about = f"the newest input, changed by gradients of {name} towards the change that it sees in the true pair"
+            make = _attack(pool, partial(_change, detector), levels)
+            found.append(Attack(f"{name} towards the truth, {levels} levels", "gradient", make, about))
+    return found
+
+
+def _change(detector: SceneDetector, samples: Sequence[Sample], copies: np.ndarray) -> Worth | None:
+    """The F1 of the map that a detector sees, by its probabilities, against its map of the true pair."""
+    import torch
+
+    futures = [read_rgb(sample.reference["images"][-1]) for sample in samples]
+    if any(future.shape != copies.shape[1:] for future in futures) or copies.shape[1] % 4 or copies.shape[2] % 4:
+        return None
+    true = torch.tensor(detector.predict(copies, np.stack(futures)) > 0.5, dtype=torch.float32).flatten(1)
+    before = torch.tensor(copies, dtype=torch.float32).permute(0, 3, 1, 2) / 255.0
+
+    def worth(pixels: torch.Tensor) -> torch.Tensor:
+        chance = detector.network(before, pixels / 255.0).sigmoid().flatten(1)
+        return 2 * (chance * true).sum(1) / (chance.sum(1) + true.sum(1) + 1e-6)  # type: ignore[no-any-return]
+
+    return worth
 
 
 _AIMS = {"truth": "its features of the truth", "text": "its features of the text"}
@@ -156,7 +204,7 @@ def _texts(
     return worth
 
 
-def _attack(pool: Pool, look: Look, targets: Callable[[Sequence[Sample]], Any], levels: int) -> Any:
+def _attack(pool: Pool, aim: Aim, levels: int) -> Any:
     """The forecasts of an attack; samples of one size go through the network together."""
 
     def make(samples: Sequence[Sample]) -> list[Output | None]:
@@ -175,7 +223,11 @@ def _attack(pool: Pool, look: Look, targets: Callable[[Sequence[Sample]], Any], 
                 pool.noise(sample, f"start {levels}").uniform(-levels / 2, levels / 2, pixels.shape)
                 for sample, (_, pixels) in zip(chosen, group, strict=True)
             ]
-            found = ascend(look, targets(chosen), np.stack([pixels for _, pixels in group]), np.stack(starts), levels)
+            copies = np.stack([pixels for _, pixels in group])
+            worth = aim(chosen, copies)
+            if worth is None:
+                continue
+            found = ascend(worth, copies, np.stack(starts), levels)
             for (place, _), pixels in zip(group, found, strict=True):
                 made[place] = whole_future(samples[place], in_memory(pixels))
         return [made.get(place) for place in range(len(samples))]
@@ -183,8 +235,8 @@ def _attack(pool: Pool, look: Look, targets: Callable[[Sequence[Sample]], Any], 
     return make
 
 
-def ascend(look: Look, worth: Any, copies: np.ndarray, starts: np.ndarray, levels: int) -> np.ndarray:
-    """(n, H, W, 3) uint8 images within ``levels`` of ``copies`` for which ``worth`` of their features is high.
+def ascend(worth: Worth, copies: np.ndarray, starts: np.ndarray, levels: int) -> np.ndarray:
+    """(n, H, W, 3) uint8 images within ``levels`` of ``copies`` for which ``worth`` is high.
 
     Projected gradient ascent by the sign of the gradient (Madry et al. 2018, arXiv 1706.06083).
     """
@@ -194,7 +246,7 @@ def ascend(look: Look, worth: Any, copies: np.ndarray, starts: np.ndarray, level
         base = torch.tensor(copies, dtype=torch.float32).permute(0, 3, 1, 2)
         change = torch.tensor(starts, dtype=torch.float32).permute(0, 3, 1, 2).requires_grad_(True)
         for step in range(STEPS):
-            (slope,) = torch.autograd.grad(worth(look((base + change).clamp(0, 255))).sum(), change)
+            (slope,) = torch.autograd.grad(worth((base + change).clamp(0, 255)).sum(), change)
             rate = 0.25 * levels * (1.0 - step / STEPS) + 0.05 * levels
             change = (change + rate * slope.sign()).clamp(-levels, levels).detach().requires_grad_(True)
     drawn = (base + change.detach()).round().clamp(0, 255).permute(0, 2, 3, 1)

@@ -40,6 +40,9 @@ class Row:
         """Whether this is an attack whose mean value of a component is higher than that of the honest mediocre output."""
         return self.role == "attack" and _more(self.components[component])
 
+    def __str__(self) -> str:
+        return f"{self.name!r} earns {self.reward:.3f}, an honest mediocre output {self.honest:.3f}"
+
     def to_json(self) -> dict[str, Any]:
         """The row as plain values."""
         parts = {label: {"value": value, "honest": honest} for label, (value, honest) in self.components.items()}

@@ -27,6 +27,8 @@ from rsw_rewards.redteam.texts import text_attacks
 
 PROMPTS = 8
 """Samples whose outputs are scored together, as a step of a training would: what a credit is shared out in."""
+ATTACKED = 32
+"""Samples that the short form of the attacks runs on."""
 SHOWN = 3
 """Samples of each task whose outputs are kept for the page."""
 
@@ -39,8 +41,9 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     progress: Progress = silent,
+    short: bool = False,
 ) -> Findings:
-    """Attack a rubric on samples; see :func:`rsw_rewards.attack`.
+    """Attack a rubric on samples; see :func:`rsw_rewards.attack`. ``short`` leaves out gradients and search, which take long.
 
     Raises:
         InputError: there is no sample, or none with a truth.
@@ -60,8 +63,16 @@ def run(
         found = []
         for task in tasks:
             own = [sample for sample in samples if sample.task is task]
-            found.append(_Siege(scorer, rubric, Pool(task, own, seed), answers, progress).result())
+            found.append(_Siege(scorer, rubric, Pool(task, own, seed), answers, progress, short).result())
     return Findings(rubric, tuple(found), seed)
+
+
+def winning_attacks(rubric: Rubric, samples: Sequence[Sample], device: str, progress: Progress) -> list[str]:
+    """The attacks of the short form that earn more than an honest mediocre output, in words."""
+    found = run(rubric, samples, device=device, progress=progress, short=True)
+    return [
+        f"attack on the rubric: {row}; 'rsw attack' shows its outputs" for task in found.tasks for row in task.winners
+    ]
 
 
 def attacks_on(pool: Pool) -> list[Attack]:
@@ -75,14 +86,20 @@ class _Siege:
     """The attacks on the samples of one task."""
 
     def __init__(
-        self, scorer: Scorer, rubric: Rubric, pool: Pool, answers: Mapping[str, Output], progress: Progress
+        self,
+        scorer: Scorer,
+        rubric: Rubric,
+        pool: Pool,
+        answers: Mapping[str, Output],
+        progress: Progress,
+        short: bool,
     ) -> None:
         self.scorer, self.rubric, self.pool, self.progress = scorer, rubric, pool, progress
         self.answers = answers
         asked = [one.verifier for one in scorer.components if pool.task in one.tasks]
-        self.attacks = [
-            *attacks_on(pool), *gradient_attacks(pool, asked, scorer.bank), *search_attacks(pool, self._pay)
-        ]  # fmt: skip
+        self.attacks = attacks_on(pool)
+        if not short:
+            self.attacks += [*gradient_attacks(pool, asked, scorer.bank), *search_attacks(pool, self._pay)]
         self.scored = Pool(pool.task, [as_scored(sample) for sample in pool.samples], pool.seed)
         self.names = ["truth", "honest mediocre", *(["model"] if answers else []), *(one.name for one in self.attacks)]
         self.labels = [one.component.label for one in scorer.components if pool.task in one.tasks]
