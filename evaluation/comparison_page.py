@@ -82,6 +82,7 @@ def shared_cards(
     chosen = [*apart, *random.Random(0).sample(rest, min(len(rest), RANDOM))]
     held = {name: cards_of(run, chosen) for name, run in zip(names, runs, strict=True)}
     lacking = [name for name, cards in held.items() if not cards]
+    distance = dict(zip(values.index, values["apart"].tolist(), strict=True))
     found = []
     for key in chosen:
         sides = [(name, cards[key]) for name, cards in held.items() if key in cards]
@@ -93,7 +94,7 @@ def shared_cards(
                 **{field: first[field] for field in ("id", "candidate", "kind", "prompt", "truth")},
                 "why": "disputed" if key in set(apart) else "random",
                 "pictures": [one for one in first["pictures"] if one["part"] in ("input", "truth")],
-                "numbers": {"apart": float(values.loc[key, "apart"])},
+                "numbers": {"apart": distance[key]},
                 "sides": [
                     {
                         "name": name,

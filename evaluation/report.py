@@ -202,29 +202,34 @@ def _cut(text: str) -> str:
     return text if len(text) <= TEXT else text[: TEXT - 1] + "…"
 
 
-def _beside(summary: Mapping[str, Any], key: str) -> dict[str, float]:
+def beside(key: str, baselines: Mapping[str, Any]) -> dict[str, float]:
     """What the baselines have of a number."""
-    found = {name: (row["metrics"].get(key) or {}).get("value") for name, row in summary["baselines"].items()}
+    found = {name: (row["metrics"].get(key) or {}).get("value") for name, row in baselines.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def standing(key: str, value: float, beside: Mapping[str, float]) -> tuple[str, str]:
+def best_baseline(key: str, baselines: Mapping[str, Any]) -> tuple[str, float | None, float | None]:
+    """The best baseline that does not know the truth, what it has of a number, and what the truth has; "" and None where there is none."""
+    found = beside(key, baselines)
+    others = {name: value for name, value in found.items() if name not in CEILINGS}
+    name = max(others, key=lambda name: sign(key) * others[name]) if others and sign(key) else ""
+    return name, others.get(name), found.get(TRUTH)
+
+
+def standing(key: str, value: float, baselines: Mapping[str, Any]) -> tuple[str, str]:
     """Where a number lies between the best baseline and the truth: a class of the style sheet, and words.
 
-    >>> standing("accuracy", 0.5, {"majority": 0.6, "oracle": 1.0})
+    >>> rows = {"majority": {"metrics": {"accuracy": {"value": 0.6}}}, "oracle": {"metrics": {"accuracy": {"value": 1.0}}}}
+    >>> standing("accuracy", 0.5, rows)
     ('low', 'no better than majority, 0.600; the truth has 1.000')
-    >>> standing("accuracy", 0.7, {"majority": 0.6, "oracle": 1.0})[0], standing("lpips", 0.1, {"copy_before": 0.5, "oracle": 0.0})[0]
+    >>> standing("accuracy", 0.7, rows)[0], standing("accuracy", 0.9, rows)[0]
     ('between', 'high')
     """
-    better = sign(key)
-    others = {name: one for name, one in beside.items() if name not in CEILINGS}
-    truth = beside.get(TRUTH)
+    name, best, truth = best_baseline(key, baselines)
     end = "" if truth is None else f"; the truth has {number(truth)}"
-    if not better or not others:
+    if best is None:
         return "", end.lstrip("; ")
-    name = max(others, key=lambda name: better * others[name])
-    best = others[name]
-    if better * (value - best) <= 0:
+    if sign(key) * (value - best) <= 0:
         return "low", f"no better than {name}, {number(best)}{end}"
     near = truth is not None and truth != best and (value - best) / (truth - best) >= 2 / 3
     return "high" if near else "between", f"best baseline {name}, {number(best)}{end}"
@@ -236,7 +241,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for key, entry in summary["metrics"].items():
         if entry.get("diagnostic"):
             continue
-        place, words = ("", "") if entry["value"] is None else standing(key, entry["value"], _beside(summary, key))
+        place, words = ("", "") if entry["value"] is None else standing(key, entry["value"], summary["baselines"])
         found.append({"key": key, "place": place, "words": words, **entry})
     return found
 
@@ -247,7 +252,7 @@ def lanes(summary: Mapping[str, Any]) -> list[Lane]:
     for key, entry in summary["metrics"].items():
         if entry.get("diagnostic") or entry["value"] is None:
             continue
-        marks = [Mark("baseline", name, value) for name, value in _beside(summary, key).items()]
+        marks = [Mark("baseline", name, value) for name, value in beside(key, summary["baselines"]).items()]
         published = ((row["method"], row["metrics"].get(key)) for row in summary.get("published", ()))
         marks += [Mark("published", method, value) for method, value in published if value is not None]
         values = [entry["value"], *(entry["ci95"] or ()), *(mark.value for mark in marks)]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
+import warnings
 
 from rsw_rewards.errors import MissingExtra
 
@@ -60,3 +63,26 @@ def missing(what: str, module: str) -> MissingExtra:
     return MissingExtra(
         f"{what} needs {module}, which is not installed; run: pip install 'rsw_rewards[{EXTRAS[module]}]'"
     )
+
+
+def quiet() -> None:
+    """Keep notices of libraries that a user can do nothing about out of a run, here and in its workers: progress bars of loaded weights,
+    FutureWarnings, and advice of transformers. A variable that is set already (``TRANSFORMERS_VERBOSITY=info``) is kept."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if os.environ["PYTHONWARNINGS"] == _QUIET["PYTHONWARNINGS"]:
+        warnings.filterwarnings("ignore", category=FutureWarning)
+    if "transformers" in sys.modules:  # which has read the variables when it was imported
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        if os.environ["TRANSFORMERS_VERBOSITY"] == "error":
+            logging.set_verbosity_error()
+
+
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import struct
 import subprocess
 import sys
@@ -333,3 +335,29 @@ def test_a_summary_nested_without_end_is_no_run_directory(tmp_path: Path) -> Non
     (tmp_path / "summary.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="is not a finished run directory"):
         compare(tmp_path, tmp_path)
+
+
+def test_notices_of_libraries_stay_out_of_a_command_and_its_workers() -> None:
+    program = (
+        "import os, warnings; from rsw_rewards.extras import quiet; quiet(); warnings.warn('old', FutureWarning);"
+        "print(os.environ['TRANSFORMERS_VERBOSITY'], os.environ['PYTHONWARNINGS'])"
+    )
+    plain = {key: value for key, value in os.environ.items() if key not in ("PYTHONWARNINGS", "TRANSFORMERS_VERBOSITY")}
+    for wanted, expected in (({}, "error"), ({"TRANSFORMERS_VERBOSITY": "info"}, "info")):
+        ended = subprocess.run(
+            [sys.executable, "-c", program], env={**plain, **wanted}, capture_output=True, text=True, check=True
+        )
+        assert ended.stderr == "" and ended.stdout.split()[0] == expected
+
+
+@pytest.mark.parametrize("command", [["verifiers"], ["protocols"], ["verifiers", "exact_match"], ["protocols", "tfsf"]])
+def test_lists_and_cards_show_no_python_values(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["rsw", *command])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().out
+    assert not re.search(r"\{'|\['|<\w+\.|frozenset|\bNone\b|\bTrue\b|\bFalse\b", shown)
+    if command == ["verifiers"]:
+        assert max(map(len, shown.splitlines())) <= 110 and "\nchange_caption\n" in shown and "\n  bleu " in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -32,6 +33,8 @@ PAIRS_PER_S = 5_000.0
 """Pairs of a caption's word and one of a reference that it gets through in a second at least, on a machine with other work. The longest
 caption and references that are scored took it 5 seconds of processor time, 100,000 a second."""
 _KEPT = 1 << 14
+
+_log = logging.getLogger("rsw_rewards")
 
 
 class MeteorError(Exception):
@@ -173,6 +176,7 @@ class Meteor:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             program = jar()
+            _log.warning("METEOR starts its Java program; the first score takes some seconds")
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
             command = ["java", "-Xmx2G", "-jar", program.name, "-", "-", "-stdio", "-l", "en", "-norm"]
             try:

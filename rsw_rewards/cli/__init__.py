@@ -55,7 +55,10 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     from rsw_rewards.errors import RswError
+    from rsw_rewards.extras import quiet
 
+    if not debug:
+        quiet()
     signal.signal(signal.SIGTERM, _end)
     try:
         app(arguments, prog_name="rsw")

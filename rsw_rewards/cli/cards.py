@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsw_rewards.cli.display import print_json, print_rows, words
+from rsw_rewards.cli.display import print_families, print_json, print_rows, words
 from rsw_rewards.cli.options import Json
 
 if TYPE_CHECKING:
@@ -29,10 +29,8 @@ def verifiers(
                 {known: {"tasks": sorted(cls.tasks), "summary": cls.card.summary} for known, cls in listed.items()}
             )
             return
-        print_rows(
-            ("verifier", "tasks", "what it says"),
-            [(k, ", ".join(sorted(c.tasks)), c.card.summary) for k, c in listed.items()],
-        )
+        print_families({known: (sorted(cls.tasks), cls.card.summary) for known, cls in listed.items()})
+        typer.echo("rsw verifiers NAME shows the card of one")
         return
     found = VERIFIERS.find(name)
     card = {
@@ -55,7 +53,7 @@ def verifiers(
 
 def _setting(field: FieldInfo) -> str:
     """What a key of a configuration means, and what it is where it is left out."""
-    known = "required" if field.is_required() else f"default: {field.get_default(call_default_factory=True)!r}"
+    known = "required" if field.is_required() else f"default: {words(field.get_default(call_default_factory=True))}"
     return f"{field.description or ''} ({known})".strip()
 
 
@@ -75,7 +73,8 @@ def protocols(
             print_json(definition)
         else:
             print_rows(
-                (name, ""), [(key, words(value)) for key, value in definition.items() if value not in ((), None)]
+                (name, ""),
+                [(key.replace("_", " "), words(value)) for key, value in definition.items() if value not in ((), None)],
             )
     elif as_json:
         print_json(

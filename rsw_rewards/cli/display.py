@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,32 @@ if TYPE_CHECKING:
     from rsw_rewards.io.pairing import Problem
 
 
+EVERY = 6
+"""Tasks from which a verifier counts as one for every task in a list."""
+
+
 def words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    """A value of a setting as people write it.
+
+    >>> words([{"use": "cmmd", "config": {"encoder": "scene-clip"}}, {"use": "ssim"}]), words(None), words(True), words({"a": 1})
+    ('cmmd (encoder: scene-clip), ssim', 'none', 'yes', 'a: 1')
+    """
+    if value is None or (isinstance(value, (Mapping, Collection)) and not len(value)):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, Mapping):
+        if "use" not in value:
+            return ", ".join(f"{key}: {words(one)}" for key, one in value.items())
+        settings = {**value, **(value.get("config") or {})}
+        told = {key: one for key, one in settings.items() if key not in ("use", "config")}
+        return str(value["use"]) + (f" ({words(told)})" if told else "")
+    if isinstance(value, (list, tuple, set, frozenset)):
+        said = [words(one) for one in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+        return (" " if all(one.endswith(".") for one in said) else ", ").join(said)
+    return str(value)
 
 
 def print_json(value: Any) -> None:
@@ -47,6 +72,25 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Col
     console.print(shown)
 
 
+def print_families(listed: Mapping[str, tuple[Sequence[str], str]]) -> None:
+    """Names with their tasks and a sentence, one line each, under the tasks that they share; long sentences end in an ellipsis."""
+    from rich.console import Console
+
+    console = Console()
+    width = console.width if console.is_terminal else max(console.width, 110)
+    pad = max(map(len, listed), default=0) + 2
+    families: dict[str, list[str]] = {}
+    for name, (tasks, _) in listed.items():
+        families.setdefault(", ".join(tasks) if len(tasks) < EVERY else "every task", []).append(name)
+    for family, names in sorted(families.items(), key=lambda item: (-len(item[1]), item[0])):
+        typer.secho(family, bold=True)
+        for name in names:
+            said = " ".join(listed[name][1].split())
+            room = max(width - pad - 2, 20)
+            typer.echo(f"  {name:{pad}}" + (said if len(said) <= room else said[: room - 1].rstrip() + "…"))
+        typer.echo()
+
+
 def warn(problems: Sequence[Problem]) -> None:
     """Say on standard error what is wrong with records; samples without one are counted elsewhere."""
     found = [problem for problem in problems if problem.kind != "missing"]
@@ -62,6 +106,7 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     from rich.table import Table
 
     from rsw_rewards.evaluation.numbers import number
+    from rsw_rewards.evaluation.report import best_baseline
 
     summary = result.summary
     warn(result.problems)
@@ -80,8 +125,8 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
     partly = any("valid_rate" in entry for entry in summary["metrics"].values())
     if partly:  # baselines stand for all samples, a distance for the valid ones
         shown.add_column("valid", justify="right")
-    for name in summary["baselines"]:
-        shown.add_column(name, justify="right", style="dim")
+    shown.add_column("best baseline", justify="right", style="dim")
+    shown.add_column("truth", justify="right", style="dim")
     ended = False
     for key, entry in summary["metrics"].items():
         if entry.get("diagnostic") and not ended:
@@ -89,12 +134,13 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
             shown.add_row("diagnostic", style="dim")
             ended = True
         interval = f"{number(entry['ci95'][0])} .. {number(entry['ci95'][1])}" if entry["ci95"] else "-"
-        beside = [number((row["metrics"].get(key) or {}).get("value")) for row in summary["baselines"].values()]
+        name, best, truth = best_baseline(key, summary["baselines"])
+        beside = [f"{name} {number(best)}" if name else "-", number(truth)]
         rate = [f"{entry.get('valid_rate', 1.0):.1%}"] if partly else []
         shown.add_row(key, number(entry["value"]), interval, *rate, *beside, style="dim" if ended else None)
     console = Console()
     if not console.is_terminal:  # a log file has room
-        console.width = max(console.width, 60 + 16 * len(summary["baselines"]))
+        console.width = max(console.width, 110)
     console.print(shown)
     for key, entry in summary["metrics"].items():
         if "chance_corrected" in entry:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -152,14 +150,9 @@ def make_trainer(
     Raises:
         ConfigError: TRL does not take the settings, or the rows cannot be divided.
     """
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from transformers.utils import logging
     from trl import GRPOConfig
 
     from rsw_rewards.training.trl_trainer import Trainer
-
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
     rows = config.rows_per_pass(processes)
     arguments: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 from rsw_rewards.config import ExperimentConfig, load_config
 from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.extras import need
+from rsw_rewards.extras import need, quiet
 from rsw_rewards.methods import METHODS
 from rsw_rewards.training.processes import ALONE, check_one_process, join, launched
 from rsw_rewards.training.report.page import LivePage
@@ -37,6 +37,7 @@ def train(
         RswError: a configuration, data or directory that cannot be used, or a run that stopped itself.
     """
     need("a training", "trl")
+    quiet()
     if resume is not None:
         changes = {**(changes or {}), "out": str(resume)}
     run = load_config(Path(config), changes, smoke)

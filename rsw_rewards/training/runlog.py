@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ class RunLog(TrainerCallback):
         self._recent: deque[dict[str, float | None]] = deque(maxlen=every)
         self._writer: Any = None
         self._header = False
+        self._first: tuple[int, float] = (0, 0.0)
         keep_until(self.path, resume_at)
         if [row["step"] for row in read_log(self.path)] != list(range(1, resume_at + 1)):
             raise InputError(
@@ -78,12 +80,14 @@ class RunLog(TrainerCallback):
                 if value is not None:
                     self._writer.add_scalar(key, value, step)
         self._recent.append(numbers)
+        if not self._first[0]:
+            self._first = step, time.monotonic()
         if step % self.every == 0 or step in (1, self.steps):
             self._line(step)
         self._page.refresh()
 
     def _line(self, step: int) -> None:
-        names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed"]
+        names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed", "left"]
         if not self._header:
             self.say(" ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold")
             self._header = True
@@ -96,12 +100,20 @@ class RunLog(TrainerCallback):
             _number(self._mean("grad_norm"), 2),
             _number(self._mean("time/exposed_share"), 3),
             _number(self._mean("failed"), 0),
+            self._left(step),
         ]
         self.say(" ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)))
 
     def say(self, line: str, style: str | None = None) -> None:
         """Print one line, whatever the width of the terminal."""
         self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _left(self, step: int) -> str:
+        """What the steps that are left will take, if they take as long as those since the first that was written."""
+        if step == self._first[0]:
+            return "-"
+        left = (time.monotonic() - self._first[1]) / (step - self._first[0]) * (self.steps - step)
+        return f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min" if left < 5400 else f"{left / 3600:.1f} h"
 
     def _mean(self, *keys: str) -> float | None:
         """The first key that was measured, averaged over the steps since the last line."""

@@ -21,7 +21,7 @@ from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rollouts.trained import CHECKPOINTS, FINAL, writing
+from rsw_rewards.rollouts.trained import CHECKPOINTS, FINAL, REPORT, writing
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.checkpoints import (
     checkpoint_step,
@@ -206,6 +206,7 @@ class TrainingRun:
             self.pool.load_weights(trained_weights(policy.model), steps)
             self._report(self.heldout, self._measured("after"))
         say(f"the trained policy is in {self.final}, every step in {self.config.out / 'log.jsonl'}")
+        say(f"page: {self.config.out / REPORT}")
         return self.final
 
     def _measured(self, when: str) -> dict[str, ScoreTable]:
