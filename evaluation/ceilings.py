@@ -298,6 +298,11 @@ OPEN_THERE: Mapping[tuple[str, str], str] = {
     ("cdvqa-vista", "aa"): "seven types divided by eight",
     ("changechat-localization", "jaccard"): "two empty lists count 0",
     ("vqa-v2", "accuracy"): "annotators may disagree",
+    ("segearth-r1", "giou_mean"): "1e-5 is added to what is divided by",
+    **dict.fromkeys(
+        (("earthnet2021", key) for key in ("ens", "mad", "ols", "emd", "ssim")),
+        "forecasts count at dates that nobody saw",
+    ),
 }
 """The same of one protocol's keys."""
 

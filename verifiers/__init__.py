@@ -26,6 +26,7 @@ BUILT_IN = {
     "detector_consistency": "detector_consistency:DetectorConsistency",
     "difference_list": "difference_list:DifferenceList",
     "directional_similarity": "directional:DirectionalSimilarity",
+    "earthnet_score": "earthnet:EarthNet",
     "encoder_similarity": "encoder_similarity:EncoderSimilarity",
     "exact_match": "answers:ExactMatch",
     "fid_rsicd": "fid_rsicd:FidRsicd",

@@ -7,6 +7,23 @@ from rsw_rewards.evaluation.protocols.protocol import Protocol
 
 PROTOCOLS = (
     Protocol(
+        name="earthnet2021",
+        title="EarthNet2021: EarthNetScore of forecasts of Sentinel-2 series",
+        task=Task.FORECAST,
+        source="the package earthnet 0.3.11, earthnet/parallel_score.py (Requena-Mesa et al. 2021, arXiv 2104.10066)",
+        components=({"use": "earthnet_score"},),
+        headline=("ens", "mad", "ols", "emd", "ssim"),
+        baselines=("oracle",),
+        notes=(
+            "Of up to ten candidates of a cube the best counts, with its own four scores.",
+            "A truth with clouds, filled in by each pixel's mean where nothing was seen, does not reach 1: see the oracle's row.",
+            "The package adds a random matrix of up to 1e-4 to its normal equations; here its mean is added, so numbers differ in the sixth digit.",
+            "Where no plane of any cube is clear, ssim is null and ens is over the other three; the package prints an ens of 1.",
+            "Structural similarity has a data range of 2, as scikit-image had for floats before 0.20; published numbers were made so.",
+        ),
+        lenient=True,
+    ),
+    Protocol(
         name="ndvi-series",
         title="Vegetation forecasting: series of NDVI",
         task=Task.FORECAST,

@@ -204,6 +204,23 @@ def series() -> list[Sample]:
     return made
 
 
+def cubes() -> list[Sample]:
+    """Series of four bands: ten dates shown, twenty to come, clouds over a corner of some."""
+    chance = np.random.default_rng(4)
+    made = []
+    for number in range(4):
+        base = chance.uniform(0.05, 0.5, (16, 16, 4))
+        frames = []
+        for step in range(30):
+            frame = np.clip(base + 0.1 * np.sin(step / 5 + number) * np.array([0.2, 0.3, -0.5, 1.0]), 0, 1)
+            frame[: (step * number) % 9, :5] = np.nan
+            frames.append(picture(frame.astype(np.float32)))
+        made.append(
+            Sample(f"made_{number}", Task.FORECAST, tuple(frames[:10]), "", {"images": frames[10:]}, f"scene_{number}")
+        )
+    return made
+
+
 def mapped() -> list[Sample]:
     """Maps of four classes: a patch of each but the background."""
     made = []
@@ -315,5 +332,6 @@ MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "tfsf": forecasts,
     "spectral-forecast": rasters,
     "ndvi-series": series,
+    "earthnet2021": cubes,
 }
 """Protocol -> what makes its samples."""

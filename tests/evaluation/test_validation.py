@@ -66,6 +66,7 @@ def test_the_truth_scores_one_and_tricks_stay_under_their_ceilings(name: str) ->
     lenient = PROTOCOLS.find(name).lenient  # tricks are told, not refused
     if lenient:
         policies |= {note.split()[0] for note in result.notes if "under this published reading" in note}
+        policies |= {"oracle" for note in result.notes if "of the truth is" in note}
     assert "oracle" in policies and len(policies) >= 4 - lenient
     assert json.loads(json.dumps(result.to_json()))["ok"]
 
