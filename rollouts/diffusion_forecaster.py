@@ -175,6 +175,10 @@ class DiffusionForecaster(Policy):
 
         set_peft_model_state_dict(self.model, dict(weights))
 
+    def merge_adapters(self) -> None:
+        """Put what adapters have learnt into the weights of the denoiser."""
+        self.pipeline.denoiser = self.pipeline.denoiser.merge_and_unload()
+
     def save(self, folder: Path) -> None:
         """Write what ``path`` can name: the pipeline, or the adapter and the name of what it sits on."""
         if has_adapters(self.model):

@@ -238,6 +238,10 @@ class VisionLanguageModel(Policy):
 
         set_peft_model_state_dict(self.model, dict(weights))
 
+    def merge_adapters(self) -> None:
+        """Put what adapters have learnt into the weights of the model."""
+        self._model = self.model.merge_and_unload()
+
     def save(self, folder: Path) -> None:
         """Write what ``path`` can name: the model, or its adapter and the name of what it sits on."""
         self.model.save_pretrained(folder)

@@ -75,6 +75,15 @@ def _dry_run(config: Path, changes: dict[str, Any], smoke: bool) -> None:
     typer.echo(f"nothing is missing; start it with: rsw train {config}{' --smoke' if smoke else ''}")
 
 
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training.", show_default=False)],
+    to: Annotated[Path, typer.Option("--to", help="Folder for the model; empty, or not there.", show_default=False)],
+) -> None:
+    """Write the trained policy as a model folder: adapters merged, with a model card that says how it was trained and measured."""
+    rsw.Run(run).export(to)
+    typer.echo(f"model: {to}   card: {to / 'README.md'}")
+
+
 def ablate(
     config: Annotated[
         Path,

@@ -95,5 +95,21 @@ class Run:
 
         return load_policy(self.folder)
 
+    def export(self, to: str | PathLike[str]) -> Path:
+        """Write the trained policy as a model folder, adapters merged, with a card that says how it was trained and measured.
+
+        Args:
+            to: a folder that is empty or not there.
+
+        Raises:
+            ConfigError: nothing complete has been trained.
+            InputError: ``to`` holds something already.
+
+        >>> rsw.Run("runs/quickstart").export("my-world-model")  # doctest: +SKIP
+        """
+        from rsw_rewards.training.export import export
+
+        return export(self.folder, Path(to))
+
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
