@@ -60,6 +60,7 @@ FIGURES = {
     "kills": Figures("reliability.md", "killed runs", "python benchmarks/kills.py", minutes=30),
     "sizes": Figures("install.md", "disk space of the extras", "python benchmarks/sizes.py"),
     "resolve": Figures("install.md", "versions beside other trainers", "make resolve", "a package index", 15),
+    "screenshots": Figures("reports.md", "the tops of two pages", "python benchmarks/screenshots.py runs/trained runs/quickstart", "the README's runs, Chromium"),
     "before_after": Figures("../README.md", "the forecast before and after", "python benchmarks/before_after.py runs/quickstart", "a finished make quickstart"),
 }  # fmt: skip
 """Every command that prints figures of the pages."""
