@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rsw_rewards import metrics as metrics
     from rsw_rewards import predictions as predictions
     from rsw_rewards.api.attacking import attack as attack
+    from rsw_rewards.api.encoding import evaluate_encoder as evaluate_encoder
     from rsw_rewards.api.evaluating import compare as compare
     from rsw_rewards.api.evaluating import evaluate as evaluate
     from rsw_rewards.api.evaluating import protocol as protocol
@@ -68,6 +69,7 @@ _EXPORTS = {
     "attack": "rsw_rewards.api.attacking",
     "compare": "rsw_rewards.api.evaluating",
     "evaluate": "rsw_rewards.api.evaluating",
+    "evaluate_encoder": "rsw_rewards.api.encoding",
     "names": "rsw_rewards.api.listing",
     "protocol": "rsw_rewards.api.evaluating",
     "rewards": "rsw_rewards.api.scoring",

@@ -27,7 +27,7 @@ app.add_typer(_predictions, name="predictions")
 _data.add_typer(_make, name="make")
 
 for command in (
-    training.init, training.train, training.report, training.export, training.ablate, evaluation.evaluate, evaluation.suite, evaluation.score, evaluation.compare, evaluation.validate, evaluation.reweight, attacking.attack, serving.serve, viewing.view, cards.verifiers, cards.protocols,
+    training.init, training.train, training.report, training.export, training.ablate, evaluation.evaluate, evaluation.evaluate_encoder, evaluation.suite, evaluation.score, evaluation.compare, evaluation.validate, evaluation.reweight, attacking.attack, serving.serve, viewing.view, cards.verifiers, cards.protocols,
 ):  # fmt: skip
     app.command()(command)
 _make.command("scene-world")(data.make_scene_world)

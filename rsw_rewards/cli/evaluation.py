@@ -90,6 +90,42 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def evaluate_encoder(
+    encoder: Annotated[
+        str, typer.Argument(help="Encoder with a text tower, such as clip:/path/to/weights or scene-clip.")
+    ],
+    samples: Samples,
+    out: Out,
+    reading: Annotated[
+        str, typer.Option("--reading", help="Of captions: remoteclip, or skyscript (equal texts are one query).")
+    ] = "remoteclip",
+    template: Annotated[
+        list[str] | None,
+        typer.Option("--template", help="Text with {} for the name of a class (repeatable).", show_default=False),
+    ] = None,
+    root: Roots = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """What an encoder is worth: R@1, 5, 10 on captions of one image, or zero-shot accuracy on classes."""
+    check_folders(root)
+    found = rsw.evaluate_encoder(
+        encoder, samples, out, reading=reading, templates=template or [], roots=root or [], limit=limit, device=device
+    )
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        ("number", found["encoder"], "chance"),
+        [
+            (key, f"{value:.4f}", f"{found['chance'][key]:.4f}" if key in found["chance"] else "-")
+            for key, value in found["metrics"].items()
+        ],
+    )
+    typer.echo(f"{found['n_images']} images, {found['n_texts']} texts: {out / 'encoder.json'}")
+
+
 def suite(
     config: Annotated[Path, typer.Argument(help="Suite (YAML), such as configs/suites/first.yaml.")],
     out: Out,
