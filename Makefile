@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RSW_RUNS ?= runs
 
-.PHONY: install quickstart test test-all test-integrations lint docs figures weights dist resolve clean
+.PHONY: install quickstart test test-all test-integrations test-vllm lint docs figures weights dist resolve clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,20 @@ test-all: lint
 # The adapters against the real trainers and harnesses, each in packages of its own, which are removed afterwards.
 test-integrations: install
 	$(BIN)/python tests/integrations/run.py
+
+# The engine's tests against vLLM itself, on a CPU: packages of its own, 3.5 GB in VLLM_ENV, kept for the next time.
+VLLM_ENV ?= $(HOME)/.cache/rsw_rewards/vllm
+test-vllm: $(VLLM_ENV)/.installed
+	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 $(VLLM_ENV)/bin/python -m pytest -p no:cacheprovider --durations=10 tests/rollouts/test_vllm_engine.py
+
+# The wheels of torchaudio and torchcodec are for CUDA and break transformers; vLLM's child processes need the schemas of torchvision too.
+$(VLLM_ENV)/.installed: tests/rollouts/vllm_packages.txt
+	$(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/pip install --quiet --requirement tests/rollouts/vllm_packages.txt
+	$(VLLM_ENV)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM_ENV)/bin/pip install --quiet --no-deps --editable .
+	echo "import rsw_rewards" > $$($(VLLM_ENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_rsw_rewards.pth
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,22 +1,23 @@
-"""vLLM as the engine that samples from vision-language models (the extra ``vllm``; CUDA machines only).
+"""vLLM as the engine that samples from vision-language models (the extra ``vllm``).
 
 vLLM computes with kernels of its own, so its probabilities are not quite the learner's. A training with it therefore takes importance
-ratios to the log-probabilities that came with the tokens, as with stale rollouts. What is used of vLLM is its public interface:
-``LLM.generate`` with a ``SamplingParams`` per prompt (vllm/entrypoints/llm.py, vllm/sampling_params.py), and
-``LLM.collective_rpc`` on a worker extension (examples/offline_inference/rlhf_utils.py of vllm-project/vllm) for new weights.
+ratios to the log-probabilities that came with the tokens, as with stale rollouts, and logs how far both are apart (``sampler_gap``).
+What is used of vLLM is its public interface: ``LLM.generate`` with a ``SamplingParams`` per prompt, its own ``reload_weights`` by
+``LLM.collective_rpc``, and the calls that empty its caches. ``make test-vllm`` runs the tests against vLLM itself, on a CPU.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
-from rsw_rewards.rollouts.vlm_files import load_processor, loading, not_text
+from rsw_rewards.rollouts.vlm_files import load_model, load_processor, loading, not_text
+from rsw_rewards.rollouts.weights import adapter_in, base_model, has_adapters, merged_weights
 
 if TYPE_CHECKING:
     import torch
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
 
 NEVER = -100.0
 """Bias on the logits of tokens that no answer holds, the strongest that vLLM takes."""
-
-
-class WeightLoading:
-    """What vLLM's workers get beside their own methods; vLLM mixes it into its worker class."""
-
-    model_runner: Any
-
-    def take_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Load weights by the names they have in a checkpoint."""
-        self.model_runner.model.load_weights(weights=list(weights))
 
 
 def vllm_sampler(policy: Policy, **options: Any) -> VllmSampler:
@@ -51,17 +42,16 @@ def vllm_sampler(policy: Policy, **options: Any) -> VllmSampler:
             f"rollouts.engine 'vllm' samples for the policy 'vision_language'; {policy.name!r} has rules of its own for what may "
             f"follow, so leave 'rollouts.engine' out"
         )
-    if policy.lora is not None:
-        raise ConfigError(
-            "rollouts.engine 'vllm' is sent whole models; leave the policy's 'lora' or 'rollouts.engine' out"
-        )
     sampler = VllmSampler.__new__(VllmSampler)
     vars(sampler).update(vars(policy), options=options, _engine=None)
     return sampler
 
 
 class VllmSampler(VisionLanguageModel):
-    """A vision-language model that answers through vLLM and is trained elsewhere. Made by :func:`vllm_sampler`."""
+    """A vision-language model that answers through vLLM and is trained elsewhere. Made by :func:`vllm_sampler`.
+
+    Adapters are merged: the model that they sit on is kept in memory of this process beside vLLM's, and vLLM is given the sum.
+    """
 
     options: dict[str, Any]
     _engine: Any
@@ -77,7 +67,8 @@ class VllmSampler(VisionLanguageModel):
             from vllm import LLM
         except ImportError as error:
             raise ConfigError(
-                "rollouts.engine 'vllm' needs vLLM, on a machine with CUDA: pip install 'rsw_rewards[vllm]'"
+                "rollouts.engine 'vllm' needs vLLM: pip install 'rsw_rewards[vllm]' on a machine with CUDA; 'make test-vllm' "
+                "shows what to install on one without"
             ) from error
         from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
@@ -85,18 +76,24 @@ class VllmSampler(VisionLanguageModel):
         path = self.folder()
         with loading(f"the policy {self.name!r}", path):
             self._processor = load_processor(path, self.limits)
-            with torch.device("meta"):  # for its settings and names alone
-                self._model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path))
-            self._model.generation_config = GenerationConfig.from_pretrained(path)
+            if self.lora is not None or adapter_in(path):
+                self._model = load_model(path, self.dtype, None, self.lora, ())
+                path = base_model(self._model).name_or_path
+            else:
+                with torch.device("meta"):  # for its settings and names alone
+                    self._model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path))
+                self._model.generation_config = GenerationConfig.from_pretrained(path)
             self.fit_processor()
+        # vLLM's own "auto" is half precision where weights are stored in float32, which the learner keeps.
+        stored = str(AutoConfig.from_pretrained(path).dtype or "auto").removeprefix("torch.")
+        dtype = stored if self.dtype == "auto" else self.dtype
         self._never = not_text(self._model, self._processor)
         limits = {key: value for key, value in self.limits.items() if value is not None}
         self._engine = LLM(
             model=path,
-            dtype=self.dtype,
+            dtype=dtype,
             generation_config="vllm",  # nothing but what a request says: no repetition penalty from the model's folder
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled from: after bias and temperature
-            worker_extension_cls=f"{WeightLoading.__module__}.{WeightLoading.__qualname__}",
             mm_processor_kwargs=limits or None,
             **self.options,
         )
@@ -146,9 +143,14 @@ class VllmSampler(VisionLanguageModel):
         return outputs
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Give vLLM's workers new weights, and forget what was computed of prompts with the old ones."""
-        self._engine.collective_rpc("take_weights", args=(list(weights.items()),))
+        """Give vLLM's workers new weights, and forget what was computed with the old ones: of prompts, and of images."""
+        if has_adapters(self._model):
+            super().load_weights(weights, version)
+            weights = merged_weights(self._model)
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights.items())})
         self._engine.reset_prefix_cache()
+        self._engine.llm_engine.reset_mm_cache()
+        self._engine.llm_engine.reset_encoder_cache()
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "engine": "vllm"}

@@ -49,6 +49,23 @@ def trained_weights(model: Any) -> dict[str, torch.Tensor]:
     return dict(get_peft_model_state_dict(model))
 
 
+def merged_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights of a model with adapters as those of one without, by the names of its folder. The model stays as it is."""
+    base = base_model(model)
+    merged = {
+        name.replace(".base_layer.", "."): tensor.detach()
+        for name, tensor in base.state_dict().items()
+        if "lora_" not in name
+    }
+    for name, layer in base.named_modules():
+        if hasattr(layer, "get_delta_weight"):
+            weight = layer.get_base_layer().weight.detach()
+            for adapter in layer.active_adapters:
+                weight = weight + layer.get_delta_weight(adapter).detach().to(weight.dtype)
+            merged[f"{name}.weight"] = weight
+    return merged
+
+
 def check_complete(loading_info: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` where a model has weights that its files lack: the loader made them of random numbers.
 

@@ -167,6 +167,7 @@ class Trainer(GRPOTrainer):
     ) -> None:
         self.off_policy = off_policy
         self._rewarded = (0.0, 0.0)
+        self._logps = torch.zeros(0)
         arguments._n_gpu = min(
             arguments.n_gpu, 1
         )  # one card per process: others are for rollouts, scoring, further processes
@@ -241,6 +242,7 @@ class Trainer(GRPOTrainer):
             found: Any = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **more
             )
+            self._logps = found[0].detach()
             return found
         # One call for each pack: its numbers do not depend on what else is in a micro-batch, and ratios of unchanged weights are 1.
         logps, entropies = [], []
@@ -258,9 +260,22 @@ class Trainer(GRPOTrainer):
                 out = model(**inputs, shift_labels=packed.labels[None], fused_lm_head=True)
             logps.append(packed.unpack(out.log_probs[0]))
             entropies.append(packed.unpack(out.entropy[0]))
+        self._logps = torch.cat(logps).detach()
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        loss = self._loss(model, inputs)
+        if self.off_policy:
+            mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+            gap = (self._logps - inputs["sampling_per_token_logps"]).abs()[mask.bool()]
+            known = gap if len(gap) else gap.new_full((1,), torch.nan)
+            means, largest = (self.accelerator.gather(one) for one in (known.mean(), known.max()))
+            self._metrics["train"]["sampler_gap_mean"].append(means.nanmean().item())
+            self._metrics["train"]["sampler_gap"].append(largest.nan_to_num(0.0).max().item())
+        return loss
+
+    def _loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss of the rows with a reward."""
         rows, parts = self._rewarded  # with a reward, of this update, per process
         size, asked, beta = len(inputs["rewarded"]), self.current_gradient_accumulation_steps, self.beta
         if rows in (0, size * asked):

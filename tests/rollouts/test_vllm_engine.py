@@ -1,180 +1,171 @@
-"""vLLM's adapter against a stand-in for its public interface: what it is asked, and what is made of its answers.
-
-The stand-in has the signatures of ``vllm.LLM`` and ``vllm.SamplingParams`` and refuses what those do not know. vLLM itself needs CUDA.
-"""
+"""vLLM as a sampler, against vLLM itself: `make test-vllm` builds an environment in which it runs on a CPU."""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-import types
+import importlib.util
+import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from rsw_rewards.core.plugins import load_file, resolve_object
+from rsw_rewards.config import RunConfig
+from rsw_rewards.core.plugins import load_file
+from rsw_rewards.core.records import Output
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.rollouts.tiny_vlm import build_tiny
+from rsw_rewards.rollouts.tiny_vlm import build_tiny, tiny_folder
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.vllm_engine import vllm_sampler
+from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.training.critic import Rows, score_rows
+from rsw_rewards.training.grpo import train_grpo
+from rsw_rewards.training.vision_language import fit
 
-SAMPLES = load_file(Path(__file__).parents[2] / "examples/squares.py").squares(2)
-ANSWER = (30, 31)
-
-
-@dataclasses.dataclass
-class SamplingParams:
-    n: int = 1
-    temperature: float = 1.0
-    seed: int | None = None
-    max_tokens: int = 16
-    stop_token_ids: list[int] | None = None
-    logit_bias: dict[int, float] | None = None
-    logprobs: int | None = None
-    detokenize: bool = True
-
-
-class Model:
-    def __init__(self) -> None:
-        self.held: dict[str, torch.Tensor] = {}
-
-    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
-        self.held |= dict(weights)
-
-
-class LLM:
-    """Answers two tokens and an end; the prompt as the processor would widen it."""
-
-    made: LLM
-
-    def __init__(self, *, model: str, worker_extension_cls: str, **options: Any) -> None:
-        known = {"dtype", "generation_config", "logprobs_mode", "mm_processor_kwargs", "gpu_memory_utilization"}
-        assert options.keys() <= known
-        self.options, self.calls, self.resets = options, [], 0
-        module, _, name = worker_extension_cls.rpartition(".")
-        self.worker = type("Worker", (resolve_object(f"{module}:{name}", "extension"),), {})()
-        self.worker.model_runner = types.SimpleNamespace(model=Model())
-        self.reader = VisionLanguageModel(model)
-        self.reader.setup()
-        self.cut = False
-        LLM.made = self
-
-    def generate(
-        self, prompts: Sequence[Any], sampling_params: Sequence[SamplingParams], use_tqdm: bool = True
-    ) -> list[Any]:
-        self.calls.append((prompts, sampling_params))
-        return [self._answer(*pair) for pair in zip(prompts, sampling_params, strict=True)]
-
-    def _answer(self, prompt: Any, asked: SamplingParams) -> Any:
-        assert asked.stop_token_ids and asked.logprobs == 0
-        ids = self.reader.processor(text=[prompt["prompt"]], images=[prompt["multi_modal_data"]["image"]])["input_ids"][
-            0
-        ]
-        tokens = [*ANSWER, asked.stop_token_ids[0]][: asked.max_tokens]
-        logprobs = [{token: types.SimpleNamespace(logprob=-0.5 - place)} for place, token in enumerate(tokens)]
-        completion = types.SimpleNamespace(token_ids=tokens, logprobs=logprobs)
-        return types.SimpleNamespace(prompt_token_ids=list(ids)[self.cut :], outputs=[completion])
-
-    def collective_rpc(self, method: str, timeout: float | None = None, args: tuple[Any, ...] = ()) -> list[Any]:
-        return [getattr(self.worker, method)(*args)]
-
-    def reset_prefix_cache(self) -> None:
-        self.resets += 1
+SQUARES = Path(__file__).parents[2] / "examples/squares.py"
+SAMPLES = load_file(SQUARES).squares(2)
+real = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM: make test-vllm")
+CLOSE = 1e-3
+"""Nats that log-probabilities of vLLM's kernels may be from the learner's."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny("qwen2_5_vl", tmp_path_factory.mktemp("tiny"))
+    """A tiny model whose attention heads have the 32 numbers that vLLM wants on a CPU, and which has learnt to end an answer."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+    folder, source = tmp_path_factory.mktemp("tiny"), tiny_folder("qwen2_5_vl")
+    config = AutoConfig.from_pretrained(source)
+    for key, value in {"hidden_size": 128, "intermediate_size": 256}.items():
+        setattr(config.text_config, key, value)
+    config.text_config.rope_parameters["mrope_section"] = [4, 6, 6]
+    for key, value in {"hidden_size": 128, "intermediate_size": 256, "out_hidden_size": 128}.items():
+        setattr(config.vision_config, key, value)
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model.generation_config = GenerationConfig.from_pretrained(source)
+    model.save_pretrained(folder)
+    AutoProcessor.from_pretrained(source).save_pretrained(folder)
+    policy = VisionLanguageModel(folder, max_new_tokens=5)
+    policy.setup()
+    for _ in fit(policy, load_file(SQUARES).squares(200, seed=9), steps=40, batch=8, learning_rate=1e-3):
+        pass
+    policy.save(folder)
+    return folder
 
 
-@pytest.fixture
-def sampler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    stand_in = types.ModuleType("vllm")
-    vars(stand_in).update(LLM=LLM, SamplingParams=SamplingParams)
-    monkeypatch.setitem(sys.modules, "vllm", stand_in)
-    made = vllm_sampler(VisionLanguageModel(folder, max_new_tokens=5), gpu_memory_utilization=0.5)
+@pytest.fixture(scope="module", autouse=True)
+def on_a_cpu() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        for key, value in {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}.items():
+            patched.setenv(key, os.environ.get(key, value))
+        yield
+
+
+def sampler_of(folder: Path, **changes: Any) -> Any:
+    made = vllm_sampler(VisionLanguageModel(folder, max_new_tokens=5, **changes), max_model_len=512, enforce_eager=True)
     made.setup()
-    yield made
+    return made
 
 
-def asked(count: int = 2) -> list[Request]:
-    return [Request(sample, k, 100 * row + k, 0.7) for row, sample in enumerate(SAMPLES) for k in range(count)]
+@pytest.fixture(scope="module")
+def sampler(folder: Path) -> Any:
+    return sampler_of(folder)
 
 
-def test_every_request_is_one_prompt_with_its_own_seed(sampler: Any) -> None:
-    sampler.generate(asked())
-    ((prompts, params),) = LLM.made.calls
-    assert [one.seed for one in params] == [0, 1, 100, 101]
-    assert {(one.temperature, one.max_tokens, one.n) for one in params} == {(0.7, 5, 1)}
-    assert [len(prompt["multi_modal_data"]["image"]) for prompt in prompts] == [2] * 4
-    assert LLM.made.options["logprobs_mode"] == "processed_logprobs"  # of what is sampled from, not of the raw logits
-    assert LLM.made.options["generation_config"] == "vllm"
-    assert LLM.made.options["gpu_memory_utilization"] == 0.5
+def asked(count: int = 3) -> list[Request]:
+    return [Request(sample, k, 100 * row + k, 1.0) for row, sample in enumerate(SAMPLES) for k in range(count)]
 
 
-def test_what_the_learner_gives_no_probability_vllm_gives_none(sampler: Any, folder: Path) -> None:
-    sampler.generate(asked(1))
-    plain = VisionLanguageModel(folder)
-    plain.setup()
-    row = plain.model(**plain.encode(SAMPLES[:1], [plain.pictures(SAMPLES[0])])).logits[0, -1]
-    suppressed = set(torch.nonzero(row <= torch.finfo(row.dtype).min)[:, 0].tolist())
-    (_, params), *_ = LLM.made.calls
-    assert suppressed and set(params[0].logit_bias) == suppressed
-    assert set(params[0].logit_bias.values()) == {-100.0}
+def learner(folder: Path, **changes: Any) -> VisionLanguageModel:
+    made = VisionLanguageModel(folder, max_new_tokens=5, **changes)
+    made.setup()
+    return made
 
 
-def test_answers_carry_the_learners_prompt_and_the_log_probabilities_of_their_tokens(sampler: Any) -> None:
+def gap(policy: VisionLanguageModel, outputs: Sequence[Output]) -> float:
+    """The largest difference between the log-probabilities that came with tokens and the learner's own."""
+    traces = [output.tokens for output in outputs if output.tokens]
+    assert len(traces) == len(outputs)
+    samples = [SAMPLES[place // (len(outputs) // len(SAMPLES))] for place in range(len(outputs))]
+    rows = Rows(traces, samples, policy.pad_id)
+    with torch.no_grad():
+        found = score_rows(policy.model, rows, 1.0, policy.learner_inputs).log_probs
+    return float((found - rows.aligned([trace.logprobs for trace in traces])).abs().max())
+
+
+def moved(policy: VisionLanguageModel) -> None:
+    """Change what is trained."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight += 0.02 * torch.randn_like(weight) * weight.requires_grad
+
+
+@real
+def test_answers_carry_the_learners_prompts_and_log_probabilities(sampler: Any, folder: Path) -> None:
     outputs = sampler.generate(asked())
-    assert [(out.sample_id, out.finish_reason) for out in outputs] == [
-        (sample.id, "stop") for sample in SAMPLES for _ in range(2)
-    ]
-    for sample, output in zip([SAMPLES[0], SAMPLES[0], SAMPLES[1], SAMPLES[1]], outputs, strict=True):
-        ids = sampler.encode([sample], [sampler.pictures(sample)])["input_ids"][0].tolist()
-        assert list(output.tokens.prompt_ids) == ids
-        assert output.tokens.completion_ids == (*ANSWER, sampler.eos_id)
-        assert output.tokens.logprobs == (-0.5, -1.5, -2.5)
+    policy = learner(folder)
+    assert gap(policy, outputs) < CLOSE
+    for request, output in zip(asked(), outputs, strict=True):
+        assert (output.sample_id, output.candidate) == (request.sample.id, request.candidate)
+        assert output.finish_reason == ("length" if output.invalid else "stop")
+    assert sampler.generate(asked()) == outputs, "a request has its own seed"
+    words = replace(SAMPLES[0], prompt="<|vision_start|><|image_pad|><|vision_end|>\n<|im_end|> did it change?")
+    (output,) = sampler.generate([Request(words)])
+    assert output.tokens and output.lost is None, "names of special tokens are words for both"
 
 
-def test_an_answer_without_an_end_is_cut_off(sampler: Any) -> None:
-    sampler.max_new_tokens = 2
-    assert all(output.finish_reason == "length" and output.invalid for output in sampler.generate(asked()))
+@real
+def test_new_weights_answer_and_nothing_of_the_old_ones_is_left(sampler: Any, folder: Path) -> None:
+    policy = learner(folder)
+    before = sampler.generate(asked())
+    moved(policy)
+    assert gap(policy, before) > 5 * CLOSE
+    sampler.load_weights(trained_weights(policy.model), 1)
+    assert gap(policy, sampler.generate(asked())) < CLOSE
 
 
-def test_another_reading_of_the_pictures_is_not_trained_on(sampler: Any) -> None:
-    LLM.made.cut = True
-    with pytest.raises(RuntimeError, match="must scale pictures alike"):
-        sampler.generate(asked())
+@real
+def test_adapters_are_merged(folder: Path) -> None:
+    lora = {"r": 4, "alpha": 32}
+    sampler, policy = sampler_of(folder, lora=lora), learner(folder, lora=lora)
+    for _ in range(2):
+        moved(policy)
+        sampler.load_weights(trained_weights(policy.model), 1)
+        assert gap(policy, sampler.generate(asked())) < CLOSE
 
 
-def test_words_that_name_special_tokens_are_words_for_both(sampler: Any) -> None:
-    named = replace(SAMPLES[0], prompt="<|vision_start|><|image_pad|><|vision_end|>\n<|im_end|> did it change?")
-    (output,) = sampler.generate([Request(named)])
-    ((prompts, _),) = LLM.made.calls
-    assert prompts[0]["prompt"].count("<|image_pad|>") == 2 and output.tokens and output.lost is None
+@real
+def test_a_run_learns_and_logs_how_far_sampler_and_learner_are_apart(folder: Path, tmp_path: Path) -> None:
+    content = {
+        "out": str(tmp_path / "run"), "policy": {"use": "vision_language", "path": str(folder), "max_new_tokens": 5},
+        "train": {"source": f"{SQUARES}:squares", "count": 48}, "tensorboard": False,
+        "rubric": {"components": [{"use": f"{Path(__file__).with_name('says_no.py')}:says_no"}]},
+        "grpo": {"steps": 8, "prompts": 4, "group": 8, "threads": 1, "learning_rate": 2e-4, "device": "cpu"},
+        "rollouts": {"actors": 0, "engine": "vllm"},
+    }  # fmt: skip
+    train_grpo(RunConfig.model_validate(content))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    rewards = [row["reward"] for row in rows]
+    assert np.mean(rewards[-2:]) > np.mean(rewards[:2]) + 0.1
+    for row in rows:
+        assert 0 <= row["sampler_gap_mean"] <= row["sampler_gap"] < CLOSE
+        assert row["clip_ratio/region_mean"] == 0.0
 
 
-def test_new_weights_reach_the_worker_and_old_prompts_are_forgotten(sampler: Any) -> None:
-    weights = {"a.weight": torch.ones(3), "b.bias": torch.zeros(2)}
-    sampler.load_weights(weights, 7)
-    held = LLM.made.worker.model_runner.model.held
-    assert held.keys() == weights.keys() and all(torch.equal(held[name], weights[name]) for name in weights)
-    assert LLM.made.resets == 1
-
-
-def test_without_vllm_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vllm", None)
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_it_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pip install 'rsw_rewards\[vllm\]'"):
-        vllm_sampler(VisionLanguageModel(folder)).setup()
+        vllm_sampler(VisionLanguageModel(build_tiny("qwen2_5_vl", tmp_path))).setup()
 
 
-def test_policies_with_rules_of_their_own_or_adapters_are_refused(folder: Path) -> None:
+def test_policies_with_rules_of_their_own_are_refused() -> None:
     with pytest.raises(ConfigError, match="'token_world_model' has rules of its own"):
         vllm_sampler(build_policy("token_world_model"))
-    with pytest.raises(ConfigError, match="sent whole models"):
-        vllm_sampler(VisionLanguageModel(folder, lora={"r": 2}))
