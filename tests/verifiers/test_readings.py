@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rsw_rewards as rsw
+from rsw_rewards.data.question_lists import options_in
 from rsw_rewards.verifiers import readings
 from rsw_rewards.verifiers.choices import read_choice
 from tests.originals import parts, text
@@ -50,6 +51,25 @@ def test_choice() -> None:
         label = theirs.extract_full_option(query, letter)
         for one in texts():
             assert readings.cascade(one, letter, OPTIONS).credit == theirs.general_evaluater(one, label), (one, letter)
+
+
+REAL = (
+    "perception/cross_instance_discerment/change_detection", "perception/image_level_comprehension/scene_classification",
+    "perception/single_instance_identification/object_counting", "reasoning/attribute_reasoning/time_property",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("task", REAL)
+def test_choice_on_what_qwen2_vl_said(task: str) -> None:
+    where = ("ShawnAn-WHU/CHOICE", "eb6c430")
+    original = parts(*where, "ms-swift/infer_vlm/evaluator.py", "AccEvaluator", re=re, print=lambda *_: None)
+    rows = json.loads(text(*where, f"ms-swift/infer_vlm/CHOICE_output/qwen2_vl_7b_instruct/{task}.json"))
+    theirs = original.AccEvaluator("", "")
+    assert len(rows) > 10
+    for row in rows:
+        _, options = options_in(row["query"])
+        right = theirs.general_evaluater(row["response"], theirs.extract_full_option(row["query"], row["label"]))
+        assert readings.cascade(row["response"], row["label"], options).credit == right, row["response"]
 
 
 def test_mme_realworld() -> None:
