@@ -4,6 +4,7 @@ Beside this project's intervals stand two usual ones on the same draws: the perc
 the jackknife's error. For paired differences, also how often the p-value falls below 0.05 where the runs do not differ.
 
 Run: python benchmarks/coverage.py [--repeats 1000] [--only NAME ...]. Prints JSON, percentages.
+With --counts: the intervals of all counts 0..n of right answers, one a scene, for n = 10, 30, 60 and 200.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom
 
 from rsw_rewards.evaluation.resampling import Bounds, deal, sign_flip_p, spread, student_interval
-from rsw_rewards.evaluation.statistics import SET_PARTS, SetLevel, Statistic, Summed, interval_estimates
+from rsw_rewards.evaluation.statistics import SET_PARTS, SetLevel, Statistic, Summed, interval_estimates, mean_estimate
 
 RESAMPLES = 1000
 TRUTH_SCENES = 1_000_000
@@ -248,13 +250,36 @@ def false_alarms(draw: Draw, value: Value, n: int, repeats: int, seed: int) -> f
     return round(100 * alarms / repeats, 1)
 
 
+def counts(n: int) -> str:
+    """One row of a table: whether one right answer more always raises both ends, the range, and exact coverage over true shares."""
+    scenes = [str(scene) for scene in range(n)]
+    ends = [mean_estimate((np.arange(n) < right).astype(float), scenes, (0.0, 1.0)).ci95 for right in range(n + 1)]
+    low, high = np.array(ends, dtype=float).T
+    shares = np.arange(0.01, 0.995, 0.01)
+    held = [binom.pmf(np.arange(n + 1), n, share)[(low <= share) & (share <= high)].sum() for share in shares]
+    rises = bool((np.diff(low) > 0).all() and (np.diff(high) > 0).all())
+    mistakes = ", ".join(f"[{low[n - k]:.3f}, {high[n - k]:.3f}]" for k in (0, 1, 3))
+    return (
+        f"| {n} | {'yes' if rises else 'no'} | [{low.min():.3f}, {high.max():.3f}] | {mistakes} |"
+        f" {100 * np.mean(held):.1f} ({100 * min(held):.1f} to {100 * max(held):.1f}) |"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--scenes", type=int, nargs="+", default=[10, 30, 50, 200])
     parser.add_argument("--only", nargs="+", choices=[*WORLDS, "p-values"], default=[*WORLDS, "p-values"])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--counts", action="store_true")
     given = parser.parse_args(arguments)
+    if given.counts:
+        print(
+            "| n | one more right answer raises both ends | all ends lie in | 0, 1 and 3 mistakes | coverage in percent, mean and range |"
+        )
+        print("|---|---|---|---|---|")
+        print("\n".join(counts(n) for n in (10, 30, 60, 200)))
+        return
     out: dict[str, object] = {"repeats": given.repeats}
     for name in given.only:
         print(name, file=sys.stderr, flush=True)
