@@ -27,11 +27,11 @@ _ANY_CHANGE = re.compile(
 )
 """Words that say whether there is any change."""
 _SAME = re.compile(
-    r"\b(?:same|identical|unchanged|unaltered|alike|untouched|intact|still|remain(?:s|ed)?|stay(?:s|ed)?|(?:as|where|the way) (?:it|they) (?:was|were|did)"
-    r"|equal|as before|(?:repeat|equal|resemble|match(?:e)?|mirror)s the (?:first|other|earlier|previous|old)|(?:kept|keeps?) (?:its|their)|(?:images?|pictures?|photo(?:graph)?s|scenes?|views?|two|both|dates?) (?:match|agree))\b"
+    r"\b(?:same|identical|unchanged|unaltered|alike|untouched|intact|still|remain(?:s|ed)?|stay(?:s|ed)?|(?:as|where|the way) (?:it|they) (?:was|were|did|used to)"
+    r"|equal|(?:as|like) before|coincides?|indistinguishable|(?:is|are|was|were) stable|persist(?:s|ed)?|(?:repeat|equal|resemble|match(?:e)?|mirror)s the (?:first|other|earlier|previous|old)|(?:kept|keeps?) (?:its|their)|(?:images?|pictures?|photo(?:graph)?s|scenes?|views?|two|both|dates?) (?:match|agree))\b"
 )
 _WHOLE = re.compile(
-    r"\b(?:scenes?|images?|pictures?|photos?|everything|nothing|as before)\b|^\W*(?:the )?(?:same|identical|unchanged)"
+    r"\b(?:scenes?|images?|pictures?|photos?|everything|nothing|(?:as|like) before)\b|^\W*(?:the )?(?:same|identical|unchanged)"
     r"|(?<!\bas )(?<!\bway )(?<!\bthan )\b(?:they|all|both|it|two)\s+(?:\w+\s+)?(?:is|are|was|were|looks?|seems?|remains?|stays?)\b"
 )
 """Words by which sameness is of the whole scene, not of one thing in it."""

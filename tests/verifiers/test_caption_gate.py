@@ -17,12 +17,13 @@ HONEST = [
     "trees are removed and no vegetation is left", "not only a road but also houses are built", "the old house has been removed",
     "the road remains the same and some houses are built", "there is nothing but bare land now", "a house stands in an area with no trees now",
     "some houses appear at the same place", "nothing changed except for a new house", "some of the plants have been removed",
-    "A row of identical villas is built, and the bareland is not bare any more.", "more and more houses are built side by side",
+    "a new stable stands by the road", "A row of identical villas is built, and the bareland is not bare any more.", "more and more houses are built side by side",
 ]  # fmt: skip
 SAYS_NOTHING = [
     "the scene is the same as before", "no change has occurred", "almost nothing has changed", "the two scenes seem identical",
     "There are no differences between the images.", "the scene did not change", "it has not changed", "no changes", "the trees and houses remain",
-    "there isn't any difference", "nothing is different", "no significant change can be seen", "no new buildings", "no road was built",
+    "there isn't any difference", "nothing is different", "no significant change can be seen", "the town looks exactly like before", "the two views coincide", "the images are indistinguishable",
+    "all structures persist", "no new buildings", "no road was built",
 ]  # fmt: skip
 DISHONEST = [
     "no road was built near the wood", "a road was not built near the wood", "a road wasn't built near the wood", "a road appears not beside the wood",
