@@ -12,9 +12,11 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainerCallback
 
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.training.log_rows import append_row, keep_until, read_log
 from rsw_rewards.training.report.page import LivePage
+from rsw_rewards.training.shown_rollouts import Rewards, strips, texts
 
 _COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "waiting")
 
@@ -85,6 +87,15 @@ class RunLog(TrainerCallback):
         if step % self.every == 0 or step in (1, self.steps):
             self._line(step)
         self._page.refresh()
+
+    def show(self, step: int, samples: Sequence[Sample], outputs: Sequence[Output], rewards: Rewards) -> None:
+        """Put a few rollouts of a step into TensorBoard: texts under ``rollouts/<task>``, forecasts as strips under ``rollouts/forecast/<n>``."""
+        if self._writer is None:
+            return
+        for task, table in texts(samples, outputs, rewards).items():
+            self._writer.add_text(f"rollouts/{task}", table, step)
+        for place, strip in enumerate(strips(samples, outputs), start=1):
+            self._writer.add_image(f"rollouts/forecast/{place}", strip, step, dataformats="HWC")
 
     def _line(self, step: int) -> None:
         names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed", "left"]
