@@ -240,7 +240,8 @@ class VisionLanguageModel(Policy):
 
     def merge_adapters(self) -> None:
         """Put what adapters have learnt into the weights of the model."""
-        self._model = self.model.merge_and_unload()
+        adapted: Any = self.model
+        self._model = adapted.merge_and_unload()
 
     def save(self, folder: Path) -> None:
         """Write what ``path`` can name: the model, or its adapter and the name of what it sits on."""
