@@ -61,6 +61,7 @@ FIGURES = {
     "serving": Figures("serving.md", "requests a second", "python benchmarks/serving.py", minutes=10),
     "tamper": Figures("reliability.md", "damaged files", "python benchmarks/tamper.py", minutes=10),
     "kills": Figures("reliability.md", "killed runs", "python benchmarks/kills.py", minutes=30),
+    "alarms": Figures("reliability.md", "alarms on rewards that can be hacked", "python benchmarks/alarms.py {out}", minutes=60),
     "sizes": Figures("install.md", "disk space of the extras", "python benchmarks/sizes.py"),
     "resolve": Figures("install.md", "versions beside other trainers", "make resolve", "a package index", 15),
     "screenshots": Figures("reports.md", "the tops of two pages", "python benchmarks/screenshots.py runs/trained runs/quickstart", "the README's runs, Chromium"),
