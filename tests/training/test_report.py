@@ -137,6 +137,7 @@ def test_a_healthy_run_has_nothing_to_look_at(tmp_path: Path) -> None:
     [
         ([step(0.0, flat=4.0)] * 3, ["equal in 100% of the groups", "reward is 0 for every rollout", "gives 0 to every"]),
         ([step(0.5, learning_rate=0.0)] * 3, ["learning rate is 0 in every step"]),
+        ([step(0.5, learning_rate=1e-15)] * 3, ["learning rate is 1e-15 at most"]),
         ([step(0.5, grad_norm=0.0)] * 3, ["gradient norm is 0 in every step"]),
         ([step(0.5, commonest_answer=0.96)] * 3, ["96% of the answers"]),
         ([step(0.0, **{"reward/exact_match/invalid_rate": 1.0})] * 3, ["100% of the outputs are invalid for 'exact_match'"]),

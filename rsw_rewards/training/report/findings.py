@@ -15,6 +15,9 @@ MOST = 0.9
 SOME = 0.1
 """A share from which failures are worth a look."""
 
+TINY = 1e-9
+"""A learning rate below which an update is lost in the rounding of weights of the usual size."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -92,6 +95,11 @@ def still_weights(run: RunFiles) -> Iterator[Finding]:
             yield Finding("bad", f"{name} is 0 in every step: the weights do not change.")
         elif zero >= MOST * len(values) and values:
             yield Finding("bad", f"{name} is 0 in {zero} of {len(values)} steps, in which the weights do not change.")
+    rates = [value for _, value in run.series("learning_rate")]
+    if rates and 0 < max(rates) < TINY:
+        yield Finding(
+            "bad", f"The learning rate is {max(rates):.3g} at most: a step is too small to change the weights."
+        )
     lost = [row["step"] for row in run.log if "loss" in row and row["loss"] is None and row.get("rows") != 0]
     if lost:
         yield Finding(
