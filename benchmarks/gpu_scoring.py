@@ -11,6 +11,7 @@ torchmetrics' update are theirs, with the same network; beside CLIP stands open_
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -56,6 +57,12 @@ def rate(run: Callable[[], Any], images: int, device: str, repeats: int) -> floa
     return round(images / statistics.median(seconds), 2)
 
 
+def difference(expected: Any, found: Any) -> float:
+    """The largest distance between rows of two matrices, as a share of the first one's norm."""
+    a, b = (np.asarray(one, np.float64) for one in (expected, found))
+    return float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1)).max())
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,6 +106,16 @@ def main() -> None:
                 images = [read_rgb(ImageRef(path)) for path in paths[part]] if decode else arrays[part]
                 encoder.encode_images(images, MICRO_BATCH)
 
+        here = {
+            "inception": InceptionEncoder.from_file(options.inception, "cpu") if options.inception else InceptionEncoder(random_inception("cpu"), "0" * 64, "cpu", "inception-random"),
+            "clip": load_encoder(options.clip, "cpu") if options.clip else OpenClipEncoder(copy.deepcopy(model).cpu(), preprocess, None, "cpu", "open_clip:ViT-B-32"),  # type: ignore[arg-type]
+        }  # fmt: skip
+        found["difference_to_cpu"] = {
+            name: difference(
+                encoder.encode_images(arrays[:8], MICRO_BATCH), there.encode_images(arrays[:8], MICRO_BATCH)
+            )
+            for (name, encoder), there in zip(here.items(), (inception, clip), strict=True)
+        }
         resize = build_resizer("clean")
 
         def cleanfid(decode: bool) -> None:
