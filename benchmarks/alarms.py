@@ -147,7 +147,7 @@ def configuration(kind: Kind, seed: int, out: Path, start: Path) -> dict[str, An
             "steps": kind.steps, "prompts": 3 if forecasts else 4, "group": 6 if forecasts else 8, "threads": 1,
             "learning_rate": kind.learning_rate, "micro_batch": None,
         },
-        "rollouts": {"actors": 0, "chunk": 8}, "checkpoints": {"every": 0}, "tensorboard": False, "dump_every": 0,
+        "rollouts": {"actors": 0, "chunk": 8}, "checkpoints": {"every": 0}, "log": [], "dump_every": 0,
         "measure": {"components": measured, "sampled": False, "chunk": 120, "every": 2},
     }  # fmt: skip
     for key, value in kind.more.items():

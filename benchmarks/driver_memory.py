@@ -113,7 +113,7 @@ def main() -> None:
                 "rollouts": {"actors": 1, "chunk": 1},
             }
         )
-        log = RunLog(Path(folder), ["forecast"], a.steps, a.steps, tensorboard=False)
+        log = RunLog(Path(folder), ["forecast"], a.steps, a.steps, trackers=())
         rollouts = Rollouts(config, samples, scorer, pool, log)
         for step in range(a.steps):
             ids = [samples[(step * a.prompts + n) % len(samples)].id for n in range(a.prompts)]

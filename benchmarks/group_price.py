@@ -131,7 +131,7 @@ def build(size: str, folder: Path) -> dict[str, Any]:
 def configuration(model: Path, options: argparse.Namespace, shared: bool) -> dict[str, Any]:
     """A GRPO run on questions about two images."""
     return {
-        "method": "grpo", "seed": 0, "tensorboard": False, "print_every": 1000, "dump_every": 0, "checkpoints": {"every": 0},
+        "method": "grpo", "seed": 0, "log": [], "print_every": 1000, "dump_every": 0, "checkpoints": {"every": 0},
         "policy": {"use": "vision_language", "path": str(model), "max_new_tokens": options.length, "dtype": options.dtype},
         "train": {"source": "scene-world", "split": "rl", "questions": options.steps * options.prompts, "forecasts": 0},
         "rubric": {"components": [{"use": "exact_match"}]},
@@ -251,7 +251,7 @@ def quickstart(options: argparse.Namespace) -> dict[str, Any]:
     clocks = {"off": Clock("cpu"), "on": Clock("cpu")}
     changes = {
         "grpo.steps": options.steps, "grpo.threads": 1, "rollouts.actors": 0, "rollouts.threads": 1, "heldout": None,
-        "tensorboard": False, "dump_every": 0, "checkpoints.every": 0, "print_every": 1000,
+        "log": [], "dump_every": 0, "checkpoints.every": 0, "print_every": 1000,
     }  # fmt: skip
     for _ in range(options.turns):
         for side, clock in clocks.items():

@@ -90,7 +90,7 @@ def overlap(path: str, prompts: int, group: int, chunk: int, repeats: int) -> di
                     "scoring": {"actors": 1},
                 }
             )
-            log = RunLog(Path(folder), ["forecast"], repeats, repeats, tensorboard=False)
+            log = RunLog(Path(folder), ["forecast"], repeats, repeats, trackers=())
             rollouts = Rollouts(config, samples, scorer, pool, log)
             ids = [sample.id for sample in samples]
             serial, beside, exposed, scoring = [], [], [], []

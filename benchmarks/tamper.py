@@ -57,7 +57,7 @@ TRAINING: dict[str, Any] = {
     "checkpoints": {"every": 1, "keep": 2},
     "dump_every": 2,
     "measure": {"components": [{"use": "exact_match"}], "sampled": False, "every": 1},
-    "tensorboard": False,
+    "log": [],
 }
 UNREAD = re.compile(r"report\.html|\.lock")
 """What no command reads."""

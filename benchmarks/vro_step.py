@@ -83,7 +83,7 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from rsw_rewards.training.run import train
 
     content = {
-        "method": "grpo", "out": str(folder / "run"), "seed": 0, "tensorboard": False, "print_every": 1000,
+        "method": "grpo", "out": str(folder / "run"), "seed": 0, "log": [], "print_every": 1000,
         "policy": {"use": "backbone_world_model", "path": str(folder / "world"), "lora": {"r": 16, "alpha": 32, "target_modules": ["q_proj", "v_proj"]}}
         | ({} if options.size == "tiny" else {"dtype": "bfloat16"}),
         "train": {"source": "scene-world", "split": "rl", "questions": options.questions, "forecasts": 4 * options.prompts},

@@ -156,7 +156,8 @@ class ExperimentConfig(Strict):
     dump_every: NonNegativeInt | None = None
     """Steps between dumped generations, the first and the last of which are among them; 0 for none, a fifth of the run where left out."""
     print_every: PositiveInt = 10
-    tensorboard: bool = True
+    log: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ("tensorboard",)
+    """Who is told the numbers of every step, beside the run's own ``log.jsonl``."""
 
     @property
     def generation(self) -> GenerationConfig:

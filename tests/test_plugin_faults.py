@@ -211,7 +211,7 @@ def test_training_says_what_is_wrong_with_a_policy(tmp_path: Path, made: str, er
         "rubric": {"components": [{"use": f"{TOY}:near_three"}, {"use": f"{TOY}:bright"}]},
         "ppo": {"steps": 1, "prompts": 4, "group": 2, "threads": 1},
         "rollouts": {"actors": 0, "chunk": 4},
-        "tensorboard": False,
+        "log": [],
     }
     with pytest.raises(error, match=why):
         train_ppo(PpoRunConfig.model_validate(config))

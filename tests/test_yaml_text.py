@@ -87,10 +87,10 @@ def test_yes_and_no_are_words_in_a_rubric_a_run_and_a_setting(tmp_path: Path) ->
     run = tmp_path / "run.yaml"
     run.write_text(
         "method: grpo\npolicy: token_world_model\ntrain: {source: scene-world}\nrubric: rubric.yaml\n"
-        "grpo: {scale_rewards: none, learning_rate: 1e-5, beta: 0}\ntensorboard: off\n"
+        "grpo: {scale_rewards: none, learning_rate: 1e-5, beta: 0}\nlog: [trackio]\n"
     )
     config: Any = load_config(run)
-    assert (config.grpo.scale_rewards, config.grpo.learning_rate, config.tensorboard) == ("none", 1e-5, False)
+    assert (config.grpo.scale_rewards, config.grpo.learning_rate, config.log) == ("none", 1e-5, ("trackio",))
     assert config.rubric.components[0].config["vocabulary"] == ["yes", "no"]
 
 

@@ -274,7 +274,9 @@ class Rollouts:
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_dump(folder, generation.samples, generation.outputs, generation.table, given, self.rubric.dump())
         keys = [(output.sample_id, output.candidate) for output in generation.outputs]
-        self.log.show(step + 1, generation.samples, generation.outputs, dict(zip(keys, given, strict=True)))
+        self.log.trackers.rollouts(
+            step + 1, generation.samples, generation.outputs, dict(zip(keys, given, strict=True))
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of scoring."""

@@ -29,7 +29,7 @@ from rsw_rewards.rollouts.trained import CONFIG, INPUTS, REPORT, STARTS
 
 LOCK = ".lock"
 
-MAY_CHANGE = frozenset({"out", "print_every", "tensorboard", "dump_every", "checkpoints", "scoring"}) | {
+MAY_CHANGE = frozenset({"out", "print_every", "log", "dump_every", "checkpoints", "scoring"}) | {
     f"rollouts.{key}" for key in ("actors", "num_gpus", "num_cpus", "threads", "chunk", "timeout_s")
 }
 """What a resumed run may do differently without becoming another run: where work is done does not change what is learnt."""

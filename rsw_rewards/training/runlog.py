@@ -1,22 +1,21 @@
-"""What a run says while it runs: every number of every step in ``log.jsonl`` and TensorBoard, a few of them on the console."""
+"""What a run says while it runs: every number of every step in ``log.jsonl`` and its trackers, a few of them on the console."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from transformers import TrainerCallback
 
-from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import InputError
 from rsw_rewards.training.log_rows import append_row, keep_until, read_log
 from rsw_rewards.training.report.page import LivePage
-from rsw_rewards.training.shown_rollouts import Rewards, strips, texts
+from rsw_rewards.training.trackers import Tracker, Trackers
 
 _COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "waiting")
 
@@ -29,6 +28,7 @@ class RunLog(TrainerCallback):
         tasks: tasks whose mean reward has a column of its own.
         steps: length of the run, for the console.
         every: console lines are means over this many steps.
+        trackers: who else is told.
         resume_at: steps already logged that stay; later ones come from a run that was interrupted and are dropped.
 
     Raises:
@@ -36,7 +36,13 @@ class RunLog(TrainerCallback):
     """
 
     def __init__(
-        self, folder: Path, tasks: Sequence[str], steps: int, every: int, tensorboard: bool, resume_at: int = 0
+        self,
+        folder: Path,
+        tasks: Sequence[str],
+        steps: int,
+        every: int,
+        trackers: Collection[Tracker] = (),
+        resume_at: int = 0,
     ) -> None:
         self.path = Path(folder) / "log.jsonl"
         self.tasks = list(tasks)
@@ -47,7 +53,6 @@ class RunLog(TrainerCallback):
             self.console.width = max(self.console.width, 110)
         self._pending: dict[str, float | None] = {}
         self._recent: deque[dict[str, float | None]] = deque(maxlen=every)
-        self._writer: Any = None
         self._header = False
         self._first: tuple[int, float] = (0, 0.0)
         keep_until(self.path, resume_at)
@@ -56,10 +61,7 @@ class RunLog(TrainerCallback):
                 f"{self.path} lacks some of the {resume_at} steps that were done; bring the file back from a copy, or start another run"
             )
         self._page = LivePage(Path(folder), self.say)
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=resume_at + 1)
+        self.trackers = Trackers(trackers, Path(folder), resume_at)
 
     def add(self, numbers: Mapping[str, float | None]) -> None:
         """Numbers of the step that is under way. None (nothing to measure) is written as null."""
@@ -77,25 +79,13 @@ class RunLog(TrainerCallback):
         }
         self._pending = {}
         append_row(self.path, {"step": step, **numbers})
-        if self._writer is not None:
-            for key, value in numbers.items():
-                if value is not None:
-                    self._writer.add_scalar(key, value, step)
+        self.trackers.numbers(step, numbers)
         self._recent.append(numbers)
         if not self._first[0]:
             self._first = step, time.monotonic()
         if step % self.every == 0 or step in (1, self.steps):
             self._line(step)
         self._page.refresh()
-
-    def show(self, step: int, samples: Sequence[Sample], outputs: Sequence[Output], rewards: Rewards) -> None:
-        """Put a few rollouts of a step into TensorBoard: texts under ``rollouts/<task>``, forecasts as strips under ``rollouts/forecast/<n>``."""
-        if self._writer is None:
-            return
-        for task, table in texts(samples, outputs, rewards).items():
-            self._writer.add_text(f"rollouts/{task}", table, step)
-        for place, strip in enumerate(strips(samples, outputs), start=1):
-            self._writer.add_image(f"rollouts/forecast/{place}", strip, step, dataformats="HWC")
 
     def _line(self, step: int) -> None:
         names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed", "left"]
@@ -135,8 +125,7 @@ class RunLog(TrainerCallback):
         return None
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self.trackers.close()
 
 
 def _is_number(value: Any) -> bool:

@@ -150,7 +150,7 @@ class TrainingRun:
     def rollouts(self) -> Iterator[Rollouts]:
         """What makes, scores and logs generations, from the checkpoint on; for the first process."""
         config, steps = self.config, self.config.generation.steps
-        log = RunLog(config.out, sorted(self.share), steps, config.print_every, config.tensorboard, self.done)
+        log = RunLog(config.out, sorted(self.share), steps, config.print_every, config.log, self.done)
         watch = None
         if config.measure.every and self.heldout is not None:
             watch = Watch(config, self.heldout, self.before, log, self.done)

@@ -129,7 +129,7 @@ REFUSED: Mapping[str, frozenset[str]] = {
         "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval", "load_best_model_at_end", "metric_for_best_model",
         "greater_is_better",
     }),
-    "the run writes its own log; see 'print_every', 'dump_every' and 'tensorboard'": frozenset({
+    "the run writes its own log; see 'print_every', 'dump_every' and 'log'": frozenset({
         "logging_strategy", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node", "log_level",
         "log_level_replica", "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
         "log_completions", "log_multimodal", "num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo",

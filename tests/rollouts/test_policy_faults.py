@@ -173,7 +173,7 @@ def test_a_dump_gives_the_rewards_that_the_trainer_saw(kind: Kind, tmp_path: Pat
         "rubric": kind.rubric,
         "rollouts": {"actors": 0},
         "dump_every": 1,
-        "tensorboard": False,
+        "log": [],
     }
     asked = {"steps": 1, "prompts": 2, "group": 2, "threads": 1}
     if "size" in kind.policy:

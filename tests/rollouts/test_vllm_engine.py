@@ -146,7 +146,7 @@ def test_adapters_are_merged(folder: Path) -> None:
 def test_a_run_learns_and_logs_how_far_sampler_and_learner_are_apart(folder: Path, tmp_path: Path) -> None:
     content = {
         "out": str(tmp_path / "run"), "policy": {"use": "vision_language", "path": str(folder), "max_new_tokens": 5},
-        "train": {"source": f"{SQUARES}:squares", "count": 48}, "tensorboard": False,
+        "train": {"source": f"{SQUARES}:squares", "count": 48}, "log": [],
         "rubric": {"components": [{"use": f"{Path(__file__).with_name('says_no.py')}:says_no"}]},
         "grpo": {"steps": 8, "prompts": 4, "group": 8, "threads": 1, "learning_rate": 2e-4, "device": "cpu"},
         "rollouts": {"actors": 0, "engine": "vllm"},

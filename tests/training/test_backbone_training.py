@@ -179,7 +179,7 @@ def test_a_resumed_run_with_adapters_ends_where_it_would_have(method: str, tmp_p
         },
         "rollouts": {"actors": 0},
         "checkpoints": {"every": 1},
-        "tensorboard": False,
+        "log": [],
     }
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config))

@@ -64,7 +64,7 @@ def configuration(out: Path, **changes: Any) -> dict[str, Any]:
         "flow_grpo": {"steps": 3, "prompts": 2, "group": 2, "learning_rate": 1e-3, "threads": 1},
         "rollouts": {"actors": 0, "chunk": 1},
         "checkpoints": {"every": 1},
-        "tensorboard": False,
+        "log": [],
     }
     return changed(config, changes)
 

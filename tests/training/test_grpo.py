@@ -42,7 +42,7 @@ def configuration(out: Path, policy: dict[str, Any] | None = None, **changes: An
         "grpo": {"steps": 6, "prompts": 4, "group": 4, "learning_rate": 5e-3, "threads": 1},
         "rollouts": {"actors": 0, "chunk": 1},
         "checkpoints": {"every": 2},
-        "tensorboard": False,
+        "log": [],
     }
     return changed(config, changes)
 

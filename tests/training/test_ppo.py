@@ -47,7 +47,7 @@ def configuration(out: Path, policy: dict[str, Any] | None = None, **changes: An
         "rubric": {"components": [{"use": f"{TOY}:near_three"}, {"use": f"{TOY}:bright"}]},
         "ppo": {"steps": 4, "prompts": 4, "group": 4, "learning_rate": 5e-3, "threads": 1},
         "rollouts": {"actors": 0, "chunk": 1},
-        "tensorboard": False,
+        "log": [],
     }
     return changed(config, changes)
 

@@ -97,7 +97,7 @@ def configuration(out: Path, policy: dict[str, Any] | None = None, **changes: An
         "grpo": {"steps": 4, "prompts": 4, "group": 2, "learning_rate": 5e-3, "threads": 1, "refill": 3},
         "rollouts": {"actors": 0, "chunk": 1},
         "checkpoints": {"every": 2},
-        "tensorboard": False,
+        "log": [],
         "dump_every": 1,
     }
     return RunConfig.model_validate(changed(config, changes))

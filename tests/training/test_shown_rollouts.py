@@ -29,8 +29,8 @@ def test_texts_and_strips_of_a_step_are_in_tensorboard(tmp_path: Path) -> None:
         Output("f", 0, image=picture(200)),
         Output("f", 1, invalid="none"),
     ]
-    log = RunLog(tmp_path, ["change_qa"], 4, 1, True)
-    log.show(3, [question, forecast], outputs, {("q", 0): 0.0, ("q", 1): None})
+    log = RunLog(tmp_path, ["change_qa"], 4, 1, ["tensorboard"])
+    log.trackers.rollouts(3, [question, forecast], outputs, {("q", 0): 0.0, ("q", 1): None})
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"tensors": 0, "images": 0})
     events.Reload()

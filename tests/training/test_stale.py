@@ -39,7 +39,7 @@ def configuration(out: Path, **changes: Any) -> dict[str, Any]:
         "grpo": {"steps": 5, "prompts": 4, "group": 4, "learning_rate": 5e-3, "threads": 1},
         "rollouts": {"actors": 0, "chunk": 1, "stale": 1},
         "checkpoints": {"every": 1},
-        "tensorboard": False,
+        "log": [],
     }
     return changed(config, changes)
 

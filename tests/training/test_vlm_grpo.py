@@ -37,7 +37,7 @@ def configuration(out: Path, model: Path, **changes: Any) -> RunConfig:
         "rubric": {"components": [{"use": "exact_match"}]},
         "grpo": {"steps": 2, "prompts": 2, "group": 2, "threads": 1, "learning_rate": 1e-3},
         "rollouts": {"actors": 0},
-        "tensorboard": False,
+        "log": [],
     }
     for key, value in changes.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value

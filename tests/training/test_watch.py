@@ -42,7 +42,7 @@ def run(out: Path, resume: bool = False, **changes: Any) -> dict[str, torch.Tens
         },
         "ppo": {"steps": 8, "prompts": 3, "mix": {"forecast": 3}, "group": 6, "learning_rate": 3e-2, "threads": 1},
         "rollouts": {"actors": 0, "chunk": 8},
-        "tensorboard": False,
+        "log": [],
     }
     out.mkdir(parents=True, exist_ok=True)
     train_ppo(PpoRunConfig.model_validate(changed(config, changes)), resume)
