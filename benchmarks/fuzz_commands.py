@@ -34,8 +34,11 @@ FINDINGS = (
 )  # fmt: skip
 SECONDS, BYTES, HANGS = 5.0, 1 << 30, 60
 KEYS = ["sample", "candidate", "verifier"]
-SETTINGS = {"captions": {"meteor": False}, "soft_overlong": {"unit": "words"}}
-"""METEOR starts Java, which takes seconds, and is left out; predictions of others hold no tokens."""
+SETTINGS = {
+    "captions": {"meteor": False}, "soft_overlong": {"unit": "words"},
+    "published_answer": {"reading": "mme-realworld"}, "published_box": {"reading": "vrsbench"},
+}  # fmt: skip
+"""METEOR starts Java, which takes seconds, and is left out; predictions of others hold no tokens; what has no default is named."""
 NEEDY = ("open-qa", "txt2img-mhn-rsicd", "levir-cc-ids", "tfsf", "clip_rsicd", "lpips", "judge")
 """What works with a service, or with files that are not shipped."""
 NO_METEOR = ["--set", "captions.meteor=false"]

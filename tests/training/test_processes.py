@@ -100,7 +100,8 @@ def test_two_processes_learn_what_one_learns(runs: tuple[Path, Path], name: str)
         shared = (first.keys() & second.keys()) - {"kl"}  # which TRL logs as a mean of means
         assert {"reward", "loss", "grad_norm", "failed"} <= shared
         for key in shared:
-            assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-4), key
+            wanted = first[key] if first[key] is None else pytest.approx(first[key], rel=1e-3, abs=1e-4)
+            assert second[key] == wanted, key
 
 
 @pytest.mark.slow
@@ -109,7 +110,7 @@ def test_two_processes_go_on_where_they_stopped(runs: tuple[Path, Path]) -> None
     whole, taken_up = final(two / "grpo"), final(two / "taken_up")
     assert all(torch.equal(whole[key], taken_up[key]) for key in whole)
     assert without_times(log(two / "grpo")) == without_times(log(two / "taken_up"))
-    assert {path.name for path in (two / "taken_up" / "dumps").iterdir()} == {"step_000000", "step_000002"}
+    assert {path.name for path in (two / "taken_up" / "dumps").iterdir()} == {"step_000000", "step_000002", "step_000003"}
 
 
 @pytest.mark.parametrize(

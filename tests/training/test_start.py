@@ -109,7 +109,7 @@ def generation(
     policy: Any, samples: Sequence[Sample], step: int
 ) -> tuple[list[Sample], list[Output], list[float], int]:
     rows = [sample for sample in samples for _ in range(2)]
-    outputs = policy.generate([Request(one, n % 2, 97 * step + n, 1.0) for n, one in enumerate(rows)])
+    outputs = policy.generate([Request(one, n % 2, 97 * step + 23 * n, 1.0) for n, one in enumerate(rows)])
     return rows, outputs, [float(n % 2) for n in range(len(rows))], step
 
 

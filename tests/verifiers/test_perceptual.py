@@ -192,7 +192,7 @@ def test_other_weights_than_the_published_ones_need_a_name(trunk: Path) -> None:
 
 
 def test_missing_weights_say_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"put torchvision's alexnet-owt-7be5be79\.pth"):
+    with pytest.raises(ConfigError, match=r"download torchvision's alexnet-owt-7be5be79\.pth"):
         ready("lpips", backbone=str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     with pytest.raises(ConfigError, match=str(tmp_path / "torch")):
