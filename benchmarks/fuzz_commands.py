@@ -49,7 +49,7 @@ def components(samples: list[dict[str, Any]], light: bool = False) -> list[dict[
     networks = {"encoder", "network", "detector"} if light else set()
     truth = set.intersection(*({f"reference.{key}" for key in record.get("reference") or {}} for record in samples))
     return [
-        {"use": name, "required": False, "config": SETTINGS.get(name, {})}
+        {"use": name, "required": False, "weight": float(known.rewarding), "config": SETTINGS.get(name, {})}
         for name, known in VERIFIERS.all().items()
         if samples[0]["task"] in known.tasks and known.scope == "sample" and name not in NEEDY and not known.needs & networks
         and {need for need in known.needs if need.startswith("reference.")} <= truth
