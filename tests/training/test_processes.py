@@ -110,7 +110,11 @@ def test_two_processes_go_on_where_they_stopped(runs: tuple[Path, Path]) -> None
     whole, taken_up = final(two / "grpo"), final(two / "taken_up")
     assert all(torch.equal(whole[key], taken_up[key]) for key in whole)
     assert without_times(log(two / "grpo")) == without_times(log(two / "taken_up"))
-    assert {path.name for path in (two / "taken_up" / "dumps").iterdir()} == {"step_000000", "step_000002", "step_000003"}
+    assert {path.name for path in (two / "taken_up" / "dumps").iterdir()} == {
+        "step_000000",
+        "step_000002",
+        "step_000003",
+    }
 
 
 @pytest.mark.parametrize(
