@@ -355,12 +355,14 @@ class ExactMatchConfig(AnswerConfig):
     synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the answer that it stands for")
     positive: str | None = Field(None, description="the answer that precision, recall and f1 are of")
     kappa: bool = Field(False, description="keep answers and report Cohen's kappa between them and the true ones")
-    merge_kinds: dict[str, str] = Field(default_factory=dict, description="kinds that count as another in oa and aa")
+    merge_kinds: dict[str, str] = Field(
+        default_factory=dict, description="kind -> the kind that it counts as in overall (oa) and average accuracy (aa)"
+    )
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
     only_kinds: tuple[str, ...] = Field((), description="kinds that count in oa and aa; all where none is named")
     variants: bool = Field(
         False,
-        description="numbers over the wordings of a question: samples whose ids differ behind their last '#' alone",
+        description="also report majority, all_variants and consistency over the wordings of a question: samples whose ids are equal up to their last '#'",
     )
     answers: Literal["all", "closed"] = Field(
         "all", description="closed: only samples that have a vocabulary, where a judge has the others"

@@ -157,7 +157,7 @@ class MultipleChoiceConfig(AnswerConfig):
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
     variants: bool = Field(
         False,
-        description="numbers over the wordings of a question: samples whose ids differ behind their last '#' alone",
+        description="also report majority, all_variants and consistency over the wordings of a question: samples whose ids are equal up to their last '#'",
     )
 
 

@@ -117,7 +117,9 @@ class NumericMatchConfig(AnswerConfig):
         "tolerance",
         description="value: 1 if equal; 1 within tolerance; exp(-error / tolerance); mean relative accuracy",
     )
-    merge_kinds: dict[str, str] = Field(default_factory=dict, description="kinds that count as another in oa and aa")
+    merge_kinds: dict[str, str] = Field(
+        default_factory=dict, description="kind -> the kind that it counts as in overall (oa) and average accuracy (aa)"
+    )
     metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
 
     @model_validator(mode="after")

@@ -71,7 +71,7 @@ class PairedConfig(NoConfig):
     )
     match: Match = Field(
         "none",
-        description="bring the picture's colours to the future's outside the mask first: none, moments or histogram",
+        description="first bring the whole forecast to the colours of the true future, fitted on pixels outside the mask: none, moments or histogram",
     )
     shift: int = Field(0, ge=0, le=MAX_SHIFT, description="pixels of misregistration that are tolerated")
 
