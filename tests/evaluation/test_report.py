@@ -78,7 +78,7 @@ def test_all_samples_are_in_the_table_with_a_link_to_each(report: Path) -> None:
 def test_why_outputs_failed_stands_at_the_top_with_counts(report: Path) -> None:
     text = report.read_text()
     assert (
-        "6 of 12 outputs are not scored by every component" in text
+        "6 of 12 outputs are invalid, which counts as wrong, or were not scored by every component" in text
         and "6 invalid_output (exact_match), the first 0:" in text
     )
 

@@ -12,6 +12,8 @@ from rsw_rewards.training.report.run_files import RunFiles
 
 MOST = 0.9
 """A share from which something is said of nearly all groups, answers or outputs."""
+FEW = 3
+"""Prompts in a step below which equal answers say nothing: they may be answers to one question."""
 SOME = 0.1
 """A share from which failures are worth a look."""
 
@@ -130,7 +132,7 @@ def unusable_rollouts(run: RunFiles) -> Iterator[Finding]:
 def same_answers(run: RunFiles) -> Iterator[Finding]:
     """One text that is nearly always given, or an entropy of nearly nothing."""
     shares = run.series("commonest_answer")
-    if shares and shares[-1][1] >= MOST:
+    if shares and shares[-1][1] >= MOST and run.settings.get("prompts", FEW) >= FEW:
         first, (step, last) = shares[0][1], shares[-1]
         yield Finding(
             "bad", f"{last:.0%} of the answers in step {step} are the same text ({first:.0%} in step {shares[0][0]})."
@@ -150,15 +152,18 @@ def flat_reward(run: RunFiles) -> Iterator[Finding]:
         if not key.startswith("reward_mean/"):
             continue
         values = [value for _, value in run.series(key)]
-        window = max(2, len(values) // 5)
-        if len(values) < 2 * window + 1:
+        window = len(values) // 5
+        if window < 2:
             continue
         first, last = values[:window], values[-window:]
         error = ((stdev(first) ** 2 + stdev(last) ** 2) / window) ** 0.5
         rise = fmean(last) - fmean(first)
-        name, words = key.partition("/")[2], f"{fmean(first):.3f} to {fmean(last):.3f}"
+        name = key.partition("/")[2]
+        words = f"{fmean(first):.3f} in the first {window} steps, {fmean(last):.3f} in the last {window}"
         if abs(rise) <= 2 * error or abs(rise) < 1e-9:
-            yield Finding("note", f"The mean reward of {name} stands still ({words}, within twice the standard error).")
+            yield Finding(
+                "note", f"The mean reward of {name} is not shown to change ({words}, within twice the standard error)."
+            )
         elif rise < 0:
             yield Finding("note", f"The mean reward of {name} falls ({words}).")
 
@@ -169,10 +174,14 @@ def against_baselines(run: RunFiles) -> Iterator[Finding]:
         yield Finding("bad", str(alarm["words"]))
     changes = (run.heldout.get("changes") or {}).get("greedy") or {}
     shown = [changes[metric] for metric in shown_metrics(run) if metric in changes]
-    if shown and all(change["difference"]["value"] == 0 for change in shown):
-        yield Finding("bad", "No held-out number changed at all: the trained policy answers as before training.")
+    values = [change["difference"]["value"] for change in shown]
+    if values and all(value is not None and abs(value) < 1e-9 for value in values):
+        rates = [rate for _, rate in run.series("learning_rate") if rate]
+        learnt = rates and any(norm for _, norm in run.series("grad_norm"))
+        hint = f" Gradients are not 0, so the learning rate of {max(rates):.3g} may be too small." if learnt else ""
+        yield Finding("bad", f"No held-out number of greedy outputs changed: they are as before training.{hint}")
     elif shown and all(change["verdict"] == "=" for change in shown):
-        yield Finding("note", "No held-out number changed by more than its 95 % interval.")
+        yield Finding("note", "No held-out number of greedy outputs changed by more than its 95 % interval.")
     for metric in shown_metrics(run):
         points = measured(run, metric)
         for name, values in run.baselines.items():
