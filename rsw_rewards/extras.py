@@ -72,7 +72,7 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
     if os.environ["PYTHONWARNINGS"] == _QUIET["PYTHONWARNINGS"]:
         warnings.filterwarnings("ignore", category=FutureWarning)
-    if "transformers" in sys.modules:  # which has read the variables when it was imported
+    if sys.modules.get("transformers"):  # which has read the variables when it was imported
         from transformers.utils import logging
 
         logging.disable_progress_bar()

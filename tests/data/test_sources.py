@@ -51,7 +51,7 @@ def test_what_is_wrong_is_said(folder: Path) -> None:
         load_from_adapter("raster-pairs", {"path": str(folder), "tiel": 3}, "train")
     with pytest.raises(ConfigError, match="cannot take its options"):
         load_from_adapter("levir-cd", {"path": str(folder), "tile": 3}, "train")
-    with pytest.raises(ConfigError, match=r"known are samples, scene-world, cdvqa, .*levir-cd, .*raster-pairs"):
+    with pytest.raises(ConfigError, match=r"known are samples, scene-world, .*cdvqa, .*levir-cd, .*raster-pairs"):
         load_source(DataSpec(source="raster-pears"), 0)
 
 

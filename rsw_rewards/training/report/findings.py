@@ -174,8 +174,8 @@ def against_baselines(run: RunFiles) -> Iterator[Finding]:
         yield Finding("bad", str(alarm["words"]))
     changes = (run.heldout.get("changes") or {}).get("greedy") or {}
     shown = [changes[metric] for metric in shown_metrics(run) if metric in changes]
-    values = [change["difference"]["value"] for change in shown]
-    if values and all(value is not None and abs(value) < 1e-9 for value in values):
+    moved = [change["difference"]["value"] for change in shown]
+    if moved and all(value is not None and abs(value) < 1e-9 for value in moved):
         rates = [rate for _, rate in run.series("learning_rate") if rate]
         learnt = rates and any(norm for _, norm in run.series("grad_norm"))
         hint = f" Gradients are not 0, so the learning rate of {max(rates):.3g} may be too small." if learnt else ""
