@@ -98,7 +98,8 @@ def test_a_dry_run_shows_the_placement_and_starts_nothing(tmp_path: Path) -> Non
     arguments = ["train", str(QUICKSTART), "--dry-run", "--set", f"out={tmp_path / 'run'}"]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    assert "2 on this machine" in shown.output and "nothing is missing" in shown.output
+    said = " ".join(shown.output.split())
+    assert "actors: 2, each 0.5 CPUs and 0 GPUs; 2 on " in said and "nothing is missing" in said
     refused = CliRunner().invoke(app, [*arguments, "--set", "rollouts.num_gpus=64"])
     assert isinstance(refused.exception, ConfigError) and "'rollouts.num_gpus'" in refused.output
     assert not (tmp_path / "run").exists()
