@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.per_sample import Unscored
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
-from rsw_rewards.core.verifier import Unscored
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.images import read_class_map, read_marked, read_mask

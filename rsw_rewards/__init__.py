@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rsw_rewards.core.image_ref import image as image
     from rsw_rewards.core.metric import MeanValue as MeanValue
     from rsw_rewards.core.metric import SumMetric as SumMetric
+    from rsw_rewards.core.per_sample import PerSample as PerSample
     from rsw_rewards.core.records import Output as Output
     from rsw_rewards.core.records import Sample as Sample
     from rsw_rewards.core.records import Task as Task
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from rsw_rewards.core.verifier import Batch as Batch
     from rsw_rewards.core.verifier import Card as Card
     from rsw_rewards.core.verifier import Context as Context
-    from rsw_rewards.core.verifier import PerSample as PerSample
     from rsw_rewards.core.verifier import Verifier as Verifier
     from rsw_rewards.detectors.base import Detector as Detector
     from rsw_rewards.encoders.base import Encoder as Encoder
@@ -93,7 +93,7 @@ _EXPORTS = {
     "Batch": "rsw_rewards.core.verifier",
     "Card": "rsw_rewards.core.verifier",
     "Context": "rsw_rewards.core.verifier",
-    "PerSample": "rsw_rewards.core.verifier",
+    "PerSample": "rsw_rewards.core.per_sample",
     "Verifier": "rsw_rewards.core.verifier",
     "Detector": "rsw_rewards.detectors.base",
     "Encoder": "rsw_rewards.encoders.base",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -160,9 +161,9 @@ class ExperimentConfig(Strict):
     """Who is told the numbers of every step, beside the run's own ``log.jsonl``."""
 
     @property
+    @abstractmethod
     def generation(self) -> GenerationConfig:
         """The method's own section."""
-        raise NotImplementedError
 
     def check_processes(self, count: int) -> None:
         """Raise :class:`ConfigError` for what cannot be divided among ``count`` learner processes."""

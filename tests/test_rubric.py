@@ -17,7 +17,7 @@ from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.engine.circuit_breaker import CircuitBreaker
 from rsw_rewards.engine.monitor import component_stats
 from rsw_rewards.errors import ConfigError, InputError, RunStopped
-from rsw_rewards.verifiers.answers import ExactMatch
+from rsw_rewards.verifiers.exact_match import ExactMatch
 
 OK, INVALID, NA, ERROR, TIMEOUT = Status
 

@@ -12,10 +12,11 @@ import pytest
 import rsw_rewards as rsw
 from rsw_rewards import verifier
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Context, PerSample, Scope, Verifier
+from rsw_rewards.core.verifier import Batch, Context, Scope, Verifier
 from rsw_rewards.engine.calls import scored
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, InputError, Unreadable

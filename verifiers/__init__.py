@@ -28,7 +28,7 @@ BUILT_IN = {
     "directional_similarity": "directional:DirectionalSimilarity",
     "earthnet_score": "earthnet:EarthNet",
     "encoder_similarity": "encoder_similarity:EncoderSimilarity",
-    "exact_match": "answers:ExactMatch",
+    "exact_match": "exact_match:ExactMatch",
     "fid_rsicd": "fid_rsicd:FidRsicd",
     "frechet": "distribution:Frechet",
     "frechet_credit": "set_credit:FrechetCredit",

@@ -13,9 +13,9 @@ from pydantic import Field, field_validator
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue
+from rsw_rewards.core.per_sample import PerSample, Unscored
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import PerSample, Unscored
 from rsw_rewards.encoders import SCENE_CLIP, encoder_label
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, in_bands, read_case

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
+from rsw_rewards.core.per_sample import T
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.core.verifier import Context, T
+from rsw_rewards.core.verifier import Context
 from rsw_rewards.data.captioned import NO_CHANGE
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.answers import plain_truths, texts_of

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.per_sample import truths_of
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context, truths_of
+from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.caption_base import (
     EMPTY,

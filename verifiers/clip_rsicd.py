@@ -14,9 +14,10 @@ from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.verifiers.alignment import MOST_CHARACTERS, asked_text, cosine
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case

@@ -16,9 +16,10 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.forecast_case import NO_FORECAST, NO_INPUT
 

@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric, Numbers
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, Context, NoConfig
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.extras import need
 from rsw_rewards.verifiers.answers import normalise

@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.per_sample import PerSample, Unscored
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context, NoConfig, PerSample, Unscored
+from rsw_rewards.core.verifier import Card, Context, NoConfig
 from rsw_rewards.detectors import SCENE_DETECTOR, Views, detector_bands, load_detector, predict_pairs
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.features.bank import FeatureBank

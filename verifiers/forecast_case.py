@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.per_sample import PerSample, T, Unscored
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import PerSample, T, Unscored
 from rsw_rewards.data.rasters import present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank

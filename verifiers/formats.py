@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.verifiers.answer_metrics import share
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)

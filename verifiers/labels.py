@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, Terms
+from rsw_rewards.core.per_sample import truths_of
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, truths_of
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import KindAccuracy
 from rsw_rewards.verifiers.answers import (

@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import Unreadable
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import levels_of
 from rsw_rewards.core.metric import SumMetric
+from rsw_rewards.core.per_sample import PerSample, Unscored
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, ScoreTable
-from rsw_rewards.core.verifier import PerSample, Unscored
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import Decoded, read_class_map, read_index, read_marked, read_mask
 

@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.box_texts import turned
 from rsw_rewards.verifiers.boxes import Box, box_iou, clipped_area, parse_box, unit_of

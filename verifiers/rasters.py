@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.per_sample import Unscored
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.core.verifier import Unscored
 from rsw_rewards.data.rasters import Georeference, present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank

@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig, PerSample
+from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.io.images import read_marked
 from rsw_rewards.verifiers.confusion import ratio
 from rsw_rewards.verifiers.maps import MapTruth, in_levels, predicted_mask, read_truth

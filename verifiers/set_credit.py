@@ -16,9 +16,10 @@ from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.per_sample import truth_of, truths_of
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, truth_of, truths_of
+from rsw_rewards.core.verifier import Batch, Card
 from rsw_rewards.errors import ConfigError, ImageError, InputError
 from rsw_rewards.verifiers.frechet import Influence, Reference, leave_one_out
 from rsw_rewards.verifiers.kernel_distances import median_bandwidth, witness

@@ -8,8 +8,9 @@ from typing import ClassVar, Generic, TypeVar
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.verifier import NoConfig, PerSample, Scope
+from rsw_rewards.core.verifier import NoConfig, Scope
 from rsw_rewards.encoders import SCENE_CLIP
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case

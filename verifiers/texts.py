@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from rsw_rewards.core.answer import Reply, is_bare, read_reply
+from rsw_rewards.core.per_sample import PerSample, T
 from rsw_rewards.core.records import Output
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import NoConfig, PerSample, T
+from rsw_rewards.core.verifier import NoConfig
 from rsw_rewards.errors import Unreadable
 
 Thinking = Literal["strip", "keep"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +17,7 @@ from rsw_rewards.core.metric import MeanValue, Metric
 from rsw_rewards.core.plugins import place_of
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.errors import ConfigError, ImageError, InputError, Unreadable, did_you_mean
+from rsw_rewards.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from rsw_rewards.features.bank import FeatureBank
@@ -292,108 +292,6 @@ class Verifier(ABC):
         :mod:`rsw_rewards.core.fingerprint`.
         """
         return fingerprint(self.name, self.config.model_dump(), self._code(), self.files())
-
-
-T = TypeVar("T")
-
-
-class PerSample(Verifier, Generic[T]):
-    """Base of the verifiers that hold one output against the truth of its sample.
-
-    A derived class says how the truth is read (:meth:`truth`), how an output compares with it (:meth:`compare`), and what the
-    worst is (:meth:`worst`). Whose fault a failure is follows from where it happens: what goes wrong in ``truth`` is an error
-    for every output of the sample; an image or a text that cannot be used in ``compare`` is the policy's. A network looks
-    at many outputs at once: ``compare`` then gives what it is to look at, and :meth:`rate` the scores.
-
-    >>> class Length(rsw.PerSample):
-    ...     name = "length"
-    ...
-    ...     def truth(self, sample):
-    ...         return len(sample.reference["answers"][0])
-    ...
-    ...     def compare(self, truth, output):
-    ...         return rsw.Score(float(len(output.text) <= truth))
-    >>> rsw.score(Length, output="no", reference={"answers": ["yes"]}, task="change_qa").value
-    1.0
-    """
-
-    @abstractmethod
-    def compare(self, truth: T, output: Output) -> Any:
-        """The score of one output, or what :meth:`rate` scores it by.
-
-        Raises:
-            ImageError: an image of the output's that cannot be used; its score is :meth:`worst`.
-            Unreadable: a text or a number of the output's, likewise.
-        """
-
-    def rate(self, truths: Sequence[T], compared: Sequence[Any]) -> list[Score]:
-        """The scores of outputs for which :meth:`compare` gave no score, one at least, each beside its truth."""
-        raise TypeError(f"{type(self).__name__}.compare gave {compared[0]!r:.80} instead of a Score")
-
-    def worst(self, truth: T, reason: str) -> Score:
-        """The score of an output that cannot be used. Override it where such a row must enter summed metrics."""
-        return Score.invalid(reason)
-
-    def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
-        """The scores of several outputs, each beside its truth."""
-        return self.scores_of(self.compare, truths, outputs)
-
-    def scores_of(self, compare: Callable[[T, Any], Any], truths: Sequence[T], items: Sequence[Any]) -> list[Score]:
-        """The scores of several items, each beside its truth: what ``compare`` makes of it, or of that :meth:`rate`."""
-        found: list[Any] = []
-        for truth, item in zip(truths, items, strict=True):
-            try:
-                found.append(compare(truth, item))
-            except (ImageError, Unreadable) as error:
-                found.append(self.worst(truth, str(error)))
-        left = [row for row, one in enumerate(found) if not isinstance(one, Score)]
-        if left:
-            rated = self.rate([truths[row] for row in left], [found[row] for row in left])
-            for row, score in zip(left, rated, strict=True):
-                found[row] = score
-        return found
-
-    def score(self, batch: Batch) -> list[Score]:
-        truths = batch.truths or truths_of(self, batch.samples)
-        usable = [row for row, truth in enumerate(truths) if not isinstance(truth, Score)]
-        compared = iter(self.compare_all([truths[row] for row in usable], [batch.outputs[row] for row in usable]))
-        return [truth if isinstance(truth, Score) else next(compared) for truth in truths]
-
-    def invalid(self, sample: Sample, reason: str) -> Score:
-        """:meth:`worst`, for a caller that holds the sample; the engine calls that with the truth it has read already."""
-        truth = truth_of(self, sample)
-        return truth if isinstance(truth, Score) else self.worst(truth, reason)
-
-
-class Unscored(Exception):
-    """Raised inside :meth:`Verifier.truth`: every output of the sample takes this score, not applicable or an error."""
-
-    def __init__(self, score: Score) -> None:
-        super().__init__(score.reason)
-        self.score = score
-
-
-def truth_of(verifier: Verifier, sample: Sample) -> Any:
-    """The truth of a sample as a verifier reads it, or the score that all outputs of the sample take instead."""
-    try:
-        truth = verifier.truth(sample)
-    except Unscored as instead:
-        return instead.score
-    except (Exception, SystemExit) as error:
-        told = str(error) if isinstance(error, (InputError, ValueError)) else f"{type(error).__name__}: {error}"
-        return Score.error(f"the truth of sample {sample.id!r} cannot be used: {told}")
-    if isinstance(truth, Score) and truth.value is not None:
-        return Score.error(f"'truth' gave {truth!r:.80}; before an output is seen there is no value")
-    return truth
-
-
-def truths_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Any]:
-    """:func:`truth_of` of every sample, in their order; a sample that stands several times is read once."""
-    known: dict[int, Any] = {}
-    for sample in samples:
-        if id(sample) not in known:
-            known[id(sample)] = truth_of(verifier, sample)
-    return [known[id(sample)] for sample in samples]
 
 
 def names_of(value: str | Iterable[str]) -> tuple[str, ...]:

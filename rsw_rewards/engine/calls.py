@@ -10,9 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from rsw_rewards.core.functions import finished
+from rsw_rewards.core.per_sample import PerSample, truths_of
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, PerSample, Verifier, truths_of
+from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 

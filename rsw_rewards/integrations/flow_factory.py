@@ -10,7 +10,8 @@ from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import Sample
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations.adapter import from_images, shared
+from rsw_rewards.integrations.adapter import shared
+from rsw_rewards.io.given_images import from_images
 from rsw_rewards.io.in_memory import as_samples
 
 _ALONE = "a PointwiseRewardModel is shown outputs one by one, so that it needs RSWGroupwiseReward"

@@ -9,7 +9,8 @@ import numpy as np
 
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations.adapter import Adapter, from_image
+from rsw_rewards.integrations.adapter import Adapter
+from rsw_rewards.io.given_images import from_image
 
 Scores = Callable[[Any, Sequence[str], Sequence[Mapping[str, Any]]], tuple[list[float], dict[str, Any]]]
 

@@ -11,8 +11,9 @@ from rsw_rewards.core.answer import TRUNCATED
 from rsw_rewards.core.records import Output
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations.adapter import Adapter, images_of
+from rsw_rewards.integrations.adapter import Adapter
 from rsw_rewards.io.chat_reply import Answer
+from rsw_rewards.io.given_images import images_of
 
 
 def make_scorer(

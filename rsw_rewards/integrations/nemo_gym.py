@@ -7,8 +7,9 @@ from typing import Any
 
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations.adapter import Adapter, images_of
+from rsw_rewards.integrations.adapter import Adapter
 from rsw_rewards.io.chat_reply import Answer
+from rsw_rewards.io.given_images import images_of
 
 _FINISHED = {"max_output_tokens": "length", "content_filter": "content_filter"}
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.records import Output
-from rsw_rewards.integrations.adapter import Adapter, from_text, group_means, images_of
+from rsw_rewards.integrations.adapter import Adapter, from_text, group_means
+from rsw_rewards.io.given_images import images_of
 
 _WITH_STD = ("grpo", "gspo", "cispo")
 

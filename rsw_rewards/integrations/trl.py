@@ -9,7 +9,8 @@ from typing import Any
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations.adapter import Adapter, from_text, gathered, images_of
+from rsw_rewards.integrations.adapter import Adapter, from_text, gathered
+from rsw_rewards.io.given_images import images_of
 
 _FIELDS = ("id", "task", "images", "reference", "scene", "kind", "metadata")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from rsw_rewards.core.records import Output
 from rsw_rewards.errors import InputError
-from rsw_rewards.integrations.adapter import Adapter, from_text, images_of
+from rsw_rewards.integrations.adapter import Adapter, from_text
+from rsw_rewards.io.given_images import images_of
 
 
 def make_reward(

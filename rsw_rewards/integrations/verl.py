@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.integrations.adapter import GroupsOf, from_text, images_of, plain, shared
+from rsw_rewards.integrations.adapter import GroupsOf, from_text, plain, shared
+from rsw_rewards.io.given_images import images_of
 
 _ALONE = "verl shows its reward function one output at a time"
 _OF_VERL = {"reward_router_address", "reward_model_tokenizer"}  # which it gives where it serves a reward model
@@ -72,15 +73,14 @@ class Rewards:
         self.why = self.adapter.reward.needs_groups or means
         rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
         self.groups = GroupsOf(rollout.n if self.why else 1, self.adapter, timeout_s)
-        validated = trainer.val_before_train or trainer.test_freq > 0
+        resized = rollout.val_kwargs.n != rollout.n and (trainer.val_before_train or trainer.test_freq > 0)
         breaks = {
             f"rollout.n is {rollout.n}; set it to 2 or more": rollout.n < 2,
             "verl divides a group over its workers; set reward.num_workers to 1": config.reward.num_workers != 1,
             "verl's older trainer gives the 'uid' of a group to copies that pad a batch and to baselines as well; set trainer.use_v1 to"
             " True": not trainer.use_v1,
             "verl does not say which outputs are of validation, whose groups have another size; set rollout.val_kwargs.n to"
-            f" {rollout.n}, or trainer.val_before_train to False and trainer.test_freq to -1": validated
-            and rollout.val_kwargs.n != rollout.n,
+            f" {rollout.n}, or trainer.val_before_train to False and trainer.test_freq to -1": resized,
         }
         if self.why and (broken := [what for what, applies in breaks.items() if applies]):
             raise ConfigError(f"{self.why}, and {broken[0]}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rsw_rewards.integrations.adapter import from_images, shared
+from rsw_rewards.integrations.adapter import shared
+from rsw_rewards.io.given_images import from_images
 
 
 def compute_score(

@@ -17,8 +17,8 @@ from rsw_rewards.data.changechat_105k import CAPTION_PROMPT, convert
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_samples
-from rsw_rewards.verifiers.answers import ExactMatch
 from rsw_rewards.verifiers.counts import ChangeCounts
+from rsw_rewards.verifiers.exact_match import ExactMatch
 from rsw_rewards.verifiers.localization import GridLocalization
 
 JUDGE = "Please judge whether these two images have changed. Please answer yes or no."

@@ -16,7 +16,8 @@ from PIL import Image
 
 import rsw_rewards as rsw
 from rsw_rewards.core.records import Sample
-from rsw_rewards.integrations.adapter import KINDS, Adapter, from_image, from_text, group_means, images_of
+from rsw_rewards.integrations.adapter import Adapter, from_text, group_means
+from rsw_rewards.io.given_images import KINDS, from_image, images_of
 
 QUESTION = {"id": "q", "task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}
 RUBRIC = {"exact_match": 0.9, "answer_format": 0.1}

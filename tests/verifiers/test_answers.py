@@ -19,7 +19,8 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.verifiers.answer_metrics import AnswerKappa, KindAccuracy
-from rsw_rewards.verifiers.answers import ExactMatch, chance_corrected, extract_answer, normalise
+from rsw_rewards.verifiers.answers import chance_corrected, extract_answer, normalise
+from rsw_rewards.verifiers.exact_match import ExactMatch
 from rsw_rewards.verifiers.formats import format_problem
 from tests.shared_data import shared
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.per_sample import Unscored
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Context, Unscored, Verifier
+from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.forecast_case import as_future, read_case
