@@ -27,7 +27,7 @@ from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.confusion import binary_change_metrics, confusion_matrix, ratio
 from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, fitting, read_case
 from rsw_rewards.verifiers.rasters import Rasters, read_rasters
-from rsw_rewards.verifiers.regions import dilate, steadied
+from rsw_rewards.verifiers.regions import dilate, ignore_levels, steadied
 
 Against = Literal["mask", "detector"]
 
@@ -120,13 +120,7 @@ class DetectorConfig(NetworkConfig):
         description="what the detector sees where reference.valid does not count: one colour, or the pixels, as context; "
         "shown suits labels that cover a part of the scene. Nodata and clouds are always hidden",
     )
-    ignore_levels: int = Field(
-        0,
-        ge=0,
-        le=64,
-        description="pixels whose channels differ from the input by at most so many grey levels are shown to the detector as the input"
-        " has them, in forecast and true future: a perturbation that no one sees moves nothing",
-    )
+    ignore_levels: int = ignore_levels("detector")
 
     @model_validator(mode="after")
     def _has_grey_levels(self) -> DetectorConfig:

@@ -13,7 +13,7 @@ from rsw_rewards.encoders import SCENE_CLIP, encoder_label
 from rsw_rewards.verifiers.alignment import cosine
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
-from rsw_rewards.verifiers.regions import steadied
+from rsw_rewards.verifiers.regions import ignore_levels, steadied
 
 
 class EncoderSimilarityConfig(PairedConfig):
@@ -23,13 +23,7 @@ class EncoderSimilarityConfig(PairedConfig):
         SCENE_CLIP, description="an encoder by name, such as dinov2:<folder> or open_clip:<model>:<weights>"
     )
     region: Literal["all"] = Field("all", description="a feature is of the whole image")
-    ignore_levels: int = Field(
-        0,
-        ge=0,
-        le=64,
-        description="pixels whose channels differ from the input by at most so many grey levels are shown to the encoder as the input has"
-        " them, in forecast and true future: a perturbation that no one sees moves nothing; needs gain",
-    )
+    ignore_levels: int = ignore_levels("encoder", "; needs gain")
 
     @model_validator(mode="after")
     def _knows_the_input(self) -> EncoderSimilarityConfig:
