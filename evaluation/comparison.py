@@ -159,13 +159,17 @@ def compare_runs(
 
 
 def _mcnemar(base: Run, run: Run, shared: frozenset[tuple[Any, ...]]) -> float | None:
-    """:func:`mcnemar_p` of two runs; None where answers are not right or wrong."""
-    label = base.table.names[0]
-    sides = [side.only(shared).verifier(label) for side in (base, run)]
-    right = [
-        dict(zip(zip(side.frame["sample"], side.frame["candidate"], strict=True), side.raw("correct"), strict=True))
-        for side in sides
-    ]
+    """:func:`mcnemar_p` of two runs over the answers that the accuracy counts; None where answers are not right or wrong."""
+    kinds = base.protocol.components[0].get("config", {}).get("only_kinds")
+    right = []
+    for side in (base, run):
+        table = side.only(shared).verifier(base.table.names[0])
+        frame, correct = table.frame, table.raw("correct")
+        counted = table.stats().get("seen", np.ones(len(frame))) > 0
+        if kinds:
+            counted &= frame["kind"].isin(kinds).to_numpy()
+        answers = zip(frame["sample"][counted], frame["candidate"][counted], strict=True)
+        right.append(dict(zip(answers, correct[counted], strict=True)))
     both = np.array([[right[0][one], right[1][one]] for one in right[0] if one in right[1]]).reshape(-1, 2)
     both = both[np.isfinite(both).all(axis=1)]
     if not len(both) or not np.isin(both, (0, 1)).all():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rsw_rewards.errors import InputError
+
 DEPTHS = (1, 5, 10)
 TEMPLATES = ("a satellite photo of {}.", "a satellite image of {}")
 """What SkyScript and FarSLIP put class names into (wangzhecheng/SkyScript@b16d2e7)."""
@@ -36,6 +38,8 @@ def normalised(features: np.ndarray) -> np.ndarray:
 
 def _ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(queries,) how many wrong answers stand before the first right one; of equal scores the wrong ones come first."""
+    if not np.isfinite(scores).all():
+        raise InputError("the encoder gives features that are not finite numbers")
     best = np.where(right, scores, -np.inf).max(1, keepdims=True)
     return np.asarray(((scores >= best) & ~right).sum(1))
 
@@ -53,6 +57,9 @@ def retrieval(
 
     Returns:
         ``image_to_text_r@k``: share of images with a right text among the first k. ``text_to_image_r@k`` likewise. ``mean_recall``: their mean.
+
+    Raises:
+        InputError: a feature is not finite.
 
     >>> eye = np.eye(3)
     >>> retrieval(eye, eye[[0, 1, 2, 2]], eye[[0, 1, 2, 2]] > 0, depths=(1,))

@@ -96,7 +96,7 @@ def card(sample: Sample, output: Output, rows: Iterable[Mapping[str, Any]], why:
         why: it is shown.
     """
     # A verifier of sets has a row without a value for every output.
-    scores = [one for one in map(score, rows) if one["status"] != Status.OK or one["value"] is not None]
+    scores = [one for one in map(score, rows) if one["status"] != Status.OK or one["value"] is not None or one["raw"]]
     statuses = {one["status"] for one in scores}
     said = output.text if output.text is not None else output.invalid or output.lost or ""
     return {

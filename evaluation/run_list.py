@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
@@ -13,7 +14,13 @@ from rsw_rewards.errors import RswError
 from rsw_rewards.evaluation.numbers import number
 from rsw_rewards.evaluation.pages import render
 
-PAGES = {"report.html": "", "ablation.html": "ablation", "attack.html": "attack", "comparison.html": "comparison"}
+PAGES = {
+    "report.html": "",
+    "ablation.html": "ablation",
+    "attack.html": "attack",
+    "comparison.html": "comparison",
+    "suite.html": "suite",
+}
 """File name of a page -> what it is of; a report is of what its folder says."""
 DEEPEST = 5
 """Folders below the first in which runs are looked for."""
@@ -30,7 +37,7 @@ def listed(root: Path) -> list[dict[str, str]]:
         what, numbers = (PAGES[page.name], "") if PAGES[page.name] else _of_run(folder)
         name = folder.relative_to(root).as_posix()
         found.append(
-            {"page": page.relative_to(root).as_posix(), "name": root.resolve().name if name == "." else name, "what": what, "numbers": numbers,
+            {"page": "./" + quote(page.relative_to(root).as_posix()), "name": root.resolve().name if name == "." else name, "what": what, "numbers": numbers,
              "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(page.stat().st_mtime))}
         )  # fmt: skip
     return sorted(found, key=lambda row: row["written"], reverse=True)
@@ -38,12 +45,17 @@ def listed(root: Path) -> list[dict[str, str]]:
 
 def _pages(folder: Path, depth: int) -> Iterator[Path]:
     """The pages in a folder and those below it, links left out."""
-    yield from (page for name in PAGES if (page := folder / name).is_file())
+    yield from (page for name in PAGES if (page := folder / name).is_file() and not page.is_symlink())
     if depth:
-        inner = (
-            one for one in folder.iterdir() if one.is_dir() and not one.is_symlink() and not one.name.startswith(".")
-        )
-        for one in sorted(inner):
+        try:
+            inner = sorted(
+                one
+                for one in folder.iterdir()
+                if one.is_dir() and not one.is_symlink() and not one.name.startswith(".")
+            )
+        except PermissionError:
+            return
+        for one in inner:
             yield from _pages(one, depth - 1)
 
 

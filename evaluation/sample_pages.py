@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -24,7 +25,9 @@ _BEGIN, _END = '<script type="application/json">', "</script>"
 
 
 def folder_of(report: Path) -> Path:
-    """Where the pages of a report lie: ``report/`` beside ``report.html``."""
+    """Where the pages of a report lie: ``report/`` beside ``report.html``. Raises :class:`InputError` for a report of another name."""
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"the report {report} must end in .html; its pages lie in a folder of that name")
     return report.with_suffix("")
 
 
@@ -62,7 +65,7 @@ def write_pages(
 
     for number, page in enumerate(paged(cards(), LIMIT, CARDS), start=1):
         file = folder / f"samples-{number:04d}.html"
-        where |= {(one["id"], one["candidate"]): f"{folder.name}/{file.name}#{one['anchor']}" for one in page}
+        where |= {(one["id"], one["candidate"]): f"{quote(folder.name)}/{file.name}#{one['anchor']}" for one in page}
         before = f"samples-{number - 1:04d}.html" if number > 1 else ""
         after = f"samples-{number + 1:04d}.html" if len(where) < len(outputs) else ""
         links = {"report": f"../{report.name}", "before": before, "after": after}

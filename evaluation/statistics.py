@@ -283,7 +283,7 @@ def _minus(high: Mapping[str, float | None], low: Mapping[str, float | None], ke
 def values_alone(of: Statistic, keys: Sequence[str], n_scenes: int, reason: str = "") -> dict[str, Estimate]:
     """Numbers without intervals, with the reason why they have none."""
     values = of(np.ones(n_scenes))
-    undefined = "there is no sample of this kind, so the metric cannot be computed"
+    undefined = "nothing that the metric counts is among these rows"
     return {
         key: Estimate(value := values.get(key), None, n_scenes, undefined if value is None else reason) for key in keys
     }
@@ -309,9 +309,7 @@ def interval_estimates(
     for key in keys:
         value = values.get(key)
         if value is None:
-            out[key] = Estimate(
-                None, None, n_scenes, "there is no sample of this kind, so the metric cannot be computed"
-            )
+            out[key] = Estimate(None, None, n_scenes, "nothing that the metric counts is among these rows")
             continue
         if not left_out:
             out[key] = Estimate(value, None, n_scenes, "no interval is computed for it")

@@ -16,12 +16,12 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 BoxText = Literal["geochat", "earthdial", "teochat", "qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
 """How a text writes boxes, by the model that does so."""
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 _BRACED = re.compile(r"\{([^{}]*)\}")
 _INTEGER = re.compile(r"-?\d+")
 _SQUARE = re.compile(rf"\[\s*({_NUMBER}(?:\s*,\s*{_NUMBER})*)\s*\]")
 _PAIRS = re.compile(rf"\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)\s*,\s*\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)")
-_NONE = re.compile(r"\s*(?:\[\s*\]|\{\s*\}|none|no (?:box|target|object)s?)?\.?\s*", re.IGNORECASE)
+_NONE = re.compile(r"\s*(?:\[\s*\]|\{\s*\}|none|no (?:box|target|object)s?)\.?\s*", re.IGNORECASE)
 _LONGEST = 20_000
 """Characters of a text that are looked at; a longer one names no place."""
 

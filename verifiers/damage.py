@@ -172,7 +172,7 @@ class BuildingDamage(MapVerifier):
             "localization": localization_counts(true_buildings > 0, buildings, truth.valid),
             "damage": counts,
         }
-        numbers = damage_metrics(**stats)
+        numbers = damage_metrics(**stats)  # of one image, in which a level may not occur
         raw = {key: value for key, value in numbers.items() if value is not None}
         return Score(sample_value(numbers), raw=raw, stats=stats)
 

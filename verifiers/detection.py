@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -53,7 +54,7 @@ def read_detections(text: str) -> list[tuple[list[float], str, float]]:
     bare = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     try:
         rows = json.loads(bare)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for brackets without end
         raise Unreadable(f"{text[:60]!r} is no JSON list of boxes") from None
     if not isinstance(rows, list) or len(rows) > MOST_DETECTIONS or not all(isinstance(row, Mapping) for row in rows):
         raise Unreadable(f"an answer must be a list of at most {MOST_DETECTIONS} objects")
@@ -61,13 +62,21 @@ def read_detections(text: str) -> list[tuple[list[float], str, float]]:
     for row in rows:
         box = next((row[key] for key in ("bbox_2d", "bbox", "box") if key in row), None)
         label, score = row.get("label"), row.get("score", 1.0)
-        numbers = box if isinstance(box, list) and all(type(side) in (int, float) for side in box) else []
-        if len(numbers) != 4 or not isinstance(label, str) or type(score) not in (int, float) or not np.isfinite(score):
+        numbers = [_number(side) for side in box] if isinstance(box, list) else []
+        if len(numbers) != 4 or not isinstance(label, str) or not np.isfinite([*numbers, _number(score)]).all():
             raise Unreadable(
                 f"{json.dumps(row)[:80]} lacks a box of four numbers, a label that is a text, or a score that is a number"
             )
-        found.append(([float(side) for side in numbers], normalise(label), float(score)))
+        found.append((numbers, normalise(label), _number(score)))
     return found
+
+
+def _number(value: Any) -> float:
+    """A number of JSON; NaN for what is none, or too large."""
+    try:
+        return float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def coco_precision(

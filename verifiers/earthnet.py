@@ -86,11 +86,15 @@ def distribution_score(predicted: np.ndarray, target: np.ndarray, seen: np.ndarr
     return _score(float((distances**SERIES_POWER).mean()) if len(rows) else np.nan)
 
 
+WINDOW = 7
+"""Pixels a side of the window that structural similarity is measured in."""
+
+
 def _similarity(first: np.ndarray, second: np.ndarray) -> float:
     """Mean structural similarity of two (H, W) planes, window 7, sample covariance, data range 2: scikit-image's of floats before 0.20."""
     from scipy.ndimage import uniform_filter
 
-    window, span = 7, 2.0
+    window, span = WINDOW, 2.0
     correction = window**2 / (window**2 - 1)
     mean = [uniform_filter(one, window) for one in (first, second)]
     variance = [
@@ -186,6 +190,8 @@ def _stack(images: Sequence[ImageRef], what: str) -> np.ndarray:
     for frame in frames:
         if frame.ndim != 3 or frame.shape[2] != 4 or frame.dtype.kind != "f":
             raise ImageError(f"a frame of the {what} must be (H, W, 4) of floats, not {frame.dtype} {frame.shape}")
+    if min(frames[0].shape[:2]) < WINDOW:
+        raise ImageError(f"a frame of the {what} must have {WINDOW} pixels a side at least")
     if len({frame.shape for frame in frames}) > 1:
         raise ImageError(f"the frames of the {what} have several sizes")
     return np.stack(frames, axis=-1).astype(np.float64)

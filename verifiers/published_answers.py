@@ -99,6 +99,10 @@ class PublishedAnswer(PerText[Asked]):
         answers = true_answers(sample)
         if reading.truth == "letters":
             answers = tuple("".join(sorted(letters)) for letters in true_letters(answers, options))
+            if reading.alone and (several := [one for one in answers if len(one) != 1]):
+                raise ValueError(
+                    f"the reading {self.config.reading!r} knows one right letter, and the truth is {several[0]!r}"
+                )
         return Asked(answers, options, sample.kind)
 
     def compare_text(self, truth: Asked, text: str) -> Score:

@@ -42,6 +42,8 @@ class Target(NamedTuple):
 Found = Mapping[str, float]
 """Statistics of one output that are summed: the sums of the headline's numerators and denominators."""
 _WHOLE = re.compile(r"\d+")
+_LONGEST_NUMBER = 100
+"""Digits of a whole number that is read."""
 _LOOSE = re.compile(r"(?<![a-zA-Z/])(?:[-+]?\d*\.\d+|\d+)(?!\s?meter)(?![a-zA-Z/\d])")
 _LISTED = re.compile(r"\[\s*(\d+(?:,\s*\d+)*)\s*\]")
 
@@ -51,13 +53,22 @@ def _upright(box: Sequence[float]) -> tuple[float, float, float, float]:
     return min(box[::2]), min(box[1::2]), max(box[::2]), max(box[1::2])
 
 
+def _whole_numbers(text: str) -> list[int]:
+    """The first four whole numbers of a text. Raises :class:`Unreadable` for one of over a hundred digits."""
+    found = _WHOLE.findall(text)[:4]
+    if any(len(one) > _LONGEST_NUMBER for one in found):
+        raise Unreadable(f"the text holds a number of more than {_LONGEST_NUMBER} digits")
+    return [int(one) for one in found]
+
+
 def vrsbench(target: Target, output: Output) -> Found:
     """The first four whole numbers of the answer against those of the truth, on a grid of 0 to 100 whose ends are both inside."""
-    true = [int(one) for one in _WHOLE.findall(target.text)[:4]] or [round(one) for one in _upright(target.on(100)[0])]
+    told = _whole_numbers(target.text)
+    true = told if len(told) == 4 else [round(one) for one in _upright(target.on(100)[0])]
     if output.boxes is not None:
         given = [round(one) for box in target.on(100, output.boxes[:1]) for one in _upright(box)]
     else:
-        given = [int(one) for one in _WHOLE.findall(_text(output))[:4]]
+        given = _whole_numbers(_text(output))
     if len(given) < 4:
         raise Unreadable(f"the answer holds {len(given)} whole numbers, not four")
     (x1, y1, x2, y2), (x3, y3, x4, y4) = true, given
@@ -75,7 +86,7 @@ def opt_rsvg(target: Target, output: Output) -> Found:
     if not boxes or len(boxes[0]) != 4:
         raise Unreadable("there is no box of four numbers")
     given = [min(max(side / target.side[place % 2], 0.0), 1.0) for place, side in enumerate(boxes[0])]
-    (x1, y1, x2, y2), (x3, y3, x4, y4) = target.on(1)[0], given
+    (x1, y1, x2, y2), (x3, y3, x4, y4) = _upright(target.on(1)[0]), given
     shared = max(min(x2, x4) - max(x1, x3), 0.0) * max(min(y2, y4) - max(y1, y3), 0.0)
     union = (x2 - x1) * (y2 - y1) + (x4 - x3) * (y4 - y3) - shared
     iou = shared / (union + 1e-16)
@@ -214,6 +225,8 @@ class PublishedBox(PerSample[Target]):
         for box in boxes:
             parse_box(box)
         told = sample.reference.get("text")
+        if told is not None and not isinstance(told, str):
+            raise ValueError("'reference.text' must be a text")
         return Target(tuple(tuple(box) for box in boxes), told or "", unit_of(sample, "shares"))
 
     def compare(self, truth: Target, output: Output) -> Score:
@@ -234,4 +247,6 @@ class PublishedBox(PerSample[Target]):
                 for key, (above, below) in quotients.items()
             }
 
-        return (SumMetric(tuple(quotients), numbers, bounds=(0.0, 1.0)),)
+        # A reversed box of a model has a negative area in the originals, which the quotient of sums keeps.
+        bounds = {key: (0.0, 1.0) for key in quotients if key != "cumulative_iou"}
+        return (SumMetric(tuple(quotients), numbers, bounds=bounds),)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 from rsw_rewards.errors import ConfigError
@@ -33,6 +33,8 @@ class Reading(NamedTuple):
     read: Reads
     truth: Literal["letters", "text"]
     """Whether true answers are letters of options, joined (``AC``), or texts as they are written."""
+    alone: bool = True
+    """Whether a true answer is one letter."""
     options: bool = False
     """Whether the texts of the options are needed."""
     skips_missing: bool = False
@@ -192,7 +194,7 @@ def _wordnet() -> Any:
     return wordnet
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _alike(first: str, second: str) -> bool:
     near = _wordnet()
     pairs = ((one, other) for one in near.synsets(first) for other in near.synsets(second))
@@ -232,7 +234,7 @@ READINGS: Mapping[str, Reading] = {
     "geobench-vlm": Reading(first_character, "letters"),
     "choice": Reading(cascade, "letters", options=True),
     "mme-realworld": Reading(first_capital, "letters"),
-    "xlrs": Reading(any_letters, "letters"),
+    "xlrs": Reading(any_letters, "letters", alone=False),
     "monitrs": Reading(first_of_all, "letters"),
     "earthmind": Reading(as_written, "text", skips_missing=True),
     "earthmind-hrben": Reading(joined, "text", skips_missing=True),

@@ -47,8 +47,8 @@ _EVENT = re.compile(r"(.+)_\d+")
 def _listed(file: Path, source: Path) -> list[str]:
     try:
         lines = inside(file, source).read_text("utf-8-sig").split()
-    except OSError as error:
-        raise InputError(f"the list {file} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"the list {file} cannot be read: {error}") from error
     return [plain_name(line, str(file)) for line in lines]
 
 

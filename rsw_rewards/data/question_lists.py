@@ -77,6 +77,8 @@ def _choice(source: Path) -> Iterator[dict[str, Any]]:
         for number, record in enumerate(read_records(file, source, None)):
             where = f"{file}: entry {number}"
             images = record.get("image_path")
+            if images == []:
+                raise InputError(f"{where}: 'image_path' is an empty list")
             shown = [
                 _path(one, source, f"{where}: 'image_path'")
                 for one in (images if isinstance(images, list) else [images])
@@ -138,6 +140,8 @@ def _geobench(source: Path, parts: Mapping[str, Path]) -> Iterator[dict[str, Any
             if not isinstance(listed, list) or not listed or not all(isinstance(one, str) for one in listed):
                 raise InputError(f"{where} has no list 'options_list'")
             every = images if isinstance(images, list) else [images]
+            if not every:
+                raise InputError(f"{where}: 'image_path' is an empty list")
             ends = (
                 [every[0], every[-1]] if len(every) > 1 else every
             )  # of a series the authors show the first and the last

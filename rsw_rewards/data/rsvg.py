@@ -72,7 +72,8 @@ def _samples(name: str, source: Path, splits: dict[str, set[int]]) -> Iterator[d
 def _convert(name: str, source: Path, out: Path, split: str | None, limit: int | None) -> Conversion:
     source = data_folder(source, "Annotations, JPEGImages and the lists of a split")
     lists = {part: source / f"{part}.txt" for part in SPLITS if (source / f"{part}.txt").is_file()}
-    if split is not None and split.lower() not in lists:
+    split = split and split.lower()
+    if split is not None and split not in lists:
         raise InputError(f"{source} holds the lists {', '.join(lists) or 'none'}, not {split}.txt")
     if not lists:
         raise InputError(f"{source} should hold train.txt, val.txt or test.txt beside Annotations and JPEGImages")

@@ -41,13 +41,13 @@ def address(runs: Path) -> Iterator[str]:
 
 def test_runs_are_listed_with_what_they_are_and_their_numbers(runs: Path) -> None:
     found = {row["name"]: (row["what"], row["numbers"], row["page"]) for row in listed(runs)}
-    assert found["qa"] == ("evaluation, exact-qa", "accuracy 0.750", "qa/report.html")
+    assert found["qa"] == ("evaluation, exact-qa", "accuracy 0.750", "./qa/report.html")
     assert found["trained"][0] == "training, grpo" and found["broken"][0] == "damaged"
 
 
 def test_pages_are_served(address: str) -> None:
     index = httpx.get(address)
-    assert index.status_code == 200 and "qa/report.html" in index.text and "accuracy 0.750" in index.text
+    assert index.status_code == 200 and "./qa/report.html" in index.text and "accuracy 0.750" in index.text
     assert "exact-qa" in httpx.get(f"{address}/qa/report.html").text
     assert httpx.get(f"{address}/qa/report/samples-0001.html").status_code == 200
 
