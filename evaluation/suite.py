@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.files import write_json, write_text
-from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.leaderboard import sign
-from rsw_rewards.evaluation.report import number
+from pydantic import BaseModel
 
-KNOWING = frozenset({"oracle", "tokenizer_ceiling"})
-"""Baselines that know the truth."""
+from rsw_rewards.core.files import read_json, write_json, write_text
+from rsw_rewards.evaluation.axes import Lane, Mark
+from rsw_rewards.evaluation.evaluation import Evaluation
+from rsw_rewards.evaluation.numbers import arrow, number
+from rsw_rewards.evaluation.pages import render
+from rsw_rewards.evaluation.report import axis_of, best_baseline
+
+FILES = ("suite.json", "row.md", "suite.html")
+"""What a suite writes beside the folders of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,6 @@ class SuiteRow:
     """Where the whole result is, relative to the suite's folder."""
     warnings: int = 0
 
-    @property
-    def beats_baseline(self) -> bool | None:
-        """Whether the number is better than that of the best baseline; None where one is missing."""
-        if self.value is None or self.baseline_value is None:
-            return None
-        return sign(self.headline) * (self.value - self.baseline_value) > 0
-
 
 def row_of(part: str, found: Evaluation, folder: str) -> SuiteRow:
     """The row of one evaluation."""
@@ -57,13 +54,7 @@ def row_of(part: str, found: Evaluation, folder: str) -> SuiteRow:
     if not key:
         why = next((entry.get("reason") for entry in metrics.values() if entry.get("reason")), "no number has a value")
         return SuiteRow(**about, failed=str(why))
-    rows = {
-        name: ((row.get("metrics") or {}).get(key) or {}).get("value")
-        for name, row in baselines.items()
-        if name not in KNOWING
-    }
-    known = {name: value for name, value in rows.items() if value is not None}
-    best = max(known, key=lambda name: (sign(key) or 1) * known[name], default="")
+    best, best_value, _ = best_baseline(key, baselines)
     ci95 = metrics[key]["ci95"]
     return SuiteRow(
         **about,
@@ -71,7 +62,7 @@ def row_of(part: str, found: Evaluation, folder: str) -> SuiteRow:
         value=metrics[key]["value"],
         ci95=tuple(ci95) if ci95 else None,
         baseline=best,
-        baseline_value=known.get(best),
+        baseline_value=best_value,
     )
 
 
@@ -88,6 +79,8 @@ class Suite:
     title: str
     model: str
     rows: Sequence[SuiteRow] = field(default_factory=list)
+    answers: str = ""
+    """What made the outputs: a policy, or a folder of predictions."""
 
     @property
     def failed(self) -> list[str]:
@@ -115,44 +108,71 @@ class Suite:
 
     def to_markdown(self) -> str:
         """One row with a column for every part, as tables of papers have them."""
-        heads = " | ".join(f"{row.part} {row.headline}".strip() for row in self.rows)
+        heads = " | ".join(_cell(f"{row.part} {row.headline}") for row in self.rows)
         cells = " | ".join("failed" if row.failed else number(row.value) for row in self.rows)
-        return f"| model | {heads} |\n|---{'|---' * len(self.rows)}|\n| {self.model} | {cells} |\n"
+        return f"| model | {heads} |\n|---{'|---' * len(self.rows)}|\n| {_cell(self.model)} | {cells} |\n"
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
-        return {"title": self.title, "model": self.model, "rows": [asdict(row) for row in self.rows]}
+        return {
+            "title": self.title,
+            "model": self.model,
+            "answers": self.answers,
+            "rows": [asdict(row) for row in self.rows],
+        }
 
     def save(self, folder: Path) -> None:
         """Write ``suite.json``, ``row.md`` and ``suite.html`` into the folder, which is made where it does not exist."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "suite.json", self.to_json())
-        write_text(folder / "row.md", self.to_markdown())
-        write_text(folder / "suite.html", page(self))
+        write_json(folder / FILES[0], self.to_json())
+        write_text(folder / FILES[1], self.to_markdown())
+        write_text(folder / FILES[2], page(self))
 
 
 def _with_interval(row: SuiteRow) -> str:
     return number(row.value) + (f" [{number(row.ci95[0])}, {number(row.ci95[1])}]" if row.ci95 else "")
 
 
+def _cell(words: str) -> str:
+    return " ".join(words.split()).replace("|", "\\|")
+
+
+class _Record(BaseModel):
+    """What ``suite.json`` holds."""
+
+    title: str
+    model: str
+    rows: list[SuiteRow]
+    answers: str = ""
+
+
+def read_suite(folder: Path) -> Suite:
+    """The suite that was saved in a folder. Raises :class:`InputError` where its file cannot be read or is damaged."""
+    found = _Record.model_validate(read_json(folder / FILES[0], _Record))
+    return Suite(found.title, found.model, found.rows, found.answers)
+
+
 def page(found: Suite) -> str:
     """The page of a suite: one row of headlines, what failed and why, and a line for every part with a link to its report."""
-    from jinja2 import Environment, PackageLoader
+    return render(
+        "suite.html",
+        suite=found,
+        report_of=report_of,
+        lanes=[_lane(row) for row in found.rows if row.value is not None],
+    )
 
-    environment = Environment(loader=PackageLoader("rsw_rewards.evaluation"), autoescape=True, trim_blocks=True)
-    environment.filters |= {"number": number}
-    return environment.get_template("suite.html").render(suite=found, lanes=[_lane(row) for row in found.rows])
+
+def _lane(row: SuiteRow) -> Lane:
+    """The number of a part on an axis of its own, beside the best baseline."""
+    assert row.value is not None
+    marks = [] if row.baseline_value is None else [Mark("baseline", row.baseline, row.baseline_value)]
+    note = f"{row.protocol}, {row.headline} {arrow(row.headline)} · n {row.n}"
+    if row.warnings:
+        note += f" · {row.warnings} warning{'s' if row.warnings > 1 else ''}"
+    values = [row.value, *(row.ci95 or ()), *(mark.value for mark in marks)]
+    return Lane(row.part, row.value, axis_of(values), row.ci95, marks, {"note": note, "page": report_of(row)})
 
 
-def _lane(row: SuiteRow) -> Mapping[str, Any] | None:
-    """Places on a line from 0 to 1 in percent; None where the number does not lie there."""
-    marks = [value for value in (row.value, row.baseline_value, *(row.ci95 or ())) if value is not None]
-    if row.value is None or not all(0 <= value <= 1 for value in marks):
-        return None
-    ends = row.ci95 or (row.value, row.value)
-    return {
-        "at": 100 * row.value,
-        "from": 100 * ends[0],
-        "width": 100 * (ends[1] - ends[0]),
-        "baseline": None if row.baseline_value is None else 100 * row.baseline_value,
-    }
+def report_of(row: SuiteRow) -> str:
+    """Where the report of a part is, from the page of the suite; empty where there is none."""
+    return f"{row.folder}/report.html" if row.folder else ""

@@ -22,6 +22,7 @@ from rsw_rewards.evaluation.ceilings import GOLD, ceiling, falls, perfect
 from rsw_rewards.evaluation.chunks import CHUNK
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
+from rsw_rewards.evaluation.report import CEILINGS
 from rsw_rewards.evaluation.run import select
 from rsw_rewards.evaluation.statistics import Rows
 from rsw_rewards.features.bank import FeatureBank
@@ -30,8 +31,6 @@ from rsw_rewards.rollouts.policy import Request, outputs_of
 
 TOLERANCE = 1e-6
 """What the truth may lack to 1: the epsilon that published F1s carry in their denominators takes 6e-8."""
-KNOWING = frozenset({"oracle", "tokenizer_ceiling"})
-"""Baselines that know the truth; all others are tried as tricks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def validate(
     numbers = _numbers(protocol, bench, table)
     _check_gold(result, bench, table, numbers)
     part = chosen[:BASELINE_SAMPLES] if drawing else chosen
-    names = [name for name in BASELINES.built_in if name not in KNOWING]
+    names = [name for name in BASELINES.built_in if name not in CEILINGS]
     names = [name for name in names if protocol.task in make_baseline(name, part[:1]).tasks]
     part_numbers = numbers
     if len(part) < len(chosen):

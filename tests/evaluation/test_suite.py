@@ -10,6 +10,7 @@ import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards.core.yaml_text import read_yaml
+from rsw_rewards.evaluation.suite import Suite, SuiteRow
 from rsw_rewards.io.records_io import write_jsonl
 from tests.chat_server import chat_server, completion
 
@@ -53,7 +54,7 @@ def test_every_part_has_a_row_and_what_fails_says_why(tmp_path: Path) -> None:
         and "gone.jsonl" in found.rows[3].failed
         and "change_mask" in found.rows[4].failed
     )
-    assert found.rows[1].baseline_value == 0.5 and found.rows[1].beats_baseline
+    assert found.rows[1].baseline_value == 0.5
     page = (tmp_path / "out" / "suite.html").read_text()
     assert 'href="mine/exact-qa/report.html"' in page and "gone.jsonl" in page
     assert (tmp_path / "out" / "mine" / "exact-qa" / "report.html").is_file()
@@ -72,7 +73,7 @@ def test_predictions_of_a_folder_and_a_part_without_any(tmp_path: Path) -> None:
     )
     assert [row.value for row in found.rows] == [None, 0.5, 0.5]
     assert "holds neither world.jsonl nor a folder world" in found.rows[0].failed
-    assert not found.rows[1].beats_baseline and "always yes" in found.to_text()
+    assert found.rows[1].baseline_value == 0.5 and "always yes" in found.to_text()
 
 
 def test_a_suite_through_a_server_asks_only_what_is_missing_when_it_goes_on(tmp_path: Path) -> None:
@@ -100,6 +101,29 @@ def test_a_suite_through_a_server_asks_only_what_is_missing_when_it_goes_on(tmp_
         assert len(asked) == done + 12 - 5  # nothing was missing
 
 
+def test_going_on_with_one_part_keeps_the_rows_of_the_others(tmp_path: Path) -> None:
+    config, out = parts(tmp_path), tmp_path / "out"
+    whole = rsw.suite(config, out, policy="oracle")
+    assert rsw.suite(config, out, policy="oracle", only=["mine"], resume=True) == whole
+    page = (out / "suite.html").read_text()
+    assert json.loads((out / "suite.json").read_text())["rows"] == json.loads(json.dumps(whole.to_json()["rows"]))
+    assert 'href="world/report.html"' in page and (out / "row.md").read_text() == whole.to_markdown()
+    for others, said in (
+        ({"policy": "majority"}, "the model 'oracle', not 'majority'"),
+        ({"policy": "majority", "model": "oracle"}, "answers of 'the policy oracle'"),
+    ):
+        with pytest.raises(rsw.InputError, match=said):
+            rsw.suite(config, out, resume=True, **others)
+    with pytest.raises(rsw.InputError, match="the title 'Mine'"):
+        rsw.suite({**config, "title": "Other"}, out, policy="oracle", resume=True)
+
+
+def test_a_bar_in_a_name_is_no_column_of_the_row() -> None:
+    found = Suite("t", "mine | tuned", [SuiteRow("a|b", "exact-qa", "accuracy", 0.5)])
+    assert found.to_markdown().splitlines()[0] == r"| model | a\|b accuracy |"
+    assert found.to_markdown().splitlines()[2] == r"| mine \| tuned | 0.500 |"
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -107,6 +131,16 @@ def test_a_suite_through_a_server_asks_only_what_is_missing_when_it_goes_on(tmp_
         ({"parts": [{"name": "a/b", "protocol": "exact-qa", "data": WORLD}]}, "without slashes"),
         ({"parts": [{"name": "a", "protocol": "exact-qa"}]}, "lacks data"),
         ({"parts": [{"name": "a", "protocol": "exact-qa", "data": WORLD, "samples": 3}]}, "no key 'samples'"),
+        ({"parts": [{"name": "row.md", "protocol": "exact-qa", "data": WORLD}]}, "is a file of the suite"),
+        ({"parts": [{"name": "a", "protocol": [], "data": WORLD}]}, "'protocol' of the part 'a' must be a name"),
+        (
+            {"parts": [{"name": "a", "protocol": "exact-qa", "data": WORLD, "settings": 3}]},
+            "'settings' of the part 'a' must be",
+        ),
+        (
+            {"parts": [{"name": "a", "protocol": "exact-qa", "data": {**WORLD, 3: 4}}]},
+            "the key 3 of the part 'a' must be a text",
+        ),
         ({"parts": [{"name": "a", "protocol": "exact-qa", "data": WORLD}] * 2}, "two parts are named 'a'"),
     ],
 )
