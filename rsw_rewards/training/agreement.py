@@ -101,12 +101,21 @@ def newest_agreement(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[floa
     return None
 
 
+def generations(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of a log that say how the rewards of a generation agreed; a generation may be learnt from in several steps."""
+    return [row for row in rows if any(key.startswith(AGREEMENT) for key in row)]
+
+
 def lowest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Disagreement]:
-    """The tasks of which even the component that agrees most has a mean agreement below :data:`LOW`, after the last of ``rows``."""
+    """The tasks of which even the component that agrees most has a mean agreement below :data:`LOW`, after the last of ``rows``.
+
+    Rows more than :data:`LOOKED_AT` steps before the last are not looked at.
+    """
+    step = int(rows[-1]["step"]) if rows else 0
+    rows = [row for row in rows[-LOOKED_AT:] if row["step"] > step - LOOKED_AT]
     names = dict.fromkeys(key.removeprefix(AGREEMENT) for row in rows for key in row if key.startswith(AGREEMENT))
     known = [(*newest, name) for name in names if (newest := newest_agreement(rows, name)) is not None]
     best = {name.partition("/")[0]: (value, prompts, name) for value, prompts, name in sorted(known)}
-    step = int(rows[-1]["step"]) if rows else 0
     return {task: Disagreement(step, name, value, prompts) for task, (value, prompts, name) in best.items() if value < LOW}  # fmt: skip
 
 
@@ -114,8 +123,16 @@ def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[Disagreement]:
     """The alarms that the rows of a log give: one each time that a task begins to be among the :func:`lowest`."""
     found: list[Disagreement] = []
     before: dict[str, Disagreement] = {}
-    for end in range(1, len(rows) + 1):
-        now = lowest(rows[max(0, end - LOOKED_AT) : end])
+    heard = generations(rows)
+    for end in range(1, len(heard) + 1):
+        now = lowest(heard[max(0, end - LOOKED_AT) : end])
         found += [alarm for task, alarm in now.items() if task not in before]
         before = now
     return found
+
+
+def alarms_so_far(during: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every alarm that was raised while a run went on, by its held-out measurements and its log, in the order of steps."""
+    fallen = [alarm for row in during for alarm in row.get("alarms", ())]
+    found = [*fallen, *(alarm.record() for alarm in disagreements(log))]
+    return sorted(found, key=lambda alarm: int(alarm["step"]))

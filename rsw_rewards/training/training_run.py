@@ -23,6 +23,7 @@ from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.trained import CHECKPOINTS, FINAL, REPORT, writing
 from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.training.agreement import alarms_so_far
 from rsw_rewards.training.checkpoints import (
     checkpoint_step,
     engine_state,
@@ -33,6 +34,7 @@ from rsw_rewards.training.checkpoints import (
 from rsw_rewards.training.checks import check_apart, check_learnable
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
 from rsw_rewards.training.heldout_baselines import write_baselines
+from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.placement import check_placement
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.report.run_files import BASELINES
@@ -42,7 +44,7 @@ from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
 from rsw_rewards.training.sources import load_source
 from rsw_rewards.training.trainer_views import Trainable
-from rsw_rewards.training.watch import Watch, alarms, logged_alarms, logged_rises
+from rsw_rewards.training.watch import Watch, alarms, logged_rises
 
 
 class Learner(Protocol):
@@ -234,11 +236,12 @@ class TrainingRun:
         final = alarms(shown, logged_rises(config.out / "log.jsonl", steps, heldout), steps)
         for alarm in final:
             say(str(alarm), "bold red")
+        logged = read_log(config.out / "heldout" / "during.jsonl"), read_log(config.out / "log.jsonl")
         about = {
             "seed": config.seed,
             "control": config.control,
             "steps": steps,
-            "alarms": [*logged_alarms(config.out), *(alarm.record() for alarm in final)],
+            "alarms": [*alarms_so_far(*logged), *(alarm.record() for alarm in final)],
             "n": len(heldout.samples),
             "rubric": config.rubric.dump(),
         }

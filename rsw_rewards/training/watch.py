@@ -20,10 +20,9 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.agreement import (
     AGREEMENT,
-    LOOKED_AT,
     PROMPTS,
     agreements_by_prompt,
-    disagreements,
+    generations,
     lowest,
 )
 from rsw_rewards.training.generation import Generation
@@ -144,7 +143,7 @@ class Watch:
         kept = {sample.id for sample in self.samples}
         frame = before["greedy"].frame
         self.before = ScoreTable(frame[frame["sample"].isin(kept)].reset_index(drop=True))
-        self._heard: list[dict[str, Any]] = read_log(log.path)
+        self._heard = generations(read_log(log.path))
         self.path = config.out / "heldout" / "during.jsonl"
         # What is measured after a step comes when the next generation is asked for, thus after that step's checkpoint: a run that is
         # taken up from there measures it again.
@@ -162,9 +161,9 @@ class Watch:
         """Hold the rewards of a generation against what is never rewarded; ``step`` steps are done."""
         numbers = agreement_numbers(self.heldout, generation)
         self.log.add(numbers)
-        before = lowest(self._heard[-LOOKED_AT:])
-        self._heard.append({"step": step + 1, **numbers})
-        for task, alarm in lowest(self._heard[-LOOKED_AT:]).items():
+        before = lowest(self._heard)
+        self._heard += generations([{"step": step + 1, **numbers}])
+        for task, alarm in lowest(self._heard).items():
             if task not in before:
                 self.log.say(str(alarm), style="bold red")
 
@@ -198,13 +197,6 @@ def logged_rises(path: Path, steps: int, heldout: Heldout) -> dict[str, float]:
         if rises:
             found[label] = max(rises)
     return found
-
-
-def logged_alarms(out: Path) -> list[dict[str, Any]]:
-    """The alarms that were raised while a run in ``out`` went on."""
-    fallen = [alarm for row in read_log(out / "heldout" / "during.jsonl") for alarm in row["alarms"]]
-    found = [*fallen, *(alarm.record() for alarm in disagreements(read_log(out / "log.jsonl")))]
-    return sorted(found, key=lambda alarm: int(alarm["step"]))
 
 
 def _value(change: Change) -> str:

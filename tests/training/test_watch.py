@@ -14,7 +14,7 @@ from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.evaluation.statistics import Estimate
-from rsw_rewards.training.agreement import agreements_by_prompt, disagreements
+from rsw_rewards.training.agreement import LOOKED_AT, agreements_by_prompt, disagreements, lowest
 from rsw_rewards.training.heldout import Change, first_of_each_task, rewarded_labels
 from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.ppo import train_ppo
@@ -115,6 +115,13 @@ def test_the_alarm_of_agreement_needs_all_components_low_over_several_prompts() 
     again = disagreements(logged((0.0, 0.0), (0.0, 0.0), (0.9, 0.0), (0.9, 0.0), (0.0, 0.0), (0.0, 0.0)))
     assert [one.step for one in again] == [2, 6]
     assert not disagreements(logged((0.0, 0.0)))  # three prompts are too few
+
+
+def test_prompts_are_looked_for_by_steps_however_many_a_generation_takes() -> None:
+    low, far = logged((0.0, 0.0), (0.0, 0.0)), LOOKED_AT
+    assert [alarm.step for alarm in disagreements([low[0], {"step": 2}, {**low[1], "step": far}])] == [far]
+    assert not disagreements([low[0], {"step": 2}, {**low[1], "step": far + 1}])
+    assert not lowest([low[0], {**low[1], "step": far + 1}])  # as it is heard, a row a generation
 
 
 def test_agreement_is_a_correlation_within_prompts() -> None:

@@ -17,7 +17,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.results import versions
 from rsw_rewards.methods import key_of_steps
 from rsw_rewards.rollouts.trained import CONFIG, STARTS
-from rsw_rewards.training.agreement import disagreements
+from rsw_rewards.training.agreement import alarms_so_far
 from rsw_rewards.training.heldout_record import HeldoutRecord
 from rsw_rewards.training.log_rows import read_log
 
@@ -73,10 +73,7 @@ class RunFiles:
     def alarms(self) -> Sequence[Row]:
         """Every alarm so far."""
         found = self.heldout.get("alarms")
-        if found is not None:
-            return list(found)
-        fallen = [alarm for row in self.during for alarm in row.get("alarms", ())]
-        return [*fallen, *(alarm.record() for alarm in disagreements(self.log))]
+        return alarms_so_far(self.during, self.log) if found is None else list(found)
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """(step, value) of a logged quantity, where it was measured."""
