@@ -270,7 +270,7 @@ def test_a_package_cannot_take_the_name_of_a_built_in_verifier(
 ) -> None:
     package(FUNCTION, "[rsw_rewards.verifiers]\nexact_match = acme_rewards:tidy\n")
     for _ in range(2):
-        assert type(build("exact_match")).__module__ == "rsw_rewards.verifiers.answers"
+        assert type(build("exact_match")).__module__ == "rsw_rewards.verifiers.exact_match"
     (line,) = caplog.messages
     assert "'exact_match' of the package acme-rewards 1.0 is refused: there is a built-in verifier" in line
 
