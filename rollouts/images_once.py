@@ -13,7 +13,7 @@ KEPT_BYTES = 128 * 2**20
 
 
 def prepare_once(processor: Any, kept_bytes: int = KEPT_BYTES) -> None:
-    """Let an image processor remember what it gave for an image, by the image's pixels.
+    """Let an image processor remember what it gave for an image, by the image's colours and the settings of the processor.
 
     The rollouts of a prompt, a check before sampling and the passes of a learner then share what was computed. Only grids of
     patches are remembered, which models of the Qwen-VL family take: of several images they are those of each, one after another.
@@ -29,12 +29,14 @@ def prepare_once(processor: Any, kept_bytes: int = KEPT_BYTES) -> None:
 
     parent = type(processor)
     kept: OrderedDict[bytes, dict[str, torch.Tensor]] = OrderedDict()
+    grids = True
 
     def size(found: dict[str, torch.Tensor]) -> int:
         return sum(value.nbytes for value in found.values())
 
-    def once(self: Any, image: Image, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-        told = repr((image.mode, image.size, sorted(options.items())))
+    def once(self: Any, image: Image, options: dict[str, Any], settings: str) -> dict[str, torch.Tensor]:
+        colours = image.getpalette(), image.info.get("transparency")
+        told = repr((image.mode, image.size, colours, sorted(options.items()), settings))
         key = hashlib.blake2b(image.tobytes(), key=hashlib.blake2b(told.encode()).digest()).digest()
         if key not in kept:
             kept[key] = dict(parent.__call__(self, [image], **options))
@@ -44,14 +46,19 @@ def prepare_once(processor: Any, kept_bytes: int = KEPT_BYTES) -> None:
         return kept[key]
 
     def __call__(self: Any, images: Any, *args: Any, **options: Any) -> BatchFeature:
+        nonlocal grids
         flat = cast(list[Any], make_flat_list_of_images(images))
         pictures = all(isinstance(image, Image) for image in flat)
-        if args or not flat or not pictures or options.get("return_tensors") != "pt":
+        if not grids or args or not flat or not pictures or options.get("return_tensors") != "pt":
             found: BatchFeature = parent.__call__(self, images, *args, **options)
             return found
-        each = [once(self, image, options) for image in flat]
-        if set(each[0]) != {"pixel_values", "image_grid_thw"}:
+        settings = repr(self.to_dict())
+        first = once(self, flat[0], options, settings)
+        if set(first) != {"pixel_values", "image_grid_thw"}:
+            grids = False
+            kept.clear()
             return parent.__call__(self, images, **options)
-        return BatchFeature({key: torch.cat([one[key] for one in each]) for key in each[0]})
+        each = [first, *(once(self, image, options, settings) for image in flat[1:])]
+        return BatchFeature({key: torch.cat([one[key] for one in each]) for key in first})
 
     become(processor, __call__=__call__)

@@ -164,7 +164,8 @@ class PpoLearner:
     def _optimize(self, rows: Rows, units: np.ndarray, old: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """One optimizer step on some of ``rows.units``."""
         config = self.config
-        places = np.concatenate([rows.units[number] for number in units])
+        places_of = rows.units
+        places = np.concatenate([places_of[number] for number in units])
         all_weights = torch.zeros(old["log_p"].shape)
         all_weights[places] = sequence_weights(rows.mask[places])
         self.optimizer.zero_grad(set_to_none=True)
@@ -215,7 +216,8 @@ class PpoLearner:
         """The places of the rows of ``units`` that are this process's, in the portions that one pass takes."""
         size = self.config.micro_batch and self.config.micro_batch // self.together
         parts = self.processes.own(micro_batches(units, size, self.processes.count))
-        return [np.concatenate([rows.units[number] for number in part]) for part in parts]
+        places_of = rows.units
+        return [np.concatenate([places_of[number] for number in part]) for part in parts]
 
     def _rows_together(self) -> int:
         """Rows of a sample that are computed as one: as many as divide a group, a minibatch and a micro-batch; 1 where none can be."""

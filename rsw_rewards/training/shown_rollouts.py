@@ -23,7 +23,7 @@ Rewards = Mapping[tuple[str, int], float | None]
 
 
 def texts(samples: Sequence[Sample], outputs: Sequence[Output], rewards: Rewards) -> dict[str, str]:
-    """Task -> a Markdown table of the answers to its first samples, with their rewards.
+    """Task -> a Markdown table of the answers to its first samples, with their rewards; outputs without a text are left out.
 
     >>> sample = Sample("a", Task.CHANGE_QA, prompt="Changed?", reference={"answers": ["yes"], "vocabulary": ["yes", "no"]})
     >>> print(texts([sample], [Output("a", text="no")], {("a", 0): 0.0})["change_qa"])
@@ -36,7 +36,9 @@ def texts(samples: Sequence[Sample], outputs: Sequence[Output], rewards: Rewards
         if task is Task.FORECAST:
             continue
         for output in own:
-            said = output.text if output.text is not None else output.invalid or output.lost or ""
+            said = output.text if output.text is not None else output.invalid or output.lost
+            if said is None:  # a mask or boxes, of which a table shows nothing
+                continue
             cells = [one.prompt, truth_of(one), said, number(rewards.get((one.id, output.candidate)))]
             plain = (" ".join(shortened(cell).split()).replace("|", "\\|") for cell in cells)
             found.setdefault(str(task), []).append("| " + " | ".join(plain) + " |")

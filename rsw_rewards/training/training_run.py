@@ -43,6 +43,7 @@ from rsw_rewards.training.run_folder import check_inputs
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
 from rsw_rewards.training.sources import load_source
+from rsw_rewards.training.trackers import check_trackers
 from rsw_rewards.training.trainer_views import Trainable
 from rsw_rewards.training.watch import Watch, alarms, logged_rises
 
@@ -88,6 +89,7 @@ class TrainingRun:
 
     def __init__(self, config: ExperimentConfig, resume: bool = False, processes: Processes = ALONE) -> None:
         self.config, self.resume, self.processes = config, resume, processes
+        check_trackers(config.log)
         asked = config.generation
         samples = load_source(config.train, config.seed, "train")
         self.share = shares(samples, asked.prompts, asked.mix)

@@ -54,6 +54,38 @@ def test_it_gives_what_the_library_gives(name: str, monkeypatch: pytest.MonkeyPa
     ), "what was asked for counts as well"
 
 
+def test_settings_and_palettes_count() -> None:
+    plain, once = (AutoProcessor.from_pretrained(tiny_folder("qwen2_5_vl")).image_processor for _ in range(2))
+    prepare_once(once)
+    dark, light = (Image.new("P", (60, 80)) for _ in range(2))
+    dark.putpalette([0, 0, 0])
+    light.putpalette([200, 200, 200])
+    shown = [once([image], return_tensors="pt")["pixel_values"] for image in (dark, light)]
+    assert not torch.equal(*shown)
+    plain.image_mean = once.image_mean = [0.0, 0.0, 0.0]
+    assert torch.equal(*(one([dark], return_tensors="pt")["pixel_values"] for one in (plain, once)))
+
+
+def test_a_processor_without_grids_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import CLIPImageProcessor
+
+    processor = CLIPImageProcessor()
+    expected = processor(pictures((60, 80), (90, 60)), return_tensors="pt")
+    prepare_once(processor)
+    calls: list[int] = []
+    original = CLIPImageProcessor.preprocess
+
+    def preprocess(self: Any, images: Any, *args: Any, **options: Any) -> Any:
+        calls.append(len(images))
+        return original(self, images, *args, **options)
+
+    monkeypatch.setattr(CLIPImageProcessor, "preprocess", preprocess)
+    for _ in range(2):
+        found = processor(pictures((60, 80), (90, 60)), return_tensors="pt")
+        assert torch.equal(found["pixel_values"], expected["pixel_values"])
+    assert calls == [1, 2, 2]
+
+
 def test_it_is_saved_as_before(tmp_path: Path) -> None:
     plain, once = (AutoProcessor.from_pretrained(tiny_folder("qwen2_5_vl")) for _ in range(2))
     prepare_once(once.image_processor)

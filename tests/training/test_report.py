@@ -27,7 +27,7 @@ from rsw_rewards.rollouts.dumps import write_dump, write_outputs
 from rsw_rewards.training.generation import commonest_share
 from rsw_rewards.training.log_rows import append_row
 from rsw_rewards.training.report.curves import Line, drawn, thinned
-from rsw_rewards.training.report.findings import findings
+from rsw_rewards.training.report.findings import counted, findings, of_dump
 from rsw_rewards.training.report.page import LivePage, write_report
 from rsw_rewards.training.report.rollouts import groups, read_dump
 from rsw_rewards.training.report.run_files import RunFiles, read_run
@@ -161,7 +161,7 @@ def test_the_answer_that_is_always_given_is_named_by_a_dump(tmp_path: Path) -> N
 
 def test_a_template_that_forbids_the_answer_is_named_by_its_reason(tmp_path: Path) -> None:
     run_folder(tmp_path, [step(0.0, flat=4.0)])
-    samples = [question("a"), question("b")]
+    samples = [question("a"), question("b"), question("c")]
     dump(tmp_path, samples, [Output(one.id, k, text="I cannot say") for one in samples for k in range(2)])
     text = said(tmp_path)
     assert "100% of the outputs in step 1 are invalid, most often:" in text
@@ -287,3 +287,11 @@ def test_the_commonest_answer_is_counted_over_valid_texts() -> None:
     outputs = [Output("a", text=text) for text in ("yes", " yes", "no", "maybe")]
     assert commonest_share([*outputs, Output("a", text="yes", invalid="cut off"), Output("a", image=picture(1))]) == 0.5
     assert commonest_share([Output("a", image=picture(1))]) is None
+
+
+def test_one_answer_is_remarkable_over_several_prompts_alone() -> None:
+    few, more = (
+        [Output(f"q{n}", candidate, text="yes") for n in range(count) for candidate in range(8)] for count in (1, 3)
+    )
+    assert not list(of_dump(counted(0, few, [])))
+    assert [found.words for found in of_dump(counted(0, more, []))] == ["100% of the answers in step 1 are 'yes'."]

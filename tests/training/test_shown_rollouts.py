@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.training.runlog import RunLog
-from rsw_rewards.training.shown_rollouts import SIDE
+from rsw_rewards.training.shown_rollouts import SIDE, texts
+from rsw_rewards.training.trackers import Trackers, check_trackers
 
 
 def picture(level: int) -> ImageRef:
@@ -41,3 +45,33 @@ def test_texts_and_strips_of_a_step_are_in_tensorboard(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string)))
     assert pixels.shape == (SIDE, 4 * SIDE, 3)
     assert [int(pixels[5, SIDE * n + 5, 0]) for n in range(4)] == [10, 80, 200, 0]
+
+
+def test_a_tracker_that_cannot_be_imported_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"log names 'wandb', whose package cannot be imported .*: pip install wandb"):
+        check_trackers(["wandb"])
+
+
+def test_a_run_that_goes_on_is_the_same_run_of_weights_and_biases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    (tmp_path / "run").mkdir()
+    known = set()
+    for _ in range(2):
+        trackers = Trackers(["wandb"], tmp_path / "run")
+        known.add((wandb.run.id, wandb.run.project, wandb.run.name))
+        trackers.close()
+    assert known == {((tmp_path / "run" / "wandb_id").read_text(), "mine", "run")}
+
+
+def test_masks_are_in_no_table_of_texts() -> None:
+    sample = Sample("m", Task.CHANGE_MASK, (picture(1), picture(2)), "mark", {"mask": picture(0)})
+    outputs = [Output("m", 0, mask=picture(0)), Output("m", 1, invalid="no mask")]
+    table = texts([sample], outputs, {("m", 0): 1.0, ("m", 1): None})
+    assert table["change_mask"].splitlines()[2:] == ["| mark |  | no mask | - |"]
+    assert texts([sample], outputs[:1], {}) == {}

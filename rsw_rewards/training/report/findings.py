@@ -41,6 +41,8 @@ class Dumped:
     """How often each reason made an output invalid."""
     outputs: int = 0
     invalid: int = 0
+    prompts: int = FEW
+    """Prompts that were answered."""
 
 
 def findings(run: RunFiles, dumps: Sequence[Dumped] = ()) -> list[Finding]:
@@ -210,7 +212,7 @@ _RULES: Sequence[Callable[[RunFiles], Iterator[Finding]]] = (
 def of_dump(dump: Dumped) -> Iterator[Finding]:
     """What one dumped generation says: the answer that is always given, and why outputs are invalid."""
     total = sum(dump.answers.values())
-    if total >= 4:
+    if total >= 4 and dump.prompts >= FEW:
         answer, count = max(dump.answers.items(), key=lambda item: item[1])
         if count / total >= MOST:
             said = f"{answer[:60]!r}" if answer else "empty"
@@ -230,12 +232,14 @@ def counted(step: int, outputs: Sequence[Any], reasons: Sequence[tuple[Any, str]
         reasons: (output, reason) of every score whose status is ``invalid_output``.
     """
     answers: dict[str, int] = {}
+    prompts = set()
     for output in outputs:
         if output.text is not None and output.invalid is None:
+            prompts.add(output.sample_id)
             text = output.text.strip()
             answers[text] = answers.get(text, 0) + 1
     why = dict(reasons)  # one reason per output: a broken output fails in every component alike
     counts: dict[str, int] = {}
     for reason in why.values():
         counts[reason] = counts.get(reason, 0) + 1
-    return Dumped(step, answers, counts, len(outputs), len(why))
+    return Dumped(step, answers, counts, len(outputs), len(why), len(prompts))
