@@ -19,6 +19,7 @@ from rsw_rewards.encoders import (
     is_standard_inception,
     load_encoder,
 )
+from rsw_rewards.encoders.names import missing_weights
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.features.bank import MICRO_BATCH
 from tests.tiny_clip import write_tiny_clip
@@ -133,6 +134,12 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(ConfigError) as caught:
             load_encoder(name, "cpu")
         assert part in str(caught.value), name
+
+
+def test_weights_of_inception_that_nothing_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(encoders.INCEPTION_VARIABLE, raising=False)
+    assert "RSW_INCEPTION" in (missing_weights("clean-fid-inception") or "")
+    assert missing_weights(f"clean-fid-inception:{tmp_path}") is None
 
 
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:

@@ -79,15 +79,20 @@ def evaluate_encoder(
         raise InputError(f"the sample {several!r} has not one image, which retrieval and zero-shot classification need")
     used = load_encoder(encoder, device) if isinstance(encoder, str) else encoder
 
+    if not hasattr(used, "encode_texts"):
+        raise ConfigError(f"the encoder {getattr(used, 'id', used)!r} reads no text; it has no encode_texts")
+
     def encode(items: Sequence[Any], how: Any) -> np.ndarray:
         parts = [how(items[start : start + MICRO_BATCH], MICRO_BATCH) for start in range(0, len(items), MICRO_BATCH)]
         return np.concatenate(parts)
 
-    parts = [
-        used.encode_images([read_rgb(one.images[0]) for one in asked[start : start + MICRO_BATCH]], MICRO_BATCH)
-        for start in range(0, len(asked), MICRO_BATCH)
-    ]
-    images = np.concatenate(parts)
+    def pictures() -> np.ndarray:
+        parts = [
+            used.encode_images([read_rgb(one.images[0]) for one in asked[start : start + MICRO_BATCH]], MICRO_BATCH)
+            for start in range(0, len(asked), MICRO_BATCH)
+        ]
+        return np.concatenate(parts)
+
     found: dict[str, Any] = {
         "encoder": used.id,
         "weights_sha256": used.weights_sha256,
@@ -109,7 +114,7 @@ def evaluate_encoder(
         for key, (_, place) in zip(keys, pairs, strict=True):
             right[query[key], place] = True
         texts = encode([key if isinstance(key, str) else key[0] for key in query], used.encode_texts)
-        found |= {"reading": reading, "n_texts": len(query), "metrics": benchmarks.retrieval(images, texts, right),
+        found |= {"reading": reading, "n_texts": len(query), "metrics": benchmarks.retrieval(pictures(), texts, right),
                   "chance": {f"text_to_image_r@{depth}": min(1.0, depth / len(asked)) for depth in benchmarks.DEPTHS}}  # fmt: skip
     else:
         names = list(dict.fromkeys(str(name) for one in asked for name in one.reference.get("vocabulary") or ()))
@@ -120,7 +125,9 @@ def evaluate_encoder(
         if bad := next((template for template in chosen if template.count("{}") != 1), None):
             raise ConfigError(f"a template holds {{}} once, for the name of a class; {bad!r} does not")
         classes = benchmarks.class_features(lambda texts: encode(texts, used.encode_texts), names, chosen)
-        accuracy = benchmarks.zero_shot_accuracy(images, classes, np.array([names.index(label) for label in labels]))
+        accuracy = benchmarks.zero_shot_accuracy(
+            pictures(), classes, np.array([names.index(label) for label in labels])
+        )
         found |= {
             "templates": chosen,
             "n_texts": len(names),

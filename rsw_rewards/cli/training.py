@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,8 +30,12 @@ def train(
 ) -> None:
     """Train a policy with verifiable rewards, and measure it before and after on held-out samples."""
     join_cluster(ray_address)
+    if dry_run and resume is not None:
+        from rsw_rewards.errors import ConfigError
+
+        raise ConfigError("--dry-run looks at a run that has not begun; leave --resume or --dry-run out")
     if dry_run:
-        _dry_run(config, assignments(overrides or []), smoke)
+        _dry_run(config, overrides or [], smoke)
         return
     rsw.train(config, settings=assignments(overrides or []), resume=resume, smoke=smoke)
 
@@ -46,7 +51,11 @@ def init(
     text, file = new_config(task), out or Path(f"{task}.yaml")
     if file.exists():
         raise ConfigError(f"{file} exists; name another file with --out")
-    file.write_text(text, encoding="utf-8")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}; name another file with --out") from error
     typer.echo(f"{file}: edit it, then see what is missing with: rsw train {file} --dry-run")
 
 
@@ -59,12 +68,12 @@ def report(
     typer.echo(f"report: {write_report(run)}")
 
 
-def _dry_run(config: Path, changes: dict[str, Any], smoke: bool) -> None:
+def _dry_run(config: Path, overrides: list[str], smoke: bool) -> None:
     from rsw_rewards.config import load_config
     from rsw_rewards.errors import ConfigError
     from rsw_rewards.training.dry_run import DryRun
 
-    looked = DryRun(load_config(config, changes, smoke))
+    looked = DryRun(load_config(config, assignments(overrides), smoke))
     print_rows(["", "found"], [[line.what, line.found or "missing"] for line in looked.lines])
     for line in looked.missing:
         typer.echo(f"{line.what}: {line.missing}")
@@ -72,7 +81,9 @@ def _dry_run(config: Path, changes: dict[str, Any], smoke: bool) -> None:
         raise ConfigError(
             f"{config}: not ready, for the {len(looked.missing)} reasons above; 'Train' in docs/training.md says what each part has to be"
         )
-    typer.echo(f"nothing is missing; start it with: rsw train {config}{' --smoke' if smoke else ''}")
+    changed = [part for option in overrides for part in ("--set", option)]
+    command = shlex.join(["rsw", "train", str(config), *(["--smoke"] if smoke else []), *changed])
+    typer.echo(f"nothing is missing; start it with: {command}")
 
 
 def export(

@@ -54,17 +54,25 @@ class _Pages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         from rsw_rewards.evaluation.run_list import list_page
 
-        name = (self.headers.get("Host") or "").partition(":")[0]
+        name = (self.headers.get("Host") or "").partition(":")[0].lower()
         path = unquote(urlsplit(self.path).path).lstrip("/")
-        file = (self.root / path).resolve()
         if name not in (HOST, "localhost"):  # a page of somewhere else that was made to point here
             self._answer(403, b"this server answers this machine alone")
         elif not path:
             self._answer(200, list_page(self.root).encode())
-        elif file.suffix == ".html" and file.is_relative_to(self.root) and file.is_file():
-            self._answer(200, file.read_bytes())
+        elif (page := self._page(path)) is not None:
+            self._answer(200, page)
         else:
             self._answer(404, b"there is no such page")
+
+    def _page(self, path: str) -> bytes | None:
+        """The bytes of a page below the folder; None where there is none."""
+        try:
+            file = (self.root / path).resolve()
+            found = file.suffix == ".html" and file.is_relative_to(self.root) and file.is_file()
+            return file.read_bytes() if found else None
+        except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links that lead in a circle
+            return None
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -117,7 +117,9 @@ def missing_weights(name: str) -> str | None:
         return missing_model(rest)
     if kind == INCEPTION:
         rest = rest or os.environ.get("RSW_INCEPTION", "")
-        return f"there is no file {rest!r}" if not Path(rest).expanduser().is_file() else None
+        if not rest:
+            return f"neither {INCEPTION}:<file> nor the environment variable RSW_INCEPTION names its weights"
+        return None if Path(rest).expanduser().exists() else f"there is no file {rest!r}"
     model, _, weights = rest.partition(":")
     weights = weights or model
     there = Path(weights).expanduser().exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from rsw_rewards.core.yaml_text import write_yaml
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.numbers import number
 from rsw_rewards.rollouts.policies import WithWeights, load_policy
-from rsw_rewards.rollouts.weights import has_adapters
+from rsw_rewards.rollouts.trained import find_trained
+from rsw_rewards.rollouts.weights import adapter_in, has_adapters
 from rsw_rewards.training.report.page import changes_table
 from rsw_rewards.training.report.run_files import RunFiles, read_run
 
@@ -26,6 +28,7 @@ LOADERS = {
     "diffusion_forecaster": 'import rsw_rewards\nfrom rsw_rewards.rollouts.policies import build_policy\n\npolicy = build_policy({{"use": "diffusion_forecaster", "path": "{folder}"}})',
 }  # fmt: skip
 """Policy -> how its exported folder is loaded."""
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def export(run: Path, to: Path) -> Path:
@@ -48,23 +51,32 @@ def export(run: Path, to: Path) -> Path:
     to = Path(to)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} holds something already; name a folder that is empty or not there")
-    policy: Any = load_policy(run)
-    policy.setup("cpu")
-    if isinstance(policy, WithWeights):
-        policy = policy.start
+    loaded: Any = load_policy(run)
+    policy = loaded.start if isinstance(loaded, WithWeights) else loaded
+    _check_has(policy, "save", "save(folder), by which it would be exported")
+    if adapter_in(find_trained(Path(run)).folder):
+        _check_can_merge(policy)
+    loaded.setup("cpu")
     merged = has_adapters(policy.model)
     if merged:
+        _check_can_merge(policy)
         policy.merge_adapters()
-    save = getattr(policy, "save", None)
-    if save is None:
-        raise ConfigError(f"the policy {policy.name!r} has no save(folder), by which it would be exported; give it one")
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {to} cannot be made: {error.strerror}; name another folder") from error
-    save(to)
+    policy.save(to)
     write_text(to / "README.md", model_card(files, to, policy.name, merged))
     return to
+
+
+def _check_can_merge(policy: Any) -> None:
+    _check_has(policy, "merge_adapters", "merge_adapters(), by which its adapters would enter the weights")
+
+
+def _check_has(policy: Any, method: str, what: str) -> None:
+    if not callable(getattr(policy, method, None)):
+        raise ConfigError(f"the policy {policy.name!r} has no {what}; give it one")
 
 
 def model_card(run: RunFiles, to: Path, policy: str, merged: bool) -> str:
@@ -72,7 +84,8 @@ def model_card(run: RunFiles, to: Path, policy: str, merged: bool) -> str:
     name = run.folder.resolve().name
     start = run.config.get("policy")
     began = start.get("path", start.get("use")) if isinstance(start, Mapping) else start
-    base = str(began) if began and "/" in str(began) and not Path(str(began)).is_absolute() else None
+    path = str(start.get("path", "")) if isinstance(start, Mapping) else ""
+    base = path if _HUB_NAME.fullmatch(path) and not Path(path).exists() else None
     front = {
         "library_name": "diffusers" if policy == "diffusion_forecaster" else "transformers",
         **({"base_model": base} if base else {}),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import NonNegativeInt, PositiveInt
 
 from rsw_rewards.config import DataSpec
+from rsw_rewards.core.fields import limit_of
 from rsw_rewards.core.plugins import check_flags, guarded, resolve_object
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.settings import Strict, validated
@@ -83,7 +84,7 @@ def glance(spec: DataSpec, seed: int, where: str = "train") -> tuple[list[Sample
         asked = _options(spec, SceneWorldSource, where)
         few = {"questions": min(asked.questions, GLANCE), "forecasts": min(asked.forecasts, GLANCE)}
     elif _is_adapter(spec.source):
-        few = {"limit": min(spec.options.get("limit") or GLANCE, GLANCE)}
+        few = {"limit": min(limit_of(spec.options.get("limit")) or GLANCE, GLANCE)}
     shorter = DataSpec(source=spec.source, **{**spec.options, **few})
     return load_source(shorter, seed, where), not few
 

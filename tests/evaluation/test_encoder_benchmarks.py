@@ -112,3 +112,19 @@ def test_equal_captions_are_one_query_or_several(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_a_sentence(samples: Any, options: Any, said: str) -> None:
     with pytest.raises(rsw.RswError, match=said):
         rsw.evaluate_encoder(Words(), samples, **options)
+
+
+def test_an_encoder_without_texts_is_refused_before_it_sees_an_image() -> None:
+    class Blind:
+        name, weights_sha256, dim, id = "blind", "0" * 64, 3, "blind@1"
+
+        def encode_images(self, images: Any, micro_batch: int) -> np.ndarray:
+            raise AssertionError("an image was encoded")
+
+    one = {
+        "task": "classification",
+        "images": [np.zeros((4, 4, 3), np.uint8)],
+        "reference": {"label": "a", "vocabulary": ["a"]},
+    }
+    with pytest.raises(rsw.ConfigError, match="'blind@1' reads no text"):
+        rsw.evaluate_encoder(Blind(), [one])

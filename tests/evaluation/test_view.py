@@ -28,6 +28,7 @@ def runs(tmp_path: Path) -> Path:
     (root / "broken" / "report.html").write_text("broken")
     (tmp_path / "secret.html").write_text("secret")
     (root / "qa" / "out.html").symlink_to(tmp_path / "secret.html")
+    (root / "qa" / "round.html").symlink_to("round.html")
     return root
 
 
@@ -53,7 +54,18 @@ def test_pages_are_served(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["qa/config.yaml", "qa/out.html", "..%2fsecret.html", "qa", "nowhere.html", "/etc/passwd"]
+    "path",
+    [
+        "qa/config.yaml",
+        "qa/out.html",
+        "..%2fsecret.html",
+        "qa",
+        "nowhere.html",
+        "/etc/passwd",
+        "%00.html",
+        "a" * 300 + ".html",
+        "qa/round.html",
+    ],
 )
 def test_nothing_else_is_served(address: str, path: str) -> None:
     assert httpx.get(f"{address}/{path}").status_code == 404
@@ -61,3 +73,4 @@ def test_nothing_else_is_served(address: str, path: str) -> None:
 
 def test_a_page_of_somewhere_else_learns_nothing(address: str) -> None:
     assert httpx.get(address, headers={"Host": "example.org"}).status_code == 403
+    assert httpx.get(address, headers={"Host": "LocalHost"}).status_code == 200

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 import rsw_rewards as rsw
 from rsw_rewards.cli import app
-from rsw_rewards.config import load_config
+from rsw_rewards.config import DataSpec, load_config
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.images import write_png
+from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.training.dry_run import DryRun
 from rsw_rewards.training.new_config import new_config
-from rsw_rewards.training.sources import load_source
+from rsw_rewards.training.sources import glance, load_source
 
 READERS = ("change_qa", "change_caption", "classification", "grounding", "forecast")
 """Tasks of which a policy of the package makes the outputs."""
@@ -108,7 +109,7 @@ def test_all_that_is_missing_is_said_at_once(folder: Path) -> None:
     }
     assert "1 of 24 images do not exist" in looked["train"] and "after/3.png" in looked["train"]
     assert "heldout.jsonl cannot be read" in looked["heldout"]
-    assert looked["policy"] == "there is no folder models/mine"
+    assert looked["policy"].startswith("there is no folder models/mine, the hub's cache does not hold it")
     assert "rewards.py does not exist" in looked["reward mine"]
     assert "did you mean 'exact_match'" in looked["reward exact_mach"]
 
@@ -137,7 +138,7 @@ def test_a_dry_run_loads_no_torch(folder: Path) -> None:
     command("init", "change_qa")
     own_samples("change_qa")
     code = (
-        "import sys; from pathlib import Path; from rsw_rewards.config import load_config\n"
+        "import sys; from pathlib import Path; from rsw_rewards.config import DataSpec, load_config\n"
         "from rsw_rewards.training.dry_run import DryRun\n"
         "assert not DryRun(load_config(Path('change_qa.yaml'), smoke=True)).missing\n"
         "print([name for name in ('torch', 'ray', 'transformers', 'trl') if name in sys.modules])"
@@ -167,3 +168,31 @@ def test_errors_of_a_source_name_its_keys(section: object, said: str, folder: Pa
     with pytest.raises(ConfigError) as refused:
         load_source(load_config(Path("change_qa.yaml")).train, 0)
     assert said in str(refused.value)
+
+
+def test_the_command_that_starts_repeats_what_was_set(folder: Path) -> None:
+    command("init", "change_qa", "--out", "new/mine.yaml")
+    assert Path("new/mine.yaml").is_file()
+    command("init", "change_qa")
+    own_samples("change_qa")
+    said = command("train", "change_qa.yaml", "--dry-run", "--smoke", "--set", "grpo.steps=7", "--set", "out=runs/a b")
+    assert "rsw train change_qa.yaml --smoke --set grpo.steps=7 --set 'out=runs/a b'" in " ".join(said.split())
+    assert "leave --resume or --dry-run out" in command("train", "change_qa.yaml", "--dry-run", "--resume", "runs/a")
+
+
+def test_a_limit_that_is_no_number_is_a_sentence(tmp_path: Path) -> None:
+    spec = DataSpec(source="levir-cc", path=str(tmp_path), limit="ten")
+    with pytest.raises(rsw.InputError, match="'limit' must be a whole number"):
+        glance(spec, 0)
+
+
+def test_a_name_of_the_hub_is_not_missing_beside_a_folder_of_its_owner(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    Path("Qwen").mkdir()
+    assert missing_model("Qwen/nothing-so-named") is None and missing_model("nothing-so-named") is None
+    Path("Qwen/one").mkdir()
+    Path("Qwen/one/config.json").write_text("{}")
+    assert "hf download Qwen/nothing-so-named" in (missing_model("Qwen/nothing-so-named") or "")
+    assert missing_model("Qwen/one") is None

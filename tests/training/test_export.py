@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 
 import rsw_rewards as rsw
 from rsw_rewards.core.files import write_json
-from rsw_rewards.core.yaml_text import write_run_yaml
-from rsw_rewards.errors import InputError
+from rsw_rewards.core.yaml_text import parse_yaml, write_run_yaml
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.trained import mark_complete
+from rsw_rewards.training.export import model_card
 from rsw_rewards.training.log_rows import append_row
+from rsw_rewards.training.report.run_files import RunFiles
 
 
 def trained(folder: Path, policy: dict[str, object]) -> Path:
@@ -81,3 +84,46 @@ def test_a_world_model_says_which_class_loads_it(tmp_path: Path) -> None:
     folder = rsw.Run(run).export(tmp_path / "model")
     assert "load_world_model" in (folder / "README.md").read_text()
     assert load_world_model(folder).model.config.model_type
+
+
+@pytest.mark.parametrize(
+    ("policy", "base"),
+    [
+        ({"use": "vision_language", "path": "Qwen/Qwen2.5-VL-3B-Instruct"}, "Qwen/Qwen2.5-VL-3B-Instruct"),
+        ({"use": "vision_language", "path": "models/mine"}, None),
+        ({"use": "vision_language", "path": "./mine"}, None),
+        ({"use": "my/policy.py:Mine"}, None),
+    ],
+)
+def test_the_base_model_of_a_card_is_one_of_the_hub(
+    policy: dict[str, str], base: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models/mine").mkdir(parents=True)
+    card = model_card(RunFiles(tmp_path, {"policy": policy}), tmp_path / "out", "vision_language", False)
+    front = parse_yaml(card.split("---")[1], "card")
+    assert front.get("base_model") == base
+
+
+def test_a_policy_that_cannot_be_exported_is_told_before_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import rsw_rewards as rsw\n"
+        "class Mine(rsw.Policy):\n"
+        "    name, tasks, trainable = 'mine', frozenset({'change_qa'}), True\n"
+        "    def __init__(self, path='x'): pass\n"
+        "    def setup(self, device='cpu', threads=1): raise AssertionError('it was loaded')\n"
+        "    def generate(self, requests): return []\n"
+    )
+    run = tmp_path / "run"
+    (run / "final").mkdir(parents=True)
+    write_json(run / "final" / "adapter_config.json", {})
+    mark_complete(run / "final", 4)
+    policy = f"{tmp_path / 'mine.py'}:Mine"
+    write_run_yaml(run / "config.yaml", {"method": "grpo", "policy": {"use": policy}, "grpo": {"steps": 4}})
+    with pytest.raises(ConfigError, match="has no save"):
+        rsw.Run(run).export(tmp_path / "model")
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("    def save(self, folder): pass\n")
+    sys.modules.pop("mine", None)
+    with pytest.raises(ConfigError, match="has no merge_adapters"):
+        rsw.Run(run).export(tmp_path / "model")
