@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rsw_rewards.api.scoring import score as score
     from rsw_rewards.api.suites import suite as suite
     from rsw_rewards.api.training import ablate as ablate
+    from rsw_rewards.api.training import dry_run as dry_run
+    from rsw_rewards.api.training import init as init
     from rsw_rewards.api.training import train as train
     from rsw_rewards.core.functions import verifier as verifier
     from rsw_rewards.core.image_ref import ImageRef as ImageRef
@@ -68,8 +70,10 @@ _EXPORTS = {
     "ablate": "rsw_rewards.api.training",
     "attack": "rsw_rewards.api.attacking",
     "compare": "rsw_rewards.api.evaluating",
+    "dry_run": "rsw_rewards.api.training",
     "evaluate": "rsw_rewards.api.evaluating",
     "evaluate_encoder": "rsw_rewards.api.encoding",
+    "init": "rsw_rewards.api.training",
     "names": "rsw_rewards.api.listing",
     "protocol": "rsw_rewards.api.evaluating",
     "rewards": "rsw_rewards.api.scoring",

@@ -10,7 +10,69 @@ from rsw_rewards.api.common import File
 
 if TYPE_CHECKING:
     from rsw_rewards.training.ablation.effects import Ablation
+    from rsw_rewards.training.dry_run import DryRun
     from rsw_rewards.training.finished import Run
+
+
+def init(task: str, out: File | None = None) -> Path:
+    """Write a configuration with comments, for a training on samples of your own.
+
+    Args:
+        task: such as ``"change_qa"`` or ``"forecast"``.
+        out: the file; ``TASK.yaml`` where left out.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: there is no such task, or the file exists or cannot be written.
+
+    >>> rsw.init("change_qa").read_text().splitlines()[0]
+    '# A training on samples of your own of the task change_qa. In this order:'
+    """
+    from rsw_rewards.errors import ConfigError
+    from rsw_rewards.training.new_config import new_config
+
+    text, file = new_config(task), Path(f"{task}.yaml" if out is None else out)
+    if file.exists():
+        raise ConfigError(f"{file} exists; name another file with --out (in Python: out=...)")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be written: {error.strerror}; name another file with --out (in Python: out=...)"
+        ) from error
+    return file
+
+
+def dry_run(
+    config: File,
+    *,
+    steps: int | None = None,
+    out: File | None = None,
+    settings: Mapping[str, Any] | None = None,
+    smoke: bool = False,
+) -> DryRun:
+    """Look up what a training needs and what of it is missing. Nothing is started, loaded or written.
+
+    Args:
+        config, steps, out, settings, smoke: as for :func:`train`.
+
+    Returns:
+        ``lines`` says what is there, and ``missing`` are the lines of what is not.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+
+    >>> needed = rsw.dry_run(rsw.init("change_qa"), smoke=True)
+    >>> [line.missing for line in needed.missing if line.what == "train"]
+    ['train.jsonl cannot be read: No such file or directory']
+    """
+    from rsw_rewards.config import load_config
+    from rsw_rewards.training.dry_run import DryRun
+
+    return DryRun(load_config(Path(config), _changes(Path(config), steps, out, settings), smoke))
 
 
 def train(

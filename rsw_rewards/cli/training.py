@@ -45,17 +45,7 @@ def init(
     out: Annotated[Path | None, typer.Option(help="The file; TASK.yaml where left out.", show_default=False)] = None,
 ) -> None:
     """Write a configuration with comments, for a training on samples of your own."""
-    from rsw_rewards.errors import ConfigError
-    from rsw_rewards.training.new_config import new_config
-
-    text, file = new_config(task), out or Path(f"{task}.yaml")
-    if file.exists():
-        raise ConfigError(f"{file} exists; name another file with --out")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}; name another file with --out") from error
+    file = rsw.init(task, out)
     typer.echo(f"{file}: edit it, then see what is missing with: rsw train {file} --dry-run")
 
 
@@ -69,11 +59,9 @@ def report(
 
 
 def _dry_run(config: Path, overrides: list[str], smoke: bool) -> None:
-    from rsw_rewards.config import load_config
     from rsw_rewards.errors import ConfigError
-    from rsw_rewards.training.dry_run import DryRun
 
-    looked = DryRun(load_config(config, assignments(overrides), smoke))
+    looked = rsw.dry_run(config, settings=assignments(overrides), smoke=smoke)
     print_rows(["", "found"], [[line.what, line.found or "missing"] for line in looked.lines])
     for line in looked.missing:
         typer.echo(f"{line.what}: {line.missing}")
