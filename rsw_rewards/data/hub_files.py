@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}  # fmt: skip
 _NOT_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
 _TIFF = (b"II*\0", b"MM\0*")
+_SIGNS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", **dict.fromkeys(_TIFF, ".tif")}
 
 
 def _pick(known: list[str], split: str | None, what: str) -> str:
@@ -118,6 +119,19 @@ def open_remote(name: str, split: str | None, config: str | None, revision: str 
         raise InputError(f"{name} cannot be read from the hub: {type(error).__name__}: {error}") from error
 
 
+def read_rows(data: IterableDataset, name: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of an opened data set. Raises :class:`InputError` where one cannot be read."""
+    rows = iter(data)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # whatever a broken file or connection makes datasets raise
+            raise InputError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
+        yield row
+
+
 class ImageWriter:
     """Turns the image values of rows into files, and says where they are."""
 
@@ -139,6 +153,19 @@ class ImageWriter:
                 f"{where}: the image has shape {pixels.shape} of {pixels.dtype}; 8 bits in one or three bands are wanted, so stretch it first"
             )
         return self._write("images", stem, pixels)
+
+    def as_stored(self, value: Any, stem: str, where: str) -> str:
+        """The path of an image whose bytes are written as they are, however many pixels they hold. Raises :class:`InputError`."""
+        data = value.get("bytes") if isinstance(value, Mapping) else None
+        suffix = next(
+            (suffix for sign, suffix in _SIGNS.items() if isinstance(data, bytes) and data.startswith(sign)), None
+        )
+        if data is None or suffix is None or len(data) > MAX_BYTES:
+            return self.image(value, stem, where)
+        path = f"images/{self.split}/{stem}{suffix}"
+        (self.out / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.out / path).write_bytes(data)
+        return path
 
     def mask(self, value: Any, stem: str, where: str) -> str:
         """The path of a mask as 0 and 255, relative to the output. Raises :class:`InputError` for other values."""

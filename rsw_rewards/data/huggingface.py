@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.core.records import Task
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.hub_files import ImageWriter, open_local, open_remote
+from rsw_rewards.data.hub_files import ImageWriter, open_local, open_remote, read_rows
 from rsw_rewards.data.layout import plain_name, take
 from rsw_rewards.errors import ConfigError, InputError
 
@@ -108,25 +108,13 @@ def _reference(row: _Row, task: Task, names: Mapping[str, Any], images: ImageWri
     return reference
 
 
-def _rows(data: IterableDataset, name: str) -> Iterator[Mapping[str, Any]]:
-    rows = iter(data)
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:  # whatever a broken file or connection makes datasets raise
-            raise InputError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
-        yield row
-
-
 def _samples(
     data: IterableDataset, name: str, split: str, task: Task, names: Mapping[str, Any], prompt: str, images: ImageWriter
 ) -> Iterator[dict[str, Any]]:
     features = data.features or {}
     wanted = [column for value in names.values() for column in _listed(value)]
     seen: set[str] = set()
-    for number, values in enumerate(_rows(data, name)):
+    for number, values in enumerate(read_rows(data, name)):
         where = f"{name}, {split}, row {number}"
         for column in wanted:
             if column not in values:

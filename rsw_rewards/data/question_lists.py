@@ -1,4 +1,4 @@
-"""Benchmarks of questions that are lists of records: CHOICE, GEOBench-VLM, LRS-VQA, EarthVQA.
+"""Benchmarks of questions that are lists of records: CHOICE, GEOBench-VLM, LRS-VQA, EarthVQA, RSVLM-QA.
 
 Each was read where its function says. Prompts are the questions with their options; the authors' own wording around them is not copied.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -268,3 +269,60 @@ def earthvqa(source: Path, out: Path, *, split: str | None = None, limit: int | 
         raise InputError(f"{source} holds the splits {', '.join(parts)}; name one with --split")
     (part,) = choose_splits(parts, split or next(iter(parts)), source)
     return _written("earthvqa", source, out, _earthvqa(source, part, parts[part]), limit, None)
+
+
+def _rsvlm_qa(source: Path, parts: Mapping[str, Path], left: list[str]) -> Iterator[dict[str, Any]]:
+    for split, file in parts.items():
+        for where, record in read_lines(inside(file, source)):
+            if not isinstance(record, Mapping):
+                raise InputError(f"{where} is no object")
+            shown = _tail(record.get("image"), source, where)
+            name = str(record.get("id") or Path(shown).stem.split(".")[0])
+            pairs = record.get("vqa_pairs")
+            if not isinstance(pairs, list) or not all(isinstance(pair, Mapping) for pair in pairs):
+                raise InputError(f"{where} has no list 'vqa_pairs' of objects")
+            for number, pair in enumerate(pairs):
+                kind, question, answer = (str(pair.get(key, "")) for key in ("question_type", "question", "answer"))
+                if not (kind.strip() and question.strip() and answer.strip()):
+                    left.append(f"{where}, pair {number}")
+                    continue
+                told = {"task": "change_caption", "reference": {"captions": [answer]}}
+                yield {
+                    "id": f"rsvlm_qa/{split}/{name}/{number}",
+                    "scene": f"rsvlm_qa/{split}/{name}",
+                    "kind": kind,
+                    "images": [shown],
+                    "prompt": question,
+                    **(told if kind == "caption" else {"task": "change_qa", "reference": {"answers": [answer]}}),
+                    "metadata": {"split": split, "question_id": str(pair.get("question_id", ""))},
+                }
+
+
+def _tail(value: Any, source: Path, where: str) -> str:
+    """The longest end of a path of the authors' machine that exists below the source; else the file's name. Raises :class:`InputError`."""
+    parts = PurePosixPath(value.replace("\\", "/")).parts if isinstance(value, str) and "\0" not in value else ()
+    if not parts or ".." in parts or parts[-1] in ("/", ""):
+        raise InputError(f"{where}: 'image' is {value!r:.80}, not a path of an image")
+    for start in range(parts[0] == "/", len(parts)):
+        if (file := source.joinpath(*parts[start:])).is_file():
+            return inside(file, source).relative_to(source).as_posix()
+    return parts[-1]
+
+
+def rsvlm_qa(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write RSVLM-QA: its questions of all types, and the type ``caption`` as captions. A language model judges them in the paper.
+
+    Read in github.com/StarZi0213/RSVLM-QA@4b74c42 ``models/qwen_vl_inference.py:33,224-253``, ``evaluate_vqa_performance.py:284-320`` and ``generate_vqa_pairs.py:201-211``:
+    ``RSVL-VQA_<split>.jsonl``, there or in ``json``; a line an image with ``id``, ``image`` (an absolute path of theirs) and ``vqa_pairs``, objects of ``question_id``,
+    ``question_type``, ``question`` and ``answer``.
+    """
+    source = data_folder(source, "RSVL-VQA_test.jsonl")
+    files = [file for place in (source, source / "json") for file in sorted(place.glob("RSVL-VQA_*.jsonl"))]
+    parts = {file.stem.removeprefix("RSVL-VQA_"): file for file in reversed(files)}
+    if not parts:
+        raise InputError(f"{source} should hold RSVL-VQA_test.jsonl, or have it in json")
+    chosen = {part: parts[part] for part in choose_splits(parts, split, source)}
+    left: list[str] = []
+    done = _written("rsvlm_qa", source, out, _rsvlm_qa(source, chosen, left), limit, None)
+    note = f"{len(left)} pairs lack a type, a question or an answer and are left out, such as {left[0]}" if left else ""
+    return replace(done, notes=[note] if note else [])

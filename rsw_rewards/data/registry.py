@@ -21,14 +21,14 @@ ADAPTERS: Registry[Adapter] = Registry(
         for name in (
             "cdvqa", "changechat-105k", "disaster-m3", "era", "levir-cc", "levir-cd", "levir-mci", "qag-360k",
             "mhn-rsicd", "ndvi-series", "raster-pairs", "refsegrs", "rrsis-d", "rsicd", "rsvqa-hr", "rsvqa-lr", "s2looking", "second", "second-cc",
-            "vrsbench", "whu-cd", "xbd",
+            "vrsbench", "whu-cd", "xbd", "xlrs-bench",
         )
     }
     | {
         name.replace("_", "-"): f"rsw_rewards.data.{module}:{name}"
         for module, names in {
             "rsvg": ("dior_rsvg", "opt_rsvg"),
-            "question_lists": ("choice", "geobench_vlm", "lrs_vqa", "earthvqa"),
+            "question_lists": ("choice", "geobench_vlm", "lrs_vqa", "earthvqa", "rsvlm_qa"),
             "scene_folders": ("aid", "ucm", "resisc45", "whu_rs19", "firerisk"),
             "change_sets": ("clcd", "sysu_cd", "dsifn", "bright"),
         }.items()
