@@ -14,10 +14,9 @@ from rsw_rewards.evaluation.chunks import CHUNK, batches, needs_whole
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.summary import metrics_of
-from rsw_rewards.evaluation.warnings import box_scale
 from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
 from rsw_rewards.verifiers.answers import chance_corrected
-from rsw_rewards.verifiers.boxes import written_in
+from rsw_rewards.verifiers.boxes import box_scale, written_in
 
 BASELINE_SAMPLES = 1000
 """Samples that baselines which draw pictures are run on; the first of each evaluation, and said beside the numbers."""

@@ -15,11 +15,11 @@ import numpy as np
 from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.finished_runs import Run, shared_outputs
+from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
+from rsw_rewards.evaluation.intervals import holm, mcnemar_p
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, too_few_scenes
 from rsw_rewards.evaluation.numbers import sign
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.resampling import holm, mcnemar_p
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
 
@@ -27,7 +27,7 @@ from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
 class _Features:
     """Stored features of several runs."""
 
-    def __init__(self, *runs: Run) -> None:
+    def __init__(self, *runs: FinishedRun) -> None:
         self.banks = [run.bank for run in runs]
 
     def features(self, encoder: str, hashes: Sequence[str]) -> Any:
@@ -44,7 +44,7 @@ class _Features:
         return np.stack(rows)
 
 
-def warnings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+def warnings_of(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[str]:
     """What forbids or weakens a comparison of these runs, in words; empty where nothing does."""
     found = []
     shared = shared_outputs(runs)
@@ -90,7 +90,7 @@ def warnings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     return found
 
 
-def run_names(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[str, ...]:
+def run_names(runs: Sequence[FinishedRun], names: Sequence[str] | None = None) -> tuple[str, ...]:
     """The names given, or else those of the folders, with their parents where those are the same; ``run 1`` .. for runs in memory.
 
     Raises:
@@ -114,7 +114,7 @@ def run_names(runs: Sequence[Run], names: Sequence[str] | None = None) -> tuple[
 
 
 def compare_runs(
-    runs: Sequence[Run], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
+    runs: Sequence[FinishedRun], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """Differences of every run to the first, for every number of their protocol, over the outputs that both have.
 
@@ -158,7 +158,7 @@ def compare_runs(
     return rows
 
 
-def _mcnemar(base: Run, run: Run, shared: frozenset[tuple[Any, ...]]) -> float | None:
+def _mcnemar(base: FinishedRun, run: FinishedRun, shared: frozenset[tuple[Any, ...]]) -> float | None:
     """:func:`mcnemar_p` of two runs over the answers that the accuracy counts; None where answers are not right or wrong."""
     kinds = base.protocol.components[0].get("config", {}).get("only_kinds")
     right = []
@@ -184,7 +184,7 @@ def _family(protocol: Protocol, keys: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def leaderboard(
-    runs: Sequence[Run], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
+    runs: Sequence[FinishedRun], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
 ) -> Leaderboard:
     """Runs of one protocol beside each other, the best first.
 
@@ -254,7 +254,7 @@ def leaderboard(
     )
 
 
-def _check_keys(keys: Sequence[str] | None, runs: Sequence[Run], verifiers: Mapping[str, Verifier]) -> None:
+def _check_keys(keys: Sequence[str] | None, runs: Sequence[FinishedRun], verifiers: Mapping[str, Verifier]) -> None:
     known = list(dict.fromkeys(key for run in runs for key in run.summary["metrics"]))
     for key in keys or ():
         if key not in known:
@@ -262,7 +262,7 @@ def _check_keys(keys: Sequence[str] | None, runs: Sequence[Run], verifiers: Mapp
 
 
 def _numbers(
-    run: Run, shared: frozenset[tuple[Any, ...]], verifiers: Mapping[str, Verifier], features: _Features
+    run: FinishedRun, shared: frozenset[tuple[Any, ...]], verifiers: Mapping[str, Verifier], features: _Features
 ) -> dict[str, dict[str, Any]]:
     """The run's entries of ``metrics``, computed anew where it has other outputs than the shared ones."""
     if run.outputs == shared:
@@ -294,7 +294,7 @@ def _ranked(names: Sequence[str], keys: Sequence[str], cells: Mapping[tuple[str,
     return tuple(sorted(names, key=rank))
 
 
-def _baselines(run: Run, keys: Sequence[str]) -> dict[str, dict[str, Cell]]:
+def _baselines(run: FinishedRun, keys: Sequence[str]) -> dict[str, dict[str, Cell]]:
     """The rows that the run's own table is printed beside, without intervals: they are marks to read the runs by."""
     rows = {}
     for name, found in (run.summary.get("baselines") or {}).items():

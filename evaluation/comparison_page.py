@@ -13,7 +13,7 @@ import pandas as pd
 from rsw_rewards.core.files import write_text
 from rsw_rewards.evaluation.axes import Axis, Lane, Mark
 from rsw_rewards.evaluation.comparison import compare_runs, run_names
-from rsw_rewards.evaluation.finished_runs import Run, shared_outputs
+from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
 from rsw_rewards.evaluation.gallery import Key, card, gathered, paged, score_rows
 from rsw_rewards.evaluation.leaderboard import NOTHING, Leaderboard
 from rsw_rewards.evaluation.numbers import arrow
@@ -29,7 +29,9 @@ LIMIT = 2_500_000
 """Characters of images on the page."""
 
 
-def write_comparison(path: Path, board: Leaderboard, runs: Sequence[Run], names: Sequence[str] | None = None) -> Path:
+def write_comparison(
+    path: Path, board: Leaderboard, runs: Sequence[FinishedRun], names: Sequence[str] | None = None
+) -> Path:
     """Write the page of a comparison.
 
     Args:
@@ -60,7 +62,7 @@ def write_comparison(path: Path, board: Leaderboard, runs: Sequence[Run], names:
     return Path(path)
 
 
-def run_values(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
+def run_values(runs: Sequence[FinishedRun], names: Sequence[str]) -> pd.DataFrame:
     """The mean value of the components on every output that all runs have: one row per sample and candidate, one column per run, and
     ``apart``, the largest less the smallest. The rows on which the runs are furthest apart come first."""
     shared = shared_outputs(runs)
@@ -74,7 +76,7 @@ def run_values(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
 
 
 def shared_cards(
-    runs: Sequence[Run], names: Sequence[str], values: pd.DataFrame
+    runs: Sequence[FinishedRun], names: Sequence[str], values: pd.DataFrame
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Cards of samples with the outputs of all runs, those on which they disagree first; and the runs that hold no cards."""
     apart: list[Key] = list(values.index[values["apart"] > 0][:DISPUTED])
@@ -109,7 +111,7 @@ def shared_cards(
     return found, lacking
 
 
-def cards_of(run: Run, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+def cards_of(run: FinishedRun, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
     """Cards of some outputs of a run: of its samples in memory, or from the pages in its folder."""
     if run.evaluation is None:
         return {} if run.folder is None else read_cards(run.folder / "report.html", keys)
@@ -163,7 +165,7 @@ def _p(value: float | None) -> str:
     return "" if value is None else "p < 0.001" if value < 0.001 else f"p {value:.3f}"
 
 
-def sample_rows(base: Run, values: pd.DataFrame) -> dict[str, Any]:
+def sample_rows(base: FinishedRun, values: pd.DataFrame) -> dict[str, Any]:
     """The table of all shared samples, for the template."""
     kinds = base.table.frame.drop_duplicates(["sample", "candidate"]).set_index(["sample", "candidate"])["kind"]
     found = kinds.reindex(values.index).fillna("")

@@ -14,7 +14,7 @@ from rsw_rewards.evaluation.identity import Identity
 from rsw_rewards.evaluation.numbers import number
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.report import write_report
-from rsw_rewards.evaluation.results import RunDirectory
+from rsw_rewards.evaluation.run_directory import RunDirectory
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
 

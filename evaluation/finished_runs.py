@@ -16,7 +16,7 @@ from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import InputError, RswError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
-from rsw_rewards.evaluation.results import FEATURES, StoredNumber, owner_of, read_config
+from rsw_rewards.evaluation.run_directory import FEATURES, StoredNumber, owner_of, read_config
 from rsw_rewards.features.bank import FeatureBank
 
 
@@ -32,7 +32,7 @@ class _Summary(BaseModel):
     baselines: dict[str, _Baseline] | None = None
 
 
-class Run:
+class FinishedRun:
     """A finished evaluation to compare with others: one in memory, or a run directory that is read back.
 
     Args:
@@ -105,7 +105,9 @@ def _as_run(protocol: Protocol, components: Sequence[Mapping[str, Any]]) -> Prot
     return replace(protocol, components=tuple(parts))
 
 
-def read_runs(sources: Sequence[Path | str | Evaluation | Run], protocol: str | Protocol | None = None) -> list[Run]:
+def read_runs(
+    sources: Sequence[Path | str | Evaluation | FinishedRun], protocol: str | Protocol | None = None
+) -> list[FinishedRun]:
     """Runs that may be compared; those that are read already stay as they are.
 
     Raises:
@@ -114,7 +116,7 @@ def read_runs(sources: Sequence[Path | str | Evaluation | Run], protocol: str | 
     """
     if len(sources) < 2:
         raise InputError("give two or more runs to compare")
-    runs = [source if isinstance(source, Run) else Run(source, protocol) for source in sources]
+    runs = [source if isinstance(source, FinishedRun) else FinishedRun(source, protocol) for source in sources]
     places = Counter(id(run.table) if run.folder is None else run.folder.resolve() for run in runs)
     if twice := [place for place, count in places.items() if count > 1]:
         raise InputError(
@@ -134,6 +136,6 @@ def read_runs(sources: Sequence[Path | str | Evaluation | Run], protocol: str | 
     return runs
 
 
-def shared_outputs(runs: Sequence[Run]) -> frozenset[tuple[Any, ...]]:
+def shared_outputs(runs: Sequence[FinishedRun]) -> frozenset[tuple[Any, ...]]:
     """Scene, sample and candidate of the rows that all runs have."""
     return frozenset.intersection(*(run.outputs for run in runs))

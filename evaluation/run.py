@@ -24,7 +24,7 @@ from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
 from rsw_rewards.evaluation.report import write_report
-from rsw_rewards.evaluation.results import FEATURES, RunDirectory, versions
+from rsw_rewards.evaluation.run_directory import FEATURES, RunDirectory, versions
 from rsw_rewards.evaluation.summary import summarise
 from rsw_rewards.evaluation.warnings import (
     baseline_warnings,

@@ -15,8 +15,17 @@ import pandas as pd
 from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation import resampling
-from rsw_rewards.evaluation.resampling import Bounds, Interval
+from rsw_rewards.evaluation.intervals import (
+    Bounds,
+    Interval,
+    deal,
+    score_interval,
+    sign_flip_p,
+    spread,
+    student_interval,
+    student_p,
+    unseen_interval,
+)
 
 PARTS = 1000
 """Most parts that scenes are dealt into; more would cost time and tell nothing new."""
@@ -164,7 +173,7 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Every number of a metric over the rows of one verifier, with its 95 % interval over scenes.
 
-    With two ``bounds`` the score interval (:func:`rsw_rewards.evaluation.resampling.score_interval`), else Student's t, on a
+    With two ``bounds`` the score interval (:func:`rsw_rewards.evaluation.intervals.score_interval`), else Student's t, on a
     logarithmic scale with one bound; both from the jackknife's standard error and with degrees of freedom that fall where a few scenes
     decide. One scene at a time is left out up to :data:`PARTS` scenes, above that one of as many parts; one of :data:`SET_PARTS` parts for metrics that are not
     sums (set-level distances). Nothing is resampled: an image that stands twice makes such a distance larger.
@@ -221,7 +230,7 @@ def paired_difference(
 
     An output whose score failed on one side is left out on both, or the difference would be one of samples, not of runs. Where
     neither side has a valid output, there is neither an interval nor a p-value; one side alone may have collapsed, which is found.
-    The p-value is that of swapping the runs scene by scene (:func:`rsw_rewards.evaluation.resampling.sign_flip_p`); for metrics
+    The p-value is that of swapping the runs scene by scene (:func:`rsw_rewards.evaluation.intervals.sign_flip_p`); for metrics
     that are not sums, that of Student's t, as the interval. Swapping takes seconds; without ``p_values`` it is left out.
 
     Raises:
@@ -259,10 +268,8 @@ def paired_difference(
     found = interval_estimates(of, metric.keys, n_scenes, bounds, paired=True)
     if not p_values:
         return found
-    sums = of.merged(resampling.deal(n_scenes, PARTS)).sums
-    swapped = resampling.sign_flip_p(
-        sums[:, :width], sums[:, width:], lambda *totals: list(difference(*totals).values())
-    )
+    sums = of.merged(deal(n_scenes, PARTS)).sums
+    swapped = sign_flip_p(sums[:, :width], sums[:, width:], lambda *totals: list(difference(*totals).values()))
     return {key: replace(found[key], p_value=p) for key, p in zip(metric.keys, swapped, strict=True)}
 
 
@@ -304,7 +311,7 @@ def interval_estimates(
     values = of(np.ones(n_scenes))
     if n_scenes == 1:
         return {key: Estimate(values.get(key), None, 1, "one scene gives no interval") for key in keys}
-    left_out = of.left_out(resampling.deal(n_scenes, PARTS if isinstance(of, Summed) else SET_PARTS))
+    left_out = of.left_out(deal(n_scenes, PARTS if isinstance(of, Summed) else SET_PARTS))
     out = {}
     for key in keys:
         value = values.get(key)
@@ -320,18 +327,18 @@ def interval_estimates(
                 value, None, n_scenes, "it is undefined without one of the scenes, which gives no interval"
             )
             continue
-        error, freedom = resampling.spread(replicates)
-        p = resampling.student_p(value, error, freedom) if paired and isinstance(of, SetLevel) else None
+        error, freedom = spread(replicates)
+        p = student_p(value, error, freedom) if paired and isinstance(of, SetLevel) else None
         limits = bounds.get(key)
         between = limits is not None and bool(np.isfinite(limits).all())
         interval: Interval | None = None
         if limits is not None and between and not paired:
             scenes = n_scenes if error > 0 else _support(of, key, n_scenes)
-            interval = resampling.score_interval(value, replicates, scenes, limits)
+            interval = score_interval(value, replicates, scenes, limits)
         elif error > 0:
-            interval = resampling.student_interval(value, error, freedom, limits)
+            interval = student_interval(value, error, freedom, limits)
         elif limits is not None and between:
-            interval = resampling.unseen_interval(value, _support(of, key, n_scenes), limits)
+            interval = unseen_interval(value, _support(of, key, n_scenes), limits)
         reason = "" if interval else "every scene has the same score, so no interval can be estimated"
         out[key] = Estimate(value, interval, n_scenes, reason, p)
     return out

@@ -21,7 +21,7 @@ from rsw_rewards.errors import ImageError
 from rsw_rewards.io.pairing import Problem, coverage
 from rsw_rewards.verifiers.answers import extract_answer, normalise, true_answers
 from rsw_rewards.verifiers.box_texts import SCALES, Scale
-from rsw_rewards.verifiers.boxes import BoxIoU, agreement, parse_box, scaled, unit_of
+from rsw_rewards.verifiers.boxes import BoxIoU, agreement, box_scale, parse_box, scaled, unit_of
 from rsw_rewards.verifiers.caption_base import is_changed, no_change_sentences
 
 LOOKED_AT = 500
@@ -92,12 +92,6 @@ def taken_off_warnings(counts: Mapping[str, int]) -> list[str]:
         f"of {counts['texts']:,} texts, {', '.join(held)}{cut}: these are no part of an answer, and only 'thinking: keep' of a"
         " verifier reads them"
     ]
-
-
-def box_scale(verifiers: Mapping[str, Any]) -> Scale:
-    """The scale on which a protocol's verifiers read boxes."""
-    scales = [verifier.config.scale for verifier in verifiers.values() if isinstance(verifier, BoxIoU)]
-    return scales[0] if scales else "pixels"
 
 
 def scale_warnings(verifiers: Mapping[str, Any], samples: Sequence[Sample], outputs: Sequence[Output]) -> list[str]:

@@ -21,10 +21,10 @@ from rsw_rewards.io.images import read_rgb
 from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.backbone_vocabulary import BackboneVocabulary
-from rsw_rewards.rollouts.chat_template import as_words
 from rsw_rewards.rollouts.diffusion_forecaster import resize
 from rsw_rewards.rollouts.model_class import become
 from rsw_rewards.rollouts.policy import Request
+from rsw_rewards.rollouts.special_tokens import as_words
 from rsw_rewards.rollouts.tiny_vlm import PREFIX
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import base_model

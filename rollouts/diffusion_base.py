@@ -16,7 +16,7 @@ import numpy as np
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rollouts.chat_template import as_words, special_names
+from rsw_rewards.rollouts.special_tokens import as_words, special_names
 
 if TYPE_CHECKING:
     import torch

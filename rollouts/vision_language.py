@@ -17,11 +17,11 @@ from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
-from rsw_rewards.rollouts.chat_template import as_words, hidden_ids, special_names
 from rsw_rewards.rollouts.draw import Draw
 from rsw_rewards.rollouts.model_class import suppress
 from rsw_rewards.rollouts.policies import even_runs
 from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.special_tokens import as_words, hidden_ids, special_names
 from rsw_rewards.rollouts.tiny_vlm import PREFIX, tiny_folder
 from rsw_rewards.rollouts.vlm_files import (
     LoraConfig,

@@ -349,3 +349,9 @@ class BoxIoU(PerSample[Targets]):
 
     def metrics(self) -> Sequence[Metric]:
         return (SumMetric(METRIC_KEYS, _numbers, bounds=(0.0, 1.0)),)
+
+
+def box_scale(verifiers: Mapping[str, Any]) -> Scale:
+    """The scale on which a protocol's verifiers read boxes."""
+    scales = [verifier.config.scale for verifier in verifiers.values() if isinstance(verifier, BoxIoU)]
+    return scales[0] if scales else "pixels"

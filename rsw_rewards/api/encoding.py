@@ -8,10 +8,8 @@ from typing import Any
 
 from rsw_rewards.api.common import File, check_device
 from rsw_rewards.core.fields import limit_of
-from rsw_rewards.errors import ConfigError, InputError, did_you_mean
+from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.io.in_memory import as_samples
-
-MICRO_BATCH = 32
 
 
 def evaluate_encoder(
@@ -58,82 +56,17 @@ def evaluate_encoder(
     >>> rsw.evaluate_encoder(Colour(), scenes)["metrics"]
     {'zero_shot_accuracy': 1.0}
     """
-    import numpy as np
-
     from rsw_rewards.core.files import write_json
-    from rsw_rewards.core.records import Task
     from rsw_rewards.encoders import load_encoder
-    from rsw_rewards.evaluation import encoder_benchmarks as benchmarks
-    from rsw_rewards.io.images import read_rgb
+    from rsw_rewards.evaluation.encoder_benchmarks import READINGS
+    from rsw_rewards.evaluation.encoder_run import measure_encoder
 
-    if reading not in benchmarks.READINGS:
-        raise ConfigError(f"there is no reading {reading!r} of captions; {did_you_mean(reading, benchmarks.READINGS)}")
+    if reading not in READINGS:
+        raise ConfigError(f"there is no reading {reading!r} of captions; {did_you_mean(reading, READINGS)}")
     check_device(device)
     asked = as_samples(samples, [Path(root) for root in roots])[: limit_of(limit)]
-    tasks = {sample.task for sample in asked}
-    if len(tasks) != 1 or not tasks <= {Task.CHANGE_CAPTION, Task.CLASSIFICATION}:
-        raise InputError(
-            f"an encoder is measured on samples of change_caption or of classification; these are {', '.join(sorted(tasks))}"
-        )
-    if several := next((sample.id for sample in asked if len(sample.images) != 1), None):
-        raise InputError(f"the sample {several!r} has not one image, which retrieval and zero-shot classification need")
     used = load_encoder(encoder, device) if isinstance(encoder, str) else encoder
-
-    if not hasattr(used, "encode_texts"):
-        raise ConfigError(f"the encoder {getattr(used, 'id', used)!r} reads no text; it has no encode_texts")
-
-    def encode(items: Sequence[Any], how: Any) -> np.ndarray:
-        parts = [how(items[start : start + MICRO_BATCH], MICRO_BATCH) for start in range(0, len(items), MICRO_BATCH)]
-        return np.concatenate(parts)
-
-    def pictures() -> np.ndarray:
-        parts = [
-            used.encode_images([read_rgb(one.images[0]) for one in asked[start : start + MICRO_BATCH]], MICRO_BATCH)
-            for start in range(0, len(asked), MICRO_BATCH)
-        ]
-        return np.concatenate(parts)
-
-    found: dict[str, Any] = {
-        "encoder": used.id,
-        "weights_sha256": used.weights_sha256,
-        "task": str(next(iter(tasks))),
-        "n_images": len(asked),
-    }
-    if tasks == {Task.CHANGE_CAPTION}:
-        rule = benchmarks.READINGS[reading]
-        pairs = [
-            (rule.text(str(caption)), place)
-            for place, one in enumerate(asked)
-            for caption in one.reference.get("captions") or ()
-        ]
-        if len({place for _, place in pairs}) < len(asked):
-            raise InputError("a sample has no caption, so that no text could find its image")
-        keys = [text if rule.merged else (text, number) for number, (text, _) in enumerate(pairs)]
-        query = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        right = np.zeros((len(query), len(asked)), bool)
-        for key, (_, place) in zip(keys, pairs, strict=True):
-            right[query[key], place] = True
-        texts = encode([key if isinstance(key, str) else key[0] for key in query], used.encode_texts)
-        found |= {"reading": reading, "n_texts": len(query), "metrics": benchmarks.retrieval(pictures(), texts, right),
-                  "chance": {f"text_to_image_r@{depth}": min(1.0, depth / len(asked)) for depth in benchmarks.DEPTHS}}  # fmt: skip
-    else:
-        names = list(dict.fromkeys(str(name) for one in asked for name in one.reference.get("vocabulary") or ()))
-        labels = [str(one.reference.get("label")) for one in asked]
-        if lacking := set(labels) - set(names):
-            raise InputError(f"the label {min(lacking)!r} is in no vocabulary of the samples")
-        chosen = list(templates) or list(benchmarks.TEMPLATES)
-        if bad := next((template for template in chosen if template.count("{}") != 1), None):
-            raise ConfigError(f"a template holds {{}} once, for the name of a class; {bad!r} does not")
-        classes = benchmarks.class_features(lambda texts: encode(texts, used.encode_texts), names, chosen)
-        accuracy = benchmarks.zero_shot_accuracy(
-            pictures(), classes, np.array([names.index(label) for label in labels])
-        )
-        found |= {
-            "templates": chosen,
-            "n_texts": len(names),
-            "metrics": {"zero_shot_accuracy": accuracy},
-            "chance": {"zero_shot_accuracy": 1 / len(names)},
-        }
+    found = measure_encoder(used, asked, reading, templates)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         write_json(Path(out) / "encoder.json", found)

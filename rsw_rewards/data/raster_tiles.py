@@ -122,6 +122,37 @@ def _choose_stretches(
     return fit_stretch(shown[0], percentiles), fit_stretch(shown[1], percentiles)
 
 
+def _nodata_value(spec: PairSpec) -> float | None:
+    return spec.nodata if isinstance(spec.nodata, (int, float)) else None
+
+
+def _change_masks(
+    roots: Roots, spec: PairSpec, like: Raster
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    """What changed, and what is labelled at all: None where that is every pixel."""
+    if not spec.change:
+        return None, None
+    change = _mask(roots, spec.change, like)
+    if not spec.unchanged:
+        return change, None
+    unchanged = _mask(roots, spec.unchanged, like)
+    # A pixel that is labelled both ways is labelled neither way.
+    return change & ~unchanged, change ^ unchanged
+
+
+def _scene_facts(spec: PairSpec, before: Raster, after: Raster) -> dict[str, Any]:
+    """What the pair or its rasters say of place, time and sensor."""
+    place = before.georeference or after.georeference
+    return {
+        "gsd_m": spec.gsd_m or (place.gsd_m if place else None),
+        "sensor": spec.sensor,
+        "dates": [day.isoformat() for day in spec.dates] if spec.dates else None,
+        "lat": spec.lat,
+        "lon": spec.lon,
+        "units": spec.units or ("digital numbers, not reflectance" if before.dtype == np.uint8 else None),
+    }
+
+
 def open_pair(spec: PairSpec, folder: Path, options: RasterOptions) -> Pair:
     """Open the rasters and masks of a pair, check that they fit, and fit what belongs to the scene as a whole.
 
@@ -135,15 +166,9 @@ def open_pair(spec: PairSpec, folder: Path, options: RasterOptions) -> Pair:
         opened.append(open_raster(roots.resolve(file), key, len(spec.bands)))
     before, after = opened
     check_same_grid(before, after)
-    value = spec.nodata if isinstance(spec.nodata, (int, float)) else None
+    value = _nodata_value(spec)
     lacking = _mask(roots, spec.nodata, before) if isinstance(spec.nodata, str | dict) else None
-    change = _mask(roots, spec.change, before) if spec.change else None
-    labelled = None
-    if change is not None and spec.unchanged:
-        unchanged = _mask(roots, spec.unchanged, before)
-        # A pixel that is labelled both ways is labelled neither way.
-        labelled = change ^ unchanged
-        change = change & ~unchanged
+    change, labelled = _change_masks(roots, spec, before)
 
     def said(key: str) -> Any:
         """What the pair says, else what holds for all."""
@@ -169,14 +194,8 @@ def open_pair(spec: PairSpec, folder: Path, options: RasterOptions) -> Pair:
             if rule != "none":
                 values = [np.maximum(part - dark[:, None], 0.0) for part, dark in zip(values, haze, strict=True)]
     stretches = _choose_stretches(rule, values, shown_bands, said("percentiles"))
-    place = before.georeference or after.georeference
-    metadata: dict[str, Any] = {
-        "gsd_m": spec.gsd_m or (place.gsd_m if place else None),
-        "sensor": spec.sensor,
-        "dates": [day.isoformat() for day in spec.dates] if spec.dates else None,
-        "lat": spec.lat,
-        "lon": spec.lon,
-        "units": spec.units or ("digital numbers, not reflectance" if before.dtype == np.uint8 else None),
+    metadata = {
+        **_scene_facts(spec, before, after),
         "indices": {rule.index: INDICES[rule.index].formula for rule in rules},
         "classes": {rule.name: {"index": rule.index, "above": list(rule.above)} for rule in rules},
         "class_order": "a pixel belongs to the first class that claims it",
@@ -224,61 +243,24 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
     origins: Iterator[tuple[int, int]] = iter([(0, 0)])
     if options.tile is not None:
         origins = tile_origins(first.height, first.width, options.tile, options.stride or options.tile)
-    value = spec.nodata if isinstance(spec.nodata, (int, float)) else None
-    rgb = _rgb(spec.bands)
+    place = first.georeference or last.georeference
     for row, col in origins:
         here = slice(row, row + size[0]), slice(col, col + size[1])
-        read = [raster.window(row, col, *size) for raster in pair.rasters]
-        windows = [window for window, _ in read]
-        usable = np.logical_and(
-            *(
-                present(window, (value, raster.nodata), data)
-                for raster, (window, data) in zip(pair.rasters, read, strict=True)
-            )
-        )
-        if pair.lacking is not None:
-            usable &= ~pair.lacking[here]
+        windows, usable = _read_tile(pair, here)
         share = float(usable.mean())
         if share < options.min_valid or not usable.any():
             tally.skipped[f"less than {options.min_valid:.0%} of the pixels usable in {spec.scene}"] += 1
             continue
         tally.tiles += 1
-        pixels: dict[str, NDArray[Any]] = {}
-        shown: dict[str, Mapping[str, Any]] = {}
-        for k, name in enumerate(("before", "after")):
-            if not pair.keep_bands:
-                pixels[name] = pair.stretches[k](windows[k][rgb], usable)
-                continue
-            own = storable(pair.rasters[k].nodata if value is None else value, pair.rasters[k].dtype)
-            nodata, haze = (own, None) if pair.haze is None else (None, pair.haze[k])
-            pixels[name] = kept_bands(windows[k], usable, haze, nodata)
-            as_it_is = pair.metadata["stretch"]["rule"] == "none"
-            shown[name] = how_shown(spec.bands, None if as_it_is else pair.stretches[k], nodata)
+        pixels, shown = _pictures(pair, windows, usable)
         if not usable.all():
             pixels["valid"] = _grey(usable)
-        changed, seen_changed = None, False
-        if pair.change is not None:
-            change = pair.change[here]
-            labelled = usable if pair.labelled is None else usable & pair.labelled[here]
-            seen_changed = bool((change & labelled).any())
-            if pair.labelled is None:
-                changed = float(change[usable].mean())
-            if labelled.sum() >= min(options.min_labelled, usable.sum()):
-                pixels["change"] = _grey(change & labelled)
-                if not labelled.all():
-                    pixels["labelled"] = _grey(labelled)
-        maps = [classify(_floats(pair, windows[k], k), pair.rules, k) if pair.rules else None for k in (0, 1)]
-        facts = TileFacts((), (), (), changed, seen_changed)
-        if maps[0] is not None and maps[1] is not None:
-            before, after, counted = class_shares(maps[0], maps[1], usable, len(pair.rules))
-            if counted >= options.min_valid * usable.sum() and counted:
-                facts = TileFacts(tuple(rule.name for rule in pair.rules), before, after, changed, seen_changed)
-            else:
-                tally.notes.append(
-                    f"{spec.scene} r{row} c{col}: indices undefined at most pixels, no class is asked about"
-                )
+        changed, seen_changed, masks = _changed(pair, here, usable, options.min_labelled)
+        pixels |= masks
+        facts = _facts(pair, windows, usable, options.min_valid, changed, seen_changed)
+        if pair.rules and not facts.classes:
+            tally.notes.append(f"{spec.scene} r{row} c{col}: indices undefined at most pixels, no class is asked about")
         metadata: dict[str, Any] = {"row": row, "col": col, "valid_share": round(share, 6)}
-        place = first.georeference or last.georeference
         if place is not None:
             metadata["lat"], metadata["lon"] = place.lat_lon(row + size[0] / 2, col + size[1] / 2)
         for name, shares in (("shares_before", facts.before), ("shares_after", facts.after)):
@@ -287,3 +269,69 @@ def cut_tiles(pair: Pair, options: RasterOptions, tally: Tally) -> Iterator[Tile
         yield Tile(
             name, pixels, facts, {**pair.metadata, **metadata}, shown, tile_place(place, row, col) if shown else None
         )
+
+
+def _read_tile(pair: Pair, here: tuple[slice, slice]) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
+    """(bands, H, W) of both rasters at a place, and (H, W) where both can be used."""
+    rows, cols = here
+    size = rows.stop - rows.start, cols.stop - cols.start
+    read = [raster.window(rows.start, cols.start, *size) for raster in pair.rasters]
+    value = _nodata_value(pair.spec)
+    first, second = (
+        present(window, (value, raster.nodata), data) for raster, (window, data) in zip(pair.rasters, read, strict=True)
+    )
+    usable = np.logical_and(first, second)
+    if pair.lacking is not None:
+        usable &= ~pair.lacking[here]
+    return [window for window, _ in read], usable
+
+
+def _pictures(
+    pair: Pair, windows: Sequence[NDArray[Any]], usable: NDArray[np.bool_]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Mapping[str, Any]]]:
+    """``before`` and ``after`` of a tile, and how they are shown where bands are kept."""
+    if not pair.keep_bands:
+        rgb = _rgb(pair.spec.bands)
+        return {name: pair.stretches[k](windows[k][rgb], usable) for k, name in enumerate(("before", "after"))}, {}
+    value, as_it_is = _nodata_value(pair.spec), pair.metadata["stretch"]["rule"] == "none"
+    pixels, shown = {}, {}
+    for k, name in enumerate(("before", "after")):
+        own = storable(pair.rasters[k].nodata if value is None else value, pair.rasters[k].dtype)
+        nodata, haze = (own, None) if pair.haze is None else (None, pair.haze[k])
+        pixels[name] = kept_bands(windows[k], usable, haze, nodata)
+        shown[name] = how_shown(pair.spec.bands, None if as_it_is else pair.stretches[k], nodata)
+    return pixels, shown
+
+
+def _changed(
+    pair: Pair, here: tuple[slice, slice], usable: NDArray[np.bool_], min_labelled: int
+) -> tuple[float | None, bool, dict[str, NDArray[np.uint8]]]:
+    """The share of a tile that changed, where all of it is labelled; whether any of it did; and its masks."""
+    if pair.change is None:
+        return None, False, {}
+    change = pair.change[here]
+    labelled = usable if pair.labelled is None else usable & pair.labelled[here]
+    masks = {}
+    if labelled.sum() >= min(min_labelled, usable.sum()):
+        masks["change"] = _grey(change & labelled)
+        if not labelled.all():
+            masks["labelled"] = _grey(labelled)
+    share = float(change[usable].mean()) if pair.labelled is None else None
+    return share, bool((change & labelled).any()), masks
+
+
+def _facts(
+    pair: Pair,
+    windows: Sequence[NDArray[Any]],
+    usable: NDArray[np.bool_],
+    min_valid: float,
+    changed: float | None,
+    seen_changed: bool,
+) -> TileFacts:
+    """What was measured on a tile; no class where the indices are undefined at most of its pixels."""
+    if pair.rules:
+        maps = [classify(_floats(pair, windows[k], k), pair.rules, k) for k in (0, 1)]
+        before, after, counted = class_shares(maps[0], maps[1], usable, len(pair.rules))
+        if counted >= min_valid * usable.sum() and counted:
+            return TileFacts(tuple(rule.name for rule in pair.rules), before, after, changed, seen_changed)
+    return TileFacts((), (), (), changed, seen_changed)

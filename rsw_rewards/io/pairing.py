@@ -122,6 +122,18 @@ def read_output(
     return replace(output, invalid=why)
 
 
+def _claim(record: Any) -> tuple[str, int, Any]:
+    """What a record says of itself: the sample, the candidate, and why it is invalid where it says so."""
+    if isinstance(record, ValueError):
+        raise InputError(f"not valid JSON ({record})")
+    if isinstance(record, Output):
+        return record.sample_id, candidate_of(record.candidate), record.invalid
+    name = name_of(record) if isinstance(record, Mapping) else None
+    if not isinstance(name, str):
+        raise InputError("a prediction must be an object with a string 'id'")
+    return name, candidate_of(record.get("candidate", 0)), record.get("invalid")
+
+
 def pair(
     records: Iterable[tuple[str, Any]],
     samples: Sequence[Sample],
@@ -149,30 +161,15 @@ def pair(
     count = 0
     for place, record in records:
         count += 1
+        if isinstance(record, Sample):
+            continue
         try:
-            named = name_of(record) if isinstance(record, Mapping) else None
+            name, candidate, said = _claim(record)
         except InputError as error:
             problems.append(Problem("malformed", place, str(error)))
-            continue
-        if isinstance(record, Mapping) and isinstance(named, str):
-            name, candidate, said = named, record.get("candidate", 0), record.get("invalid")
-        elif isinstance(record, Output):
-            name, candidate, said = record.sample_id, record.candidate, record.invalid
-        elif isinstance(record, Sample):
-            continue
-        elif isinstance(record, ValueError):
-            problems.append(Problem("malformed", place, f"not valid JSON ({record})"))
-            continue
-        else:
-            problems.append(Problem("malformed", place, "a prediction must be an object with a string 'id'"))
             continue
         if name not in asked:
             problems.append(Problem("unknown_id", place, f"the id {name!r} is not among the samples"))
-            continue
-        try:
-            candidate = candidate_of(candidate)
-        except InputError as error:
-            problems.append(Problem("malformed", place, str(error)))
             continue
         candidates = found.setdefault(name, {})
         if candidate in candidates:

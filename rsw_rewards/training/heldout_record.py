@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from rsw_rewards.evaluation.results import StoredNumber
+from rsw_rewards.evaluation.run_directory import StoredNumber
 
 
 class _Change(BaseModel):

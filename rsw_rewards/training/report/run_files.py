@@ -14,7 +14,7 @@ from typing import Any
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.results import versions
+from rsw_rewards.evaluation.run_directory import versions
 from rsw_rewards.methods import key_of_steps
 from rsw_rewards.rollouts.trained import CONFIG, STARTS
 from rsw_rewards.training.agreement import alarms_so_far

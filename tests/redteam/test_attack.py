@@ -162,7 +162,7 @@ def brightness(sample, output):
     return float(output.forecast.pixels().mean()) / 255
 
 
-RECOMMENDED = Path(__file__).parents[1] / "configs/rubrics"
+RECOMMENDED = Path(__file__).parents[2] / "configs/rubrics"
 
 
 def test_no_attack_pleases_the_recommended_reward_of_captions():

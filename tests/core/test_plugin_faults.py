@@ -22,7 +22,7 @@ from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.training.sources import load_source
 
-TOY = Path(__file__).parent / "training" / "toy_lm.py"
+TOY = Path(__file__).parents[1] / "training" / "toy_lm.py"
 
 POLICIES = """
 import rsw_rewards as rsw

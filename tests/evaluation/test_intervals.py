@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rsw_rewards.evaluation import resampling
-from rsw_rewards.evaluation.resampling import (
+from rsw_rewards.evaluation import intervals
+from rsw_rewards.evaluation.intervals import (
     deal,
     holm,
     score_interval,
@@ -41,7 +41,7 @@ def test_a_scene_that_decides_costs_degrees_of_freedom() -> None:
     heavy = even.copy()
     heavy[0] = 30.0
     assert spread(without_each(even))[1] > 60
-    assert spread(without_each(heavy))[1] == resampling.FEWEST_FREEDOM
+    assert spread(without_each(heavy))[1] == intervals.FEWEST_FREEDOM
     assert spread(without_each(np.array([0.0, 1.0])))[1] == 1  # never more than there are
 
 

@@ -171,7 +171,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from tests.test_feature_store import DIM, key, row
+from tests.features.test_feature_store import DIM, key, row
 from rsw_rewards.features.store import FeatureFile
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (777, 777))

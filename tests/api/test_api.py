@@ -409,7 +409,7 @@ def test_everything_that_has_names():
 @pytest.mark.slow
 def test_train_and_load(tmp_path):
     out = tmp_path / "quick"
-    run = rsw.train(Path(__file__).parents[1] / "configs/quickstart.yaml", steps=2, smoke=True, out=out)
+    run = rsw.train(Path(__file__).parents[2] / "configs/quickstart.yaml", steps=2, smoke=True, out=out)
     assert run.folder == out
     assert list(run.log.index) == [1, 2]
     assert run.log["reward"].between(0, 1).all()

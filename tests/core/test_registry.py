@@ -30,7 +30,7 @@ from rsw_rewards.io.records_io import load_samples, write_jsonl
 from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
 from rsw_rewards.rollouts.policies import POLICIES, build_policy
 from rsw_rewards.training.run_folder import check_inputs, run_folder
-from tests.test_cli import rsw as command
+from tests.cli.test_cli import rsw as command
 
 MINE = '''
 """Everything of one's own, in one file."""
