@@ -294,7 +294,8 @@ def _pictures(
         rgb = _rgb(pair.spec.bands)
         return {name: pair.stretches[k](windows[k][rgb], usable) for k, name in enumerate(("before", "after"))}, {}
     value, as_it_is = _nodata_value(pair.spec), pair.metadata["stretch"]["rule"] == "none"
-    pixels, shown = {}, {}
+    pixels: dict[str, NDArray[Any]] = {}
+    shown: dict[str, Mapping[str, Any]] = {}
     for k, name in enumerate(("before", "after")):
         own = storable(pair.rasters[k].nodata if value is None else value, pair.rasters[k].dtype)
         nodata, haze = (own, None) if pair.haze is None else (None, pair.haze[k])
