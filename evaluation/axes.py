@@ -125,7 +125,7 @@ class Lane:
         placed = []
         for mark in sorted(self.marks, key=lambda mark: mark.value):
             at = self.axis.place(mark.value)
-            width = LETTER * (len(mark.name) + 1)
+            width = LETTER * (len(mark.name) + 2)
             start = min(max(at - width / 2, 0.0), 100.0 - width)
             row = next((row for row, end in enumerate(free) if end <= start), len(free))
             free[row : row + 1] = [start + width]

@@ -21,7 +21,7 @@ from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, t
 from rsw_rewards.evaluation.numbers import sign
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
-from rsw_rewards.evaluation.summary import compare, metrics_of, valid_rate
+from rsw_rewards.evaluation.summary import compare, metrics_of, status_counts, valid_rate
 
 
 class _Features:
@@ -79,6 +79,13 @@ def warnings_of(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[str]:
             found.append(
                 f"the weights of the encoder {encoder} differ between the runs: its numbers cannot be compared"
             )
+    for name, run in zip(names, runs, strict=True):
+        for label, counts in status_counts(run.only(shared)).items():
+            if failed := counts["error"] + counts["timeout"]:
+                found.append(
+                    f"{label} failed on {failed} of {sum(counts.values())} outputs of {name}, which its numbers leave out: mend the cause"
+                    " and go on with --resume before comparing them"
+                )
     for label in runs[0].table.names:
         rates = {name: valid_rate(run.only(shared).verifier(label)) for name, run in zip(names, runs, strict=True)}
         if len({rate for rate in rates.values() if rate is not None}) > 1:

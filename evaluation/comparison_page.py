@@ -80,7 +80,8 @@ def shared_cards(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Cards of samples with the outputs of all runs, those on which they disagree first; and the runs that hold no cards."""
     apart: list[Key] = list(values.index[values["apart"] > 0][:DISPUTED])
-    rest: list[Key] = [key for key in values.index if key not in set(apart)]
+    disputed = set(apart)
+    rest: list[Key] = [key for key in values.index if key not in disputed]
     chosen = [*apart, *random.Random(0).sample(rest, min(len(rest), RANDOM))]
     held = {name: cards_of(run, chosen) for name, run in zip(names, runs, strict=True)}
     lacking = [name for name, cards in held.items() if not cards]
@@ -94,7 +95,7 @@ def shared_cards(
         found.append(
             {
                 **{field: first[field] for field in ("id", "candidate", "kind", "prompt", "truth")},
-                "why": "disputed" if key in set(apart) else "random",
+                "why": "disputed" if key in disputed else "random",
                 "pictures": [one for one in first["pictures"] if one["part"] in ("input", "truth")],
                 "numbers": {"apart": distance[key]},
                 "sides": [

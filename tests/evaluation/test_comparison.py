@@ -188,6 +188,25 @@ def test_unequal_shares_of_valid_outputs_are_warned_of(runs: dict[str, Path], tm
     assert "share of valid outputs differs (exact_match: good 1.000, silent 0.900)" in words
 
 
+def test_scores_that_failed_are_warned_of_by_run(tmp_path: Path) -> None:
+    faulty = Protocol(
+        name="with-faults",
+        title="Accuracy, and a verifier that fails",
+        task=Task.CHANGE_QA,
+        source="here",
+        components=({"use": "exact_match"}, {"use": f"{Path(__file__).parents[1]}/engine/faulty.py:Faulty"}),
+        headline=("accuracy",),
+    )
+    whole = run(tmp_path, "whole", protocol=faulty)
+    broken = run(tmp_path, "broken", protocol=faulty)
+    answers = (tmp_path / "broken.jsonl").read_text().replace('"yes"', '"raise"')
+    (tmp_path / "broken.jsonl").write_text(answers)
+    shutil.rmtree(broken)
+    rsw.evaluate([faulty], tmp_path / "broken.samples.jsonl", tmp_path / "broken.jsonl", broken)
+    (words,) = (one for one in rsw.compare(whole, broken, protocol=faulty).warnings if "failed" in one)
+    assert words.startswith("Faulty failed on 20 of 60 outputs of broken, which its numbers leave out")
+
+
 def test_other_configurations_and_weights_are_warned_of(runs: dict[str, Path], tmp_path: Path) -> None:
     other = edited(runs["near"], tmp_path / "other", encoders={"clip": "b"})
     first = edited(runs["good"], tmp_path / "first", encoders={"clip": "a"})

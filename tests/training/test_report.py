@@ -274,6 +274,8 @@ def test_curves_keep_their_points_on_the_plot() -> None:
     places = [tuple(map(float, pair.split(","))) for pair in str(made.lines[0]["points"]).split()]
     assert all(made.left <= x <= made.right and 8 <= y <= made.height for x, y in places)
     assert made.marks[0]["y"] is not None and made.marks[1]["y"] is None
+    small = drawn("a", [Line("a", [(1, 0.0), (2, 3.5e-15)])])
+    assert small is not None and small.left > made.left, "long labels have room"
     assert drawn("none", [Line("a", [])]) is None
     assert span([1.0, 1.0]) == (0.5, 1.5) and span([0.0, 1.0])[0] == 0 and ticks(2.0, 2.0) == [2.0]
 

@@ -11,7 +11,9 @@ from rsw_rewards.evaluation.axes import span, ticks
 WIDTH, HEIGHT = 280, 160
 """Of a plot, in the units of its view box."""
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 8, 24
-"""Margins of the plotted area."""
+"""Margins of the plotted area; the left one is wider where the labels need it."""
+LETTER = 6
+"""Width of a letter of a label."""
 POINTS = 300
 """Most points of a line; longer ones are means of neighbours."""
 
@@ -101,8 +103,11 @@ def drawn(
     start = min(line.points[0][0] for line in shown)
     end = max(last, *(line.points[-1][0] for line in shown), start + 1)
 
+    labels = [(tick, f"{tick:.4g}") for tick in ticks(low, high, 4)]
+    left = max(LEFT, 12 + LETTER * max(len(label) for _, label in labels))
+
     def across(step: float) -> float:
-        return round(LEFT + (step - start) / (end - start) * (WIDTH - LEFT - RIGHT), 1)
+        return round(left + (step - start) / (end - start) * (WIDTH - left - RIGHT), 1)
 
     def down(value: float) -> float:
         return round(TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
@@ -132,7 +137,8 @@ def drawn(
         paths,
         [{"name": name, "value": value, "y": down(value) if (name, value) in near else None} for name, value in marks],
         [(across(tick), f"{tick:g}") for tick in ticks(start, end, 4) if tick == int(tick)],
-        [(down(tick), f"{tick:.4g}") for tick in ticks(low, high, 4)],
+        [(down(tick), label) for tick, label in labels],
+        left=left,
     )
 
 
