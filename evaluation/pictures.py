@@ -51,7 +51,7 @@ def pictures(sample: Sample, output: Output, parts: Sequence[str] = PARTS) -> li
     if future is not None:
         shown.append(("truth", "true future", partial(read_rgb, future), True))
         if forecast is not None:
-            shown.append(("both", "difference to the truth", lambda: _apart(forecast, future), False))
+            shown.append(("both", f"difference to the truth, white from {LARGE:g} of 255", lambda: _apart(forecast, future), False))
     indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
     for key in ("mask", "map_before", "map_after", "buildings", "damage"):
         truth, made = reference.get(key), getattr(output, key)
@@ -85,10 +85,11 @@ def difference_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     >>> difference_map(np.zeros((1, 2, 3), np.uint8), np.array([[[0] * 3, [200] * 3]], np.uint8)).tolist()
     [[[32, 36, 42], [255, 255, 255]]]
     """
-    apart = np.abs(one.astype(np.float64) - other).mean(axis=-1)
-    place = np.clip(apart / LARGE, 0.0, 1.0) * (len(_RAMP) - 1)
-    marks = np.arange(len(_RAMP))
-    return np.stack([np.interp(place, marks, channel) for channel in _RAMP.T], axis=-1).round().astype(np.uint8)
+    sums = np.abs(one.astype(np.int16) - other).sum(axis=-1, dtype=np.int16)
+    # A colour for each of the 766 sums there are, so that a large picture is never held in float64.
+    place = np.clip(np.arange(3 * 255 + 1) / (3 * LARGE), 0.0, 1.0) * (len(_RAMP) - 1)
+    colours = np.stack([np.interp(place, np.arange(len(_RAMP)), channel) for channel in _RAMP.T], axis=-1)
+    return colours.round().astype(np.uint8)[sums]
 
 
 def _apart(forecast: ImageRef, future: ImageRef) -> np.ndarray:
