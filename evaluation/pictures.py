@@ -51,7 +51,14 @@ def pictures(sample: Sample, output: Output, parts: Sequence[str] = PARTS) -> li
     if future is not None:
         shown.append(("truth", "true future", partial(read_rgb, future), True))
         if forecast is not None:
-            shown.append(("both", f"difference to the truth, white from {LARGE:g} of 255", lambda: _apart(forecast, future), False))
+            shown.append(
+                (
+                    "both",
+                    f"difference to the truth, white from {LARGE:g} of 255",
+                    lambda: _apart(forecast, future),
+                    False,
+                )
+            )
     indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
     for key in ("mask", "map_before", "map_after", "buildings", "damage"):
         truth, made = reference.get(key), getattr(output, key)
