@@ -40,11 +40,11 @@ def captions(shared: Path) -> list[rsw.Sample]:
 
 
 def line(label: str, rubric: Any, samples: Sequence[rsw.Sample], seed: int, **options: Any) -> str:
-    """One row of a table: what truth, honest output and the best attack earn, and how many attacks win."""
+    """One row of a table: what truth, mediocre output and the best attack earn, and how many attacks win."""
     found = rsw.attack(rubric, samples, seed=seed, **options).tasks[0]
     best = found.attacks[0]
     model = [f"{found.row('model').reward:.3f}"] if any(row.role == "model" for row in found.rows) else []
-    cells = [f"{found.row('truth').reward:.3f}", *model, f"{best.honest:.3f}", f"{best.reward:.3f} ({best.name})", str(len(found.winners))]  # fmt: skip
+    cells = [f"{found.row('truth').reward:.3f}", *model, f"{best.mediocre:.3f}", f"{best.reward:.3f} ({best.name})", str(len(found.winners))]  # fmt: skip
     return f"| {label} | " + " | ".join(cells) + " |"
 
 
@@ -52,7 +52,7 @@ def caption_table(shared: Path, seed: int) -> list[str]:
     """Every verifier of captions alone, and behind the gate; the recommended composite last."""
     samples = captions(shared)
     lines = [
-        "| reward | pairs | truth | honest mediocre | best attack | attacks that win |",
+        "| reward | pairs | truth | mediocre | best attack | attacks that win |",
         "|---|---|---|---|---|---|",
     ]
     for told, chosen in (("all", samples), ("changed", [one for one in samples if one.reference["changed"]])):

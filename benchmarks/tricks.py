@@ -1,9 +1,9 @@
-"""Which tricks fool which verifier of forecasts, and whether a composite reward is fooled: every forecast of a sample is one candidate.
+"""Which baselines fool which verifier of forecasts, and whether a composite reward is fooled: every forecast of a sample is one candidate.
 
     python benchmarks/tricks.py [--n 120] [--shared DIR] [--out FILE.json] [--write docs/forecasts.md]
 
-Worlds: ``scene-world`` (the honest forecasts are the shipped token world model, greedy, and its tokenizer's ceiling), and, where the
-folder of real pairs is there, ``levir-cd`` tiles with a change and ``landsat`` tiles (the honest forecast is the truth blurred by one
+Worlds: ``scene-world`` (the good forecasts are the shipped token world model, greedy, and its tokenizer's ceiling), and, where the
+folder of real pairs is there, ``levir-cd`` tiles with a change and ``landsat`` tiles (the good forecast is the truth blurred by one
 pixel where it changed, with noise of 5 levels everywhere: nothing was trained on these places). Prints JSON.
 """
 
@@ -58,7 +58,7 @@ SINGLE: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 SETS = ({"use": "frechet"}, {"use": "kid"}, {"use": "cmmd", "config": {"encoder": "scene-clip"}})
 FOOLED = 0.75
-"""Share of samples in which the honest forecast must be worth more, below which a verifier counts as fooled."""
+"""Share of samples in which the good forecast must be worth more, below which a verifier counts as fooled."""
 PROMPTS = 8
 """Samples whose candidates make one batch: what a credit is shared out in."""
 SIDE, LEAST = 64, 0.02
@@ -127,7 +127,7 @@ def near_truth(sample: Sample, future: np.ndarray, chance: np.random.Generator) 
 
 
 def forecasts(samples: list[Sample], trained: bool) -> dict[str, list[ImageRef]]:
-    """Candidate -> one picture for every sample; the honest ones first."""
+    """Candidate -> one picture for every sample; the good ones first."""
     requests = [Request(sample, temperature=0.0) for sample in samples]
     policies = {"tokenizer ceiling": make_baseline("tokenizer_ceiling", samples)}
     policies = {"world model": build_policy("token_world_model"), **policies} if trained else {}
@@ -200,16 +200,16 @@ def measure(samples: list[Sample], trained: bool) -> dict[str, Any]:
 
 
 def summary(values: Mapping[str, np.ndarray], names: Sequence[str], sets: Mapping[str, Any]) -> dict[str, Any]:
-    """Means, and the share of samples in which each honest forecast is worth more than each trick (ties count half)."""
-    honest = [name for name in names if name not in TRICKS and name != JPEG]
+    """Means, and the share of samples in which each good forecast is worth more than each baseline (ties count half)."""
+    found_good = [name for name in names if name not in TRICKS and name != JPEG]
     rows: dict[str, Any] = {}
     for label, column in values.items():
         column = column[np.isfinite(column).all(axis=1)]
         above = {
             good: {
                 name: float(((column[:, names.index(good)] > column[:, place]) + 0.5 * (column[:, names.index(good)] == column[:, place])).mean())
-                for place, name in enumerate(names) if name not in honest
-            } for good in honest
+                for place, name in enumerate(names) if name not in found_good
+            } for good in found_good
         }  # fmt: skip
         rows[label] = {
             "n": len(column),
@@ -217,22 +217,22 @@ def summary(values: Mapping[str, np.ndarray], names: Sequence[str], sets: Mappin
             "above": above,
         }
         tricks = column[:, [names.index(name) for name in TRICKS]].max(axis=1)
-        rows[label]["first"] = {good: float((column[:, names.index(good)] > tricks).mean()) for good in honest}
-    return {"honest": honest, "verifiers": rows, "sets": sets}
+        rows[label]["first"] = {good: float((column[:, names.index(good)] > tricks).mean()) for good in found_good}
+    return {"good": found_good, "verifiers": rows, "sets": sets}
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table of one world: mean value, and in brackets how often the first honest forecast is worth more."""
-    good = found["honest"][0]
+    """The table of one world: mean value, and in brackets how often the first good forecast is worth more."""
+    good = found["good"][0]
     names = found["candidates"]
-    lines = ["| verifier | " + " | ".join(names) + " | honest first |", "|---" * (len(names) + 2) + "|"]
+    lines = ["| verifier | " + " | ".join(names) + " | good first |", "|---" * (len(names) + 2) + "|"]
     for label, row in found["verifiers"].items():
         cells = []
         for name in names:
             share = row["above"][good].get(name)
             cell = f"{row['mean'][name]:.2f}" + ("" if share is None else f" ({100 * share:.0f} %)")
             cells.append(f"**{cell}**" if share is not None and share < FOOLED and name != JPEG else cell)
-        first = ", ".join(f"{100 * row['first'][one]:.0f} %" for one in found["honest"])
+        first = ", ".join(f"{100 * row['first'][one]:.0f} %" for one in found["good"])
         lines.append(f"| `{label}` | " + " | ".join(cells) + f" | {first} |")
     for key, by_name in found["sets"].items():
         least = by_name[good]

@@ -46,7 +46,7 @@ class CaptionGate(PerText[_Truth]):
         summary="1 where a caption says rightly whether anything changed and reads as a sentence, else 0.",
         range="0 or 1; raw.claim, raw.order, raw.repetition, raw.length and raw.alphabet are 1 where that part is in order",
         transform="none",
-        source="this project: rules of English; what they cost honest captions stands in docs/attacks.md",
+        source="this project: rules of English; what they cost right captions stands in docs/attacks.md",
         gaming=(
             "It looks at no object, place, number or direction: 'a pond was removed' passes where a road was built."
         ),

@@ -30,10 +30,10 @@ def attack(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Findings:
-    """What outputs that only please a rubric earn, beside an honest mediocre output, a model's and the truth.
+    """What outputs that only please a rubric earn, beside a mediocre output, a model's and the truth.
 
-    Attacks and what counts as honest and mediocre are described in docs/attacks.md. An attack wins where it earns more than the
-    honest mediocre output in the mean over the samples of a task.
+    Attacks and what counts as mediocre are described in docs/attacks.md. An attack wins where it earns more than the
+    mediocre output in the mean over the samples of a task.
 
     Args:
         rubric: a :class:`Rubric`, a YAML file, a mapping as in YAML, the weight of each verifier, or a list of Components.
@@ -52,7 +52,7 @@ def attack(
     >>> samples = [{"task": "change_qa", "reference": {"answers": [a], "vocabulary": ["yes", "no"]}} for a in ["yes", "no"] * 4]
     >>> found = rsw.attack({"answer_format": 1.0}, samples)
     >>> row = found.tasks[0].row("constant")
-    >>> row.reward, row.honest, rsw.attack({"exact_match": 1.0}, samples).ok
+    >>> row.reward, row.mediocre, rsw.attack({"exact_match": 1.0}, samples).ok
     (1.0, 1.0, True)
     """
     from rsw_rewards.evaluation.inputs import of_policy, read_pair

@@ -33,7 +33,7 @@ def attack(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Attack a rubric: what empty, hedged, negated, copied and optimised outputs earn beside an honest mediocre one."""
+    """Attack a rubric: what empty, hedged, negated, copied and optimised outputs earn beside a mediocre one."""
     from rsw_rewards.evaluation.numbers import number
 
     check_folders(root)
@@ -48,15 +48,15 @@ def attack(
         rows = [*(row for row in task.rows if row.role != "attack"), *task.attacks[:SHOWN]]
         typer.echo(f"{task.task}, {task.n} samples")
         print_rows(
-            ("output", "reward", "honest there", *task.labels, ""),
+            ("output", "reward", "mediocre there", *task.labels, ""),
             [
-                (row.name, number(row.reward), number(row.honest), *(number(row.components[label][0]) for label in task.labels),
+                (row.name, number(row.reward), number(row.mediocre), *(number(row.components[label][0]) for label in task.labels),
                  "wins" if row.wins else "")
                 for row in rows
             ],
         )  # fmt: skip
         if winners := task.winners:
-            typer.echo(f"{len(winners)} attacks earn more than an honest mediocre output; see 'What to do when an attack wins' in docs/attacks.md")  # fmt: skip
+            typer.echo(f"{len(winners)} attacks earn more than a mediocre output; see 'What to do when an attack wins' in docs/attacks.md")  # fmt: skip
     typer.echo(f"page: {out / 'attack.html'}   numbers: {out / 'attack.json'}")
     if not found.ok:
         raise typer.Exit(1)

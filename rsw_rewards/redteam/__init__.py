@@ -1,1 +1,1 @@
-"""A red team for rubrics: outputs that please a reward without being good, beside honest ones; :func:`rsw_rewards.attack`."""
+"""A red team for rubrics: outputs that please a reward without being good, beside mediocre ones; :func:`rsw_rewards.attack`."""

@@ -1,4 +1,4 @@
-"""What a red team found: a table for each task, and whether an attack earns more than an honest mediocre output."""
+"""What a red team found: a table for each task, and whether an attack earns more than a mediocre output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Findings:
 
     >>> samples = [{"task": "change_qa", "reference": {"answers": [a], "vocabulary": ["yes", "no"]}} for a in ["yes", "no"] * 4]
     >>> rsw.attack({"exact_match": 1.0}, samples)
-    <attack on 8 samples: no attack earns more than an honest mediocre output>
+    <attack on 8 samples: no attack earns more than a mediocre output>
     """
 
     rubric: Rubric
@@ -28,7 +28,7 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        """Whether no attack earns more than the honest mediocre output, in any task; the exit status of ``rsw attack``."""
+        """Whether no attack earns more than the mediocre output, in any task; the exit status of ``rsw attack``."""
         return not any(task.winners for task in self.tasks)
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +50,6 @@ class Findings:
 
     def __repr__(self) -> str:
         winners = [f"{row.name!r}" for task in self.tasks for row in task.winners]
-        told = f"{len(winners)} attacks earn more than an honest mediocre output: {', '.join(winners[:3])}"
+        told = f"{len(winners)} attacks earn more than a mediocre output: {', '.join(winners[:3])}"
         n = sum(task.n for task in self.tasks)
-        return f"<attack on {n} samples: {told if winners else 'no attack earns more than an honest mediocre output'}>"
+        return f"<attack on {n} samples: {told if winners else 'no attack earns more than a mediocre output'}>"

@@ -1,4 +1,4 @@
-"""Running a red team: every attack on every sample beside honest outputs, scored by the rubric as training would."""
+"""Running a red team: every attack on every sample beside mediocre ones, scored by the rubric as training would."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, ImageError, InputError
 from rsw_rewards.evaluation.progress import Progress, silent
+from rsw_rewards.redteam.compared_with import as_scored, mediocre, truth
 from rsw_rewards.redteam.findings import Findings
 from rsw_rewards.redteam.gradients import gradient_attacks
-from rsw_rewards.redteam.honest import as_scored, mediocre, truth
 from rsw_rewards.redteam.images import image_attacks
 from rsw_rewards.redteam.kit import Attack, Pool
 from rsw_rewards.redteam.rows import Row, TaskFindings
@@ -68,7 +68,7 @@ def run(
 
 
 def winning_attacks(rubric: Rubric, samples: Sequence[Sample], device: str, progress: Progress) -> list[str]:
-    """The attacks of the short form that earn more than an honest mediocre output, in words."""
+    """The attacks of the short form that earn more than a mediocre output, in words."""
     found = run(rubric, samples, device=device, progress=progress, short=True)
     return [
         f"attack on the rubric: {row}; 'rsw attack' shows its outputs" for task in found.tasks for row in task.winners
@@ -101,7 +101,7 @@ class _Siege:
         if not short:
             self.attacks += [*gradient_attacks(pool, asked, scorer.bank), *search_attacks(pool, self._pay)]
         self.scored = Pool(pool.task, [as_scored(sample) for sample in pool.samples], pool.seed)
-        self.names = ["truth", "honest mediocre", *(["model"] if answers else []), *(one.name for one in self.attacks)]
+        self.names = ["truth", "mediocre", *(["model"] if answers else []), *(one.name for one in self.attacks)]
         self.labels = [one.component.label for one in scorer.components if pool.task in one.tasks]
         n = len(pool.samples)
         self.reward = np.full((len(self.names), n), np.nan)
@@ -114,12 +114,12 @@ class _Siege:
             self.progress(f"attacking {self.pool.task}", start, n)
             self._step(range(start, min(start + PROMPTS, n)))
         self.progress(f"attacking {self.pool.task}", n, n)
-        honest = self.reward[1]
-        if not np.isfinite(honest).any():
+        beside = self.reward[1]
+        if not np.isfinite(beside).any():
             raise InputError(
-                f"no honest output for the task {self.pool.task} has a reward; check the samples with 'rsw validate'"
+                f"no mediocre output for the task {self.pool.task} has a reward; check the samples with 'rsw validate'"
             )
-        rows = [self._row(place, name, honest) for place, name in enumerate(self.names)]
+        rows = [self._row(place, name, beside) for place, name in enumerate(self.names)]
         return TaskFindings(
             self.pool.task, n, tuple(self.labels), tuple(rows), self._order(), self.shown, tuple(self.scored.samples)
         )
@@ -137,8 +137,8 @@ class _Siege:
             "both": _mean((above & below)[known].astype(float)),
         }
 
-    def _row(self, place: int, name: str, honest: np.ndarray) -> Row:
-        both = np.isfinite(self.reward[place]) & np.isfinite(honest)
+    def _row(self, place: int, name: str, beside: np.ndarray) -> Row:
+        both = np.isfinite(self.reward[place]) & np.isfinite(beside)
         attack = self.attacks[place - len(self.names)] if place >= len(self.names) - len(self.attacks) else None
         return Row(
             name,
@@ -147,8 +147,8 @@ class _Siege:
             attack.about if attack else "",
             int(both.sum()),
             _mean(self.reward[place][both]),
-            _mean(honest[both]),
-            _mean((self.reward[place] > honest)[both].astype(float)),
+            _mean(beside[both]),
+            _mean((self.reward[place] > beside)[both].astype(float)),
             {label: _paired(values[place], values[1]) for label, values in self.values.items()},
         )
 
@@ -201,14 +201,14 @@ def _made(make: Callable[[Sample], Output | None], sample: Sample) -> Output | N
     try:
         return make(sample)
     except (KeyError, ImageError, ValueError):
-        return None  # a sample without a usable truth has no honest output, and is left out of the comparison
+        return None  # a sample without a usable truth has no mediocre output, and is left out of the comparison
 
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _paired(values: np.ndarray, honest: np.ndarray) -> tuple[float | None, float | None]:
-    """The mean of a component over the samples where both have a value, and the honest mean there."""
-    both = np.isfinite(values) & np.isfinite(honest)
-    return _mean(values[both]), _mean(honest[both])
+def _paired(values: np.ndarray, beside: np.ndarray) -> tuple[float | None, float | None]:
+    """The mean of a component over the samples where both have a value, and that of the mediocre outputs there."""
+    both = np.isfinite(values) & np.isfinite(beside)
+    return _mean(values[both]), _mean(beside[both])

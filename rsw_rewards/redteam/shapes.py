@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.redteam.honest import pixels_of, true_levels
+from rsw_rewards.redteam.compared_with import pixels_of, true_levels
 from rsw_rewards.redteam.kit import Attack, Pool, each, from_baseline
 from rsw_rewards.rollouts.baselines import make_baseline
 from rsw_rewards.rollouts.baselines.base import in_memory

@@ -27,7 +27,7 @@ policy:
   template: {template}
   max_new_tokens: {tokens}              # longer outputs are cut off, and invalid
   dtype: bfloat16
-  lora: {{r: 16, alpha: 32}}              # trains adapters; without this line all weights are trained"""
+  lora: {{r: 16, alpha: 32}}              # trains LoRA adapters; without this line all weights are trained"""
 
 _FORECASTER = """\
 policy:
@@ -37,7 +37,7 @@ policy:
   steps: 10
   guidance_scale: 2.5
   dtype: bfloat16
-  lora: {r: 32, alpha: 64}              # trains adapters; without this line all weights are trained"""
+  lora: {r: 32, alpha: 64}              # trains LoRA adapters; without this line all weights are trained"""
 
 _OWN = """\
 # No policy of this package makes outputs of this task. "A policy of your own" in docs/training.md says what yours needs.
@@ -139,7 +139,7 @@ rubric:
   prompts: 8                # samples in a step
   group: 8                  # outputs of each, which are compared with each other
   micro_batch: 8            # outputs in a pass of the learner; lower it where memory is short
-  learning_rate: 1.0e-5     # for adapters; a tenth of that for all weights
+  learning_rate: 1.0e-5     # for LoRA adapters; a tenth of that for all weights
 
 # Where outputs are made: processes beside the learner, and the share of a GPU of each. Without a GPU: num_gpus: 0.
 rollouts: {{actors: 1, num_gpus: 0.4}}

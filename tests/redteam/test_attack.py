@@ -1,4 +1,4 @@
-"""``rsw attack``: what attacks earn beside honest outputs, in Python and on the command line."""
+"""``rsw attack``: what attacks earn beside mediocre ones, in Python and on the command line."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards.cli import main
-from rsw_rewards.redteam.honest import as_scored, mediocre
+from rsw_rewards.redteam.compared_with import as_scored, mediocre
 from rsw_rewards.redteam.kit import Pool
 from tests.shared_data import shared
 
@@ -52,12 +52,12 @@ def test_a_hackable_rubric_is_found_and_a_sound_one_is_not():
     assert hackable.tasks[0].winners[0].name == "very long" and hackable.tasks[0].winners[0].reward == 1.0
 
 
-def test_the_truth_and_the_honest_output_stand_in_the_table():
+def test_the_truth_and_the_mediocre_output_stand_in_the_table():
     found = rsw.attack({"exact_match": 1.0}, questions(200)).tasks[0]
     assert found.row("truth").reward == 1.0
-    honest = found.row("honest mediocre").reward
-    assert 0.65 < honest < 0.85 and found.row("constant").reward == 0.5
-    assert found.row("constant").honest == honest and found.row("constant").n == 200
+    mediocre = found.row("mediocre").reward
+    assert 0.65 < mediocre < 0.85 and found.row("constant").reward == 0.5
+    assert found.row("constant").mediocre == mediocre and found.row("constant").n == 200
 
 
 def test_a_model_has_a_row_of_its_own():
@@ -70,8 +70,8 @@ def test_a_model_has_a_row_of_its_own():
 
 def test_a_negated_reference_earns_more_than_a_mediocre_caption_by_n_grams():
     found = rsw.attack({"rouge_l": 0.5, "bleu": 0.5}, captions()).tasks[0]
-    negated, honest = found.row("no"), found.row("honest mediocre")
-    assert negated.wins and negated.components["rouge_l"][0] > honest.components["rouge_l"][0]
+    negated, mediocre = found.row("no"), found.row("mediocre")
+    assert negated.wins and negated.components["rouge_l"][0] > mediocre.components["rouge_l"][0]
     assert not found.row("empty").wins
 
 
@@ -96,7 +96,7 @@ def test_masks_and_boxes_are_attacked():
     true[20:44, 20:44] = 255
     masks = [rsw.Sample(f"m{k}", "change_mask", reference={"mask": np.roll(true, k * 4, 1)}) for k in range(3)]
     found = rsw.attack({"change_mask": 1.0}, masks)
-    assert found.ok and found.tasks[0].row("honest mediocre").reward > 0.8
+    assert found.ok and found.tasks[0].row("mediocre").reward > 0.8
     assert {"empty", "all_changed", "checkerboard", "inverted"} <= {row.name for row in found.tasks[0].attacks}
     image = np.zeros((64, 64, 3), np.uint8)
     boxes = [rsw.Sample(f"b{k}", "grounding", images=[image], reference={"boxes": [[8, 8, 24 + k, 40]]}) for k in range(3)]  # fmt: skip
@@ -108,7 +108,7 @@ def test_validate_attacks_a_rubric_in_short():
     sound = rsw.validate("exact-qa", questions(40), rubric={"exact_match": 1.0})
     assert sound.ok and not sound.problems
     (first, *_) = rsw.validate("exact-qa", questions(40), rubric=[counts_words]).problems
-    assert first.startswith("attack on the rubric: 'very long' earns 1.000, an honest mediocre output 0.0")
+    assert first.startswith("attack on the rubric: 'very long' earns 1.000, a mediocre output 0.0")
     with pytest.raises(rsw.ConfigError, match=r"rubric|component"):
         rsw.validate("exact-qa", questions(40), rubric={"rouge_l": 1.0})
 
@@ -137,7 +137,7 @@ def test_the_command_writes_a_page_and_exits_1_where_an_attack_wins(tmp_path, mo
     found = json.loads((out / "attack.json").read_text())
     assert found["ok"] is False and "no" in found["tasks"][0]["winners"]
     page = (out / "attack.html").read_text()
-    assert "earn more than an honest mediocre output" in page and found["tasks"][0]["winners"][0] in page
+    assert "earn more than a mediocre output" in page and found["tasks"][0]["winners"][0] in page
     assert "a house was built near the wood" in page and "<b>what?" not in page
 
 
@@ -151,7 +151,7 @@ def test_forecasts_are_attacked_with_images():
         samples.append(rsw.Sample(f"f{k}", "forecast", images=[before], prompt="a roof", reference={"images": [after]}))
     found = rsw.attack({"gain_over_copy": 1.0}, samples)
     task = found.tasks[0]
-    assert found.ok and task.row("truth").reward == 1.0 and task.row("honest mediocre").reward > 0.4
+    assert found.ok and task.row("truth").reward == 1.0 and task.row("mediocre").reward > 0.4
     assert {"copy_before", "flat", "crop", "texture of another scene", "writing"} <= {row.name for row in task.attacks}
     pays_for_noise = rsw.attack([rsw.Component(use=brightness)], samples)
     assert not pays_for_noise.ok
@@ -168,7 +168,7 @@ RECOMMENDED = Path(__file__).parents[2] / "configs/rubrics"
 def test_no_attack_pleases_the_recommended_reward_of_captions():
     found = rsw.attack(RECOMMENDED / "captions.yaml", captions(24))
     task = found.tasks[0]
-    assert found.ok and task.row("truth").reward > task.row("honest mediocre").reward
+    assert found.ok and task.row("truth").reward > task.row("mediocre").reward
     for component in ("rouge_l", "cider_d"):
         alone = rsw.attack({component: 1.0}, captions(24)).tasks[0]
         behind = rsw.attack(

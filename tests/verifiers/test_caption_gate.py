@@ -98,7 +98,7 @@ def test_honest_references_of_levir_cc_pass_and_shuffled_ones_do_not():
     assert sum(shuffled) <= 0.05 * len(shuffled)
 
 
-def test_honest_captions_in_free_words_pass():
-    lines = (Path(__file__).parents[1] / "golden/honest_captions.txt").read_text(encoding="utf-8").splitlines()
+def test_true_captions_in_free_words_pass():
+    lines = (Path(__file__).parents[1] / "golden/true_captions.txt").read_text(encoding="utf-8").splitlines()
     found = [gate(line[2:], CHANGED if line[0] == "+" else UNCHANGED).value for line in lines]
     assert len(found) >= 300 and sum(found) >= 0.99 * len(found)

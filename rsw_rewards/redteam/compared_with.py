@@ -1,4 +1,4 @@
-"""Honest outputs to hold attacks against: the truth, and a mediocre output that tries to answer and makes usual mistakes."""
+"""The outputs that attacks are compared with: the truth, and a mediocre output that tries to answer and makes usual mistakes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEDIOCRE = {
     Task.DAMAGE: "the truth, drawn a 32nd of the side off",
     Task.GROUNDING: "the truth, drawn a quarter of its own size off; a mask a 32nd of the side",
 }
-"""What an honest mediocre output is, by task."""
+"""What a mediocre output is, by task."""
 
 
 def as_scored(sample: Sample) -> Sample:
@@ -48,7 +48,7 @@ def truth(sample: Sample) -> Output:
 
 
 def mediocre(sample: Sample, pool: Pool) -> Output | None:
-    """An honest mediocre output for a sample, as :data:`MEDIOCRE` says; None where none can be made.
+    """A mediocre output for a sample, as :data:`MEDIOCRE` says; None where none can be made.
 
     Args:
         sample: as it is in the file, not as it is scored.
