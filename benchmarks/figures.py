@@ -1,10 +1,11 @@
 """Prints the figures of the documentation again, and says which differ from those in the pages.
 
-    python benchmarks/figures.py --list                  # which command prints the figures of which page
-    python benchmarks/figures.py [--only NAME ...]       # run them; what they print is kept in build/figures
+    python benchmarks/figures.py --list                          # which command prints the figures of which page
+    python benchmarks/figures.py [--only NAME ...]               # run them; what they print is kept in build/figures
+    python benchmarks/figures.py --page statistics.md --most 20  # those of one page that take at most 20 minutes
 
 A command is compared with its page by the rows of tables: a row with the same first cell and other figures has changed. Times and
-sizes depend on the machine, so the list says what each command is measured on.
+sizes depend on the machine, so the list says what each command is measured on. Short commands run first; all of them take half a day.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ FIGURES = {
     "features": Figures("forecasts.md", "time of verifiers that share features", "python benchmarks/features.py", minutes=5),
     "gpu_scoring": Figures("forecasts.md", "images a second", "python benchmarks/gpu_scoring.py", "a GPU, or two CPU cores", 5),
     "coverage": Figures("statistics.md", "how often intervals hold the truth", "python benchmarks/coverage.py", minutes=60),
-    "readings": Figures("benchmarks.md", "what outputs earn that know nothing", "python benchmarks/readings.py"),
+    "coverage_counts": Figures("statistics.md", "intervals of all counts", "python benchmarks/coverage.py --counts"),
+    "readings": Figures("benchmarks.md", "what baselines get", "python benchmarks/readings.py", "the extra wordnet for two rows"),
     "exact_match": Figures("results.md", "time of closed answers", "python benchmarks/exact_match.py"),
     "learning_grpo": Figures("results.md", "what GRPO adds", "python benchmarks/learning.py {out} --recipe grpo --controls --jobs 2", minutes=60),
     "learning_ppo": Figures("results.md", "what PPO adds", "python benchmarks/learning.py {out} --recipe ppo --controls", minutes=60),
@@ -52,6 +54,14 @@ FIGURES = {
     "learning_flow": Figures("results.md", "a forecaster by Flow-GRPO", "python benchmarks/learning.py {out} --recipe flow_grpo --controls", minutes=15),
     "learning_ddpo": Figures("results.md", "a forecaster by DDPO", "python benchmarks/learning.py {out} --recipe ddpo --controls", minutes=15),
     "ablation": Figures("results.md", "which reward did it", "rsw ablate configs/ablation.yaml --out {out} --kinds leave-one-out --seeds 1,2,3,4,5", minutes=120),
+    "ablation_single": Figures("results.md", "each reward alone", "rsw ablate configs/ablation.yaml --out {out} --kinds single --seeds 1,2,3", minutes=60),
+    "supervised": Figures("results.md", "where reinforcement learning starts", "rsw train configs/embedded/supervised.yaml --set out={out}/run --set ship=null", minutes=30),
+    "quickstart": Figures("results.md", "what the quickstart costs", "rsw train configs/quickstart.yaml --set out={out}/run", minutes=6),
+    "scene_world": Figures("results.md", "samples a second", "rsw data make scene-world --n 1000 --out {out}/scenes"),
+    "shared_prefix": Figures("scaling.md", "learning with shared prefixes", "python benchmarks/learning.py {out} --recipe vlm --seeds 1 2 3 --set grpo.steps=60", minutes=10),
+    "no_shared_prefix": Figures("scaling.md", "learning without them", "python benchmarks/learning.py {out} --recipe vlm --seeds 1 2 3 --set grpo.steps=60 --set grpo.shared_prefix=false", minutes=10),
+    "trainers": Figures("integrations/README.md", "tests against trainers", "python tests/integrations/run.py", "a package index", 60),
+    "failures": Figures("integrations/README.md", "a failed reward in trainers", "python tests/integrations/run.py --failures", "a package index", 60),
     "overlap": Figures("scaling.md", "scoring beside generation", "python benchmarks/overlap.py", minutes=10),
     "driver_memory": Figures("scaling.md", "memory of the learner", "python benchmarks/driver_memory.py", minutes=20),
     "group_price": Figures("scaling.md", "a step beside TRL's trainer", "python benchmarks/group_price.py", minutes=5),
@@ -65,7 +75,7 @@ FIGURES = {
     "sizes": Figures("install.md", "disk space of the extras", "python benchmarks/sizes.py"),
     "resolve": Figures("install.md", "versions beside other trainers", "make resolve", "a package index", 15),
     "screenshots": Figures("reports.md", "the tops of two pages", "python benchmarks/screenshots.py runs/trained runs/quickstart", "the README's runs, Chromium"),
-    "before_after": Figures("../README.md", "the forecast before and after", "python benchmarks/before_after.py runs/quickstart", "a finished make quickstart"),
+    "before_after": Figures("../README.md", "the forecast before and after", "python benchmarks/before_after.py build/figures/quickstart/run", "the run of 'quickstart'", 7),
 }  # fmt: skip
 """Every command that prints figures of the pages."""
 
@@ -115,7 +125,8 @@ def run(name: str, figures: Figures) -> str:
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     command = shlex.split(figures.command.format(out=out))
-    command = [sys.executable, *command[1:]] if command[0] == "python" else command
+    if command[0] in ("python", "rsw"):  # those beside this interpreter, whatever is on the path
+        command[0] = str(Path(sys.executable).with_name(command[0]))
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     printed = "\n".join(
         [ended.stdout, *(file.read_text() for file in sorted(out.glob("*.md")) if file.name != "printed.md")]
@@ -132,11 +143,16 @@ def run(name: str, figures: Figures) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    pages = sorted({figures.page for figures in FIGURES.values()})
     parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="NAME")
+    parser.add_argument("--page", nargs="+", choices=pages, default=pages, metavar="PAGE")
+    parser.add_argument("--most", type=int, default=24 * 60, help="leave out what takes longer than so many minutes")
     parser.add_argument("--list", action="store_true")
     asked = parser.parse_args()
-    for name in asked.only:
+    for name in sorted(asked.only, key=lambda name: FIGURES[name].minutes):
         figures = FIGURES[name]
+        if figures.page not in asked.page or figures.minutes > asked.most:
+            continue
         print(
             f"{name}: docs/{figures.page}, {figures.what}; {figures.command} ({figures.needs}, about {figures.minutes} min)"
         )

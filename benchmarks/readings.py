@@ -1,4 +1,4 @@
-"""What outputs that know nothing earn under each published reading and under the strict protocol beside it, as rows of docs/benchmarks.md.
+"""What baselines get under each published reading and under the strict protocol beside it, as rows of docs/benchmarks.md.
 
 Run: python benchmarks/readings.py
 """
@@ -15,12 +15,15 @@ from rsw_rewards.evaluation.protocols import PROTOCOLS
 from tests.evaluation.made_samples import MAKERS
 
 
+NOT_SHOWN = ("oracle", "blind")
+
+
 def earned(name: str) -> str:
-    """The first headline number of each baseline of a protocol."""
+    """The first headline metric of each baseline that the page shows, in the order of its column."""
     protocol, samples = PROTOCOLS.find(name), MAKERS[name]()
     rows = rsw.evaluate(name, samples, policy="oracle").summary["baselines"]
-    values = {trick: row["metrics"][protocol.headline[0]]["value"] for trick, row in rows.items() if trick != "oracle"}
-    return ", ".join(f"{trick} {'-' if value is None else f'{value:.2f}'}" for trick, value in values.items())
+    values = {one: row["metrics"][protocol.headline[0]]["value"] for one, row in rows.items() if one not in NOT_SHOWN}
+    return ", ".join(f"{one} {'-' if value is None else f'{value:.2f}'}" for one, value in values.items())
 
 
 for name, protocol in PROTOCOLS.built_in.items():

@@ -32,7 +32,7 @@ def test_every_figure_of_the_pages_has_a_command_that_prints_it() -> None:
     named = set()
     for figures in FIGURES.values():
         assert (ROOT / "docs" / figures.page).is_file(), figures.page
-        program = re.search(r"benchmarks/\w+\.py|configs/\w+\.yaml|make \w+", figures.command)
+        program = re.search(r"[\w/]+\.(?:py|yaml)|make [\w-]+", figures.command)
         assert program and (program[0].startswith("make ") or (ROOT / program[0]).is_file()), figures.command
         named.add(program[0])
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]

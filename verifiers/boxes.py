@@ -298,8 +298,8 @@ class BoxIoU(PerSample[Targets]):
     Config: ClassVar[type[BaseModel]] = BoxIoUConfig
     card: ClassVar[Card] = Card(
         summary=(
-            "Boxes of 4 numbers (x1, y1, x2, y2) or 8 (a convex quadrilateral) against reference.boxes. One "
-            "true box: the IoU of the one box given."
+            "Compares boxes of 4 numbers (x1, y1, x2, y2) or 8 (a convex quadrilateral) with reference.boxes. For one "
+            "true box: its IoU with the output's one box."
         ),
         range="iou: [0, 1]; hit: 0 or 1, all boxes matched at IoU >= 0.5 and none left over",
         transform="none",
@@ -308,8 +308,8 @@ class BoxIoU(PerSample[Targets]):
             "GREC (arXiv 2308.16182)."
         ),
         gaming=(
-            "A box as large as the image scores the share of the image that the target covers: little for "
-            "small targets, but read the row of that baseline where targets are large."
+            "A box of the whole image gets the share of the image that the target covers. If targets are large, "
+            "compare with the baseline whole_image."
         ),
         cost="microseconds on a CPU for upright boxes, seconds for thousands of them, about a hundred for a pair of rotated ones that overlap",
     )

@@ -43,12 +43,13 @@ class CaptionGate(PerText[_Truth]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.captions"})
     card: ClassVar[Card] = Card(
-        summary="1 where a caption says rightly whether anything changed and reads as a sentence, else 0.",
-        range="0 or 1; raw.claim, raw.order, raw.repetition, raw.length and raw.alphabet are 1 where that part is in order",
+        summary="1 if a caption says correctly whether anything changed and reads like a sentence, else 0.",
+        range="0 or 1; raw.claim, raw.order, raw.repetition, raw.length and raw.alphabet are 1 if the caption passes "
+        "that check",
         transform="none",
-        source="this project: rules of English; what they cost right captions stands in docs/attacks.md",
+        source="this project: rules for English; docs/attacks.md says how many right captions they refuse",
         gaming=(
-            "It looks at no object, place, number or direction: 'a pond was removed' passes where a road was built."
+            "It does not check objects, places, numbers or directions: 'a pond was removed' passes if a road was built."
         ),
         cost="a tenth of a millisecond",
     )

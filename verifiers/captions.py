@@ -65,13 +65,14 @@ class Bleu(CaptionReward):
 
     name: ClassVar[str] = "bleu"
     card: ClassVar[Card] = Card(
-        summary="Geometric mean of the shares of 1- to n-grams that stand in a reference, with a penalty for short captions.",
+        summary="Geometric mean of the shares of the caption's 1- to n-grams that are in a reference, with a penalty for "
+        "short captions.",
         range="bleu<n>: 0 to 1",
         transform="none",
         source="BleuScorer of github.com/salaniz/pycocoevalcap: closest reference length, 1e-15 and 1e-9 beside the counts",
         gaming=(
-            "Repeated words are clipped to what a reference has, copying all references at once loses "
-            "precision, an empty caption is invalid."
+            "Repeated words count only as often as in a reference. A caption of all references together loses "
+            "precision. An empty caption is invalid."
         ),
     )
     Config: ClassVar[type[BaseModel]] = BleuConfig
@@ -114,8 +115,8 @@ class RougeL(CaptionReward):
         transform="none",
         source="rouge.py of github.com/salaniz/pycocoevalcap, beta 1.2 (Lin 2004)",
         gaming=(
-            "Precision and recall may come from different references, so a caption that mixes them gains a "
-            "little; repeated words and all references in a row lose precision"
+            "Precision and recall may come from different references, so a mixture of references gains a little. "
+            "Repeated words and joined references lose precision"
         ),
     )
 
@@ -143,12 +144,14 @@ class CiderDReward(CaptionReward):
 
     name: ClassVar[str] = "cider_d"
     card: ClassVar[Card] = Card(
-        summary="Similarity of tf-idf weighted n-grams to the references: words that say what is special about a pair count most.",
+        summary="Similarity of tf-idf weighted n-grams to the references: words that are rare among the samples count "
+        "most.",
         range="cider_d: 0 to 10",
         transform="divided by 10",
         source="arXiv 1411.5726; cider_scorer.py of github.com/salaniz/pycocoevalcap (sigma 6)",
         gaming=(
-            "Counts are clipped and a Gaussian punishes other lengths, so repetition and joined references do not pay."
+            "Repeated n-grams count only as often as in a reference, and other lengths are punished. So repetition and "
+            "joined references gain nothing."
         ),
     )
     Config: ClassVar[type[BaseModel]] = CiderConfig
@@ -225,7 +228,8 @@ class Captions(CaptionVerifier[CaptionTruth]):
 
     name: ClassVar[str] = "captions"
     card: ClassVar[Card] = Card(
-        summary="BLEU-1 to 4, METEOR, ROUGE-L, CIDEr-D, their mean S*m, and how often a caption is right on whether there is change.",
+        summary="BLEU-1 to 4, METEOR, ROUGE-L, CIDEr-D, their mean S*m, and how often a caption says correctly whether "
+        "anything changed.",
         range="bleu1..bleu4, meteor, rouge_l and the recognition rates: 0 to 1; cider: 0 to 10; s_star_m: 0 to 3.25",
         transform="the value is ROUGE-L; the others are metrics of the corpus",
         source=(
@@ -233,8 +237,8 @@ class Captions(CaptionVerifier[CaptionTruth]):
             "set's fixed sentences."
         ),
         gaming=(
-            "Silence does not pay: the references of empty captions are kept. One fixed sentence for no change is "
-            "right on half of LEVIR-CC: read it beside no_change."
+            "Empty captions gain nothing: their references still count. One fixed sentence for no change is right on "
+            "half of LEVIR-CC: compare with the baseline no_change."
         ),
         cost="a tenth of a millisecond; METEOR some milliseconds, a Java process of up to 2 GB and its start",
     )

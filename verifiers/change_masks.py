@@ -67,14 +67,14 @@ class ChangeMask(MapVerifier):
             "Counts pixels of a change mask (255 is changed; with 'classes', every index but 0) against the true mask,"
             " ignoring pixels outside 'valid'."
         ),
-        range="iou of the changed class: [0, 1]; 1 where neither mask has change, 0 where only the prediction has",
+        range="iou of the changed class: [0, 1]; 1 if neither mask has change, 0 if only the prediction has",
         transform="none",
         source=(
             "summed 2 x 2 counts, as usual for LEVIR-CD (doi 10.3390/rs12101662); checked against wgcban/ChangeFormer."
         ),
         gaming=(
-            "An empty mask scores 1 on unchanged samples and 0 on all others: mix in changed samples and read"
-            " f1, which ignores true negatives, rather than oa."
+            "An empty mask gets 1 on unchanged samples and 0 on all others. Include changed samples, and read f1, "
+            "which ignores true negatives, rather than oa."
         ),
         cost="under a millisecond per megapixel, plus decoding",
     )

@@ -197,15 +197,15 @@ class MultipleChoice(PerText[Question]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
     card: ClassVar[Card] = Card(
         summary=(
-            "Equality of the chosen letter, or set of letters, with a true one. Entries of reference.answers are "
-            "letters or options' texts; any of them is right."
+            "1 if the chosen letter, or set of letters, is a true one. Entries of reference.answers are letters or "
+            "texts of options; any of them is right."
         ),
         range="correct: 0 or 1",
         transform="none",
         source="exact match of letters as in XLRS-Bench (arXiv 2503.23771); the reading rules are this project's and stricter",
         gaming=(
-            "Several letters where one is asked for, a letter with the text of another option, letters inside"
-            " sentences: all invalid."
+            "Several letters instead of one, a letter with the text of another option, and letters inside a sentence "
+            "are invalid."
         ),
     )
     Config: ClassVar[type[BaseModel]] = MultipleChoiceConfig

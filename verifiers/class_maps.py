@@ -71,14 +71,15 @@ class ClassMap(MapVerifier):
             "Counts pixels of a map of class indices (0 = background) against the true one. Pixels outside 'valid', and those of"
             " the true map's nodata value, are ignored."
         ),
-        range="mean over classes that occur in truth or prediction of their IoU: [0, 1]; an unchanged sample left unchanged 1",
+        range="mean IoU over the classes that occur in reference or prediction: [0, 1]; 1 for an unchanged sample that "
+        "is predicted as unchanged",
         transform="none",
         source=(
             "summed counts, as Evaluator of Chen-Yang-Liu/Change-Agent; means leave out classes that do not occur."
         ),
         gaming=(
-            "A map of background alone gets about half where one class changes, and high pixel_accuracy and "
-            "fwiou always: read iou_1 and above."
+            "A map with only background gets about half if one class changes, and always a high pixel_accuracy and "
+            "fwiou. Read iou_1 and the following classes."
         ),
         cost="about three milliseconds per megapixel, plus decoding",
     )

@@ -55,7 +55,8 @@ class ClipRsicd(Encoded, PerSample[AskedText]):
         transform="(cos + 1) / 2",
         source="YonghaoXu/Txt2Img-MHN@8cff35a, clip_score.py, with flax-community/clip-rsicd-v2 and the first caption. The maximum that is taken there goes"
         " over one image and one caption",
-        gaming="longer feature vectors raise it at equal cosine: an image need not fit better, only excite more. Read raw.cos beside it",
+        gaming="Longer feature vectors raise it at the same cosine, so an image can gain without fitting better. Read "
+        "raw.cos beside it",
         cost="one pass of the encoder per new image and text",
     )
 

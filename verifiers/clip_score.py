@@ -46,14 +46,14 @@ class ClipScore(AlignmentVerifier):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST, Task.CHANGE_CAPTION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "output.text", "encoder"})
     card: ClassVar[Card] = Card(
-        summary="CLIPScore: of a forecast and the text that says what should change (reference.text, else the prompt), or of a"
-        " caption and the image after the change.",
+        summary="CLIPScore of a forecast and the text of what should change (reference.text, else the prompt), or of a "
+        "caption and the image after the change.",
         range="[0, 2.5], higher fits better; raw.cos in [-1, 1].",
         transform="(cos + 1) / 2",
         source="2.5 max(cos, 0): Hessel et al. 2021.",
         gaming=(
-            "Cosines of one model lie in a narrow band, and an input that shows the right land cover already "
-            "scores well: prefer caption_contrast, and weigh it below gain_over_copy."
+            "Cosines differ little, and an image with the right land cover gets much. Prefer caption_contrast, or give "
+            "it less weight than gain_over_copy."
         ),
         cost="one pass of the encoder per new image and text",
     )
@@ -84,8 +84,8 @@ class RefClipScore(AlignmentVerifier):
         transform="divided by 10/7",
         source="Hessel et al. 2021; jmhessel/clipscore@clipscore.py, captions and references worded 'A photo depicts ..'",
         gaming=(
-            "Text towers of CLIP see words more than their order or a negation: 'a road is built' and 'no "
-            "road is built' are close. Gate it with the change accuracy of the captions."
+            "CLIP hardly notices word order and negation: 'a road is built' and 'no road is built' are close. Put it "
+            "behind a gate such as caption_gate."
         ),
         cost="one pass of the encoder per new image and text",
     )

@@ -92,17 +92,17 @@ class CaptionContrast(AlignmentVerifier):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "output.text", "encoder"})
     Config: ClassVar[type[AlignmentConfig]] = CaptionContrastConfig
     card: ClassVar[Card] = Card(
-        summary="Of a forecast and its text, or of a caption and the image after the change: how many texts of other samples fit the"
-        " image worse than this one.",
+        summary="Whether the text of the sample (or a caption as output) fits the image better than the texts of other "
+        "samples (distractors) do.",
         range=(
-            "[0, 1]; 0.5 is chance, which a forecast that looks the same for every text has in the mean. "
-            "raw.beaten is the share of distractors that fit worse, raw.cos the cosine"
+            "[0, 1]; 0.5 is chance, the mean for a forecast that ignores the text. raw.beaten is the share of "
+            "distractors that fit worse, raw.cos the cosine"
         ),
         transform="none: mean over distractors of sigmoid((cos - cos_distractor) / temperature), temperature 0.05",
         source="CLIP retrieval among distractors, made smooth",
         gaming=(
-            "A single caption that suits every image fits better than most distractors: read it beside a "
-            "reward that compares with the references."
+            "A caption that fits every image fits better than most distractors. Use it together with a reward that "
+            "compares with the references."
         ),
         cost="one pass of the encoder per new image and text",
     )

@@ -93,15 +93,15 @@ class ChangeCounts(PerText[Mapping[str, float]]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
     card: ClassVar[Card] = Card(
         summary=(
-            "Counts of new roads and new buildings read out of one sentence and held against the true sentence's; a truth that"
-            " names neither is one number."
+            "Reads the numbers of new roads and new buildings from a sentence, and compares them with those of the "
+            "true sentence. If that names neither, it is one number."
         ),
         range="errors: counts, from 0; correct: 0 or 1 (all counts right)",
         transform="mean over the classes of 1 / (1 + |p - t|)",
         source="hanlinwu/DeltaVLM scripts/test-count.ipynb (arXiv 2507.22346), which stops at a sentence of another form",
         gaming=(
-            "Lists, ranges and words that change a number are invalid. Half of the pairs have no change: read it "
-            "beside the baselines, and the errors beside valid_rate."
+            "Lists, ranges and words that change a number are invalid. Half of the pairs have no change: compare with "
+            "the baselines, and read the errors beside valid_rate."
         ),
     )
     Config: ClassVar[type[BaseModel]] = AnswerConfig

@@ -140,17 +140,18 @@ class BuildingDamage(MapVerifier):
             "Counts building pixels (0 none, 1 to 4 building) and, within the true buildings, pixels of each "
             "damage level (1 none, 2 minor, 3 major, 4 destroyed)."
         ),
-        range="F1 in [0, 1]. Of one sample: 1 where neither side has a building, 0 where only the prediction has",
+        range="F1 in [0, 1]. For one sample: 1 if neither map has a building, 0 if only the prediction has one",
         transform=(
-            "0.3 localization F1 + 0.7 mean F1 of the levels in the sample's truth. A plain mean, where the benchmark's is"
-            " harmonic, which has no slope until every level is found"
+            "0.3 localization F1 + 0.7 mean F1 of the levels in the sample's reference. The benchmark's mean is "
+            "harmonic, which stays 0 until every level is found"
         ),
         source=(
             "xView2 (arXiv 1911.09296), DIUx-xView/xView2_scoring: 0.3 localization_f1 + 0.7 damage_f1, from "
             "counts summed over images."
         ),
         gaming=(
-            "Damage outside true buildings is free, so a map that calls everything a building loses only localization."
+            "Damage outside of true buildings costs nothing, so a map in which everything is a building loses only "
+            "localization F1."
         ),
         cost="about five milliseconds per megapixel of a pair, plus decoding",
     )

@@ -80,7 +80,7 @@ class DamageConsistency(NetworkVerifier):
         source=(
             "the score of xView2 (DIUx-xView/xView2_scoring), from summed counts; RSEdit takes it for edited images."
         ),
-        gaming="a network can be fooled by texture; damage outside true buildings costs localization only.",
+        gaming="Texture can deceive the network. Damage outside of true buildings costs only localization.",
         cost="one pass of the network per new pair",
     )
 

@@ -173,7 +173,8 @@ class DetectionAP(PerSample[Labelled]):
         range="[0, 1]",
         transform="none; it is a number of a set",
         source="github.com/cocodataset/cocoapi by pycocotools (COCOeval)",
-        gaming="Many unsure boxes cost little where sure ones are right. A model that gives no scores is ranked in its own order.",
+        gaming="Many boxes with a low score cost little if those with a high score are right. Without scores, boxes are "
+        "ranked in the order of the answer.",
         cost="milliseconds an image on a CPU; needs pip install 'rsw_rewards[detection]'",
     )
 

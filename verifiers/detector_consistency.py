@@ -218,10 +218,10 @@ class DetectorConsistency(NetworkVerifier):
     Config: ClassVar[type[BaseModel]] = DetectorConfig
     card: ClassVar[Card] = Card(
         summary=(
-            "What a frozen change detector sees between input and forecast, compared with the true change "
-            "mask or with what it sees of the true future."
+            "The changes that a frozen detector finds between input and forecast, compared with the true change mask "
+            "or with those it finds in the true future."
         ),
-        range="raw.f1 and raw.iou in [0, 1]; both masks empty 1, one of them empty 0.",
+        range="raw.f1 and raw.iou in [0, 1]; 1 if both masks are empty, 0 if one of them is.",
         transform=(
             "soft Dice of the probabilities with the true mask (soft: false: F1); in a sample without change "
             "1 / (1 + 100 * share detected)."
@@ -229,8 +229,8 @@ class DetectorConsistency(NetworkVerifier):
         source="literature on remote-sensing image editing scores edits by a detector in the same way (RSEdit); F1 = 2 tp / "
         "(2 tp + fp + fn); soft Dice of arXiv 1606.04797",
         gaming=(
-            "a detector can be fooled by texture that no one would call a building: keep it as a held-out "
-            "measure, or beside gain_over_copy."
+            "Texture that nobody would call a building can deceive the detector. Measure it without rewarding it, or "
+            "use it together with gain_over_copy."
         ),
         cost="one pass of the detector per new pair",
     )

@@ -214,10 +214,10 @@ class DifferenceList(PerText[tuple[Change, ...]]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
         summary=(
-            "A list of changes against reference.changes: JSON objects {object, change, where?, count?}, or "
+            "Compares a list of changes with reference.changes: JSON objects {object, change, where?, count?}, or "
             "lines 'object | change | where | count'."
         ),
-        range="f1 over one-to-one matches: [0, 1]; 1 where both lists are empty, 0 where one is",
+        range="f1 over one-to-one matches: [0, 1]; 1 if both lists are empty, 0 if one of them is",
         transform="none",
         source="precision and recall over atomic statements under a largest one-to-one matching; the format is this project's",
         gaming=(

@@ -65,15 +65,16 @@ class DirectionalSimilarity(AlignmentVerifier):
             "Cosine between the change of the image features (forecast less input) and the change of the text"
             " features (after less before)."
         ),
-        range="raw.directional in [-1, 1]: the cosine, faded to -1 where the image changes by less than least_change (raw.change); -1"
-        " for an unchanged or invalid output",
-        transform="(directional + 1) / 2: an unchanged output is worth 0, a change that has nothing to do with the text about 0.5",
+        range="raw.directional in [-1, 1]: the cosine; it fades to -1 if the image changes by less than least_change "
+        "(raw.change); -1 for an unchanged or invalid output",
+        transform="(directional + 1) / 2: an unchanged output gets 0, a change that is unrelated to the text about 0.5",
         source=(
-            "StyleGAN-NADA (arXiv 2108.00946) and InstructPix2Pix (arXiv 2211.09800); what a copy earns is "
-            "this project's."
+            "StyleGAN-NADA (arXiv 2108.00946) and InstructPix2Pix (arXiv 2211.09800); the value of a copy is this "
+            "project's definition."
         ),
         gaming=(
-            "A faint nudge of the right direction would have a perfect cosine: changes under least_change fade to 0."
+            "A very small change in the right direction would have a perfect cosine. Therefore the value of changes "
+            "below least_change fades to 0."
         ),
         cost="one pass of the encoder per new image and text",
     )

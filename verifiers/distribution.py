@@ -35,7 +35,7 @@ class SetMeasure(EncodedSetVerifier):
         ]
 
 
-_GAMING = "Copying the input, or leaving out hard samples, makes it better: compare at equal n and valid_rate"
+_GAMING = "Copying the input, or leaving out hard samples, improves it: compare at equal n and valid_rate"
 _TRANSFORM = (
     "none: a set has no score per sample, so it measures and does not reward; see frechet_credit and mmd_credit"
 )
@@ -57,14 +57,14 @@ class Frechet(SetMeasure):
     Config: ClassVar[type[NoConfig]] = FrechetConfig
     card: ClassVar[Card] = Card(
         summary="Frechet distance between all forecasts and all true futures, in the features of a named encoder.",
-        range="[0, inf), 0 = equal mean and covariance; its unit is the encoder's. The key is 'fid' for clean-fid's Inception "
-        "alone ('fid@n' below min_images), fd_<encoder> otherwise",
+        range="[0, inf), 0 = equal mean and covariance; unit of the encoder. Named 'fid' only with clean-fid's Inception "
+        "('fid@n' below min_images), else fd_<encoder>",
         transform=_TRANSFORM,
         source=(
             "Heusel et al. 2017; Inception file, resize and n - 1 covariance as in clean-fid (Parmar, Zhang, "
             "Zhu 2022); exact for fewer images than dimensions"
         ),
-        gaming=f"{_GAMING}. The bias from few images is large and depends on the model",
+        gaming=f"{_GAMING}. The bias from few images is large, and depends on the model",
         cost="one pass of the encoder per new image; the distance itself 0.1 s for 256 images of 2048 features, 4 s from 2048 images on"
         " (and 25 times that for its interval)",
     )
@@ -83,7 +83,7 @@ class Kid(SetMeasure):
         range="about [0, inf), slightly negative by chance; 'kid' for clean-fid's Inception alone, kid_<encoder> otherwise",
         transform=_TRANSFORM,
         source="Binkowski et al. 2018; over the whole sets, of which the subset averages of clean-fid and torch-fidelity are estimates",
-        gaming=f"{_GAMING}. The cubic kernel is nearly blind to blur and mode-seeking",
+        gaming=f"{_GAMING}. The cubic kernel hardly notices blur and mode-seeking",
         cost="one pass of the encoder per new image; 0.3 s for 1,000 and 30 s for 10,000 images of 2048 features",
     )
 
@@ -107,7 +107,7 @@ class Cmmd(SetMeasure):
         range="[0, inf); 'cmmd' for CLIP ViT-L/14-336 alone, cmmd_<encoder> otherwise",
         transform=_TRANSFORM,
         source="Jayasumana et al. 2024 (arXiv 2401.09603); biased estimator and central square as in google-research/cmmd",
-        gaming=f"{_GAMING}. On unit vectors the kernel is nearly linear: it sees the mean and little else",
+        gaming=f"{_GAMING}. On unit vectors the kernel is nearly linear: it measures little but the mean",
         cost="one pass of the encoder per new image; 0.3 s for 1,000 images of 768 features",
     )
 
@@ -127,11 +127,12 @@ class Neighbours(SetMeasure):
     name: ClassVar[str] = "neighbours"
     Config: ClassVar[type[NoConfig]] = NeighbourConfig
     card: ClassVar[Card] = Card(
-        summary="How far forecasts lie among true futures, and true futures among forecasts, by nearest neighbours.",
+        summary="Share of forecasts near a true future, and of true futures near a forecast, by nearest neighbours in an "
+        "encoder's features.",
         range="precision, recall, coverage: [0, 1]; density: [0, inf); each with the encoder's name",
         transform=_TRANSFORM,
         source="Kynkaanniemi et al. 2019 (arXiv 1904.06991); Naeem et al. 2020 (arXiv 2002.09797)",
-        gaming=f"{_GAMING}. Precision alone rewards mode-seeking, and one outlier among the forecasts widens recall",
+        gaming=f"{_GAMING}. Precision alone rewards mode-seeking; one outlier among forecasts raises recall",
         cost="one pass of the encoder per new image; n x m distances, twice",
     )
 

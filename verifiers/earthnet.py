@@ -205,11 +205,13 @@ class EarthNet(PerForecast[np.ndarray]):
     rewarding: ClassVar[bool] = False
     at_once: ClassVar[int] = 1
     card: ClassVar[Card] = Card(
-        summary="Frames are (H, W, 4) arrays of reflectance (blue, green, red, near infrared). A pixel of the truth that is NaN in any band was not seen.",
+        summary="EarthNet score of a series of (H, W, 4) reflectance frames (blue, green, red, near infrared). A true "
+        "pixel with NaN in any band was not observed.",
         range="ens, mad, ols, emd, ssim: [0, 1], 1 is perfect",
-        transform="none; it has no value of one output that a reward could be made of",
+        transform="none; a single output has no value, so it cannot be a reward",
         source="earthnet 0.3.11 (PyPI) earthnet/parallel_score.py; arXiv 2104.10066",
-        gaming="A cube without a clear date scores 1 but for ssim; pixels seen once lift ols. Forecasts count at dates that nobody saw, so the truth stays below 1.",
+        gaming="A cube without a clear date gets 1 except for ssim, and pixels observed once raise ols. Forecasts also "
+        "count at dates without observations, so the truth gets less than 1.",
         cost="about two seconds a cube of 128 x 128 and 20 dates",
     )
 

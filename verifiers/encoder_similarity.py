@@ -50,7 +50,7 @@ class EncoderSimilarity(Encoded, Paired):
             "the cosine by which DINO and CLIP image scores are reported for edited images (Ruiz et al. 2023,"
             " arXiv 2208.12242)"
         ),
-        gaming=("cosines lie in a narrow band near 1, and a copy is nearly perfect where little changes: use gain."),
+        gaming=("All cosines are close to 1, and a copy is nearly perfect if little changes: use gain."),
         cost="one pass of the encoder per new image",
         seen=", or in those that the encoder's name maps (#bands=3,2,1)",
     )

@@ -56,13 +56,14 @@ class ExactMatch(AnswerVerifier):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
-        summary="Strict equality of the normalised answer with a true answer, within a closed vocabulary where there is one.",
+        summary="1 if the normalised answer equals a true answer. If there is a vocabulary, the answer must be one of its "
+        "entries.",
         range="correct: 0 or 1",
         transform="none",
         source="accuracy as in RSVQA (arXiv 2003.07333) and CDVQA (arXiv 2112.06343); the reading rules are this project's",
         gaming=(
-            "Listing all answers, hedging, an empty text, naming the answer inside a sentence: none scores, "
-            "because the whole answer must equal one entry of the vocabulary."
+            "Lists of answers, hedging, an empty text, or the answer inside a sentence get 0, because the whole answer "
+            "must equal one entry of the vocabulary."
         ),
     )
     Config: ClassVar[type[BaseModel]] = ExactMatchConfig

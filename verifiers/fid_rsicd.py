@@ -115,8 +115,8 @@ class FidRsicd(SetMeasure):
             "authors' own test part."
         ),
         gaming=(
-            "looking like RSICD suffices, whatever the caption says: real images in any order are perfect. "
-            "The reference list overlaps what many generators are trained on."
+            "It ignores the captions: real images of RSICD in any order are perfect. Many generators were trained on "
+            "images of the reference list."
         ),
         cost="one pass of Inception-v3 per image: about 0.1 s on a CPU core",
     )

@@ -73,11 +73,12 @@ class AnswerFormat(PerSample[None]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
-        summary="Whether a text has the agreed form: one answer tag with nothing behind it, or a short text not cut off.",
+        summary="1 if a text has the agreed form: one answer tag and nothing after it, or a short text that was not cut "
+        "off.",
         range="well_formed: 0 or 1",
         transform="none",
         source="the tag convention of R1-style training; the rules are this project's",
-        gaming=("Any well-formed text scores, right or wrong: keep its weight at 0.1 or below, or use it as a gate."),
+        gaming=("Every well-formed text gets 1, right or wrong. Give it a weight of at most 0.1, or use it as a gate."),
     )
     Config: ClassVar[type[BaseModel]] = AnswerFormatConfig
 

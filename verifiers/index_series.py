@@ -87,7 +87,7 @@ class IndexSeries(PerForecast[np.ndarray]):
         range="nnse: (0, 1], 0.5 = as good as each pixel's mean over the horizon; mae, rmse, bias: the index's unit",
         transform="none: the value is the sample's mean nnse",
         source="Nash and Sutcliffe 1970; normalised and averaged over pixels as in GreenEarthNet (arXiv 2303.16198)",
-        gaming=("Persistence and climatology are strong where little changes: read nnse beside both rows."),
+        gaming=("If little changes, the baselines persistence and climatology have a high nnse: compare with both."),
         cost="milliseconds for 20 frames of 64 x 64",
     )
     Config: ClassVar[type[BaseModel]] = IndexSeriesConfig

@@ -131,12 +131,12 @@ class Judge(PerText[Question]):
         range="share of votes for 'correct', or mean grade / 10: [0, 1]",
         transform="none",
         source=(
-            "model, prompt hash, votes and the judge's own words stand in every row; closed answers are "
-            "judged by exact_match beside it."
+            "this project. Every score has the model, the prompt hash, the votes and the judge's words. Closed answers "
+            "are also scored by exact_match."
         ),
         gaming=(
-            "Judges favour long, confident and agreeable answers, and can be addressed by the answer, which "
-            "is therefore quoted as a JSON string."
+            "Judges favour long, confident and agreeable answers. An answer may also give instructions to the judge, "
+            "so it is quoted as a JSON string."
         ),
         cost="one request per vote, 0.2 to 10 s; answers are cached by content where 'cache' names a folder; asked again, a model may judge otherwise",
     )

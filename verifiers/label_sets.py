@@ -146,13 +146,13 @@ class LabelSet(PerText[LabelTruth]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CLASSIFICATION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
-        summary=("A set of labels against reference.labels."),
-        range="f1 of the two sets: [0, 1]; 1 where both are empty. unknown: labels outside the vocabulary, a count",
+        summary=("Compares a set of labels with reference.labels."),
+        range="f1 of the two sets: [0, 1]; 1 if both are empty. unknown: the number of labels outside the vocabulary",
         transform="none",
         source=("micro_f1, macro_f1 and map as scikit-learn defines them, over the classes that the truths have."),
         gaming=(
-            "Naming every label scores 2t / (t + K) for t true ones of K: under 0.4 for UCM's 17 classes, but"
-            " more where truths are large, so read it beside the all_labels baseline."
+            "All K labels at once get 2t / (t + K) for t true ones: under 0.4 for UCM's 17 classes, more if samples "
+            "have many labels. Compare with the baseline all_labels."
         ),
     )
     Config: ClassVar[type[BaseModel]] = LabelSetConfig

@@ -168,11 +168,11 @@ class SceneLabel(AnswerVerifier):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CLASSIFICATION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
-        summary="Strict equality of the normalised answer with reference.label, within the vocabulary; of a picture or a series.",
+        summary="1 if the normalised answer equals reference.label, and is in the vocabulary; for an image or a series.",
         range="correct: 0 or 1",
         transform="none",
         source=("overall accuracy as usual for NWPU-RESISC45 (arXiv 1703.00121) and ERA (arXiv 2001.11394)."),
-        gaming=("Naming several classes is invalid, and so is a class outside the vocabulary or inside a sentence."),
+        gaming=("Several classes, a class outside of the vocabulary, and a class inside a sentence are invalid."),
     )
     Config: ClassVar[type[BaseModel]] = SceneLabelConfig
 

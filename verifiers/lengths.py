@@ -53,11 +53,11 @@ class SoftOverlong(PerSample[None]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     card: ClassVar[Card] = Card(
-        summary="How far a text stays below the limit of its length; says nothing about whether it is right.",
+        summary="A penalty for texts close to or above a length limit. It does not check whether the text is right.",
         range="overlong_penalty: -1 to 0; length: tokens, words or characters, reasoning among them",
         transform="1 + penalty. Weight 1 beside weight 2 of a verifier that gives 0 or 1 is DAPO's sum, up to a constant",
         source="soft overlong punishment, DAPO (arXiv 2503.14476), equation 13",
-        gaming="Any text that is short scores: keep its weight below that of what is right.",
+        gaming="Every short text gets 1: give it less weight than the verifier of the answer.",
     )
     Config: ClassVar[type[BaseModel]] = SoftOverlongConfig
 

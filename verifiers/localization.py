@@ -122,11 +122,11 @@ class GridLocalization(PerText[Cells]):
             " labels of both classes together."
         ),
         range="[0, 1]; hamming is a loss, the share of wrong labels",
-        transform="mean over the classes of the Jaccard index, 1 where both lists are empty",
+        transform="mean over the classes of the Jaccard index, 1 if both lists are empty",
         source="hanlinwu/DeltaVLM scripts/test-loc.ipynb (arXiv 2507.22346) with scikit-learn's multi-label metrics",
         gaming=(
-            "jaccard is scikit-learn's average over samples, where two empty lists count 0, so that even the "
-            "truth stays below 1 where pairs are unchanged: read jaccard_empty1."
+            "jaccard is scikit-learn's average over samples, in which two empty lists count 0. With unchanged pairs "
+            "even the truth gets less than 1: read jaccard_empty1."
         ),
     )
     Config: ClassVar[type[BaseModel]] = AnswerConfig

@@ -313,8 +313,8 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
             "ranges: syvlo/RSVQA (arXiv 2003.07333) and CDVQA (arXiv 2112.06343); mra: VSI-Bench (arXiv 2412.14171)."
         ),
         gaming=(
-            "Several different numbers, another unit, and words that change a number are invalid. A constant "
-            "near the typical count can score: see majority."
+            "Several numbers, another unit, and words that change a number are invalid. A constant near the typical "
+            "count can get a high value: compare with majority."
         ),
     )
     Config: ClassVar[type[BaseModel]] = NumericMatchConfig

@@ -92,7 +92,8 @@ class Psnr(PixelError):
         range=f"dB, at most {PSNR_CEILING_DB:g} (equal images); an invalid output counts as 0 dB. With gain: dB above a copy",
         transform="1 / (1 + rmse / scale): 0.5 at 20 dB with the default scale 0.1, 1 for equal images",
         source="-10 log10(MSE), pixels in [0, 1], MSE over the pixels of the region and the three channels",
-        gaming="copying the input, or the blurred mean of possible futures, scores high: report it beside gain_over_copy",
+        gaming="Copies of the input, and the blurred mean of possible futures, get high values: report it beside "
+        "gain_over_copy",
         cost="3 ms for 256 x 256 on a CPU",
     )
 
@@ -133,7 +134,8 @@ class Mse(PixelError):
         range="[0, 1], 0 = equal, pixels in [0, 1]; an invalid output counts as 1",
         transform="1 - sqrt(mse): a squared error alone would leave all forecasts within a few hundredths of 1",
         source="mean over the pixels of the region and the three channels",
-        gaming="copying the input, or the blurred mean of possible futures, scores high: report it beside gain_over_copy",
+        gaming="Copies of the input, and the blurred mean of possible futures, get high values: report it beside "
+        "gain_over_copy",
         cost="3 ms for 256 x 256 on a CPU",
     )
 

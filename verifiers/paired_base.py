@@ -83,7 +83,7 @@ def paired_card(
     return Card(
         summary=summary,
         range=range,
-        transform=f"{transform}; with gain: 1 / (2 - gain), so a copy is worth 0.5",
+        transform=f"{transform}; with gain: 1 / (2 - gain), so a copy gets 0.5",
         source=source,
         gaming=gaming,
         cost=cost,

@@ -100,7 +100,8 @@ class Lpips(Paired):
             "Zhang et al. 2018, arXiv 1801.03924. Over the whole image it is the published number; over a "
             "region it is the mean within each layer rather than of an enlarged map."
         ),
-        gaming="features see farther than their pixels, so a region's number feels what lies just outside it.",
+        gaming="Features depend on neighbouring pixels, so the value of a region also depends on what lies just outside "
+        "of it.",
         cost="35 ms (alex), 60 ms (squeeze) or 850 ms (vgg) for 256 x 256 on a CPU",
     )
 

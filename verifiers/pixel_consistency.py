@@ -105,18 +105,18 @@ class ChangeConsistency(PerForecast[ChangeTruth]):
     Config: ClassVar[type[BaseModel]] = ConsistencyConfig
     card: ClassVar[Card] = Card(
         summary=(
-            "Inside the true change mask: how much closer the forecast comes to the future than the input is "
-            "(fulfilment)."
+            "Fulfilment: inside the true change mask, how much closer the forecast is to the true future than the "
+            "input is. Preservation: how well the rest was kept."
         ),
         range=("fulfilment in (-inf, 1], 1 = perfect, 0 = copied; preservation in (0, 1], 1 = no worse than copied."),
-        transform="1 / (1 + 3 (1 - fulfilment)) * preservation; with an empty mask preservation alone, with a full one fulfilment. "
-        "A copy of a changed scene 0.25, perfect 1",
+        transform="1 / (1 + 3 (1 - fulfilment)) * preservation; with an empty mask only preservation, with a full one only "
+        "fulfilment. A copy of a changed scene gets 0.25",
         source=(
             "region means after literature on image editing: fulfilment inside the change mask, preservation outside."
         ),
         gaming=(
-            "copying fails the first factor and repainting everything the second; the comparison outside is "
-            "with the true future, so a change of light is neither punished nor needed."
+            "A copy has no fulfilment; repainting everything loses preservation. Outside of the mask the true future "
+            "counts, so a change of light is neither punished nor needed."
         ),
         cost="about 1 ms for 64 x 64 on a CPU; with shift: 1 four times that",
     )

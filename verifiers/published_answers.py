@@ -72,13 +72,14 @@ class PublishedAnswer(PerText[Asked]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
     rewarding: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
-        summary="The credit that the code of a benchmark gives an answer, by its own reading, lenient or odd as it may be.",
+        summary="The value that the published code of a benchmark gives an answer, including where this code is lenient.",
         range="correct: 0 or 1, or a share of tokens (earthdial)",
-        transform="none; it has no value, so that no reward can be made of it",
-        source="the functions in verifiers/readings.py, each held against the original; docs/benchmarks.md lists repository and commit",
+        transform="none; it has no value, so it cannot be a reward",
+        source="the functions in verifiers/readings.py, each tested against the original; docs/benchmarks.md lists "
+        "repository and commit",
         gaming=(
-            "It shows what the published code pays for, such as an empty text: read the rows of the "
-            "baselines, and the strict protocol."
+            "The published code may give much for little, such as an empty text: compare with the baselines, and with "
+            "the strict protocol."
         ),
         cost="microseconds on a CPU; WordNet about a millisecond for a pair of words",
     )

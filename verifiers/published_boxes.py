@@ -202,11 +202,12 @@ class PublishedBox(PerSample[Target]):
     card: ClassVar[Card] = Card(
         summary="Boxes as the code of a benchmark reads and scores them. Texts are read by each benchmark's own rule; reference.text may hold the truth as it writes it.",
         range="IoU and hits in [0, 1], counts of boxes",
-        transform="none; it has no value, so that no reward can be made of it",
-        source="the functions in verifiers/published_boxes.py, each held against the original; docs/benchmarks.md lists repository and commit",
+        transform="none; it has no value, so it cannot be a reward",
+        source="the functions in verifiers/published_boxes.py, each tested against the original; docs/benchmarks.md lists "
+        "repository and commit",
         gaming=(
-            "EarthDial's precision is 1 for one good box of many, and the same box may be given again and "
-            "again. VRSBench adds a step to each side, so that small boxes overlap more."
+            "EarthDial's precision is 1 if only one of many objects is found, or one box is repeated. VRSBench adds a "
+            "step to each side, so that small boxes overlap more."
         ),
     )
     Config: ClassVar[type[BaseModel]] = PublishedBoxConfig

@@ -122,7 +122,8 @@ class ReferringMask(PerSample[MapTruth]):
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.GROUNDING})
     needs: ClassVar[frozenset[str]] = frozenset({"output.mask"})
     card: ClassVar[Card] = Card(
-        summary="A mask (255 is meant) against reference.mask, inside 'valid'; an empty true mask is an expression without a target.",
+        summary="Compares a mask (255: the target) with reference.mask, inside 'valid'. An empty true mask means that the "
+        "expression has no target.",
         range="iou: [0, 1]; with an empty truth 1 for an empty mask (no_target: match) or 0 (zero), and 0 for any other",
         transform="none",
         source=(
@@ -130,7 +131,7 @@ class ReferringMask(PerSample[MapTruth]):
             "Lsan2401/RMSIN)."
         ),
         gaming=(
-            "An empty mask scores 1 where nothing is meant and 0 elsewhere: read no_target_accuracy beside "
+            "An empty mask gets 1 if there is no target, and 0 otherwise: read no_target_accuracy together with "
             "target_accuracy."
         ),
         cost="about five milliseconds per megapixel, plus decoding",

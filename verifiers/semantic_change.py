@@ -82,19 +82,19 @@ class SemanticChange(MapVerifier):
     )
     card: ClassVar[Card] = Card(
         summary=(
-            "Counts pixels of the class maps of two dates (0 = unchanged) against the true ones: both dates "
-            "in one matrix (joint: stacked), or transitions (joint: from_to)."
+            "Compares the class maps of two dates (0 = unchanged) with the true ones: both dates in one confusion "
+            "matrix (joint: stacked), or transitions (joint: from_to)."
         ),
         range=("miou, fscd, oa in [0, 1]; kappa, sek, score below 0 where agreement is less than by chance."),
         transform=(
-            "0.3 miou + 0.7 fscd of the sample: the challenge's score with Fscd for SeK, since kappa means little in one image;"
-            " an IoU or F1 of what neither side has is 1"
+            "0.3 miou + 0.7 fscd of the sample: the challenge's score with Fscd instead of SeK, since kappa means "
+            "little in one image; IoU and F1 are 1 for an absent class"
         ),
         source=(
             "SECOND (arXiv 2010.05687), summed counts as ggsDing/Bi-SRNet; transitions as "
             "Z-Zheng/pytorch-change-models."
         ),
-        gaming=("oa is high for maps without change: read sek."),
+        gaming=("Maps without change get a high oa: read sek."),
         cost="about ten milliseconds per megapixel of a pair, plus decoding",
     )
     Config: ClassVar[type[BaseModel]] = SemanticChangeConfig

@@ -64,13 +64,13 @@ class SentenceSimilarity(Encoded, PerText[tuple[str, ...]]):
         ),
         range="raw.similarity in [0, 1]: the cosine, at least 0 (raw.cos: as it is); an invalid output counts as 0",
         transform=(
-            "the similarity, halved where the text denies a change and no reference does, or the other way round."
+            "the similarity; half of it if the text denies a change and no reference does, or the other way round."
         ),
         source="Reimers and Gurevych 2019 (arXiv 1908.10084); the default encoder is all-MiniLM-L6-v2, 256 tokens. Bili-Sakura/RSCC"
         " reports the same of ST5 as its similarity",
         gaming=(
-            "Embeddings hardly see a negation: with all-MiniLM-L6-v2 'no road has been built' has 0.82 with "
-            "'a road has been built'."
+            "Embeddings hardly notice a negation: all-MiniLM-L6-v2 gives 'no road has been built' a similarity of 0.82 "
+            "to 'a road has been built'."
         ),
         cost="one pass of the encoder per new text: 40 to 50 new captions/s on one thread of a busy CPU, over 500/s where they are known",
     )

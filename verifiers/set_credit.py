@@ -120,11 +120,12 @@ class FrechetCredit(SetCredit):
     card: ClassVar[Card] = Card(
         summary="Leave-one-out Frechet distance of the batch to the true futures of the run, in an encoder's features.",
         range="credit: change of the squared distance when the forecast is left out, any sign; its unit is the encoder's",
-        transform="logistic of the credit about its group's mean, in units of the batch's spread: 0.5 is the group's mean",
+        transform="logistic function of the credit less its group's mean, divided by the batch's standard deviation: 0.5 is "
+        "the group's mean",
         source="leave-one-out reward as in LOO-FID; all n distances exactly, from one eigenvalue problem of size min(n, d)",
         gaming=(
-            "It judges forecasts by the company they keep: a batch that is all wrong in one way gives no "
-            "member blame for it."
+            "A forecast's value depends on the rest of its batch: if all forecasts have the same fault, none is "
+            "punished for it."
         ),
         cost="10 to 40 ms for 16 to 64 and half a second for 600 forecasts of 2048 features, plus one pass of the encoder",
     )
@@ -161,11 +162,12 @@ class FrechetInfluence(FrechetCredit):
             " (a history of moments with a decay)."
         ),
         range="credit: change of the squared distance to first order when the forecast is left out, any sign",
-        transform="logistic of the credit about its group's mean, in units of the batch's spread: 0.5 is the group's mean",
+        transform="logistic function of the credit less its group's mean, divided by the batch's standard deviation: 0.5 is "
+        "the group's mean",
         source="derivative of the Bures metric; ranks as exact leave-one-out does (Spearman over 0.95 in the tests)",
         gaming=(
-            "As frechet_credit, but with a history of what the policy draws it ranks a mild shift, blur, "
-            "collapse and mode-seeking at an AUC of 0.96 and more."
+            "As frechet_credit. But its history of earlier batches lets it detect a mild shift, blur, collapse and "
+            "mode-seeking with an AUC of at least 0.96."
         ),
         cost="one eigen-decomposition per refresh (seconds at 2048 features), then under 10 ms for 16 forecasts",
     )
@@ -223,11 +225,12 @@ class MmdCredit(SetCredit):
     card: ClassVar[Card] = Card(
         summary="Witness of the RBF-MMD between the batch and the true futures of the run, in an encoder's features.",
         range="credit: mean kernel to the references minus mean kernel to the other forecasts, (-1, 1)",
-        transform="logistic of the credit about its group's mean, in units of the batch's spread: 0.5 is the group's mean",
+        transform="logistic function of the credit less its group's mean, divided by the batch's standard deviation: 0.5 is "
+        "the group's mean",
         source=("derivative of -MMD^2 with respect to a sample's weight (Gretton et al. 2012)"),
         gaming=(
-            "Ranks blur, collapse and mode-seeking at an AUC of about 1 where a quarter of a batch is bad, a "
-            "mild shift at about 0.9."
+            "If a quarter of a batch is bad, it detects blur, collapse and mode-seeking with an AUC of about 1, and a "
+            "mild shift with about 0.9."
         ),
         cost="n x (m + n) kernel values: a millisecond for 64 forecasts and 4096 references",
     )

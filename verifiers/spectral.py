@@ -136,21 +136,21 @@ class SpectralDirection(PerForecast[Asked]):
     Config: ClassVar[type[BaseModel]] = SpectralConfig
     card: ClassVar[Card] = Card(
         summary=(
-            "Whether NDVI, NDWI, MNDWI and NDBI move between the input and the forecast, inside the change "
-            "mask, as they move to the true future."
+            "Whether NDVI, NDWI, MNDWI and NDBI change from the input to the forecast, inside the change mask, as they "
+            "change from the input to the true future."
         ),
         range=(
-            "spectral_direction: share of asked movements that go the right way; spectral_agreement in [-1, "
-            "1], 1 = every pixel moves as it should, 0 = copied."
+            "spectral_direction: share of expected changes with the right sign; spectral_agreement in [-1, 1], 1 = "
+            "every pixel changes as expected, 0 = a copy."
         ),
-        transform="max(0, agreement): a copy and the wrong way 0, half or twice the movement 0.8, perfect 1.",
+        transform="max(0, agreement): 0 for a copy or the wrong direction, 0.8 for half or twice the change, 1 if perfect.",
         source=(
             "agreement = 2 sum m w / (sum m^2 + sum w^2) over pixels, mean of the indices; indices as in "
             "rsw_rewards.data.spectral."
         ),
         gaming=(
-            "one colour with the right index inside the mask is right: the value says nothing of texture or "
-            "of what lies outside, so give change_consistency beside it."
+            "One colour with the right index inside the mask gets 1: texture and the area outside are not checked. Use "
+            "it together with change_consistency."
         ),
         cost="1 ms for 64 x 64 x 6 on a CPU",
     )
@@ -258,13 +258,13 @@ class PhysicalRange(PerForecast[tuple[Rasters, np.ndarray]]):
             "with normalised differences in [-1, 1]."
         ),
         range="raw.physical_range in [0, 1], 1 = clean; an invalid output counts as 0",
-        transform="none: 1 when clean, a penalty as a component of a rubric",
+        transform="none: 1 if all values are possible, so as a component of a rubric it is a penalty",
         source=(
             "range = metadata.valid_range in stored numbers (a name of the CF conventions); without it "
             "reflectance in [0, 1] for floats and all that the type can hold for integers."
         ),
-        gaming="any picture in range passes, a copy and a black one among them: it is a guard, not a reward to rank forecasts by. "
-        "Integers without a declared range cannot fail",
+        gaming="Every image within the range passes, even a copy or a black one. Use it to exclude impossible values, not "
+        "to rank forecasts. Integers without a declared range always pass",
         cost="0.3 ms for 64 x 64 x 6 on a CPU",
     )
 

@@ -150,8 +150,8 @@ class Ssim(Paired):
         transform="(ssim + 1) / 2",
         source="Wang, Bovik, Sheikh and Simoncelli 2004; equal to scikit-image with gaussian_weights and sigma 1.5",
         gaming=(
-            "copying the input is nearly perfect wherever little changes: report it beside gain_over_copy, or"
-            " inside the mask."
+            "A copy of the input is nearly perfect if little changes: report it beside gain_over_copy, or inside the "
+            "mask."
         ),
         cost="35 ms for 256 x 256 on a CPU",
     )
@@ -193,7 +193,7 @@ class MsSsim(Paired):
             "Wang, Simoncelli and Bovik 2003, exponents 0.0448, 0.2856, 0.3001, 0.2363, 0.1333 (those of "
             "fewer scales brought to sum 1)"
         ),
-        gaming="fine texture matters little to it, so the blurred mean of possible futures does better than under ssim",
+        gaming="It gives little weight to fine texture, so the blurred mean of possible futures gets more than from ssim",
         cost="45 ms for 256 x 256 on a CPU",
     )
 

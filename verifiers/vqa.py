@@ -110,8 +110,8 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
         transform="none",
         source="VQA v2 (arXiv 1612.00837), GT-Vision-Lab/VQA vqaEval.py",
         gaming=(
-            "The whole text is the answer, so lists and sentences score nothing, and an empty text is "
-            "invalid. Commonest answers score much: read it beside the majority baseline."
+            "The whole text is the answer, so lists and sentences get 0, and an empty text is invalid. The most common "
+            "answers get much: compare with the baseline majority."
         ),
     )
 

@@ -57,8 +57,8 @@ class WinRate(Verifier):
         transform="none",
         source="Pref-GRPO (arXiv 2508.20751), with the order of scores in the place of a model that compares pairs",
         gaming=(
-            "Order alone counts: the best of bad outputs has 1, and a difference of 1e-6 counts as much as "
-            "one of 1 unless 'margin' says otherwise."
+            "Only the order counts: the best of bad outputs gets 1, and without 'margin' a difference of 1e-6 counts "
+            "as much as one of 1."
         ),
         cost="that of the other verifier",
     )

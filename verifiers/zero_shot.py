@@ -65,17 +65,18 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "reference.label"})
     Config: ClassVar[type[ZeroShotConfig]] = ZeroShotConfig
     card: ClassVar[Card] = Card(
-        summary="ResNet-18 from ImageNet is taught the class of each caption on the generated images, and asked for the class of the real"
-        " ones. Samples without a class are left out.",
+        summary="Accuracy on real images of an ImageNet ResNet-18 that was trained on the generated images, with the class "
+        "of each caption. Samples without a class are left out.",
         range="[0, 1]; an invalid output counts its sample's real image as wrong. With another recipe the key is"
         " zero_shot_cls_oa/<epochs>x<side>",
-        transform="1 where the real image of the sample is recognised, else 0: a property of all outputs together, no reward for one",
+        transform="1 if the real image of the sample is recognised, else 0: this depends on all outputs together, so it is "
+        "no reward for one",
         source=(
             "YonghaoXu/Txt2Img-MHN@8cff35a, zero_shot_classification: 5 epochs, Adam 1e-4, batches of 64, 256"
             " x 256 bilinear."
         ),
-        gaming="One typical picture per class suffices, and stylised ones are easier to learn than varied ones: captions beyond the class"
-        " do not count, and neither does variety",
+        gaming="One typical image per class is enough, and stylised images are easier to learn. Neither the rest of the "
+        "caption nor variety counts",
         cost="5 passes of training over all images: minutes on a GPU, hours on a CPU",
     )
 
