@@ -14,7 +14,6 @@ import rsw_rewards as rsw
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from tests.evaluation.made_samples import MAKERS
 
-
 NOT_SHOWN = ("oracle", "blind")
 
 

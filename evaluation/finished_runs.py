@@ -119,15 +119,13 @@ def read_runs(
     runs = [source if isinstance(source, FinishedRun) else FinishedRun(source, protocol) for source in sources]
     places = Counter(id(run.table) if run.folder is None else run.folder.resolve() for run in runs)
     if twice := [place for place, count in places.items() if count > 1]:
-        raise InputError(
-            f"{twice[0] if isinstance(twice[0], Path) else 'a run'} is given twice; a run is not compared with itself"
-        )
+        raise InputError(f"{twice[0] if isinstance(twice[0], Path) else 'a run'} is given twice; give different runs")
     base = runs[0]
     for run in runs[1:]:
         if run.protocol.name != base.protocol.name:
             raise InputError(
                 f"{run} is of the protocol {run.protocol.name}, {base} of {base.protocol.name}: "
-                "numbers of two protocols are not compared"
+                "metrics of different protocols cannot be compared"
             )
     if not shared_outputs(runs):
         raise InputError(

@@ -56,7 +56,7 @@ class BackboneWorldModel(VisionLanguageModel):
 
     def __init__(self, path: str | Path, *, forecast_template: str = "{prompt}", **others: Any) -> None:
         if "send_images" in others:
-            raise ConfigError(f"{self.name}: takes no 'send_images'; a world model always sees its pictures")
+            raise ConfigError(f"{self.name}: takes no 'send_images'; a world model always gets its images")
         super().__init__(path, **others)
         self.forecast_template = forecast_template
         self._vocabulary: BackboneVocabulary | None = None

@@ -91,16 +91,14 @@ class DiffusionForecaster(Policy):
     ) -> None:
         if steps < 2:
             raise ConfigError(
-                f"{self.name}: 'steps' is {steps}; it must be at least 2, the last of which makes no choice"
+                f"{self.name}: 'steps' is {steps}; it must be at least 2, because the last step is deterministic"
             )
         if eval_steps is not None and eval_steps < 1:
             raise ConfigError(f"{self.name}: 'eval_steps' is {eval_steps}; it must be at least 1")
         if noise is not None and not noise > 0:
             raise ConfigError(f"{self.name}: 'noise' is {noise}; it must be above 0 (temperature 0 samples without)")
         if sampler == "cps" and noise is not None and noise > 1:
-            raise ConfigError(
-                f"{self.name}: 'noise' is {noise}; with the sampler 'cps' it is at most 1, where all noise is new"
-            )
+            raise ConfigError(f"{self.name}: 'noise' is {noise}; with the sampler 'cps' it must be at most 1")
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"{self.name}: 'dtype' is {dtype!r}; it must be float32, bfloat16 or float16")
         if lora is not None and (extra := set(lora) - {"r", "alpha", "target_modules"}):
@@ -207,7 +205,7 @@ class DiffusionForecaster(Policy):
         """What the denoiser is told of samples, a row each. Raises :class:`ImageError`."""
         for sample in samples:
             if not sample.images:
-                raise ImageError(f"{sample.id}: a forecast needs at least one picture to start from")
+                raise ImageError(f"{sample.id}: a forecast needs at least one input image")
         pictures = np.stack([self.resized(sample.images[-1]) for sample in samples])
         return self.pipeline.conditions(pictures, [text_of(sample) for sample in samples])
 

@@ -33,7 +33,7 @@ class Window(BaseModel):
     """Of the places of a random one."""
 
     def places(self, steps: int) -> range:
-        """Where the window may start, of a rollout of so many denoising steps, the last of which makes no choice.
+        """Where the window may start, of a rollout of so many denoising steps, because the last step is deterministic.
 
         Raises:
             ValueError: it has no room.

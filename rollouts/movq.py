@@ -131,7 +131,7 @@ def load_movq(folder: Path | str, device: str | torch.device = "cpu", sha256: st
     except Exception as error:  # whatever a damaged file makes of it
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"the visual tokenizer {folder} cannot be read, copy it again or mend its config.json: {reason}"
+            f"the visual tokenizer {folder} cannot be read; copy it again or correct its config.json: {reason}"
         ) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -140,7 +140,7 @@ def load_movq(folder: Path | str, device: str | torch.device = "cpu", sha256: st
             f"{folder / WEIGHTS} lacks {len(missing)} weights of its config.json, {sorted(missing)[0]} among them; copy it again"
         )
     if model.config.in_channels != 3 or model.config.out_channels != 3:
-        raise ConfigError(f"the visual tokenizer {folder} is not for RGB pictures, which have 3 channels")
+        raise ConfigError(f"the visual tokenizer {folder} is not for RGB images, which have 3 channels")
     return MovqTokenizer(model.float()).to(device)
 
 

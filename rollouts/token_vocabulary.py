@@ -199,7 +199,7 @@ def build_prompts(
                 f"{sample.id}: a token world model does {Task.CHANGE_QA} and {Task.FORECAST}, not {sample.task}"
             )
         if not sample.images:
-            raise ImageError(f"{sample.id}: a token world model needs at least one picture")
+            raise ImageError(f"{sample.id}: a token world model needs at least one image")
         for image in sample.images:
             pixels = read_rgb(image)
             if pixels.shape[:2] != (side, side):

@@ -284,7 +284,7 @@ class VisionLanguageModel(Policy):
         from PIL import Image
 
         if self.send_images and not sample.images:
-            raise ImageError(f"{sample.id}: there is no picture to ask about")
+            raise ImageError(f"{sample.id}: the sample has no image")
         return [Image.fromarray(read_rgb(image)) for image in sample.images] if self.send_images else []
 
     def encode(self, samples: Sequence[Sample], pictures: Sequence[Sequence[Image]]) -> BatchFeature:

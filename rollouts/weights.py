@@ -31,7 +31,9 @@ def adapter_in(path: str | Path, lora: object = None) -> bool:
     """
     found = (Path(path) / "adapter_config.json").is_file()
     if found and lora is not None:
-        raise ConfigError(f"{path} holds an adapter, which is trained further as it is; leave 'lora' out of the policy")
+        raise ConfigError(
+            f"{path} holds a LoRA adapter, which is trained further as it is; remove 'lora' from the policy"
+        )
     return found
 
 

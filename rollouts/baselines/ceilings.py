@@ -80,7 +80,7 @@ class TokenizerCeiling(Policy):
         try:
             self._tokenizer = load_world_model(self.path, device).tokenizer
         except (OSError, ValueError) as error:
-            raise ConfigError(f"the tokenizer's ceiling cannot be had: {error}") from error
+            raise ConfigError(f"the tokenizer's ceiling cannot be computed: {error}") from error
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         if self._tokenizer is None:

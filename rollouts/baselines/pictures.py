@@ -24,7 +24,7 @@ def size_of(sample: Sample) -> tuple[int, int]:
         if isinstance(image := sample.reference.get(key), ImageRef):
             return read_size(image)
     if not sample.images:
-        raise ImageError(f"sample {sample.id!r} has no image whose size an output could have")
+        raise ImageError(f"sample {sample.id!r} has no image from which the size of an output follows")
     return read_size(sample.images[-1])
 
 

@@ -80,7 +80,7 @@ def protocol(
         if (
             key not in numbers and key.partition("/")[0] not in numbers
         ):  # oa/<class> may not be known before the samples are
-            raise ConfigError(f"the protocol {name!r} has no number {key!r}; {did_you_mean(key, numbers)}")
+            raise ConfigError(f"the protocol {name!r} has no metric {key!r}; {did_you_mean(key, numbers)}")
     for baseline in baselines or ():
         BASELINES.find(baseline)
     if baselines is None:

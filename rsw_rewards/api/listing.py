@@ -33,6 +33,6 @@ def names(kind: str) -> list[str]:
     from rsw_rewards.core.plugins import resolve_object
 
     if kind not in KINDS:
-        raise ConfigError(f"there are no {kind!r}; what has names are {', '.join(KINDS)}")
+        raise ConfigError(f"there are no {kind!r}; choose one of {', '.join(KINDS)}")
     found: list[str] = resolve_object(KINDS[kind], kind).names()
     return found

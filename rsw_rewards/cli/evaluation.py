@@ -253,9 +253,9 @@ def compare(
     from rsw_rewards.errors import ConfigError
 
     if markdown + latex + as_json > 1:
-        raise ConfigError("give one of --markdown, --latex and --json")
+        raise ConfigError("give only one of --markdown, --latex and --json")
     if percent and not latex:
-        raise ConfigError("--percent goes with --latex")
+        raise ConfigError("--percent needs --latex")
     board = rsw.compare(*runs, metrics=metric, names=name, protocol=protocol, html=html, figures=figures)
     if as_json:
         print_json(board.differences())

@@ -33,7 +33,7 @@ def train(
     if dry_run and resume is not None:
         from rsw_rewards.errors import ConfigError
 
-        raise ConfigError("--dry-run looks at a run that has not begun; leave --resume or --dry-run out")
+        raise ConfigError("--dry-run is for a run that has not begun; leave --resume or --dry-run out")
     if dry_run:
         _dry_run(config, overrides or [], smoke)
         return
@@ -67,7 +67,7 @@ def _dry_run(config: Path, overrides: list[str], smoke: bool) -> None:
         typer.echo(f"{line.what}: {line.missing}")
     if looked.missing:
         raise ConfigError(
-            f"{config}: not ready, for the {len(looked.missing)} reasons above; 'Train' in docs/training.md says what each part has to be"
+            f"{config}: not ready, for the {len(looked.missing)} reasons above; 'Train' in docs/training.md explains each part"
         )
     changed = [part for option in overrides for part in ("--set", option)]
     command = shlex.join(["rsw", "train", str(config), *(["--smoke"] if smoke else []), *changed])

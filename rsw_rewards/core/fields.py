@@ -21,7 +21,7 @@ def text_of(value: Any, name: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InputError(f"{name!r} holds half of a surrogate pair, which nothing can write down") from None
+            raise InputError(f"{name!r} has half of a surrogate pair, which cannot be encoded as UTF-8") from None
     return str(value)
 
 
@@ -84,7 +84,7 @@ def boxes_of(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
         try:
             boxes.append(tuple(map(float, sides)))
         except (OverflowError, TypeError):
-            raise InputError(f"{name!r}: box {number} holds a number that no float holds") from None
+            raise InputError(f"{name!r}: box {number} has a number that is too large for a float") from None
         if not all(map(math.isfinite, boxes[-1])):
             raise InputError(f"{name!r}: box {number} is not finite: {describe(boxes[-1])}")
     return tuple(boxes)

@@ -131,9 +131,7 @@ def image(
     rsw_rewards.errors.InputError: the float64 array of shape (8, 8, 3) has no declared range; ...
     """
     if range is not None and stretch is not None:
-        raise InputError(
-            "give an image a 'range' or a 'stretch', not both: each says which numbers are dark and bright"
-        )
+        raise InputError("give an image a 'range' or a 'stretch', not both: each gives the values of black and white")
     path = pixels = None
     if image_values.holds_pixels(value):
         if levels is None and threshold is None:

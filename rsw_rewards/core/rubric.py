@@ -277,7 +277,7 @@ def check_rubric(rubric: Rubric, verifiers: Sequence[Verifier], samples: Iterabl
         shut = [other.label for other in rubric.components if other.gate and other.gate.component == component.label]
         if not verifier.rewarding and shut:
             raise ConfigError(
-                f"{component.label!r} only measures and has no value, so it can never open the gate of {shut[0]!r}"
+                f"{component.label!r} only measures and has no value, so it cannot be the condition of the gate of {shut[0]!r}"
             )
         if component.weight > 0:
             rewarded |= component_tasks(component, verifier)

@@ -183,7 +183,7 @@ def _check(value: Any, longest: int, depth: int) -> None:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise InputError("a text holds half of a surrogate pair, which nothing can write down") from None
+                raise InputError("a text has half of a surrogate pair, which cannot be encoded as UTF-8") from None
     elif type(value) is int and abs(value) >= 1 << 63:
         raise InputError("the body holds a whole number of more than 63 bits")
 
