@@ -269,7 +269,7 @@ def test_a_protocol_that_cannot_be(arguments, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"metrics": ["acuracy"]}, "'mine' has no number 'acuracy'; did you mean 'accuracy'"),
+        ({"metrics": ["acuracy"]}, "'mine' has no metric 'acuracy'; did you mean 'accuracy'"),
         ({"baselines": ["orakle"]}, "no baseline is named 'orakle'; did you mean 'oracle'"),
         ({"baselines": [5]}, "cannot be called"),
     ],

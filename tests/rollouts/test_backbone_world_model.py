@@ -248,7 +248,7 @@ def test_what_is_saved_is_loaded_and_sent_to_replicas(
     assert others[2] != made
     assert (tmp_path / "final" / "adapter_model.safetensors").is_file() == bool(lora)
     if lora:
-        with pytest.raises(ConfigError, match="holds an adapter, which is trained further as it is; leave 'lora' out"):
+        with pytest.raises(ConfigError, match="holds a LoRA adapter, which is trained further as it is; remove 'lora'"):
             ready(tmp_path / "final", lora=lora)
 
 

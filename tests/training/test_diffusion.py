@@ -373,7 +373,7 @@ def test_supervised_training_writes_a_policy_and_refuses_others(tmp_path: Path) 
 def test_a_sampler_that_a_pipeline_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="FluxKontextPipeline has no sampler 'ddim'; known are sde, dance, cps"):
         policy("flux_kontext", sampler="ddim")
-    with pytest.raises(ConfigError, match="with the sampler 'cps' it is at most 1"):
+    with pytest.raises(ConfigError, match="with the sampler 'cps' it must be at most 1"):
         policy("flux_kontext", sampler="cps", noise=1.2)
 
 
