@@ -41,7 +41,9 @@ def measure_encoder(encoder: Any, samples: Sequence[Sample], reading: str, templ
             f"an encoder is measured on samples of change_caption or of classification; these are {', '.join(sorted(tasks))}"
         )
     if several := next((sample.id for sample in samples if len(sample.images) != 1), None):
-        raise InputError(f"the sample {several!r} has not one image, which retrieval and zero-shot classification need")
+        raise InputError(
+            f"the sample {several!r} must have exactly one image for retrieval and zero-shot classification"
+        )
     if not hasattr(encoder, "encode_texts"):
         raise ConfigError(f"the encoder {getattr(encoder, 'id', encoder)!r} reads no text; it has no encode_texts")
     if tasks == {Task.CHANGE_CAPTION}:
@@ -66,7 +68,7 @@ def _retrieval(encoder: Any, samples: Sequence[Sample], reading: str) -> dict[st
         for caption in sample.reference.get("captions") or ()
     ]
     if len({place for _, place in pairs}) < len(samples):
-        raise InputError("a sample has no caption, so that no text could find its image")
+        raise InputError("a sample has no caption; retrieval needs one for every image")
     keys = [text if rule.merged else (text, number) for number, (text, _) in enumerate(pairs)]
     query = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     right = np.zeros((len(query), len(samples)), bool)

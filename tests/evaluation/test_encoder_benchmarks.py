@@ -83,7 +83,11 @@ def test_equal_captions_are_one_query_or_several(tmp_path: Path) -> None:
     ("samples", "options", "said"),
     [
         ([{"task": "change_qa", "reference": {"answers": ["a"]}}], {}, "these are change_qa"),
-        ([{"task": "change_caption", "images": [], "reference": {"captions": ["a 1"]}}], {}, "must have exactly one image"),
+        (
+            [{"task": "change_caption", "images": [], "reference": {"captions": ["a 1"]}}],
+            {},
+            "must have exactly one image",
+        ),
         (
             [
                 {
