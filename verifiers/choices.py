@@ -197,8 +197,8 @@ class MultipleChoice(PerText[Question]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
     card: ClassVar[Card] = Card(
         summary=(
-            "1 if the chosen letter, or set of letters, is a true one. Entries of reference.answers are letters or "
-            "texts of options; any of them is right."
+            "1 if the chosen letter, or set of letters, is a true one. Each entry of reference.answers is a whole right "
+            "answer: a letter, letters such as AC, or the text of an option."
         ),
         range="correct: 0 or 1",
         transform="none",

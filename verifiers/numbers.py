@@ -301,8 +301,8 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
     card: ClassVar[Card] = Card(
         summary=(
-            "Reads the one number of an answer, in the sample's unit, and compares it with the true number or"
-            " its range."
+            "Reads the only number of an answer, which may have the sample's unit, and compares it with the true number or "
+            "the true range, such as 10 to 20."
         ),
         range="correct: 0 or 1; abs_error: the sample's unit, from 0; mra: [0, 1]",
         transform=(

@@ -88,7 +88,7 @@ class Psnr(PixelError):
     gain_bounds = (-PSNR_CEILING_DB, PSNR_CEILING_DB)
     Config = PsnrConfig
     card = paired_card(
-        summary="Peak signal-to-noise ratio of the forecast to the true future over a region; the mean of images is reported.",
+        summary="Peak signal-to-noise ratio of the forecast to the true future over the pixels that `region` chooses; the mean of images is reported.",
         range=f"dB, at most {PSNR_CEILING_DB:g} (equal images); an invalid output counts as 0 dB. With gain: dB above a copy",
         transform="1 / (1 + rmse / scale): 0.5 at 20 dB with the default scale 0.1, 1 for equal images",
         source="-10 log10(MSE), pixels in [0, 1], MSE over the pixels of the region and the three channels",
@@ -116,7 +116,7 @@ class L1(PixelError):
     name = "l1"
     error = "l1"
     card = paired_card(
-        summary="Mean absolute difference of the forecast to the true future over a region.",
+        summary="Mean absolute difference of the forecast to the true future over the pixels that `region` chooses.",
         range="[0, 1], 0 = equal, pixels in [0, 1]; an invalid output counts as 1",
         transform="1 - l1",
         source="mean over the pixels of the region and the three channels",
@@ -130,7 +130,7 @@ class Mse(PixelError):
 
     name = "mse"
     card = paired_card(
-        summary="Mean squared difference of the forecast to the true future over a region.",
+        summary="Mean squared difference of the forecast to the true future over the pixels that `region` chooses.",
         range="[0, 1], 0 = equal, pixels in [0, 1]; an invalid output counts as 1",
         transform="1 - sqrt(mse): a squared error alone would leave all forecasts within a few hundredths of 1",
         source="mean over the pixels of the region and the three channels",

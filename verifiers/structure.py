@@ -145,7 +145,7 @@ class Ssim(Paired):
     worst_number = -1.0
     floor = 0.08
     card = paired_card(
-        summary="Structural similarity (11 x 11 Gaussian window, RGB) of the forecast to the true future, as the mean over a region.",
+        summary="Structural similarity (11 x 11 Gaussian window, RGB) of the forecast to the true future, as the mean over the pixels that `region` chooses.",
         range="[-1, 1], 1 = equal; an invalid output counts as -1. Its distance is 1 - ssim; min_change is 0.08",
         transform="(ssim + 1) / 2",
         source="Wang, Bovik, Sheikh and Simoncelli 2004; equal to scikit-image with gaussian_weights and sigma 1.5",
@@ -186,7 +186,7 @@ class MsSsim(Paired):
     floor = 0.025
     Config = MsSsimConfig
     card = paired_card(
-        summary="Structural similarity at five scales (RGB), each the mean over a region.",
+        summary="Structural similarity at five scales (RGB), each the mean over the pixels that `region` chooses.",
         range="[0, 1], 1 = equal; an invalid output counts as 0. Its distance is 1 - ms_ssim; min_change is 0.025",
         transform="none",
         source=(
