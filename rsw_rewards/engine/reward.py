@@ -272,7 +272,7 @@ class Reward:
         if not len(outputs) == len(samples) == len(samples if keys is None else keys):
             told = "" if keys is None else f" in {len(keys)} groups"
             raise InputError(
-                f"{len(outputs)} outputs for {len(samples)} samples{told}: give one of each for every output"
+                f"{len(outputs)} outputs for {len(samples)} samples{told}: give each output its sample{', and its group' if keys is not None else ''}"
             )
         known: dict[int, Sample] = {}  # a record that stands there for several outputs is one sample
         for number, sample in enumerate(samples):

@@ -137,7 +137,7 @@ class RemoteReward:
         outputs, samples = listed(outputs, "outputs"), listed(samples, "samples")
         keys = None if groups is None else keys_of(groups)
         if not len(outputs) == len(samples) == len(samples if keys is None else keys):
-            raise InputError(f"{len(outputs)} outputs for {len(samples)} samples; give one of each for every output")
+            raise InputError(f"{len(outputs)} outputs for {len(samples)} samples; give each output its sample")
         if not outputs:
             return []
         of = {id(sample): as_sample(sample, place) for place, sample in reversed(list(enumerate(samples)))}

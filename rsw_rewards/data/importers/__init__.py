@@ -61,7 +61,7 @@ def read_predictions(
         raise ConfigError("answers are matched by their order among the samples; give the samples too")
     file = Path(file)
     if not file.exists():
-        raise InputError(f"{file} does not exist; give the file that {named(importer)} wrote")
+        raise InputError(f"{file} does not exist; give the path of the file with the answers")
     if not file.is_file():
         raise InputError(
             f"{file} is not a file; give the one that {named(importer)} wrote, or read a folder of images with the importer 'folder'"
