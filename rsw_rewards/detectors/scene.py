@@ -60,8 +60,10 @@ def build_network(width: int = 24) -> torch.nn.Module:
             return [fine, middle, self.coarse(nn.functional.avg_pool2d(middle, 2))]
 
         def forward(self, before: Tensor, after: Tensor) -> Tensor:
-            pairs = zip(self.scales(before), self.scales(after), strict=True)
-            fine, middle, coarse = ((a - b).abs() for a, b in pairs)
+            return self.compared(self.scales(before), self.scales(after))
+
+        def compared(self, before: list[Tensor], after: list[Tensor]) -> Tensor:
+            fine, middle, coarse = ((a - b).abs() for a, b in zip(before, after, strict=True))
             x = self.join_middle(torch.cat([nn.functional.interpolate(coarse, scale_factor=2), middle], 1))
             x = self.join_fine(torch.cat([nn.functional.interpolate(x, scale_factor=2), fine], 1))
             return self.head(x)[:, 0]

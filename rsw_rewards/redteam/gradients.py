@@ -101,10 +101,12 @@ def _change(detector: SceneDetector, samples: Sequence[Sample], copies: np.ndarr
     if any(future.shape != copies.shape[1:] for future in futures) or copies.shape[1] % 4 or copies.shape[2] % 4:
         return None
     true = torch.tensor(detector.predict(copies, np.stack(futures)) > 0.5, dtype=torch.float32).flatten(1)
-    before = torch.tensor(copies, dtype=torch.float32).permute(0, 3, 1, 2) / 255.0
+    network: Any = detector.network
+    with torch.inference_mode(False), torch.no_grad():
+        before = network.scales(torch.tensor(copies, dtype=torch.float32).permute(0, 3, 1, 2) / 255.0)
 
     def worth(pixels: torch.Tensor) -> torch.Tensor:
-        chance = detector.network(before, pixels / 255.0).sigmoid().flatten(1)
+        chance = network.compared(before, network.scales(pixels / 255.0)).sigmoid().flatten(1)
         return 2 * (chance * true).sum(1) / (chance.sum(1) + true.sum(1) + 1e-6)  # type: ignore[no-any-return]
 
     return worth

@@ -29,6 +29,8 @@ PROMPTS = 8
 """Samples whose outputs are scored together, as a step of a training would: what a credit is shared out in."""
 ATTACKED = 32
 """Samples that the short form of the attacks runs on."""
+AT_ONCE = 512
+"""Outputs that a verifier scores together: all of a step are held anyway, many are equal to a network, and its batches are filled up."""
 SHOWN = 3
 """Samples of each task whose outputs are kept for the page."""
 
@@ -55,6 +57,8 @@ def run(
     with Scorer(rubric, device=device, seed=seed) as scorer:
         scorer.check(asked)
         scorer.prepare(asked)
+        for one in scorer.components:
+            one.verifier.at_once = max(one.verifier.at_once, AT_ONCE)  # type: ignore[misc]
         paid = {task for one in scorer.components if one.component.weight > 0 for task in one.tasks}
         tasks = [task for task in dict.fromkeys(sample.task for sample in samples) if task in paid]
         if not tasks:
