@@ -276,7 +276,7 @@ GOLD: Mapping[str, str] = {
 }
 """Verifiers that need not give the truth 1, and why."""
 
-LOSSES = frozenset({"mae", "rmse", "bias", "hamming", "l1", "mse"})
+LOSSES = frozenset({"mae", "rmse", "bias", "biasabs", "hamming", "l1", "mse"})
 """Keys whose perfect value is 0."""
 DISTANCES = ("fid", "fd_", "kid", "cmmd", "lpips")
 """How keys of distances begin, behind which the name of an encoder may follow; their perfect value is 0, too."""

@@ -21,6 +21,8 @@ EXTRAS = {
     "rasterio": "rasters",
     "matplotlib": "figures",
     "openpyxl": "excel",
+    "xarray": "cubes",
+    "h5py": "cubes",
     "nltk": "wordnet",
     "pycocotools": "detection",
     "starlette": "serve",

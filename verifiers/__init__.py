@@ -34,6 +34,7 @@ BUILT_IN = {
     "frechet_credit": "set_credit:FrechetCredit",
     "frechet_influence": "set_credit:FrechetInfluence",
     "gain_over_copy": "paired:GainOverCopy",
+    "greenearthnet_score": "greenearthnet:GreenEarthNet",
     "grid_localization": "localization:GridLocalization",
     "index_series": "index_series:IndexSeries",
     "judge": "judge:Judge",

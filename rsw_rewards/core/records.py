@@ -95,7 +95,7 @@ REFERENCE_FIELDS: Mapping[str, ReferenceField] = {
     **dict.fromkeys(("choices", "levels"), ReferenceField(object, fields.plain_of)),  # their verifiers judge them
     "boxes": ReferenceField(list, fields.rows_of),
     **dict.fromkeys(("unit", "text", "label"), ReferenceField(str, fields.text_of)),
-    **dict.fromkeys(("mask", "valid", "clouds", *_MAPS), ReferenceField(ImageRef, _index_map)),
+    **dict.fromkeys(("mask", "valid", "clouds", "land_cover", *_MAPS), ReferenceField(ImageRef, _index_map)),
     "image": ReferenceField(ImageRef, as_image),
     "images": ReferenceField(list, _image_list),
     "changed": ReferenceField(bool, fields.flag_of),

@@ -30,6 +30,7 @@ ADAPTERS: Registry[Adapter] = Registry(
             "rsvg": ("dior_rsvg", "opt_rsvg"),
             "question_lists": ("choice", "geobench_vlm", "lrs_vqa", "earthvqa", "rsvlm_qa"),
             "scene_folders": ("aid", "ucm", "resisc45", "whu_rs19", "firerisk"),
+            "earthnet": ("earthnet2021", "greenearthnet"),
             "change_sets": ("clcd", "sysu_cd", "dsifn", "bright"),
         }.items()
         for name in names

@@ -221,6 +221,25 @@ def cubes() -> list[Sample]:
     return made
 
 
+def greening() -> list[Sample]:
+    """Ten dates of NDVI and twenty to come, of land covers that count and one that does not, with clouds over a corner."""
+    made = []
+    for number in range(4):
+        rows, columns = np.mgrid[:16, :16]
+        frames = []
+        for step in range(30):
+            frame = 0.5 + 0.3 * np.sin(step / 6 + rows / 20 + number) + columns / 200
+            frame[: (step * number) % 9, :5] = np.nan
+            frames.append(picture(frame.astype(np.float32)))
+        frames = [
+            replace(frame, date=f"2020-{1 + 2 * step // 30:02}-{1 + step % 15:02}") for step, frame in enumerate(frames)
+        ]
+        cover = np.array([10, 20, 30, 40, 50], np.uint8)[(rows // 4 + number) % 5]
+        reference = {"images": frames[10:], "land_cover": picture(cover)}
+        made.append(Sample(f"made_{number}", Task.FORECAST, tuple(frames[:10]), "", reference, f"scene_{number}"))
+    return made
+
+
 def mapped() -> list[Sample]:
     """Maps of four classes: a patch of each but the background."""
     made = []
@@ -333,5 +352,6 @@ MAKERS: dict[str, Callable[[], list[Sample]]] = {
     "spectral-forecast": rasters,
     "ndvi-series": series,
     "earthnet2021": cubes,
+    "greenearthnet": greening,
 }
 """Protocol -> what makes its samples."""
