@@ -1,6 +1,7 @@
 """Change masks of CLCD, SYSU-CD, DSIFN and JL1-CD, and BRIGHT's damage maps.
 
-Read in github.com/likyoo/open-cd@790a197 ``opencd/datasets`` (folders, and how masks are made binary), github.com/liumency/{CropLand-CD@e4e3a68,SYSU-CD@eefed36} ``README.md`` and
+Read in github.com/likyoo/open-cd@790a197 ``opencd/datasets`` (folders, and how masks are made binary), github.com/liumency/{CropLand-CD@e4e3a68,SYSU-CD@eefed36} ``README.md``, github.com/Bobholamovic/CDLab@732b67c
+``src/data/sysucd.py:26-34`` and
 github.com/ChenHongruixuan/BRIGHT@15ffc77 ``bda_benchmark/dataset/make_data_loader.py:50-53`` with its lists ``splitname/standard_ML/*_set.txt``.
 """
 
@@ -34,10 +35,7 @@ def _pairs(kind: MaskPairs, note: str = "") -> Callable[..., Conversion]:
 
 
 clcd = _pairs(CLCD)
-sysu_cd = _pairs(
-    SYSU,
-    "the folders time1, time2 and label were told at second hand; compare the counts: 12,000, 4,000 and 4,000 pairs",
-)
+sysu_cd = _pairs(SYSU)
 dsifn = _pairs(DSIFN, "masks hold 0 and 1, and every value over 0 is read as changed")
 
 DAMAGE = ("background", "intact", "damaged", "destroyed")

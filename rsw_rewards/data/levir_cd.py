@@ -71,3 +71,11 @@ def convert(
         name=name, folders=FOLDERS, tile=tile_of if known else None, metadata={"gsd_m": 0.5} if known else {}
     )
     return mask_pairs.convert(kind, source, out, split, limit)
+
+
+def levir_cd_plus(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write LEVIR-CD+ (``train`` and ``test`` with ``A``, ``B``, ``label``), whatever its images are called. See :func:`convert`.
+
+    Read in github.com/torchgeo/torchgeo@65507dc ``torchgeo/datasets/levircd.py:306-358``.
+    """
+    return convert(source, out, split=split, limit=limit, dataset="levir_cd_plus")

@@ -31,6 +31,11 @@ ADAPTERS: Registry[Adapter] = Registry(
             "question_lists": ("choice", "geobench_vlm", "lrs_vqa", "earthvqa", "rsvlm_qa"),
             "scene_folders": ("aid", "ucm", "resisc45", "whu_rs19", "firerisk"),
             "earthnet": ("earthnet2021", "greenearthnet"),
+            "second": ("landsat_scd",),
+            "levir_cd": ("levir_cd_plus",),
+            "caption_sets": ("cdchat_sysu", "forest_change"),
+            "land_cover": ("landcover_ai", "gamus", "reben", "so2sat"),
+            "fmow": ("fmow",),
             "change_sets": ("clcd", "sysu_cd", "dsifn", "bright"),
         }.items()
         for name in names

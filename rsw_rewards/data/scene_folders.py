@@ -1,7 +1,7 @@
 """Scene classification in folders of classes: AID, UC Merced, NWPU-RESISC45, WHU-RS19, FireRisk.
 
 Read in github.com/torchgeo/torchgeo@65507dc ``torchgeo/datasets/{ucmerced,resisc45,fire_risk}.py``: a folder a class with its images, below ``Images`` for UC Merced,
-below ``train`` and ``val`` for FireRisk. AID and WHU-RS19 as hiyamdebary/EarthDial@92c1260 evaluates them: a folder a class. The label is the folder's name.
+below ``train`` and ``val`` for FireRisk. AID and WHU-RS19 in github.com/isaaccorley/torchrs@baafb7e ``torchrs/datasets/{aid,whu_rs19}.py``: a folder a class. The label is the folder's name.
 """
 
 from __future__ import annotations

@@ -12,16 +12,19 @@ successors write them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rsw_rewards.data.adapter import Conversion, write_samples
 from rsw_rewards.data.layout import (
     ImageFolder,
     choose_splits,
     data_folder,
+    find_folder,
     image_folders,
+    inside,
     plain_name,
     split_folders,
     take,
@@ -42,7 +45,6 @@ PALETTE: Mapping[str, tuple[int, int, int]] = {
 
 PROMPT = "Mark what changed between the two images, and what was there before and is there after."
 
-_FOLDERS = (("im1",), ("im2",), ("label1", "label1_rgb"), ("label2", "label2_rgb"))
 _NUMBER = re.compile(r"[0-9]{5}")
 
 
@@ -51,63 +53,129 @@ def scene_of(stem: str, dataset: str = "second") -> str:
     return f"{'second' if _NUMBER.fullmatch(stem) else dataset}/{stem}"
 
 
-def map_entry(source: Path, label: str, coloured: bool) -> str | dict[str, Any]:
+class Maps(NamedTuple):
+    """How one data set of maps before and after is laid out."""
+
+    name: str
+    title: str
+    palette: Mapping[str, tuple[int, int, int]]
+    folders: tuple[tuple[str, ...], ...]
+    """Names of the folders of images before and after, and of labels before and after."""
+    scene: Callable[[str], str]
+
+
+SECOND = Maps(
+    "second", "SECOND", PALETTE, (("im1",), ("im2",), ("label1", "label1_rgb"), ("label2", "label2_rgb")), scene_of
+)
+LANDSAT = Maps(
+    "landsat_scd",
+    "Landsat-SCD",
+    {
+        "not changed": (255, 255, 255),
+        "farmland": (0, 155, 0),
+        "desert": (255, 165, 0),
+        "building": (230, 30, 100),
+        "water": (0, 170, 240),
+    },
+    (("im1", "A"), ("im2", "B"), ("label1", "labelA"), ("label2", "labelB")),
+    lambda stem: f"landsat_scd/{stem}",
+)
+
+
+def map_entry(
+    source: Path, label: str, coloured: bool, palette: Mapping[str, tuple[int, int, int]] = PALETTE
+) -> str | dict[str, Any]:
     """A label as an image entry of a record: the path, with the palette if it is a picture in colours."""
-    return {"path": label, "palette": [list(colour) for colour in PALETTE.values()]} if coloured else label
+    return {"path": label, "palette": [list(colour) for colour in palette.values()]} if coloured else label
 
 
-def in_colours(source: Path, labels: ImageFolder) -> bool:
+def in_colours(source: Path, labels: ImageFolder, kind: Maps = SECOND) -> bool:
     """Whether the labels of a folder are pictures in colours; the first one tells. Raises :class:`InputError` for neither kind."""
     path = source / labels[labels.stems[0]]
     pixels = read_pixels(path, colours=True)
     if pixels.ndim == 3:
         return True
-    if pixels.dtype.kind not in "ui" or pixels.max(initial=0) >= len(PALETTE):
-        raise InputError(f"{path} holds neither SECOND's colours nor indices below {len(PALETTE)}")
+    if pixels.dtype.kind not in "ui" or pixels.max(initial=0) >= len(kind.palette):
+        raise InputError(f"{path} holds neither the colours of {kind.title} nor indices below {len(kind.palette)}")
     return False
 
 
-def _samples(source: Path, split: str | None, folders: list[ImageFolder]) -> Iterator[dict[str, Any]]:
+def _samples(kind: Maps, source: Path, split: str | None, folders: list[ImageFolder]) -> Iterator[dict[str, Any]]:
     before, after, label1, label2 = folders
     if not len(label1):
         return
-    coloured = [in_colours(source, labels) for labels in (label1, label2)]
-    for stem in label1.stems:
+    coloured = [in_colours(source, labels, kind) for labels in (label1, label2)]
+    listed = source / f"{split}_list.txt"
+    stems = _listed(listed, source) if split and not find_folder(source, split) else label1.stems
+    for stem in stems:
         maps = [
-            map_entry(source, labels[stem], colours) for labels, colours in zip((label1, label2), coloured, strict=True)
+            map_entry(source, labels[stem], colours, kind.palette)
+            for labels, colours in zip((label1, label2), coloured, strict=True)
         ]
         yield {
-            "id": f"second/{split}/{stem}" if split else f"second/{stem}",
+            "id": f"{kind.name}/{split}/{stem}" if split else f"{kind.name}/{stem}",
             "task": "semantic_change",
-            "scene": scene_of(stem),
+            "scene": kind.scene(stem),
             "images": [before[stem], after[stem]],
             "prompt": PROMPT,
-            "reference": {"map_before": maps[0], "map_after": maps[1], "classes": list(PALETTE)},
-            "metadata": {"dataset": "second", **({"split": split} if split else {})},
+            "reference": {"map_before": maps[0], "map_after": maps[1], "classes": list(kind.palette)},
+            "metadata": {"dataset": kind.name, **({"split": split} if split else {})},
         }
 
 
-def _parts(source: Path, split: str | None) -> dict[str | None, list[ImageFolder]]:
+def _listed(file: Path, source: Path) -> list[str]:
+    try:
+        lines = inside(file, source).read_text("utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise InputError(f"the list {file} cannot be read: {error}") from error
+    return [Path(plain_name(line.strip(), str(file))).stem for line in lines if line.strip()]
+
+
+def _parts(kind: Maps, source: Path, split: str | None) -> dict[str | None, list[ImageFolder]]:
     """Split -> its four folders; the only key is None where the folders lie in the source itself."""
-    found = {name: image_folders(place, source, _FOLDERS) for name, place in split_folders(source, split).items()}
+    found = {name: image_folders(place, source, kind.folders) for name, place in split_folders(source, split).items()}
     below = {name: folders for name, folders in found.items() if folders is not None}
     if below:
         return {name: below[name] for name in choose_splits(below, split, source)}
-    own = image_folders(source, source, _FOLDERS)
+    own = image_folders(source, source, kind.folders)
     if own is None:
+        names = [names[0] for names in kind.folders]
         raise InputError(
-            f"{source} should hold im1, im2, label1 and label2, or train, val and test with these folders in them"
+            f"{source} should hold {', '.join(names[:-1])} and {names[-1]}, or train, val and test with these folders in them"
         )
+    if split is not None and not (source / f"{split}_list.txt").is_file():
+        raise InputError(f"{source} holds the folders themselves and no split {split!r}; leave --split out")
+    return {split: own}
+
+
+def _convert(kind: Maps, source: Path, out: Path, split: str | None, limit: int | None) -> Conversion:
+    source = data_folder(source, "im1, im2, label1 and label2")
     if split is not None:
-        raise InputError(f"{source} holds im1 and label1 themselves and no split {split!r}; leave --split out")
-    return {None: own}
+        plain_name(split, "--split")
+    records = (
+        record
+        for name, folders in _parts(kind, source, split).items()
+        for record in _samples(kind, source, name, folders)
+    )
+    count, file = write_samples(Path(out), take(records, limit), f"the folders of labels in {source} hold no images")
+    return Conversion(count, file, [source])
 
 
 def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
     """Write semantic-change samples of one split, or of all. See :class:`rsw_rewards.data.adapter.Adapter`."""
-    source = data_folder(source, "im1, im2, label1 and label2")
-    if split is not None:
-        plain_name(split, "--split")
-    records = (record for name, folders in _parts(source, split).items() for record in _samples(source, name, folders))
-    count, file = write_samples(Path(out), take(records, limit), f"the folders label1 in {source} hold no images")
-    return Conversion(count, file, [source])
+    return _convert(SECOND, source, out, split, limit)
+
+
+def landsat_scd(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write Landsat-SCD's semantic changes, of five classes. See :class:`rsw_rewards.data.adapter.Adapter`.
+
+    Read in github.com/likyoo/open-cd@790a197 ``configs/_base_/datasets/landsat.py:31-67`` and ``opencd/datasets/landsat.py:9-26`` (``<split>/{im1,im2,label1,label2}``), and in
+    github.com/ggsDing/SCanNet@9c80d46 ``datasets/Landsat_SCD.py:11-13,78-110`` (``A``, ``B``, ``labelA``, ``labelB`` with ``<split>_list.txt``), which removes augmented copies first.
+    """
+    done = _convert(LANDSAT, source, out, split, limit)
+    return replace(
+        done,
+        notes=[
+            "every pair counts as a scene; the archive also holds augmented copies, which the authors of SCanNet remove"
+        ],
+    )

@@ -74,3 +74,160 @@ def test_paths_of_the_authors_machine_and_pairs_without_an_answer(tmp_path: Path
     (tmp_path / "data" / "RSVL-VQA_test.jsonl").write_text(json.dumps({"image": "../x.png", "vqa_pairs": []}))
     with pytest.raises(InputError, match="not a path of an image"):
         rsw.data.convert("rsvlm-qa", tmp_path / "data", tmp_path / "out")
+
+
+def test_the_mask_of_a_cube_is_its_last_channel_whatever_their_number(tmp_path: Path) -> None:
+    name, shown = "29SND_2018-09-03_2019-01-30_441_569_2745_2873_6_86_42_122", tmp_path / "data" / "iid_test_split"
+    for part, channels, dates in (("context", 5, 10), ("target", 5, 20)):
+        (shown / part / "29SND").mkdir(parents=True)
+        values = np.full((8, 8, channels, dates), 0.25, np.float16)
+        values[..., -1, :] = 0
+        values[0, 0, -1, 3], values[1, 1, 0, 4] = 1, np.nan
+        np.savez(shown / part / "29SND" / f"{part}_{name}.npz", highresdynamic=values)
+    (tmp_path / "data" / "train" / "29SND").mkdir(parents=True)
+    whole = np.full((8, 8, 7, 30), 0.5, np.float16)
+    whole[..., -1, 12:] = 1
+    np.savez(tmp_path / "data" / "train" / "29SND" / f"{name}.npz", highresdynamic=whole)
+    done = rsw.data.convert("earthnet2021", tmp_path / "data", tmp_path / "out", split="iid")
+    (one,) = load_samples(done.file, done.roots)
+    assert (one.id, one.scene) == (f"earthnet2021/iid/{name}", "earthnet2021/29SND")
+    assert [len(one.images), len(one.reference["images"])] == [10, 20]
+    assert (one.images[0].date, one.reference["images"][0].date) == ("2018-09-07", "2018-10-27")
+    future = [image.pixels(bands=4) for image in one.reference["images"]]
+    assert np.isnan(future[3][0, 0]).all() and np.isfinite(future[2]).all() and future[4][1, 1, 0] == 0
+    done = rsw.data.convert("earthnet2021", tmp_path / "data", tmp_path / "out2", split="train")
+    (one,) = load_samples(done.file, done.roots)
+    assert [bool(np.isnan(image.pixels(bands=4)).all()) for image in one.reference["images"]] == [False] * 2 + [
+        True
+    ] * 18
+
+
+def image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+COLOURS = [(255, 255, 255), (0, 155, 0), (255, 165, 0), (230, 30, 100), (0, 170, 240)]
+
+
+@pytest.mark.parametrize("coloured", [True, False])
+def test_landsat_scd_in_folders_of_splits_and_in_lists(tmp_path: Path, coloured: bool) -> None:
+    indices = np.arange(40).reshape(5, 8) % 5
+    labels = np.array(COLOURS)[indices] if coloured else indices
+    names = ("im1", "im2", "label1", "label2") if coloured else ("A", "B", "labelA", "labelB")
+    place = tmp_path / "data" / "test" if coloured else tmp_path / "data"
+    for name in names:
+        pixels = labels if name.startswith("label") else np.zeros((5, 8, 3))
+        for stem in ("7", "8"):
+            image(place / name / f"{stem}.png", pixels)
+    (tmp_path / "data" / "test_list.txt").write_text("8.png\n")
+    done = rsw.data.convert("landsat-scd", tmp_path / "data", tmp_path / "out", split="test")
+    samples = load_samples(done.file, done.roots)
+    assert [one.id for one in samples] == [f"landsat_scd/test/{stem}" for stem in ("7", "8")[0 if coloured else 1 :]]
+    assert samples[0].reference["classes"] == ["not changed", "farmland", "desert", "building", "water"]
+    assert rsw.evaluate("second-stacked7", samples, policy="oracle", settings={"semantic_change.classes": 5}).metrics[
+        "miou"
+    ].value == pytest.approx(1.0)
+
+
+def test_captions_of_cdchat_and_of_forest_change(tmp_path: Path) -> None:
+    record = {"file_name": "sysu_test_00012.png", "folder_name": "test", "ischange": 1, "captions": ["A road. "]}
+    (tmp_path / "cdchat").mkdir()
+    (tmp_path / "cdchat" / "sysu_test_captions.json").write_text(json.dumps({"images": [record]}))
+    done = rsw.data.convert("cdchat-sysu", tmp_path / "cdchat", tmp_path / "out")
+    (one,) = load_samples(done.file, done.roots)
+    assert (one.scene, one.reference) == ("sysu_cd/test/00012", {"captions": ["A road."], "changed": True})
+    assert "no imagery" in done.notes[1]
+    sentences = [{"raw": "1.22 percent lost, mostly left.", "tokens": ["x"]}]
+    entry = {"filename": "val_000001.png", "filepath": "val", "split": "val", "sentences": sentences}
+    forest = tmp_path / "forest"
+    for name in ("A", "B"):
+        image(forest / "images" / "val" / name / "val_000001.png", np.zeros((5, 8, 3)))
+    image(forest / "images" / "val" / "label" / "val_000001.png", np.arange(40).reshape(5, 8) % 3)
+    (forest / "ForestChatcaptions.json").write_text(json.dumps({"images": [entry]}))
+    done = rsw.data.convert("forest-change", forest, tmp_path / "out2", split="val", task="caption")
+    (one,) = load_samples(done.file, done.roots)
+    assert one.reference == {"captions": ["1.22 percent lost , mostly left"]}
+    done = rsw.data.convert("forest-change", forest, tmp_path / "out3")
+    samples = load_samples(done.file, done.roots)
+    assert rsw.evaluate("change-mask", samples, policy="oracle").metrics["f1"].value == pytest.approx(1.0, abs=1e-6)
+
+
+def test_tiles_of_landcover_ai_are_read_by_the_lists(tmp_path: Path) -> None:
+    for stem in ("M-33-20_0", "M-33-20_1"):
+        image(tmp_path / "data" / "output" / f"{stem}.jpg", np.zeros((5, 8, 3)))
+        image(tmp_path / "data" / "output" / f"{stem}_m.png", np.arange(40).reshape(5, 8) % 5)
+    (tmp_path / "data" / "test.txt").write_text("M-33-20_1\n")
+    done = rsw.data.convert("landcover-ai", tmp_path / "data", tmp_path / "out", split="test")
+    samples = load_samples(done.file, done.roots)
+    assert [(one.id, one.scene) for one in samples] == [("landcover_ai/test/M-33-20_1", "landcover_ai/M-33-20")]
+    found = rsw.evaluate("class-map", samples, policy="oracle", settings={"class_map.classes": 5})
+    assert found.metrics["miou"].value == 1.0
+
+
+def test_patches_of_so2sat_and_tiles_of_gamus(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="needs pip install 'rsw_rewards[cubes]'")
+    (tmp_path / "lcz").mkdir()
+    with h5py.File(tmp_path / "lcz" / "testing.h5", "w") as stored:
+        stored["sen2"] = np.random.default_rng(0).uniform(0, 0.3, (3, 32, 32, 10))
+        stored["label"] = np.eye(17)[[16, 0, 12]]
+    done = rsw.data.convert("so2sat", tmp_path / "lcz", tmp_path / "out", split="test")
+    samples = load_samples(done.file, done.roots)
+    assert [one.reference["label"] for one in samples] == ["water", "compact high rise", "bush, scrub"]
+    assert samples[0].images[0].bands == (2, 1, 0)
+    for part, ending, values in (
+        ("images", "IMG", np.zeros((8, 8, 3))),
+        ("classes", "CLS", np.arange(64).reshape(8, 8) % 7),
+    ):
+        (tmp_path / "gamus" / part / "val").mkdir(parents=True)
+        with h5py.File(tmp_path / "gamus" / part / "val" / f"a_1_{ending}.h5", "w") as stored:
+            stored["image"] = values
+    done = rsw.data.convert("gamus", tmp_path / "gamus", tmp_path / "out2")
+    samples = load_samples(done.file, done.roots)
+    assert [one.id for one in samples] == ["gamus/val/a_1"]
+    found = rsw.evaluate("class-map", samples, policy="oracle", settings={"class_map.classes": 7})
+    assert found.metrics["miou"].value == 1.0
+
+
+def test_labels_and_bands_of_reben(tmp_path: Path) -> None:
+    import pandas as pd
+
+    name = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57"
+    table = pd.DataFrame(
+        {"patch_id": [name], "labels": [["Pastures", "Inland waters"]], "split": ["validation"], "country": ["Austria"]}
+    )
+    (tmp_path / "data").mkdir()
+    table.to_parquet(tmp_path / "data" / "metadata.parquet")
+    for value, band in enumerate(("B02", "B03", "B04", "B08"), start=1):
+        place = tmp_path / "data" / "BigEarthNet-S2" / name.removesuffix("_26_57") / name
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((12, 12), 300 * value, np.uint16)).save(place / f"{name}_{band}.tif")
+    done = rsw.data.convert("reben", tmp_path / "data", tmp_path / "out", split="val")
+    (one,) = load_samples(done.file, done.roots)
+    assert one.reference["labels"] == ["Pastures", "Inland waters"] and len(one.reference["vocabulary"]) == 19
+    assert one.images[0].pixels(bands=3)[0, 0].tolist() == [900, 600, 300]
+    assert one.scene == f"reben/{name.removesuffix('_26_57')}"
+    assert rsw.evaluate("multi-label", [one], policy="oracle").metrics["micro_f1"].value == 1.0
+
+
+def test_a_sequence_of_fmow_is_in_the_order_of_its_times(tmp_path: Path) -> None:
+    place = tmp_path / "data" / "val" / "multi-unit_residential" / "multi-unit_residential_3"
+    for frame, day in enumerate(("2017-05-01", "2015-06-01", "2016-01-31")):
+        files = {kind: place / f"{place.name}_{frame}_{kind}.jpg" for kind in ("rgb", "msrgb")}
+        for file in files.values():
+            image(file, np.zeros((5, 8, 3)))
+        box = {"ID": 1, "box": [1, 2, 3, 4], "category": "multi-unit_residential"}
+        told = {
+            "timestamp": f"{day}T10:32:22Z",
+            "gsd": 0.5,
+            "cloud_cover": 4,
+            "bounding_boxes": box if frame else [box],
+        }
+        files["rgb"].with_suffix(".json").write_text(json.dumps(told))
+        files["msrgb"].with_suffix(".json").write_text("{}")
+    done = rsw.data.convert("fmow", tmp_path / "data", tmp_path / "out")
+    (one,) = load_samples(done.file, done.roots)
+    assert [image.date for image in one.images] == ["2015-06-01", "2016-01-31", "2017-05-01"]
+    assert one.images[0].path is not None and one.images[0].path.stem.startswith(f"{place.name}_1_")
+    assert one.metadata["frames"][0]["boxes"] == [[1, 2, 4, 6]] and one.reference["label"] == "multi-unit residential"
+    assert "holds 1 categories" in done.notes[0]

@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         convert(tmp_path / "none", tmp_path / "out")
     source = second(tmp_path / "SECOND", coloured=False)
     write_png(source / "label1" / "00003.png", np.array([[7]], np.uint8))
-    with pytest.raises(InputError, match=r"label1/00003.png holds neither SECOND's colours nor indices below 7"):
+    with pytest.raises(InputError, match=r"label1/00003.png holds neither the colours of SECOND nor indices below 7"):
         convert(source, tmp_path / "out")
     (source / "im2" / "00012.png").unlink()
     write_png(source / "label1" / "00003.png", BEFORE)
