@@ -63,8 +63,8 @@ def image_warnings(samples: Sequence[Sample]) -> list[str]:
     if not gone:
         return []
     return [
-        f"{len(gone)} of {len(files)} images of the samples are not there, such as {gone[0]}, and the report cannot show them: name the"
-        " folder that the samples' paths begin in with --root (roots=[...])"
+        f"{len(gone)} of {len(files)} images of the samples are missing, such as {gone[0]}, and the report cannot show them: give the"
+        " folder in which the samples' paths begin with --root (roots=[...])"
     ]
 
 
@@ -89,8 +89,8 @@ def taken_off_warnings(counts: Mapping[str, int]) -> list[str]:
         return []
     cut = f" ({counts['cut_off']:,} are cut off inside it and have no answer)" if counts["cut_off"] else ""
     return [
-        f"of {counts['texts']:,} texts, {', '.join(held)}{cut}: these are no part of an answer, and only 'thinking: keep' of a"
-        " verifier reads them"
+        f"of {counts['texts']:,} texts, {', '.join(held)}{cut}: these are removed before an answer is scored, unless 'thinking:"
+        " keep' is set for a verifier"
     ]
 
 
@@ -152,8 +152,8 @@ def failure_warnings(status: Mapping[str, Mapping[str, int]]) -> list[str]:
         failed, scored = counts["error"] + counts["timeout"], counts["ok"] + counts["invalid_output"]
         if failed and scored:
             found.append(
-                f"{label} failed on {failed} of {failed + scored} outputs, which its numbers leave out: mend the cause and go on"
-                f" with --resume before comparing them"
+                f"{label} failed on {failed} of {failed + scored} outputs, which its metrics leave out: correct the cause and"
+                f" continue with --resume before comparing them"
             )
     return found
 
@@ -214,8 +214,8 @@ def _names_itself(pairs: Pairs) -> str:
     if not named:
         return ""
     return (
-        f"{len(named):,} texts hold the id of their own sample (first: {named[0]!r}), which no model is shown: look at how the"
-        " predictions were put together"
+        f"{len(named):,} texts hold the id of their own sample (first: {named[0]!r}), which no model is given: check how the"
+        " predictions were made"
     )
 
 

@@ -56,7 +56,7 @@ def attack(
             ],
         )  # fmt: skip
         if winners := task.winners:
-            typer.echo(f"{len(winners)} attacks earn more than a mediocre output; see 'What to do when an attack wins' in docs/attacks.md")  # fmt: skip
+            typer.echo(f"{len(winners)} attacks get a higher reward than a mediocre output; see 'What to do when an attack wins' in docs/attacks.md")  # fmt: skip
     typer.echo(f"page: {out / 'attack.html'}   numbers: {out / 'attack.json'}")
     if not found.ok:
         raise typer.Exit(1)

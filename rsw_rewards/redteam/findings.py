@@ -19,7 +19,7 @@ class Findings:
 
     >>> samples = [{"task": "change_qa", "reference": {"answers": [a], "vocabulary": ["yes", "no"]}} for a in ["yes", "no"] * 4]
     >>> rsw.attack({"exact_match": 1.0}, samples)
-    <attack on 8 samples: no attack earns more than a mediocre output>
+    <attack on 8 samples: no attack gets a higher reward than a mediocre output>
     """
 
     rubric: Rubric
@@ -50,6 +50,8 @@ class Findings:
 
     def __repr__(self) -> str:
         winners = [f"{row.name!r}" for task in self.tasks for row in task.winners]
-        told = f"{len(winners)} attacks earn more than a mediocre output: {', '.join(winners[:3])}"
+        told = f"{len(winners)} attacks get a higher reward than a mediocre output: {', '.join(winners[:3])}"
         n = sum(task.n for task in self.tasks)
-        return f"<attack on {n} samples: {told if winners else 'no attack earns more than a mediocre output'}>"
+        return (
+            f"<attack on {n} samples: {told if winners else 'no attack gets a higher reward than a mediocre output'}>"
+        )

@@ -41,7 +41,7 @@ class Row:
         return self.role == "attack" and _more(self.components[component])
 
     def __str__(self) -> str:
-        return f"{self.name!r} earns {self.reward:.3f}, a mediocre output {self.mediocre:.3f}"
+        return f"{self.name!r} gets {self.reward:.3f}, a mediocre output {self.mediocre:.3f}"
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain values."""

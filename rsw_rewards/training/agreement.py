@@ -70,7 +70,7 @@ class Disagreement:
 
     def __str__(self) -> str:
         return (
-            f"ALARM at step {self.step}: rollouts that earn more than others of their prompt are hardly better by what is never rewarded: "
+            f"ALARM at step {self.step}: rollouts with higher rewards than others for the same prompt are hardly better in any metric that is never rewarded: "
             f"the correlation with {self.component} is {self.agreement:.2f} over the newest {self.prompts} prompts, below {LOW}; "
             "look at the outputs that earn most before you trust the reward"
         )

@@ -227,7 +227,7 @@ def test_images_that_are_not_there_are_said_once(tmp_path: Path) -> None:
     ]
     found = rsw.evaluate("exact-qa", asked, ["yes"] * 4)
     (told,) = (warning for warning in found.summary["warnings"] if "--root" in warning)
-    assert told.startswith("2 of 3 images of the samples are not there, such as ")
+    assert told.startswith("2 of 3 images of the samples are missing, such as ")
 
 
 def test_baselines_stand_where_they_must(questions: Path) -> None:

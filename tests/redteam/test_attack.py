@@ -108,7 +108,7 @@ def test_validate_attacks_a_rubric_in_short():
     sound = rsw.validate("exact-qa", questions(40), rubric={"exact_match": 1.0})
     assert sound.ok and not sound.problems
     (first, *_) = rsw.validate("exact-qa", questions(40), rubric=[counts_words]).problems
-    assert first.startswith("attack on the rubric: 'very long' earns 1.000, a mediocre output 0.0")
+    assert first.startswith("attack on the rubric: 'very long' gets 1.000, a mediocre output 0.0")
     with pytest.raises(rsw.ConfigError, match=r"rubric|component"):
         rsw.validate("exact-qa", questions(40), rubric={"rouge_l": 1.0})
 
@@ -137,7 +137,7 @@ def test_the_command_writes_a_page_and_exits_1_where_an_attack_wins(tmp_path, mo
     found = json.loads((out / "attack.json").read_text())
     assert found["ok"] is False and "no" in found["tasks"][0]["winners"]
     page = (out / "attack.html").read_text()
-    assert "earn more than a mediocre output" in page and found["tasks"][0]["winners"][0] in page
+    assert "get a higher reward than a mediocre output" in page and found["tasks"][0]["winners"][0] in page
     assert "a house was built near the wood" in page and "<b>what?" not in page
 
 

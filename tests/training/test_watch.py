@@ -92,7 +92,7 @@ def test_rollouts_that_earn_more_and_are_no_better_ring_before_the_held_out_numb
         alarm for alarm in json.loads((hacked[0] / "heldout.json").read_text())["alarms"] if "agreement" in alarm
     ]
     run(tmp_path, measure={"components": [{"use": f"{HACKABLE}:dark"}]}, ppo={"steps": 3})
-    assert capsys.readouterr().out.count("ALARM at step 2: rollouts that earn more") == 1
+    assert capsys.readouterr().out.count("ALARM at step 2: rollouts with higher rewards") == 1
     first = json.loads((tmp_path / "heldout.json").read_text())["alarms"][0]
     assert (first["step"], first["metric"]) == (2, "agreement/forecast/dark") and first["agreement"] < -0.9
 

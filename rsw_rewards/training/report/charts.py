@@ -29,7 +29,7 @@ PLOTS = (
     Plot("loss", ("loss", "loss_per_code", "loss_per_answer")),
     Plot("learning rate", ("learning_rate",)),
     Plot("length", ("length/mean", "length/min", "length/max"), "tokens of a rollout"),
-    Plot("cut off", ("cut_off",), "share of rollouts that reached the longest length"),
+    Plot("cut off", ("cut_off",), "share of rollouts that reached the length limit"),
     Plot("most common answer", ("commonest_answer",), "share of the text that is given most often"),
     Plot("without a reward", ("failed", "lost"), "rollouts that are left out, and those of them that were lost"),
     Plot("seconds a step", ("step_time", "time/generation", "time/exposed_scoring"), "of which waiting for rollouts and for rewards"),

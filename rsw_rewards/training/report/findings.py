@@ -73,7 +73,7 @@ def equal_rewards(run: RunFiles) -> Iterator[Finding]:
             "bad", f"All rewards are equal in {flat / groups:.0%} of the groups: there is nothing to learn from."
         )
     elif flat / groups >= 0.5:
-        yield Finding("note", f"All rewards are equal in {flat / groups:.0%} of the groups, which teach nothing.")
+        yield Finding("note", f"All rewards are equal in {flat / groups:.0%} of the groups, which give no gradient.")
     if zero and run.config.get("rubric", {}).get("combine") != "normalize_each":
         yield Finding("bad", "The reward is 0 for every rollout of every step.")
     for label in components(run):
@@ -84,7 +84,7 @@ def equal_rewards(run: RunFiles) -> Iterator[Finding]:
         grade = "bad" if fmean(flat_shares) == 1 and len(components(run)) == 1 else "note"
         if max(means) - min(means) < 1e-9:
             yield Finding(
-                grade, f"{label!r} gives {means[0]:.3g} to every rollout: it tells no candidate from another."
+                grade, f"{label!r} gives {means[0]:.3g} to every rollout, so it does not distinguish the candidates."
             )
         else:
             yield Finding(grade, f"{label!r} is equal within {fmean(flat_shares):.0%} of the groups.")
@@ -124,7 +124,7 @@ def unusable_rollouts(run: RunFiles) -> Iterator[Finding]:
     cut = [value for _, value in run.series("cut_off")]
     if cut and fmean(cut) >= SOME:
         grade = "bad" if fmean(cut) >= MOST else "note"
-        yield Finding(grade, f"{fmean(cut):.0%} of the rollouts are cut off at the longest length.")
+        yield Finding(grade, f"{fmean(cut):.0%} of the rollouts are cut off at the length limit.")
     failed, groups = (sum(value for _, value in run.series(key)) for key in ("failed", "groups"))
     group = run.settings.get("group")
     if isinstance(group, int) and groups and failed / (groups * group) >= SOME:
@@ -164,7 +164,8 @@ def flat_reward(run: RunFiles) -> Iterator[Finding]:
         words = f"{fmean(first):.3f} in the first {window} steps, {fmean(last):.3f} in the last {window}"
         if abs(rise) <= 2 * error or abs(rise) < 1e-9:
             yield Finding(
-                "note", f"The mean reward of {name} is not shown to change ({words}, within twice the standard error)."
+                "note",
+                f"The mean reward of {name} does not change significantly ({words}, within twice the standard error).",
             )
         elif rise < 0:
             yield Finding("note", f"The mean reward of {name} falls ({words}).")
