@@ -15,6 +15,7 @@ BUILT_IN = {
     "captions": "captions:Captions",
     "change_consistency": "pixel_consistency:ChangeConsistency",
     "change_counts": "counts:ChangeCounts",
+    "change_extent": "change_extent:ChangeExtent",
     "change_mask": "change_masks:ChangeMask",
     "cider_d": "captions:CiderDReward",
     "class_map": "class_maps:ClassMap",

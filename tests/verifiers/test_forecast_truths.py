@@ -32,6 +32,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ms_ssim", {"scales": 1}),
     ("encoder_similarity", {}),
     ("change_consistency", {}),
+    ("change_extent", {}),
     ("detector_consistency", {}),
     ("detector_consistency", {"detector": "cva", "against": "detector"}),
     ("damage_consistency", {"detector": NETWORK}),

@@ -36,6 +36,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("encoder_similarity", {"shift": 1}),
     ("encoder_similarity", {"gain": True}),
     ("change_consistency", {"shift": 1}),
+    ("change_extent", {}),
     ("detector_consistency", {}),
     ("detector_consistency", {"detector": "cva", "against": "detector"}),
     ("clip_score", {}),
