@@ -40,6 +40,22 @@ def test_every_figure_of_the_pages_has_a_command_that_prints_it() -> None:
     assert told <= named, "a page names a program that benchmarks/figures.py does not run"
 
 
+def test_every_page_with_measured_tables_is_printed_again() -> None:
+    from benchmarks.figures import FIGURES, rows
+
+    printed = {(ROOT / "docs" / figures.page).resolve() for figures in FIGURES.values()}
+    measured = re.compile(r"\d\.\d.*\d\.\d")
+    for file in (ROOT / "docs").rglob("*.md"):
+        found = [
+            name
+            for name, cells in rows(file.read_text(encoding="utf-8"))
+            if measured.search(re.sub(r"`[^`]*`|\barXiv [\d., ]+", "", cells))
+        ]
+        assert len(found) < 4 or file.resolve() in printed, (
+            f"{file} has measured rows, such as {found[0]}, and no command"
+        )
+
+
 def test_a_row_with_other_figures_is_said_to_have_changed() -> None:
     from benchmarks.figures import changed
 
