@@ -55,9 +55,9 @@ def merged_weights(model: Any) -> dict[str, torch.Tensor]:
     """The weights of a model with adapters as those of one without, by the names of its folder. The model stays as it is."""
     base = base_model(model)
     merged = {
-        name.replace(".base_layer.", "."): tensor.detach()
+        name.replace(".base_layer.", ".").replace(".token_adapter.", "."): tensor.detach()
         for name, tensor in base.state_dict().items()
-        if "lora_" not in name
+        if "lora_" not in name and "trainable_tokens_" not in name
     }
     for name, layer in base.named_modules():
         if hasattr(layer, "get_delta_weight"):
@@ -65,6 +65,9 @@ def merged_weights(model: Any) -> dict[str, torch.Tensor]:
             for adapter in layer.active_adapters:
                 weight = weight + layer.get_delta_weight(adapter).detach().to(weight.dtype)
             merged[f"{name}.weight"] = weight
+        elif hasattr(layer, "get_merged_weights"):  # embeddings of added tokens, which are trained along with adapters
+            whole = layer.get_merged_weights(layer.active_adapters).detach()
+            merged[f"{name.removesuffix('.token_adapter')}.weight"] = whole
     return merged
 
 
