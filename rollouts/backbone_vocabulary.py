@@ -127,7 +127,7 @@ class BackboneVocabulary(MetadataTokens):
         """Place, sensor and dates of a sample's pictures, as the names of tokens."""
         known = sample.metadata
         ids = [*self.place(known), self._metadata("sensor", _sensor(known.get("sensor")))]
-        return self._written([*ids, *(token for image in sample.images for token in self.date(image.date))])
+        return self.named([*ids, *(token for image in sample.images for token in self.date(image.date))])
 
     def conditions(self, sample: Sample) -> str:
         """How the picture to come is taken: ``target_sun_elevation_deg`` and the like, or the same without ``target_``."""
@@ -137,9 +137,10 @@ class BackboneVocabulary(MetadataTokens):
             value = number_of(known.get(f"target_{key}", known.get(key)))
             last = bins[-1]
             found.append(self._metadata(name, "?" if value is None else min(max(int(value // 10) * 10, 0), last)))
-        return self._written(found)
+        return self.named(found)
 
-    def _written(self, ids: Sequence[int]) -> str:
+    def named(self, ids: Sequence[int]) -> str:
+        """The names of added tokens, as a text in which the tokenizer finds them again."""
         return "".join(self.names[token - self.first] for token in ids)
 
     # Pictures

@@ -79,14 +79,17 @@ class BackboneWorldModel(VisionLanguageModel):
         return range(self._vocabulary.first, self._vocabulary.last)
 
     def constrain(self, never: Sequence[int]) -> None:
-        model = base_model(self.model)
-        rows = model.get_output_embeddings().weight.shape[0]
+        guide(base_model(self.model), self.segments(never))
+
+    def segments(self, never: Sequence[int]) -> Segments:
+        """The rules of what may follow. Raises :class:`ConfigError` where model, tokenizer and vocabulary do not belong together."""
+        rows = base_model(self.model).get_output_embeddings().weight.shape[0]
         if len(self.processor.tokenizer) != self.vocabulary.last or rows < self.vocabulary.last:
             raise ConfigError(
                 f"{self.path}: the model has {rows} tokens and its tokenizer {len(self.processor.tokenizer)}, but its world_model.json counts "
                 f"{self.vocabulary.last}; the files are of different world models, build it again"
             )
-        guide(model, self.vocabulary.segments(rows, never, self.ends))
+        return self.vocabulary.segments(rows, never, self.ends)
 
     @property
     def vocabulary(self) -> BackboneVocabulary:

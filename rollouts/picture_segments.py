@@ -77,6 +77,14 @@ class Segments:
         opened = input_ids.gather(1, last_other.clamp(min=0)) == self.begin
         return torch.where(opened & (last_other >= 0), position - last_other, -1)
 
+    def after(self, position: int, token: int) -> int:
+        """The position of a token that follows on one at ``position``, as :meth:`positions` gives it for whole sequences."""
+        first, count = self.codes
+        if token == self.begin:
+            return 0
+        inside = first <= token < first + count or token in (self.row_end, self.picture_end)
+        return position + 1 if inside and position >= 0 else -1
+
     def mask(self, positions: Tensor) -> Tensor:
         """Which tokens may follow: (..., size) bool for positions as given by :meth:`positions`."""
         drawn = self.grid[0] * self._row

@@ -1,19 +1,22 @@
-"""vLLM as the engine that samples from vision-language models (the extra ``vllm``).
+"""vLLM as the engine that samples from vision-language models and from world models on their backbones (the extra ``vllm``).
 
 vLLM computes with kernels of its own, so its probabilities are not quite the learner's. A training with it therefore takes importance
 ratios to the log-probabilities that came with the tokens, as with stale rollouts, and logs how far both are apart (``sampler_gap``).
 What is used of vLLM is its public interface: ``LLM.generate`` with a ``SamplingParams`` per prompt, its own ``reload_weights`` by
-``LLM.collective_rpc``, and the calls that empty its caches. ``make test-vllm`` runs the tests against vLLM itself, on a CPU.
+``LLM.collective_rpc``, the calls that empty its caches, and for world models a ``LogitsProcessor``. ``make test-vllm`` runs the tests
+against vLLM itself, on a CPU.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rsw_rewards.core.records import Output
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.vlm_files import load_model, load_processor, loading, not_text
@@ -28,7 +31,7 @@ NEVER = -100.0
 
 
 def vllm_sampler(policy: Policy, **options: Any) -> VllmSampler:
-    """A sampler for a vision-language policy that was not set up yet.
+    """A sampler for a policy that was not set up yet: ``vision_language`` or ``backbone_world_model``.
 
     Args:
         policy: whose answers are wanted.
@@ -37,12 +40,17 @@ def vllm_sampler(policy: Policy, **options: Any) -> VllmSampler:
     Raises:
         ConfigError: a policy whose rules or weights vLLM cannot be given.
     """
-    if type(policy) is not VisionLanguageModel:
+    kinds: dict[type[Policy], type[VllmSampler]] = {
+        VisionLanguageModel: VllmSampler,
+        BackboneWorldModel: VllmWorldModel,
+    }
+    kind = kinds.get(type(policy))
+    if kind is None:
         raise ConfigError(
-            f"rollouts.engine 'vllm' samples for the policy 'vision_language'; {policy.name!r} has rules of its own for what may "
-            f"follow, so leave 'rollouts.engine' out"
+            f"rollouts.engine 'vllm' samples for the policies 'vision_language' and 'backbone_world_model'; {policy.name!r} is no "
+            f"model that vLLM knows, so leave 'rollouts.engine' out"
         )
-    sampler = VllmSampler.__new__(VllmSampler)
+    sampler = kind.__new__(kind)
     vars(sampler).update(vars(policy), options=options, _engine=None)
     return sampler
 
@@ -55,7 +63,7 @@ class VllmSampler(VisionLanguageModel):
 
     options: dict[str, Any]
     _engine: Any
-    _never: list[int]
+    _bias: dict[int, float]
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         import torch
@@ -74,10 +82,11 @@ class VllmSampler(VisionLanguageModel):
 
         torch.set_num_threads(threads)
         path = self.folder()
+        new = self.prepare(path, device)
         with loading(f"the policy {self.name!r}", path):
             self._processor = load_processor(path, self.limits)
             if self.lora is not None or adapter_in(path):
-                self._model = load_model(path, self.dtype, None, self.lora, ())
+                self._model = load_model(path, self.dtype, None, self.lora, new)
                 path = base_model(self._model).name_or_path
             else:
                 with torch.device("meta"):  # for its settings and names alone
@@ -87,7 +96,6 @@ class VllmSampler(VisionLanguageModel):
         # vLLM's own "auto" is half precision where weights are stored in float32, which the learner keeps.
         stored = str(AutoConfig.from_pretrained(path).dtype or "auto").removeprefix("torch.")
         dtype = stored if self.dtype == "auto" else self.dtype
-        self._never = not_text(self._model, self._processor)
         limits = {key: value for key, value in self.limits.items() if value is not None}
         self._engine = LLM(
             model=path,
@@ -95,8 +103,22 @@ class VllmSampler(VisionLanguageModel):
             generation_config="vllm",  # nothing but what a request says: no repetition penalty from the model's folder
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled from: after bias and temperature
             mm_processor_kwargs=limits or None,
+            **self.rules(not_text(self._model, self._processor)),
             **self.options,
         )
+
+    def rules(self, never: Sequence[int]) -> dict[str, Any]:
+        """Arguments of ``vllm.LLM`` that rule out what no completion holds: here nothing, since each request says it.
+
+        Args:
+            never: tokens that no answer holds.
+        """
+        self._bias = dict.fromkeys(never, NEVER)
+        return {}
+
+    def asked(self, sample: Sample) -> str:
+        """The text that vLLM is given, with one place for each image."""
+        return self.written(sample)
 
     def complete(
         self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
@@ -108,13 +130,12 @@ class VllmSampler(VisionLanguageModel):
         ids: list[list[int]] = []
         for sample in (request.sample for request in requests[::count]):
             shown = pictures[sample.id]
-            asked: dict[str, Any] = {"prompt": self.written(sample)}
+            asked: dict[str, Any] = {"prompt": self.asked(sample)}
             if shown:
                 asked["multi_modal_data"] = {"image": list(shown)}
             prompts += [asked] * count
-            ids.append(self.encode([sample], [shown])["input_ids"][0].tolist())
+            ids.append(self.prompt([sample], [shown])["input_ids"][0].tolist())
         limit = self.longest(requests[0].sample)
-        bias = dict.fromkeys(self._never, NEVER)
         wanted = [
             SamplingParams(
                 n=1,
@@ -122,7 +143,7 @@ class VllmSampler(VisionLanguageModel):
                 seed=request.seed,
                 max_tokens=limit,
                 stop_token_ids=list(self.ends),
-                logit_bias=bias,
+                logit_bias=self._bias,
                 logprobs=0,  # the sampled token's own, and no others
                 detokenize=False,
             )
@@ -154,3 +175,22 @@ class VllmSampler(VisionLanguageModel):
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "engine": "vllm"}
+
+
+class VllmWorldModel(BackboneWorldModel, VllmSampler):
+    """A world model that answers and draws through vLLM and is trained elsewhere. Made by :func:`vllm_sampler`.
+
+    Its rules of what may follow are laid on vLLM's logits by a processor in each of its workers, so a picture has exactly its codes, and
+    log-probabilities are of the tokens that were possible. Pictures are coded and decoded in this process.
+    """
+
+    def rules(self, never: Sequence[int]) -> dict[str, Any]:
+        from rsw_rewards.rollouts.vllm_segments import KEY, PLACE
+
+        self._bias = {}
+        return {"logits_processors": [PLACE], "additional_config": {KEY: asdict(self.segments(never))}}
+
+    def asked(self, sample: Sample) -> str:
+        """The text that vLLM is given: pictures in codes are tokens with names."""
+        (album,) = self.albums([sample])
+        return self.written(sample) + self.vocabulary.named(album)

@@ -92,8 +92,8 @@ class RolloutConfig(Strict):
     """1 makes and scores a generation while the learner is at work on the one before, with the weights from before that update (of
     ``grpo``). Its ratios are then to the probabilities that the tokens were sampled with. 0 is on-policy."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What samples: ``vllm`` for the policy ``vision_language`` on CUDA machines, with ratios as for ``stale``, since it rounds
-    otherwise than the learner."""
+    """What samples: ``vllm`` for the policies ``vision_language`` and ``backbone_world_model`` on CUDA machines, with ratios as for
+    ``stale``, since it rounds otherwise than the learner."""
 
     @property
     def off_policy(self) -> bool:

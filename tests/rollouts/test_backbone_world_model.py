@@ -25,7 +25,7 @@ from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.tiny_vlm import MODELS, tiny_tokenizer
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
-from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.rollouts.weights import merged_weights, trained_weights
 from rsw_rewards.training.critic import Rows, score_rows
 
 QUESTIONS = scene_world_samples(3, 0, split="dev", tasks=("change_qa",))
@@ -313,3 +313,32 @@ def test_a_sample_whose_picture_is_absent_is_lost_alone(policy: BackboneWorldMod
     broken = replace(FORECASTS[1], images=(ImageRef(path=tmp_path / "absent.png"),))
     outputs = policy.generate(requests([FORECASTS[0], broken], 1))
     assert outputs[0].image is not None and outputs[1].lost is not None
+
+
+def test_a_position_goes_on_token_by_token_as_in_whole_sequences(policy: BackboneWorldModel) -> None:
+    v = policy.vocabulary
+    begin, row, end = (v.ids[name] for name in PICTURE)
+    segments = v.segments(v.last, (), policy.ends)
+    kinds = torch.tensor([begin, row, end, v.visual_start, v.visual_start, v.last - 1, 5, v.first + 3, policy.eos_id])
+    ids = kinds[torch.randint(len(kinds), (50, 40), generator=torch.Generator().manual_seed(0))]
+    whole = segments.positions(ids).tolist()
+    for sequence, wanted in zip(ids.tolist(), whole, strict=True):
+        position, found = -1, []
+        for token in sequence:
+            position = segments.after(position, token)
+            found.append(position)
+        assert found == wanted
+
+
+def test_merged_weights_hold_what_adapters_and_embeddings_have_learnt(folder: Path) -> None:
+    adapted = ready(folder, lora={"r": 4, "alpha": 32})
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in adapted.model.parameters():
+            weight += 0.02 * torch.randn_like(weight) * weight.requires_grad
+    merged = merged_weights(adapted.model)
+    adapted.merge_adapters()
+    wanted = adapted.model.state_dict()
+    assert merged.keys() == wanted.keys()
+    for name, weight in wanted.items():
+        torch.testing.assert_close(merged[name], weight)
