@@ -325,3 +325,28 @@ def test_floats_are_shown_where_their_range_is_said(forecasts: list[Sample], tmp
 def test_jpeg_forecasts_are_said_to_lose_detail(forecasts: list[Sample], tmp_path: Path) -> None:
     Image.new("RGB", (SIZE * 4, SIZE * 4)).save(tmp_path / "one.jpg")
     assert "1 of 1 forecasts are JPEG" in rsw.predictions.read("folder", tmp_path, forecasts).notes[0]
+
+
+IDS = {
+    "with and without a split": [
+        f"levir_cd/{name}" for name in ("tile_1", "tile_2", "test_tile_1", "train_tile_2", "val_tile_3")
+    ],
+    "numbers": [f"set/{name}" for name in ("1", "2", "3", "test_1", "train_2", "val_3")],
+    "two marks": ["test-tile_1", "test_tile_1", "train-tile_2", "val_tile_3"],
+    "folders": ["levir/test_1", "levir/train_1", "levir/val_1", "levir/val_2"],
+}
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+@pytest.mark.parametrize("form", ["{}_pred.png", "{}.png", "mask-{}.png", "{}/pred.png"])
+def test_ids_that_mix_splits_are_all_found(ids: list[str], form: str) -> None:
+    names = {form.format(name.rpartition("/")[2]): name for name in ids}
+    found, problems, _ = read_names(names, [Sample(name, Task.CHANGE_MASK) for name in ids])
+    assert {named.file: named.sample.id for named in found} == names
+    assert problems == []
+
+
+def test_the_folder_of_a_split_decides_between_ids_with_and_without_one() -> None:
+    samples = [Sample(name, Task.CHANGE_MASK) for name in ("set/1", "set/test_1", "set/test_2")]
+    found, _, _ = read_names(["test/1_pred.png", "test/2_pred.png"], samples)
+    assert [named.sample.id for named in found] == ["set/test_1", "set/test_2"]

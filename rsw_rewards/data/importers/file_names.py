@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
-from rsw_rewards.data.importers.matching import Ids, key_of, splits_in
+from rsw_rewards.data.importers.matching import Ids, key_of, last_of, splits_in
 from rsw_rewards.io.pairing import Problem
 
 _WORD = re.compile(r"[^\W_]+")
@@ -51,7 +51,7 @@ def read_names(files: Iterable[str], samples: Sequence[Sample]) -> tuple[list[Na
     """The files that name a sample, those that cannot be used, and how the names are made where they are not the ids alone.
 
     A name is the id of its sample, as :class:`Ids` matches it, or has it as words of its own, with the same words beside it in all
-    files (``_pred``, ``mask-``). A number beside it, or for the name of a folder, is that of the candidate. The numbers of all files
+    files (``_pred``, ``mask-``), or it is that of its folder (``test_1/pred.png``). A number beside it, or for the name of a folder, is that of the candidate. The numbers of all files
     count from 0 or from 1.
 
     Args:
@@ -93,7 +93,21 @@ def _words_of(samples: Sequence[Sample]) -> dict[str, str]:
     for name, parts in split.items():
         own = parts[lead : len(parts) - trail] if len(split) > 1 else parts
         found |= {mark.join(words): name for words in (parts, own) for mark in "_-" if words}
-    return found | {parts[-1]: parts[-1] for parts in split.values() if parts}
+    found |= {parts[-1]: parts[-1] for parts in split.values() if parts}
+    return found | _as_written([sample.id for sample in samples])
+
+
+def _as_written(ids: Sequence[str]) -> dict[str, str]:
+    """Ids, and what is left of them without the folders that all share, in one word each, where only one id has it."""
+    parts = {name: (*PurePosixPath(name).parts[:-1], last_of(name)) for name in ids}
+    lead = _shared([own[:-1] for own in parts.values()])
+    words = [
+        (mark.join(some), name) for name, own in parts.items() for mark in "_-" for some in {own, own[lead:], own[-1:]}
+    ]
+    owners: dict[str, set[str]] = {}
+    for word, name in words:
+        owners.setdefault(word, set()).add(name)
+    return {word: next(iter(names)) for word, names in owners.items() if len(names) == 1}
 
 
 def _shared(lists: Iterable[Sequence[str]]) -> int:
@@ -114,11 +128,14 @@ def _read(file: str, ids: Ids, words: Mapping[str, str]) -> Named | str:
                 return f"its name may mean {stem[start:end]!r} or {stem[slice(*spans[1])]!r}"
             affix = f"{stem[:start]}*{stem[end:]}"
             name = words[stem[start:end]]
-            sample = ids.find(name if name in ids.known else "/".join((*folders, name)))
+            if splits_in(folders):  # test/1_pred.png is test_1, also where there is a 1
+                sample = ids.find("/".join((*folders, stem[start:end])))
+            if isinstance(sample, str):
+                sample = ids.find(name if name in ids.known else "/".join((*folders, name)))
             said = splits_in(_WORD.findall(file))
             if not isinstance(sample, str) and said and not said & (splits_in(key_of(sample.id)) or said):
                 return f"its name is of another split than {sample.id!r}"
-        elif folders and _NUMBER.fullmatch(stem):  # every sample has a folder, every candidate a file in it
+        elif folders:  # every sample has a folder, every candidate a file in it
             inside = ids.find("/".join(folders))
             if not isinstance(inside, str):
                 sample, affix, folders = inside, f"*/{stem}", []

@@ -68,6 +68,16 @@ def key_of(name: str) -> tuple[str, ...]:
     return (*parts[:-1], split[1].lower(), split[2]) if split else parts
 
 
+def last_of(name: str) -> str:
+    """The last part of an id as it is written, without the suffix of a file.
+
+    >>> last_of("levir_cd/test_000004.png")
+    'test_000004'
+    """
+    path = PurePosixPath(name.strip().replace("\\", "/"))
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name
+
+
 def splits_in(parts: Iterable[str]) -> set[str]:
     """The splits of a data set that are named among the parts: train, val, test."""
     return {_SPLITS[part.lower()] for part in parts if part.lower() in _SPLITS}
@@ -112,7 +122,7 @@ class Ids:
         """The only sample that ``name`` can mean, or why there is none.
 
         The whole id counts first, then its last part without suffix and split. Of several samples with that part, the one is
-        meant whose other parts the name has, or that has the name's. A sample of another split than the name's never is. Else
+        meant whose other parts the name has, or that has the name's; of several such, the one that is written as the name is. A sample of another split than the name's never is. Else
         ``a_b_c`` means ``a/b/c``, and ``7.0``, as a table of floats has it, means ``7``.
         """
         if name.strip() in self.known:
@@ -127,7 +137,10 @@ class Ids:
         splits = splits_in(parts)
         found = [(own, sample) for own, sample in alike if not splits or not splits_in(own) or splits & splits_in(own)]
         if len(found) > 1:
-            found = [one for one in found if _is_within(parts, one[0]) or _is_within(one[0], parts)] or found
+            fuller = [one for one in found if _is_within(parts, one[0])]
+            found = fuller or [one for one in found if _is_within(one[0], parts)] or found
+        if len(found) > 1:  # tile_2 beside test_tile_2, or test-2 beside test_2: the name as it is written decides
+            found = [one for one in found if last_of(one[1].id) == last_of(name)] or found
         if len(found) == 1:
             return found[0][1]
         if found:
