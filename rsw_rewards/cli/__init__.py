@@ -20,7 +20,7 @@ app = typer.Typer(
     help="Rewards and evaluation for remote-sensing world models: train with verifiable rewards, and score any model's outputs with the same verifiers.",
 )
 _data = typer.Typer(no_args_is_help=True, help="Make samples: from the scene world, or from a data set on disk.")
-_predictions = typer.Typer(no_args_is_help=True, help="Bring answers that other tools wrote.")
+_predictions = typer.Typer(no_args_is_help=True, help="Read answers that other tools wrote.")
 _make = typer.Typer(no_args_is_help=True, help="Make samples from a generator.")
 app.add_typer(_data, name="data")
 app.add_typer(_predictions, name="predictions")
@@ -39,7 +39,7 @@ _predictions.command("from")(data.predictions_from)
 @app.callback()
 def _everywhere(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error arose. Works after a command as well.")
+        bool, typer.Option("--debug", help="Show where an error arose. May also follow a command.")
     ] = False,
 ) -> None:
     # main() takes it out of the arguments, among which it may stand anywhere; here it is declared for the help alone.

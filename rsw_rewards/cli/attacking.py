@@ -21,19 +21,21 @@ def attack(
     out: Out,
     predictions: Annotated[
         Path | None,
-        typer.Option("--predictions", help="A model's outputs, which get a row of their own.", show_default=False),
+        typer.Option("--predictions", help="Compare with this model's outputs as well.", show_default=False),
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option("--policy", help="Run a policy for that row instead; see 'rsw evaluate'.", show_default=False),
+        typer.Option(
+            "--policy", help="Compare with the outputs of this policy instead; see 'rsw evaluate'.", show_default=False
+        ),
     ] = None,
     root: Roots = None,
     limit: Limit = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of attacks that draw numbers.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the attacks.")] = 0,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Attack a rubric: what empty, hedged, negated, copied and optimised outputs earn beside a mediocre one."""
+    """Attack a rubric: compare the rewards of empty, hedged, negated, copied and optimised outputs with that of a mediocre output."""
     from rsw_rewards.evaluation.numbers import number
 
     check_folders(root)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def verifiers(
-    name: Annotated[str | None, typer.Argument(help="Show the card of this one.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Show the card of this verifier.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """List the verifiers, or show the card of one: what it reads, its range and transform, how it can be gamed."""
+    """List all verifiers, or show the card of one: what it measures, its range, its source and its weaknesses."""
     import dataclasses
 
     from rsw_rewards.core.building import VERIFIERS
@@ -58,10 +58,12 @@ def _setting(field: FieldInfo) -> str:
 
 
 def protocols(
-    name: Annotated[str | None, typer.Argument(help="Show the definition of this one.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show the definition of this protocol.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the protocols, or show the definition of one."""
+    """List all protocols, or show the definition of one."""
     import dataclasses
 
     from rsw_rewards.evaluation.protocols import PROTOCOLS

@@ -15,19 +15,21 @@ from rsw_rewards.cli.options import Json, Limit, Out, Roots, Samples, assignment
 
 def make_scene_world(
     out: Out,
-    n: Annotated[int, typer.Option("--n", min=1, help="Samples to make; half questions, half forecasts.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Number of the data set within its split.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="Part of the world that scenes are taken from.")] = "test",
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of samples; each task has an equal share.")] = 1000,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Random seed: another number gives other scenes of the split.")
+    ] = 0,
+    split: Annotated[str, typer.Option("--split", help="Split of the scene world.")] = "test",
     tasks: Annotated[str, typer.Option("--tasks", help="Tasks, separated by commas.")] = "change_qa,forecast",
 ) -> None:
-    """Make samples from the scene world: procedural pairs of images with exact truth."""
+    """Make samples from the scene world: synthetic image pairs with exact references."""
     rsw.data.make_scene_world(out, n, seed, split=split, tasks=[task.strip() for task in tasks.split(",")])
     typer.echo(f"{n} samples: {out / 'samples.jsonl'}")
 
 
 def data_from(
     adapter: Annotated[str, typer.Argument(help="Adapter; see 'rsw data adapters'. Also hf:NAME or module:function.")],
-    path: Annotated[Path, typer.Argument(help="The data set's own folder.")],
+    path: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     out: Out,
     split: Annotated[str | None, typer.Option("--split", help="Part of the data set.", show_default=False)] = None,
     limit: Limit = None,
@@ -36,7 +38,7 @@ def data_from(
         typer.Option("--set", help="Option of the adapter, key=value in YAML (repeatable).", show_default=False),
     ] = None,
 ) -> None:
-    """Write samples.jsonl from a data set in its own layout; imagery stays where it is."""
+    """Write samples.jsonl from a data set in the files of its authors. Images stay where they are."""
     conversion = rsw.data.convert(adapter, path, out, split=split, limit=limit, **assignments(options or []))
     for note in conversion.notes:
         typer.echo(f"note: {note}")
@@ -45,7 +47,7 @@ def data_from(
 
 
 def data_adapters(as_json: Json = False) -> None:
-    """List the data sets that can be read in their own layout."""
+    """List the data sets that can be read in the files of their authors."""
     import inspect
 
     from rsw_rewards.data.registry import ADAPTERS
@@ -86,7 +88,7 @@ def predictions_from(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn another tool's answers into a predictions file; what cannot be matched is reported, never guessed."""
+    """Make a predictions file from another tool's answers. Answers that match no sample are reported."""
     from rsw_rewards.io.records_io import load_samples
 
     check_folders(root)

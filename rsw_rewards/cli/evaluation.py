@@ -54,7 +54,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--policy",
-            help="Run a policy instead: its name, the directory of a training run (the trained one), or a YAML file that describes it.",
+            help="Run a policy instead: its name, the folder of a training (its trained policy is used), or a YAML file that describes it.",
             show_default=False,
         ),
     ] = None,
@@ -63,16 +63,20 @@ def evaluate(
     on_missing: Missing = "invalid",
     candidates: Annotated[int, typer.Option("--candidates", min=1, help="Outputs per sample, with --policy.")] = 1,
     temperature: Annotated[float, typer.Option("--temperature", min=0, help="With --policy; 0 is greedy.")] = 0.0,
-    actors: Annotated[int, typer.Option("--actors", min=0, help="Ray actors that run the policy; 0 runs it here.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the policy's sampling.")] = 0,
+    actors: Annotated[
+        int, typer.Option("--actors", min=0, help="Ray actors that run the policy; with 0, this process does.")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the policy.")] = 0,
     workers: Workers = 0,
     device: Device = "cpu",
-    resume: Annotated[bool, typer.Option("--resume", help="Redo only what is missing or failed in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out: compute only what is missing or failed.")
+    ] = False,
     settings: Settings = None,
     ray_address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model's outputs, from a file or live, by a benchmark's protocol: summary.json, scores.parquet, report.html."""
+    """Evaluate a model's predictions, or a policy, by the protocol of a benchmark. Writes summary.json, scores.parquet and report.html."""
     check_folders(root)
     join_cluster(ray_address)
     results = rsw.evaluate(
@@ -92,12 +96,16 @@ def evaluate(
 
 def evaluate_encoder(
     encoder: Annotated[
-        str, typer.Argument(help="Encoder with a text tower, such as clip:/path/to/weights or scene-clip.")
+        str, typer.Argument(help="Encoder of images and texts, such as clip:/path/to/weights or scene-clip.")
     ],
     samples: Samples,
     out: Out,
     reading: Annotated[
-        str, typer.Option("--reading", help="Of captions: remoteclip, or skyscript (equal texts are one query).")
+        str,
+        typer.Option(
+            "--reading",
+            help="How captions are queries: remoteclip (each one), or skyscript (equal texts are one query).",
+        ),
     ] = "remoteclip",
     template: Annotated[
         list[str] | None,
@@ -108,7 +116,7 @@ def evaluate_encoder(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """What an encoder is worth: R@1, 5, 10 on captions of one image, or zero-shot accuracy on classes."""
+    """Evaluate an encoder: retrieval (R@1, 5, 10) on samples with captions, or zero-shot accuracy on samples with classes."""
     check_folders(root)
     found = rsw.evaluate_encoder(
         encoder, samples, out, reading=reading, templates=template or [], roots=root or [], limit=limit, device=device
@@ -132,24 +140,30 @@ def suite(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            "--predictions", help="Folder with PART.jsonl or a folder PART for every part.", show_default=False
+            "--predictions",
+            help="Folder that has for every part a file PART.jsonl or a folder PART.",
+            show_default=False,
         ),
     ] = None,
     policy: Annotated[
         str | None, typer.Option("--policy", help="Run a policy instead, as 'rsw evaluate' does.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="What the row is called.", show_default=False)] = "",
+    model: Annotated[str, typer.Option("--model", help="Name of the model in the table.", show_default=False)] = "",
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Run this part alone (repeatable).", show_default=False)
+        list[str] | None, typer.Option("--only", help="Compute only this part (repeatable).", show_default=False)
     ] = None,
-    actors: Annotated[int, typer.Option("--actors", min=0, help="Ray actors that run the policy; 0 runs it here.")] = 0,
+    actors: Annotated[
+        int, typer.Option("--actors", min=0, help="Ray actors that run the policy; with 0, this process does.")
+    ] = 0,
     workers: Workers = 0,
     device: Device = "cpu",
-    resume: Annotated[bool, typer.Option("--resume", help="Redo only what is missing or failed in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out: compute only what is missing or failed.")
+    ] = False,
     ray_address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Several protocols over several data sets: one row, one page, and what failed and why."""
+    """Evaluate several protocols on several data sets. Writes one page, and one row for a table."""
     join_cluster(ray_address)
     found = rsw.suite(
         config, out, policy=policy, predictions=predictions, model=model, only=only or [], resume=resume, actors=actors,
@@ -167,7 +181,9 @@ def suite(
 def score(
     rubric: Annotated[Path, typer.Argument(help="Rubric (YAML), or a training configuration that holds one.")],
     samples: Samples,
-    predictions: Annotated[Path, typer.Option("--predictions", help="Predictions file, or that of a rollout dump.")],
+    predictions: Annotated[
+        Path, typer.Option("--predictions", help="Predictions file, also of a dump (saved outputs of a training).")
+    ],
     out: Out,
     root: Roots = None,
     limit: Limit = None,
@@ -176,7 +192,7 @@ def score(
     ray_address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Rewards for a predictions file or a rollout dump, exactly as training gives them."""
+    """Compute rewards for a predictions file or a dump, exactly as a training does."""
     from rsw_rewards.engine.monitor import component_stats
     from rsw_rewards.evaluation.summary import nothing_valid
 
@@ -224,32 +240,36 @@ def score(
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Two or more run directories of one protocol; the first is the base.")
+        list[Path], typer.Argument(help="Folders of two or more runs of one protocol. Differences are to the first.")
     ],
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Only this key (repeatable).", show_default=False)
+        list[str] | None, typer.Option("--metric", help="Compare only this metric (repeatable).", show_default=False)
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option("--name", help="What a run is called, in their order (repeatable).", show_default=False),
+        typer.Option("--name", help="Name of a run, in the order of the runs (repeatable).", show_default=False),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="Of the runs, where it is your own: file.py:NAME.", show_default=False),
+        typer.Option(
+            "--protocol", help="The protocol of the runs, if it is your own: file.py:NAME.", show_default=False
+        ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the leaderboard as a Markdown table.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print the leaderboard as a LaTeX table (booktabs).")] = False,
     percent: Annotated[bool, typer.Option("--percent", help="With --latex: fractions times 100.")] = False,
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Write a page: numbers, differences, samples side by side.", show_default=False),
+        typer.Option(
+            "--html", help="Write a page with metrics, differences and samples side by side.", show_default=False
+        ),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option("--figures", help="Write figures to this folder, SVG and PDF.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs over the outputs they share: paired differences of two, a leaderboard of more, p-values corrected by Holm."""
+    """Compare runs on their common samples: paired differences with p-values (Holm), and a leaderboard of three or more runs."""
     from rsw_rewards.errors import ConfigError
 
     if markdown + latex + as_json > 1:
@@ -285,7 +305,7 @@ def validate(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Check a samples file before anything is measured on it: the truth scores 1, and baselines that ignore the images score low."""
+    """Check a samples file: the reference must get 1, and baselines that ignore the images must score low."""
     check_folders(root)
     found = rsw.validate(
         [name.strip() for name in protocol.split(",")], samples,
@@ -302,20 +322,20 @@ def validate(
 
 def reweight(
     folder: Annotated[
-        Path, typer.Argument(help="What 'rsw score' wrote, a dump of rollouts, or a training run with dumps.")
+        Path, typer.Argument(help="Folder that 'rsw score' wrote, a dump, or the folder of a training with dumps.")
     ],
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            "--weights", help="component=weight,... (repeatable); what is not named weighs 0.", show_default=False
+            "--weights", help="component=weight,... (repeatable). Other components get weight 0.", show_default=False
         ),
     ] = None,
     rubric: Annotated[
-        Path | None, typer.Option("--rubric", help="Rubric (YAML), where the folder holds none.", show_default=False)
+        Path | None, typer.Option("--rubric", help="Rubric (YAML), if the folder has none.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Other weights over stored scores: how rewards, rankings inside groups and advantages would change. No GPU."""
+    """Compute rewards from stored scores with other weights, and show how rankings within groups and advantages would change."""
     from rsw_rewards.evaluation.numbers import number
 
     rows = [asdict(one) for one in rsw.reweight(folder, [weights_in(text) for text in weights or []], rubric)]

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rsw_rewards.evaluation.progress import Progress
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
 Samples = Annotated[Path, typer.Option("--samples", help="Samples file (JSON Lines).", show_default=False)]
 Roots = Annotated[
     list[Path] | None,
-    typer.Option("--root", help="Folder that paths in the files may point into (repeatable).", show_default=False),
+    typer.Option("--root", help="Folder in which the paths of the files begin (repeatable).", show_default=False),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.", show_default=False)]
 Missing = Annotated[
@@ -27,9 +27,7 @@ Missing = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Directory for the results.", show_default=False)]
-Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="Ray actors that share the scoring; 0 scores in this process.")
-]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Ray actors that score; with 0, this process scores.")]
 Device = Annotated[str, typer.Option("--device", help="Where encoders and policies run (cpu, cuda).")]
 Settings = Annotated[
     list[str] | None,
@@ -43,7 +41,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         "--ray-address",
-        help="Join a running Ray cluster (auto, or host:port); without it a cluster of its own is started.",
+        help="Join a running Ray cluster (auto, or host:port); by default the command starts its own.",
         show_default=False,
     ),
 ]

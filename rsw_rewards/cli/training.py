@@ -19,12 +19,12 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Override a key: --set grpo.steps=50 (repeatable).", show_default=False),
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this directory.", show_default=False)
-    ] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A few tiny steps, to see that everything works.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.", show_default=False)] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Train a few steps with a tiny model, to see that everything works.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Start nothing: say what the training needs, and what of it is missing.")
+        bool, typer.Option("--dry-run", help="Start nothing: list what the training needs, and what is missing.")
     ] = False,
     ray_address: Address = None,
 ) -> None:
@@ -42,7 +42,9 @@ def train(
 
 def init(
     task: Annotated[str, typer.Argument(help="Such as change_qa or forecast; see docs/design.md.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The file; TASK.yaml where left out.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; the default is TASK.yaml.", show_default=False)
+    ] = None,
 ) -> None:
     """Write a configuration with comments, for a training on samples of your own."""
     file = rsw.init(task, out)
@@ -52,7 +54,7 @@ def init(
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a training, finished or not.", show_default=False)],
 ) -> None:
-    """Write the page of a training anew: curves, what to look at, rollouts, held-out numbers before and after."""
+    """Write the report of a training again: findings, curves, rollouts, held-out metrics before and after."""
     from rsw_rewards.training.report.page import write_report
 
     typer.echo(f"report: {write_report(run)}")
@@ -76,9 +78,11 @@ def _dry_run(config: Path, overrides: list[str], smoke: bool) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training.", show_default=False)],
-    to: Annotated[Path, typer.Option("--to", help="Folder for the model; empty, or not there.", show_default=False)],
+    to: Annotated[
+        Path, typer.Option("--to", help="Folder for the model; it must be empty or not exist.", show_default=False)
+    ],
 ) -> None:
-    """Write the trained policy as a model folder: adapters merged, with a model card that says how it was trained and measured."""
+    """Write the trained policy as a model folder, with LoRA adapters merged and a model card."""
     rsw.Run(run).export(to)
     typer.echo(f"model: {to}   card: {to / 'README.md'}")
 
@@ -99,14 +103,18 @@ def ablate(
     ] = "leave-one-out",
     weights: Annotated[
         list[str] | None,
-        typer.Option("--weights", help="Another weighting, component=weight,... (repeatable).", show_default=False),
+        typer.Option(
+            "--weights",
+            help="Another variant with these weights, component=weight,... (repeatable).",
+            show_default=False,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key: --set grpo.steps=50 (repeatable).", show_default=False),
     ] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", min=0, help="Runs at a time; 0 for as many as the cores have room for.")
+        int, typer.Option("--parallel", min=0, help="Trainings at a time; 0 for as many as there are cores for.")
     ] = 1,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A few tiny steps each, to see that everything works.")
@@ -114,7 +122,7 @@ def ablate(
     ray_address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Train with each reward left out, alone or weighted otherwise, and show which reward did what. Finished runs are kept."""
+    """Train with each reward left out, alone or with other weights, and show the effect of each reward. Finished runs are kept."""
     import signal
     from dataclasses import asdict
 

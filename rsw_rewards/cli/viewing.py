@@ -18,9 +18,9 @@ def view(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0 for a free one.")
     ] = 8765,
-    as_list: Annotated[bool, typer.Option("--list", help="Print the list of runs, and serve nothing.")] = False,
+    as_list: Annotated[bool, typer.Option("--list", help="Only print the list of runs.")] = False,
 ) -> None:
-    """List the runs in a folder and serve their pages to a browser on this machine, until Ctrl-C."""
+    """List the runs in a folder, and serve their reports to a browser on this machine until Ctrl-C."""
     from rsw_rewards.cli.display import print_rows
     from rsw_rewards.errors import InputError
     from rsw_rewards.evaluation.run_list import listed
