@@ -2,8 +2,8 @@
 
     python benchmarks/own_data.py OUT
 
-The Python and YAML blocks of the page are run in the folder OUT, then its commands. Prints a table: accuracy on the held-out
-samples before and after, and the paired difference.
+The Python and YAML blocks of the page are run in the folder OUT, then its commands. Prints accuracy on the held-out samples before
+and after training with the paired difference, as the training measures it, and as ``rsw compare`` does on four outputs per sample.
 """
 
 from __future__ import annotations
@@ -51,3 +51,8 @@ for how in ("greedy", "sampled"):
     print(
         f"| {how} | {found['before']['value']:.3f} | {found['after']['value']:.3f} | {found['difference']['value']:+.3f} [{low:+.3f}, {high:+.3f}] |"
     )
+sampled = ("--temperature", "1", "--candidates", "4")
+for policy, name in (("taught", "before"), ("change_qa", "after")):
+    run("rsw", "evaluate", "exact-qa", "--samples", "heldout.jsonl", "--policy", f"runs/{policy}", *sampled, "--out", f"runs/{name}")  # fmt: skip
+compare = [str(Path(sys.executable).with_name("rsw")), "compare", "runs/before", "runs/after"]
+print(subprocess.run(compare, cwd=out, check=True, capture_output=True, text=True).stdout)
