@@ -47,10 +47,9 @@ changes = json.loads((out / "runs/change_qa/heldout.json").read_text())["changes
 print("| outputs | accuracy before | after | difference |\n|---|---|---|---|")
 for how in ("greedy", "sampled"):
     found = changes[how]["accuracy"]
-    low, high = found["difference"]["ci95"]
-    print(
-        f"| {how} | {found['before']['value']:.3f} | {found['after']['value']:.3f} | {found['difference']['value']:+.3f} [{low:+.3f}, {high:+.3f}] |"
-    )
+    difference, interval = found["difference"]["value"], found["difference"]["ci95"]
+    told = "[{:+.3f}, {:+.3f}]".format(*interval) if interval else "no interval"
+    print(f"| {how} | {found['before']['value']:.3f} | {found['after']['value']:.3f} | {difference:+.3f} {told} |")
 sampled = ("--temperature", "1", "--candidates", "4")
 for policy, name in (("taught", "before"), ("change_qa", "after")):
     run("rsw", "evaluate", "exact-qa", "--samples", "heldout.jsonl", "--policy", f"runs/{policy}", *sampled, "--out", f"runs/{name}")  # fmt: skip
