@@ -80,7 +80,7 @@ class Kid(SetMeasure):
     name: ClassVar[str] = "kid"
     card: ClassVar[Card] = Card(
         summary="Unbiased squared MMD under the cubic kernel between all forecasts and all true futures.",
-        range="about [0, inf), slightly negative by chance; 'kid' for clean-fid's Inception alone, kid_<encoder> otherwise",
+        range="about [0, inf), below 0 where forecasts are close to their own futures; 'kid' for clean-fid's Inception alone, kid_<encoder> otherwise",
         transform=_TRANSFORM,
         source="Binkowski et al. 2018; over the whole sets, of which the subset averages of clean-fid and torch-fidelity are estimates",
         gaming=f"{_GAMING}. The cubic kernel hardly notices blur and mode-seeking",
