@@ -134,11 +134,11 @@ class GreenEarthNet(PerForecast[Truth]):
     needs: ClassVar[frozenset[str]] = frozenset({"output.images", "reference.images", "reference.land_cover"})
     rewarding: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
-        summary="Frames are (H, W) of NDVI, NaN where masked, infinite where not masked but without a number. reference.land_cover holds ESA WorldCover's codes.",
+        summary="GreenEarthNet's score of a series of (H, W) NDVI frames: NaN for masked pixels, infinite for others without a value. reference.land_cover has ESA WorldCover's codes.",
         range="nse: up to 1; nnse, R2: [0, 1]; rmse, biasabs: [0, 2]",
-        transform="none; it has no value of one output that a reward could be made of",
+        transform="none; a single output has no value, so it cannot be a reward",
         source="vitusbenson/greenearthnet@a032963 eval.py; arXiv 2303.16198",
-        gaming="A forecast without a number counts as 0.5. A forecast that is constant at a pixel has no R2 there and is left out of it.",
+        gaming="A NaN in a forecast counts as an NDVI of 0.5. A pixel whose forecast is constant has no R2, and is left out of that mean.",
         cost="about 50 ms for 20 frames of 128 x 128",
     )
 
