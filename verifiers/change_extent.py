@@ -74,10 +74,10 @@ class ChangeExtent(PerForecast[ExtentTruth]):
     card: ClassVar[Card] = Card(
         summary="Whether a forecast visibly changes as many pixels as the true future does. Made as a gate: a copy, "
         "or one changed by at most 24 grey levels, gets 0 if something changes.",
-        range="raw.extent and raw.true_extent in [0, 1]; an invalid output is worth 0",
-        transform="the smaller share by the larger; in a sample without change 1 / (1 + 100 * share)",
-        source="this project: what it does to attacks and to forecasts of the shipped model stands in docs/attacks.md",
-        gaming="it asks neither where the change is nor what it shows: give it weight 0, as the gate of what does.",
+        range="raw.extent and raw.true_extent in [0, 1]; an invalid output gets 0",
+        transform="the smaller share divided by the larger; in a sample without change 1 / (1 + 100 * share)",
+        source="this project; docs/attacks.md has its effect on attacks and on forecasts of the shipped model",
+        gaming="It does not check where the change is, or what it shows. Use it with weight 0, as the gate of a verifier that does.",
         cost="a tenth of a millisecond for 64 x 64",
     )
 
