@@ -46,6 +46,7 @@ FIGURES = {
     "gpu_scoring": Figures("forecasts.md", "images a second", "python benchmarks/gpu_scoring.py", "a GPU, or two CPU cores", 5),
     "coverage": Figures("statistics.md", "how often intervals hold the truth", "python benchmarks/coverage.py", minutes=60),
     "coverage_counts": Figures("statistics.md", "intervals of all counts", "python benchmarks/coverage.py --counts"),
+    "missing": Figures("statistics.md", "distances where forecasts are missing", "python benchmarks/coverage.py --missing"),
     "spectral": Figures("forecasts.md", "baselines of all bands", "python benchmarks/spectral.py", "shared data"),
     "own_data": Figures("training.md", "a training on one's own questions", "python benchmarks/own_data.py {out}", minutes=8),
     "readings": Figures("benchmarks.md", "what baselines get", "python benchmarks/readings.py", "the extra wordnet for two rows"),
