@@ -69,7 +69,7 @@ def data_adapters(as_json: Json = False) -> None:
 
 def predictions_from(
     importer: Annotated[
-        str, typer.Argument(help="lmms-eval, vlmevalkit, inspect, csv, json, coco-captions or folder.")
+        str, typer.Argument(help="lmms-eval, vlmevalkit, inspect, csv, json, coco-captions, folder or cubes.")
     ],
     file: Annotated[
         Path, typer.Argument(help="The file that the other tool wrote, or a folder of images.", show_default=False)
@@ -82,7 +82,7 @@ def predictions_from(
         typer.Option(
             "--set",
             help="by=order where the file has no ids; id=FIELD and text=FIELD for unusual columns; of a folder, levels, threshold,"
-            " palette, nodata, bands, stretch, task and files=PATTERN (repeatable).",
+            " palette, nodata, bands, stretch, task and files=PATTERN; of cubes, frames=FOLDER (repeatable).",
             show_default=False,
         ),
     ] = None,

@@ -46,7 +46,9 @@ def _day(cube: str, frame: int) -> dict[str, str]:
         return {}
 
 
-def _written(frames: np.ndarray, out: Path, folder: str, cube: str, first: int, **fields: Any) -> list[dict[str, Any]]:
+def write_frames(
+    frames: np.ndarray, out: Path, folder: str, cube: str, first: int, **fields: Any
+) -> list[dict[str, Any]]:
     """Entries of the frames (T, ...), each written as a file of its own."""
     (out / folder).mkdir(parents=True, exist_ok=True)
     entries = []
@@ -99,7 +101,7 @@ def _samples_2021(source: Path, out: Path, places: dict[str, Path]) -> Iterator[
                 raise InputError(
                     f"{file}: {len(context)} frames {context.shape[1:]} and {len(target)} {target.shape[1:]} are no cube to forecast"
                 )
-            frames = _written(
+            frames = write_frames(
                 np.concatenate([context, target]), out, f"frames/{split}/{cube}", cube, 0, bands=[2, 1, 0]
             )
             yield _sample(
@@ -194,7 +196,7 @@ def _samples_green(source: Path, out: Path, places: dict[str, Path]) -> Iterator
                 raise InputError(
                     f"{file} has {len(frames)} frames, and {CONTEXT} are shown; give the splits that end in _chopped"
                 )
-            entries = _written(frames, out, f"frames/{split}/{name}", cube, 0)
+            entries = write_frames(frames, out, f"frames/{split}/{name}", cube, 0)
             np.save(out / f"frames/{split}/{name}/land_cover.npy", cover, allow_pickle=False)
             reference = {"land_cover": f"frames/{split}/{name}/land_cover.npy"}
             yield _sample(

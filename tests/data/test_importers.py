@@ -318,7 +318,7 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ConfigError, match="'by' must be id or order"):
         done("json", file, by="luck")
     monkeypatch.setattr(text_files, "MAX_FILE_BYTES", 10)
-    for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit", "csv", "folder"}):
+    for name in sorted(set(IMPORTERS.built_in) - {"vlmevalkit", "csv", "folder", "cubes"}):
         with pytest.raises(InputError, match="more than the 10 bytes that are read"):
             done(name, file)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import rsw_rewards as rsw
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.records_io import load_samples, write_jsonl
 
 
@@ -231,3 +231,23 @@ def test_a_sequence_of_fmow_is_in_the_order_of_its_times(tmp_path: Path) -> None
     assert one.images[0].path is not None and one.images[0].path.stem.startswith(f"{place.name}_1_")
     assert one.metadata["frames"][0]["boxes"] == [[1, 2, 4, 6]] and one.reference["label"] == "multi-unit residential"
     assert "holds 1 categories" in done.notes[0]
+
+
+def test_forecasts_of_cubes_are_candidates_and_reach_their_score(tmp_path: Path) -> None:
+    name = "29SND_2018-09-03_2019-01-30_441_569_2745_2873_6_86_42_122"
+    whole = np.random.default_rng(0).uniform(0.1, 0.5, (16, 16, 7, 30)).astype(np.float32)
+    whole[..., -1, :] = 0
+    for place in ("data/train/29SND", "said/29SND"):
+        (tmp_path / place).mkdir(parents=True)
+    np.savez(tmp_path / "data/train/29SND" / f"{name}.npz", highresdynamic=whole)
+    for word, values in (("a_1_", whole[:, :, :4, 10:]), ("b_", whole[:, :, :4, 10:] * 0.5)):
+        np.savez(tmp_path / "said/29SND" / f"{word}{name}.npz", values)
+    np.savez(tmp_path / "said/29SND" / "29SND_other.npz", whole)
+    done = rsw.data.convert("earthnet2021", tmp_path / "data", tmp_path / "out")
+    samples = load_samples(done.file, done.roots)
+    with pytest.raises(ConfigError, match="frames=FOLDER"):
+        rsw.predictions.read("cubes", tmp_path / "said", samples)
+    said = rsw.predictions.read("cubes", tmp_path / "said", samples, frames=tmp_path / "frames")
+    assert [(one.candidate, len(one.images or ())) for one in said] == [(0, 20), (1, 20)]
+    assert [problem.kind for problem in said.problems] == ["unknown_id"]
+    assert rsw.evaluate("earthnet2021", samples, said).metrics["ens"].value == pytest.approx(1.0, abs=1e-4)

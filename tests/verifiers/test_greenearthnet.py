@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import rsw_rewards as rsw
+from rsw_rewards.io.records_io import load_samples
 from tests import originals
 from tests.evaluation.made_samples import MAKERS
 
@@ -68,16 +68,6 @@ def write(folder: Path, seeds: range) -> None:
         xarray.Dataset({"ndvi_pred": (("time", "lat", "lon"), said)}, coords=said_at).to_netcdf(folder / "said" / name)
 
 
-def forecasts(folder: Path) -> list[dict[str, Any]]:
-    import xarray
-
-    found = []
-    for file in sorted((folder / "said").glob("*/*.nc")):
-        frames = [rsw.image(frame, range="stored") for frame in xarray.open_dataset(file)["ndvi_pred"].to_numpy()]
-        found.append({"id": f"greenearthnet/ood-t_chopped/{file.parent.name}/{file.stem}", "images": frames})
-    return found
-
-
 def test_all_numbers_are_those_of_the_authors_code(tmp_path: Path) -> None:
     xarray = pytest.importorskip("xarray", reason="needs pip install 'rsw_rewards[cubes]'")
     frames = pytest.importorskip("dask.dataframe", reason="the original needs dask")
@@ -92,13 +82,18 @@ def test_all_numbers_are_those_of_the_authors_code(tmp_path: Path) -> None:
     for region in ("JJA0", "JJA1"):
         tables = []
         for target in sorted((tmp_path / "data/ood-t_chopped" / region).glob("*.nc")):
-            said = xarray.open_dataset(tmp_path / "said" / region / target.name)
-            table = original.compute_metrics(xarray.open_dataset(target), said)
+            forecast = xarray.open_dataset(tmp_path / "said" / region / target.name)
+            table = original.compute_metrics(xarray.open_dataset(target), forecast)
             tables.append(table.assign(id=target.stem, season=region))
         pandas.concat(tables).reset_index().to_parquet(tmp_path / "scores" / f"scores_en21x_{region}.parquet")
     expected = original.summarize_scores(tmp_path / "scores", verbose=False)
     done = rsw.data.convert("greenearthnet", tmp_path / "data", tmp_path / "out")
-    found = rsw.evaluate("greenearthnet", done.file, forecasts(tmp_path), roots=done.roots).metrics
+    samples = load_samples(done.file, done.roots)
+    said = rsw.predictions.read("cubes", tmp_path / "said", samples, frames=tmp_path / "frames")
+    assert (len(said), said.problems) == (len(samples), [])
+    found = rsw.evaluate(
+        "greenearthnet", samples, said.save(tmp_path / "said.jsonl"), roots=[tmp_path / "frames"]
+    ).metrics
     assert {key: found[NAMES[key]].value for key in expected} == pytest.approx(expected, abs=1e-6)
 
 

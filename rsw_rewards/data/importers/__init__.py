@@ -13,6 +13,7 @@ from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.plugins import guarded, named
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.registry import Registry, a_function
+from rsw_rewards.data.importers.cubes import read_cubes
 from rsw_rewards.data.importers.fields import without_ids
 from rsw_rewards.data.importers.folders import read_folder
 from rsw_rewards.data.importers.imported import Imported
@@ -32,6 +33,7 @@ IMPORTERS: Registry[Callable[..., Iterable[Answer]]] = Registry(
             ("json", "plain:read_json"),
             ("coco-captions", "plain:read_coco_captions"),
             ("folder", "folders:read_folder"),
+            ("cubes", "cubes:read_cubes"),
         )
     },
     a_function,
@@ -51,8 +53,8 @@ def read_predictions(
 ) -> Imported:
     """The answers in a file as outputs; see :func:`rsw_rewards.predictions.read`."""
     read = IMPORTERS.find(importer)
-    if read is read_folder:
-        return _of_folder(Path(file), samples, {"by": by, "id": id, "text": text}, declared)
+    if read in (read_folder, read_cubes):
+        return _of_folder(read, Path(file), samples, {"by": by, "id": id, "text": text}, declared)
     if declared:
         raise ConfigError(f"the importer {named(importer)!r} has no option {min(declared)!r}; it takes by, id and text")
     if by not in ("id", "order"):
@@ -82,7 +84,11 @@ def read_predictions(
 
 
 def _of_folder(
-    folder: Path, samples: Sequence[Sample] | None, of_texts: Mapping[str, Any], options: Mapping[str, Any]
+    read: Callable[..., Any],
+    folder: Path,
+    samples: Sequence[Sample] | None,
+    of_texts: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> Imported:
     if given := [name for name, value in of_texts.items() if value not in (None, "id")]:
         raise ConfigError(
@@ -92,4 +98,5 @@ def _of_folder(
         raise ConfigError("images are matched with samples by their names; give the samples too")
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the one that holds the images")
-    return read_folder(folder, samples, **options)
+    done: Imported = read(folder, samples, **options)
+    return done
