@@ -16,7 +16,9 @@ METRICS = ("spectral_agreement", "spectral_direction", "physical_range", "gain_o
 SHOWN = ("copy_before", "noise", "mean_image", "oracle")
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--shared", type=Path, default=Path(os.environ.get("RSW_SHARED", "../shared")))
+parser.add_argument(
+    "--shared", type=Path, default=Path(os.environ.get("RSW_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+)
 pairs = parser.parse_args().shared / "data/landsat_taizhou"
 with tempfile.TemporaryDirectory() as folder:
     rsw.data.convert("raster-pairs", pairs, folder, keep_bands=True, tasks=["forecast"])
