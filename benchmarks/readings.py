@@ -14,7 +14,7 @@ import rsw_rewards as rsw
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from tests.evaluation.made_samples import MAKERS
 
-NOT_SHOWN = ("oracle", "blind")
+NOT_SHOWN = ("oracle", "blind", "persistence", "climatology")
 
 
 def earned(name: str) -> str:
