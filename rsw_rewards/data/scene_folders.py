@@ -1,7 +1,7 @@
 """Scene classification in folders of classes: AID, UC Merced, NWPU-RESISC45, WHU-RS19, FireRisk.
 
 Read in github.com/torchgeo/torchgeo@65507dc ``torchgeo/datasets/{ucmerced,resisc45,fire_risk}.py``: a folder a class with its images, below ``Images`` for UC Merced,
-below ``train`` and ``val`` for FireRisk. AID and WHU-RS19 in github.com/isaaccorley/torchrs@baafb7e ``torchrs/datasets/{aid,whu_rs19}.py``: a folder a class. The label is the folder's name.
+below ``train`` and ``val`` for FireRisk; lists of splits for UC Merced and RESISC45. AID and WHU-RS19 in github.com/isaaccorley/torchrs@baafb7e ``torchrs/datasets/{aid,whu_rs19}.py``: a folder a class. The label is the folder's name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, take
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, plain_name, take
 from rsw_rewards.errors import InputError
 
 
@@ -22,6 +22,8 @@ class _Set(NamedTuple):
     below: tuple[str, ...] = ()
     """A folder that may hold the classes."""
     splits: tuple[str, ...] = ()
+    lists: str = ""
+    """The beginning of the names of lists that may lie beside the classes or one folder up: ``<lists>-<split>.txt``, a file name a line."""
 
 
 def spoken(folder: str) -> str:
@@ -33,7 +35,18 @@ def spoken(folder: str) -> str:
     return " ".join(re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", folder).split()).lower()
 
 
-def _samples(kind: _Set, source: Path, places: dict[str, Path], notes: list[str]) -> Iterator[dict[str, Any]]:
+def _listed(source: Path, name: str) -> set[str] | None:
+    """The stems of the files in a list of a split; None where there is none. Raises :class:`InputError`."""
+    file = next((place / name for place in (source, source.parent) if (place / name).is_file()), None)
+    try:
+        return None if file is None else {Path(line.strip()).stem for line in file.read_text("utf-8-sig").splitlines()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the list {file} cannot be read: {error}") from error
+
+
+def _samples(
+    kind: _Set, source: Path, places: dict[str, Path], notes: list[str], listed: set[str] | None
+) -> Iterator[dict[str, Any]]:
     for split, place in places.items():
         folders = sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         found = {folder: ImageFolder(folder, source) for folder in folders}
@@ -45,8 +58,10 @@ def _samples(kind: _Set, source: Path, places: dict[str, Path], notes: list[str]
         vocabulary = [spoken(folder.name) for folder in filled]
         prompt = f"Which class is the scene? Answer with one of: {', '.join(vocabulary)}."
         for folder, images in filled.items():
-            for stem in images.stems:
-                part = f"{split}/" if split else ""
+            for stem in images.stems if listed is None else [stem for stem in images.stems if stem in listed]:
+                part = (
+                    f"{split}/" if split and listed is None else ""
+                )  # the same image is one scene in any split of a list
                 yield {
                     "id": f"{kind.name}/{part}{folder.name}/{stem}",
                     "task": "classification",
@@ -68,15 +83,20 @@ def _converter(kind: _Set) -> Callable[..., Conversion]:
         }
         if kind.splits and not places:
             raise InputError(f"{source} should hold {' and '.join(kind.splits)}, in each a folder for every class")
-        if split is not None and split not in places:
+        listed = (
+            None
+            if split is None or not kind.lists
+            else _listed(source, f"{kind.lists}-{plain_name(split, '--split')}.txt")
+        )
+        if split is not None and split not in places and listed is None:
             raise InputError(f"{source} holds {', '.join(places) or 'no splits'}, not {split!r}")
-        if split is not None:
+        if split in places:
             places = {split: places[split]}
         if not kind.splits:
-            places = {"": find_folder(source, *kind.below) or source if kind.below else source}
+            places = {split or "": find_folder(source, *kind.below) or source if kind.below else source}
         notes: list[str] = []
         count, file = write_samples(
-            Path(out), take(_samples(kind, source, places, notes), limit), f"{source} holds no image"
+            Path(out), take(_samples(kind, source, places, notes, listed), limit), f"{source} holds no image"
         )
         return Conversion(count, file, [source], notes)
 
@@ -84,7 +104,7 @@ def _converter(kind: _Set) -> Callable[..., Conversion]:
 
 
 aid = _converter(_Set("aid", 30))
-ucm = _converter(_Set("ucm", 21, below=("Images",)))
-resisc45 = _converter(_Set("resisc45", 45))
+ucm = _converter(_Set("ucm", 21, below=("Images",), lists="uc_merced"))
+resisc45 = _converter(_Set("resisc45", 45, lists="resisc45"))
 whu_rs19 = _converter(_Set("whu_rs19", 19))
 firerisk = _converter(_Set("firerisk", 7, splits=("train", "val")))

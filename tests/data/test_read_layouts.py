@@ -251,3 +251,16 @@ def test_forecasts_of_cubes_are_candidates_and_reach_their_score(tmp_path: Path)
     assert [(one.candidate, len(one.images or ())) for one in said] == [(0, 20), (1, 20)]
     assert [problem.kind for problem in said.problems] == ["unknown_id"]
     assert rsw.evaluate("earthnet2021", samples, said).metrics["ens"].value == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_list_is_a_split_of_scenes(tmp_path: Path) -> None:
+    for name in ("airport", "bridge"):
+        for number in (1, 2):
+            image(tmp_path / "NWPU-RESISC45" / name / f"{name}_00{number}.jpg", np.zeros((5, 8, 3)))
+    (tmp_path / "resisc45-test.txt").write_text("airport_002.jpg\nbridge_001.jpg\n")
+    done = rsw.data.convert("resisc45", tmp_path / "NWPU-RESISC45", tmp_path / "out", split="test")
+    samples = load_samples(done.file, done.roots)
+    assert [one.id for one in samples] == ["resisc45/airport/airport_002", "resisc45/bridge/bridge_001"]
+    assert samples[0].metadata["split"] == "test" and samples[0].reference["vocabulary"] == ["airport", "bridge"]
+    with pytest.raises(InputError, match="not 'val'"):
+        rsw.data.convert("resisc45", tmp_path / "NWPU-RESISC45", tmp_path / "out", split="val")
