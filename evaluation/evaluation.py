@@ -53,7 +53,7 @@ class Number:
 
 @dataclass(repr=False)
 class Evaluation:
-    """What one protocol's evaluation found: numbers with intervals, all scores, and the report.
+    """The result of an evaluation by one protocol: metrics with intervals, all scores, and the report.
 
     >>> samples = [{"task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}] * 4
     >>> found = rsw.evaluate("exact-qa", samples, ["yes", "yes", "no", "yes"])

@@ -77,7 +77,7 @@ NOTHING = Cell(None, None, reason="the run does not have this number")
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Runs by metrics. Values are fractions, as in ``summary.json``; errors and distances have their own unit.
+    """A table of runs and their metrics. Values are fractions, as in ``summary.json``; errors and distances have their own unit.
 
     >>> samples = [{"task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}] * 4
     >>> runs = [rsw.evaluate("exact-qa", samples, answers) for answers in (["yes"] * 4, ["no"] * 4)]

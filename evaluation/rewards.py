@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Rewards:
-    """Rewards of outputs, and the scores that they are made of.
+    """Rewards of many outputs, and the scores of their components.
 
     >>> sample = {"task": "change_qa", "reference": {"answers": ["yes"], "vocabulary": ["yes", "no"]}}
     >>> rsw.rewards({"exact_match": 1.0}, [sample, sample], ["yes", "no"])

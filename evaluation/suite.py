@@ -68,7 +68,7 @@ def row_of(part: str, found: Evaluation, folder: str) -> SuiteRow:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a suite found: one row a part and protocol, in the order of the suite.
+    """The result of a suite: one row for each part and protocol, in the order of the suite.
 
     >>> from rsw_rewards.evaluation.suite import SuiteRow
     >>> found = rsw.Suite("mine", "my model", [SuiteRow("a", "exact-qa", "accuracy", 0.5), SuiteRow("b", "exact-qa", failed="no data")])

@@ -140,7 +140,7 @@ def _mapping(spec: Mapping[str, Any] | str | Path | Any) -> dict[str, Any]:
 
 
 def load_policy(run: str | Path) -> Policy:
-    """The policy that a training run trained, ready for ``setup``.
+    """The trained policy of a training run, before ``setup``.
 
     It has the settings of the run's configuration and the weights of the most steps: those that training ended with, or of the
     newest complete checkpoint where the run is unfinished or goes on.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One output to produce. Everything random about it follows from ``seed``.
+    """One output to generate. All its random numbers follow from ``seed``.
 
     >>> request = rsw.Request(rsw.Sample("q1", "change_qa"), candidate=1)
     >>> request.sample.id, request.candidate, request.temperature

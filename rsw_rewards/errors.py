@@ -9,7 +9,7 @@ from typing import Any
 
 
 class RswError(Exception):
-    """Base of every error that is the user's to mend. Its text is one line, and is shown without a traceback.
+    """Base of all errors that the user can correct. The message is one line, and is shown without a traceback.
 
     >>> issubclass(rsw.InputError, rsw.RswError)
     True
@@ -43,7 +43,7 @@ class ConfigError(RswError):
 
 
 class MissingExtra(ConfigError):
-    """What was asked for needs a library that the core does without; the message has the command that installs it.
+    """A library is needed that the core does not install; the message has the command that installs it.
 
     >>> issubclass(rsw.MissingExtra, rsw.ConfigError)
     True
@@ -51,7 +51,7 @@ class MissingExtra(ConfigError):
 
 
 class RunStopped(RswError):
-    """A run was stopped on purpose, because going on would waste or poison it (circuit breaker, no actor left).
+    """A run stopped itself, because continuing would waste time or spoil the result (circuit breaker, no actor left).
 
     >>> issubclass(rsw.RunStopped, rsw.RswError)
     True

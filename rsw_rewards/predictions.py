@@ -24,7 +24,7 @@ def read(
     text: str | None = None,
     **declared: Any,
 ) -> Imported:
-    """The answers in a file that another tool wrote, with what could not be used; ``save(path)`` writes a predictions file.
+    """Read the answers in a file that another tool wrote, with what could not be used; ``save(path)`` writes a predictions file.
 
     Args:
         importer: a name of ``rsw.names("importers")``, ``file.py:function``, or a function.

@@ -22,7 +22,7 @@ MOST_HEADLINE = 6
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What is measured, on which samples, and how it is reported; :func:`rsw_rewards.protocol` makes one.
+    """The definition of a benchmark: task, verifiers, metrics and baselines; :func:`rsw_rewards.protocol` makes one.
 
     >>> mine = rsw.protocol("counting", "numeric_match", notes=["Words for numbers are read too."])
     >>> mine.configured({"numeric_match.abs_tol": 1.0}).components[0]["config"]

@@ -30,7 +30,7 @@ def attack(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Findings:
-    """What outputs that only please a rubric earn, beside a mediocre output, a model's and the truth.
+    """Attack a rubric: compare the rewards of poor outputs with those of a mediocre output, a model and the reference.
 
     Attacks and what counts as mediocre are described in docs/attacks.md. An attack wins where it earns more than the
     mediocre output in the mean over the samples of a task.

@@ -23,7 +23,7 @@ def evaluate_encoder(
     limit: int | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Recall of captions and images, or zero-shot accuracy, of an encoder with a text tower.
+    """Evaluate an encoder of images and texts: retrieval, or zero-shot accuracy.
 
     Args:
         encoder: a name of :func:`names` or an object; see :class:`Encoder`.

@@ -35,7 +35,7 @@ def protocol(
     slices: bool = True,
     notes: Sequence[str] = (),
 ) -> Protocol:
-    """A protocol of one's own: what is measured, on which samples, and how it is reported.
+    """Make a protocol of your own, from verifiers and the metrics that are reported.
 
     Args:
         name: what its runs are called; not that of a built-in protocol.
@@ -138,7 +138,7 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation | list[Evaluation]:
-    """What a protocol measures of outputs: numbers with 95 % intervals, all scores, and a report.
+    """Evaluate outputs by a protocol: metrics with 95 % intervals, all scores, and a report.
 
     Args:
         protocol: a name, an object (see :func:`protocol`), ``file.py:OBJECT`` or ``package.module:OBJECT``; or a list of them, which gives a
@@ -227,7 +227,7 @@ def compare(
     html: File | None = None,
     figures: File | None = None,
 ) -> Leaderboard:
-    """Runs of one protocol beside each other, over the outputs that all of them have.
+    """Compare runs of one protocol on their common outputs.
 
     Every run is compared with the best by a paired difference; p-values are corrected by Holm's method.
 
@@ -279,7 +279,7 @@ def validate(  # type: ignore[misc]
     progress: Progress | None = None,
     rubric: Any = None,
 ) -> Validation | list[Validation]:
-    """Whether samples are fit to be measured on: the truth scores 1, and baselines that ignore the images score low.
+    """Check samples: the reference must get 1, and baselines that ignore the images must score low.
 
     Args:
         protocol, samples, settings, roots, limit, device, progress: see :func:`evaluate`.

@@ -18,7 +18,7 @@ KINDS = {
 
 
 def names(kind: str) -> list[str]:
-    """The names of one kind of things: those that are built in, then those of installed packages.
+    """The names of all plug-ins of one type: those that are built in, then those of installed packages.
 
     Args:
         kind: ``"verifiers"``, ``"protocols"``, ``"policies"``, ``"baselines"``, ``"adapters"`` (data sets), ``"importers"``

@@ -122,7 +122,7 @@ def rewards(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Rewards:
-    """The rewards of many outputs by a rubric, exactly as training gives them. In a trainer use :class:`Reward`.
+    """Compute the rewards of many outputs by a rubric, exactly as training does. In a trainer use :class:`Reward`.
 
     They stand in the order of the samples, the candidates of one in theirs, whatever their tasks.
 
@@ -161,7 +161,7 @@ def rewards(
 def reweight(
     scored: File | Rewards, weights: Mapping[str, float] | Sequence[Mapping[str, float]] = (), rubric: Any = None
 ) -> list[Reweighted]:
-    """What other weights would make of stored scores: rewards, rankings in groups and advantages. Nothing is scored again.
+    """Compute rewards, rankings within groups and advantages from stored scores, with other weights. Nothing is scored again.
 
     Args:
         scored: a result of :func:`rewards`, or a folder: of :func:`rewards`, of a dump of rollouts, or of a training run.

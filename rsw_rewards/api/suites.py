@@ -33,7 +33,7 @@ def suite(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Suite:
-    """Run a suite: one row of headline numbers, what failed and why, and one page.
+    """Evaluate a model by a suite: one row of headline metrics, what failed and why, and one page.
 
     A part that fails costs itself alone. ``out`` holds ``suite.html``, ``suite.json``, ``row.md`` and a run directory a part and protocol.
 

@@ -54,7 +54,7 @@ def dry_run(
     settings: Mapping[str, Any] | None = None,
     smoke: bool = False,
 ) -> DryRun:
-    """Look up what a training needs and what of it is missing. Nothing is started, loaded or written.
+    """List what a training needs and what is missing. Nothing is started, loaded or written.
 
     Args:
         config, steps, out, settings, smoke: as for :func:`train`.
@@ -125,7 +125,7 @@ def ablate(
     ray_address: str | None = None,
     say: Any = print,
 ) -> Ablation:
-    """Which reward did what: trainings with each reward left out, alone, or weighted otherwise. Finished runs are kept.
+    """Show the effect of each reward, by trainings with each one left out, alone or with other weights. Finished runs are kept.
 
     Args:
         config: the YAML file of a training with rewards.

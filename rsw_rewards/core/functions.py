@@ -123,7 +123,7 @@ def verifier(
     needs: str | Iterable[str] = (),
     card: Card | None = None,
 ) -> Any:
-    """Declare that a function ``(sample, output)`` is a verifier. It stays the function that it was.
+    """Declare that a function ``(sample, output)`` is a verifier. It can still be called as a function.
 
     The function gives a number in [0, 1], a :class:`Score`, or None where it does not apply to the sample. It may be ``async
     def``: all outputs of a batch are then waited for at the same time. Keyword-only parameters are its configuration, with their

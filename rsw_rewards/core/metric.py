@@ -110,7 +110,7 @@ class AdditiveMetric(Metric):
 
 @dataclass(frozen=True)
 class SumMetric(AdditiveMetric):
-    """An additive metric over stored statistics: ``function`` of their sums, among which ``n`` is the number of rows.
+    """Metrics that are a ``function`` of sums of stored statistics; the sum ``n`` is the number of rows.
 
     Args:
         keys: the names of the numbers, as they stand in ``summary.json``.
@@ -135,7 +135,7 @@ class SumMetric(AdditiveMetric):
 
 @dataclass(frozen=True)
 class MeanValue(AdditiveMetric):
-    """Mean over the rows that were scored OK or invalid: of the scores' values, or of one of their raw metrics.
+    """The mean over valid and invalid outputs of the scores' values, or of one of their raw metrics.
 
     Args:
         key: the name of the number, as it stands in ``summary.json``.

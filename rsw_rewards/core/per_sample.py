@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class PerSample(Verifier, Generic[T]):
-    """Base of the verifiers that hold one output against the truth of its sample.
+    """Base of verifiers that compare one output with the reference of its sample.
 
     A derived class says how the truth is read (:meth:`truth`), how an output compares with it (:meth:`compare`), and what the
     worst is (:meth:`worst`). Whose fault a failure is follows from where it happens: what goes wrong in ``truth`` is an error

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Task(StrEnum):
-    """What is asked of the model.
+    """The type of a sample: what the model is asked for.
 
     >>> rsw.Task("change_qa") is rsw.Task.CHANGE_QA, len(rsw.Task)
     (True, 8)
@@ -187,7 +187,7 @@ class TokenTrace:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One candidate answer to a sample. Only the fields of the sample's task are set.
+    """One output for a sample. Only the fields of the sample's task are set.
 
     Images may be given as whatever :func:`image` takes, boxes as lists or an array. ``Output(text=None)`` is a missing answer.
 

@@ -55,7 +55,7 @@ class Gate(BaseModel, metaclass=_MadeByCall):
 
 
 class Component(BaseModel, metaclass=_MadeByCall):
-    """One verifier and its part in the reward.
+    """One verifier of a rubric, with its configuration, weight and gate.
 
     Raises:
         ConfigError: naming the field that is unknown or wrong.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """How a score came about. A failure of ours is never a number.
+    """Whether a score could be computed and, if not, why. A failure that is not the policy's never becomes a number.
 
     >>> rsw.Score.invalid("it is empty").status
     <Status.INVALID_OUTPUT: 'invalid_output'>
@@ -39,7 +39,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one verifier says of one output.
+    """The score of one output by one verifier.
 
     >>> rsw.Score(0.5, raw={"iou": 0.5}).status == "ok", rsw.Score.error("it broke").value
     (True, None)

@@ -32,7 +32,7 @@ ALL_TASKS: frozenset[Task] = frozenset(Task)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Outputs to score, each beside its sample. Samples, outputs and groups have one length.
+    """Outputs to score, with their samples. Samples, outputs and groups have the same length.
 
     >>> sample = rsw.Sample("q1", "change_qa")
     >>> rsw.Batch.of([sample], [rsw.Output("q1", text="yes"), rsw.Output("q1", 1, text="no")]).groups
@@ -76,7 +76,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Context:
-    """What a verifier is given once per process, in :meth:`Verifier.setup`.
+    """What a verifier gets once per process, in :meth:`Verifier.setup`.
 
     >>> class OnDevice(rsw.Verifier):
     ...     name = "on_device"
@@ -97,7 +97,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a user must know of a verifier before trusting its numbers.
+    """The description of a verifier: what it measures, its range and source, and its weaknesses.
 
     >>> card = rsw.Card(
     ...     summary="Whether the answer is short.", range="0 or 1", transform="none", source="this page", gaming="an empty answer"
@@ -135,7 +135,7 @@ class NoConfig(BaseModel):
 
 
 class Verifier(ABC):
-    """Looks at outputs for samples and says how good each is: a reward in training, a benchmark row in evaluation.
+    """Compares outputs with their samples and scores them: for rewards in training, and for metrics in evaluation.
 
     Instances are cheap and picklable until :meth:`setup`; weights are loaded there. :meth:`score` is pure given the batch,
     the configuration and the declared state.

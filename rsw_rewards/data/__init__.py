@@ -31,7 +31,7 @@ def convert(
     limit: int | None = None,
     **options: Any,
 ) -> Conversion:
-    """Write ``samples.jsonl`` from a data set in its own layout; images stay where they are.
+    """Write ``samples.jsonl`` from a data set in the files of its authors; images stay where they are.
 
     Args:
         adapter: a name of ``rsw.names("adapters")``, ``hf:NAME`` for a data set of Hugging Face, ``file.py:function``, or a function.
@@ -70,7 +70,7 @@ def read(
     out: str | PathLike[str] | None = None,
     **options: Any,
 ) -> list[Sample]:
-    """The samples of a data set in its own layout; notes of what was left out are logged.
+    """Read the samples of a data set in the files of its authors; what was left out is logged.
 
     Args:
         adapter, folder, split, limit, options: see :func:`convert`.
@@ -109,7 +109,7 @@ def make_scene_world(
     split: str = "test",
     tasks: Sequence[str] = ("change_qa", "forecast"),
 ) -> list[Sample]:
-    """Samples of the scene world: procedural pairs of images with exact truth, written to a folder.
+    """Write samples of the scene world, synthetic image pairs with exact references, to a folder.
 
     Args:
         out: the folder for ``samples.jsonl`` and the images.

@@ -13,7 +13,7 @@ from rsw_rewards.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion wrote, for the command to print.
+    """What an adapter wrote: the samples file, roots and notes.
 
     >>> rsw.data.Conversion(2, pathlib.Path("out/samples.jsonl"), roots=[pathlib.Path("LEVIR-CD")]).notes
     []

@@ -22,7 +22,7 @@ LEVELS = 5
 
 @runtime_checkable
 class Detector(Protocol):
-    """A frozen change detector. The answer for a pair may depend on nothing but the pair.
+    """A frozen change detector. The result for a pair may depend only on this pair.
 
     >>> class Unlike:
     ...     name, weights_sha256 = "unlike", "0" * 64

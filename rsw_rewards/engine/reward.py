@@ -34,7 +34,7 @@ from rsw_rewards.io.outputs import as_output
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The reward of one output and what it is made of.
+    """The reward of one output, and the scores of its components.
 
     >>> rsw.Result(None, {"exact_match": rsw.Score.error("it broke")}, "exact_match: it broke").reward is None
     True
@@ -58,7 +58,7 @@ class _Call(NamedTuple):
 
 
 class Reward:
-    """Gives rewards by a rubric, with the scores and rewards of :class:`~rsw_rewards.engine.scorer.Scorer` but without a table.
+    """Computes rewards by a rubric, with the same scores and rewards as :class:`~rsw_rewards.engine.scorer.Scorer` but without a table.
 
     Threads and coroutines may use it at the same time. Verifiers that look at texts, numbers or pixels run in the caller's thread.
     Those that work with an encoder, a detector, another network or a server, those that are ``async`` and those on actors are asked

@@ -33,7 +33,7 @@ _RETRIED = frozenset({408, 425, 429, 502, 503, 504})
 
 
 class RemoteReward:
-    """Gives the rewards of a reward service (``rsw serve``), with the interface of :class:`rsw.Reward` but without ``observe``.
+    """Client of a reward service (``rsw serve``), with the interface of :class:`rsw.Reward` but without ``observe``.
 
     Rewards, values, raw numbers, statuses and contents are those that the service computes, bit by bit; ``stats`` of scores stay
     there. Images travel as their pixels. Adapters take it, or the address alone, in place of a rubric. Threads and coroutines may

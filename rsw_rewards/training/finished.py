@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A training run in its folder: what it was told, what it logged, and the policy that it trained.
+    """A training run in its folder: its configuration, its log, and the policy that it trained.
 
     Args:
         folder: of a run that :func:`rsw_rewards.train` or ``rsw train`` has begun.

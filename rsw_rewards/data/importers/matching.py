@@ -30,7 +30,7 @@ _LARGEST_CANDIDATE = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer as a foreign file holds it.
+    """One answer as another tool's file has it.
 
     >>> rsw.predictions.Answer("answers.txt:1", "q1", "yes").text
     'yes'
