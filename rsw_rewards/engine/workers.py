@@ -111,7 +111,15 @@ class Workers(Generic[Work]):
         self.reports: list[Any] = []
         """What ``setup`` answered in each actor that became ready."""
         self._demand = f"{num_gpus:g} GPUs and {num_cpus:g} CPUs"
-        remote: Any = ray.remote(max_restarts=0, max_task_retries=0, num_gpus=num_gpus, num_cpus=num_cpus)
+        remote: Any = ray.remote(
+            max_restarts=0,
+            max_task_retries=0,
+            num_gpus=num_gpus,
+            num_cpus=num_cpus,
+            # By default Ray fills half of this node's CPUs first, by what actors ask for and not by what they use. Shares of
+            # GPUs are left to it: spread, they could leave no whole one for an actor that needs it.
+            scheduling_strategy="DEFAULT" if num_gpus else "SPREAD",
+        )
         self._make = remote(role)
         self._answers = answers
         self._update: tuple[Any, ...] | None = None
