@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import select
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.plugins import user_modules
@@ -54,14 +52,19 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         options |= {"address": "local", "num_cpus": num_cpus or max(2, os.cpu_count() or 1), "include_dashboard": False}
     else:
         # Ray itself takes "auto" for any cluster that runs here, whatever RAY_ADDRESS says.
-        named = os.environ.get("RAY_ADDRESS") if address == "auto" else None
-        options |= {"address": named or address}
+        named = (os.environ.get("RAY_ADDRESS") if address == "auto" else None) or address
+        host, _, port = named.rpartition(":")
+        if port.isdecimal() and "://" not in host and (why := _unheard(host, int(port))) is not None:
+            raise ConfigError(f"no Ray cluster answers at {named!r}: {why}")  # Ray itself asks for minutes
+        options |= {"address": named}
     try:
         with _starting:
             if not ray.is_initialized():
                 _in_a_lasting_thread(lambda: ray.init(**options))
-                if address is None:
-                    _end_with_the_raylet()
+                if not (address or "").startswith("ray://"):  # a client of Ray has no raylet
+                    _end_with_the_cluster(
+                        "see that there is memory enough" if address is None else "start the cluster again"
+                    )
     except ConnectionError as error:
         raise ConfigError(f"no Ray cluster answers at {address!r}: {error}") from error
 
@@ -90,49 +93,63 @@ def _in_a_lasting_thread(start: Callable[[], object]) -> None:
 
 
 STOPPED = 2
-"""Exit code of a process that ends with the raylet of its cluster, as of one that was stopped by an error of ours."""
+"""Exit code of a process that ends with its cluster, as of one that was stopped by an error of ours."""
+LOOK_S = 1.0
+"""Seconds between two looks at the cluster."""
 
 
-def _end_with_the_raylet() -> None:
-    """Watch the raylet of the cluster that was started here, and end this process with a sentence if it dies.
+def _end_with_the_cluster(remedy: str) -> None:
+    """Watch the raylet of this machine and the head of the cluster, and end this process with a sentence where one is gone.
 
-    Ray ends the process all the same, half a minute later, from a thread that no handler sees, and says why in hundreds of lines.
+    Ray ends the process all the same, up to a minute later, from a thread that no handler sees, and says why in its own words or in
+    hundreds of lines. A head that is started again in time, which needs Ray's fault tolerance, goes on.
     """
     import ray
 
-    raylets = _children("raylet")
-    if not raylets or not hasattr(os, "pidfd_open"):  # no Linux
-        return
-    session, process = ray.get_runtime_context().get_node_id(), os.pidfd_open(max(raylets))
+    context = (
+        ray.get_runtime_context()
+    )  # another call of this function would start a cluster where there is none any more
+    session = context.get_node_id()
+    (own,) = (node for node in ray.nodes() if node["NodeID"] == session)
+    raylet = (own["NodeManagerAddress"], own["NodeManagerPort"])
+    head, _, port = context.gcs_address.rpartition(":")
+    patience = max(LOOK_S, float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) - 15)  # noqa: SIM112 - Ray's own name
+
+    def ended() -> bool:
+        try:
+            return context.get_node_id() != session
+        except RuntimeError:  # disconnected
+            return True
 
     def watch() -> None:
-        select.select([process], [], [])
-        os.close(process)
-        time.sleep(1)  # a shutdown on purpose disconnects before it ends the raylet, and takes its time
-        if not ray.is_initialized() or ray.get_runtime_context().get_node_id() != session:
-            return
-        sys.stdout.flush()
-        print(
-            "rsw: Ray's raylet, the process that runs the actors, died or was killed; see that there is memory enough, and go on with"
-            " --resume where a run was cut off",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(STOPPED)
+        heard = time.monotonic()
+        while not ended():
+            time.sleep(LOOK_S)
+            if isinstance(_unheard(*raylet), ConnectionRefusedError):
+                time.sleep(1)  # a shutdown on purpose disconnects before it ends the raylet, and takes its time
+                if not ended():
+                    _stop("Ray's raylet, the process that runs the actors, died or was killed; " + remedy)
+            if _unheard(head, int(port)) is None:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > patience and not ended():
+                _stop(f"the Ray cluster at {head}:{port} has not answered for {patience:.0f} s; {remedy}")
 
-    threading.Thread(target=watch, name="rsw-raylet", daemon=True).start()
+    threading.Thread(target=watch, name="rsw-cluster", daemon=True).start()
 
 
-def _children(name: str) -> list[int]:
-    """Processes of that name that this one started."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            own, _, rest = place.read_text().partition(" (")
-            told, _, state = rest.rpartition(") ")
-            if told == name and int(state.split()[1]) == os.getpid():
-                found.append(int(own))
-    return found
+def _unheard(host: str, port: int) -> OSError | None:
+    """Why nobody answers there, or None."""
+    try:
+        socket.create_connection((host.strip("[]"), port), timeout=5).close()
+    except OSError as error:
+        return error
+    return None
+
+
+def _stop(why: str) -> None:
+    sys.stdout.flush()
+    print(f"rsw: {why}, and go on with --resume where a run was cut off", file=sys.stderr, flush=True)
+    os._exit(STOPPED)
 
 
 def require_gpus(count: float) -> None:
