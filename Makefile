@@ -51,7 +51,8 @@ lint: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Runs every command that prints figures of the pages, which takes hours, and says which differ; ARGS="--only readings" for some.
+# Runs every command that prints figures of the pages, short ones first, and says which differ. All take half a day: ARGS="--most 5", or
+# ARGS="--page statistics.md", or ARGS="--only readings" run some, and ARGS=--list shows them.
 figures: install
 	$(BIN)/python benchmarks/figures.py $(ARGS)
 
