@@ -15,7 +15,7 @@ _NOTES = (
     "where all samples have the same references. Rarity weights are fixed when the interval is computed.",
     "s_star_m is the mean of bleu4, meteor, rouge_l and cider. Without Java it is null, as meteor is.",
     "Change recognition takes the data set's sentences for no change: reference.no_change, else the five of LEVIR-CC.",
-    "Numbers of another tokenisation (levir-cc-ids, levir-cc-words, coco-caption) are not comparable, METEOR's least of all.",
+    "Metrics with another tokenisation (levir-cc-ids, levir-cc-words, coco-caption) cannot be compared, least of all METEOR.",
 )
 
 PROTOCOLS: tuple[Protocol, ...] = (

@@ -16,7 +16,7 @@ PROTOCOLS = (
         diagnostic=("judge_agreement", "judge_agreement_kappa"),
         notes=(
             "Name the judge: --set judge.base_url=http://localhost:8000/v1 --set judge.model=NAME --set judge.cache=DIR.",
-            "Numbers of different judges or prompts are not comparable. judge_agreement is taken on samples with a vocabulary.",
+            "Metrics from different judges or prompts cannot be compared. judge_agreement is computed on samples with a vocabulary.",
             "No baselines are run, since each would cost as many calls again; evaluate --policy constant to buy one.",
         ),
     ),

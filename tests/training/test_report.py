@@ -148,7 +148,7 @@ def test_a_healthy_run_has_nothing_to_look_at(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_planted_plateau_is_named_by_the_page(rows: list[dict[str, Any]], words: list[str], tmp_path: Path) -> None:
     text = said(run_folder(tmp_path / "run", rows))
-    first = text[text.index("What to look at") : text.index("Means over the rollouts")]
+    first = text[text.index("Findings") : text.index("Means over the rollouts")]
     assert all(word in first for word in words), first
 
 
