@@ -69,7 +69,7 @@ class Bleu(CaptionReward):
         "short captions.",
         range="bleu<n>: 0 to 1",
         transform="none",
-        source="BleuScorer of github.com/salaniz/pycocoevalcap: closest reference length, 1e-15 and 1e-9 beside the counts",
+        source="BleuScorer of github.com/salaniz/pycocoevalcap: closest reference length, 1e-15 and 1e-9 added to the counts",
         gaming=(
             "Repeated words count only as often as in a reference. A caption of all references together loses "
             "precision. An empty caption is invalid."

@@ -78,7 +78,7 @@ class DamageConsistency(NetworkVerifier):
             "(1 + 100 * share called a building)."
         ),
         source=(
-            "the score of xView2 (DIUx-xView/xView2_scoring), from summed counts; RSEdit takes it for edited images."
+            "the score of xView2 (DIUx-xView/xView2_scoring), from summed counts; RSEdit uses it for edited images."
         ),
         gaming="Texture can deceive the network. Damage outside of true buildings costs only localization.",
         cost="one pass of the network per new pair",

@@ -171,7 +171,7 @@ class DetectionAP(PerSample[Labelled]):
     card: ClassVar[Card] = Card(
         summary="COCO's average precision. Truth: reference.boxes and reference.labels, one label a box; output: a JSON list with bbox_2d, label and score.",
         range="[0, 1]",
-        transform="none; it is a number of a set",
+        transform="none; it is computed over a set, so a single output has no value",
         source="github.com/cocodataset/cocoapi by pycocotools (COCOeval)",
         gaming="Many boxes with a low score cost little if those with a high score are right. Without scores, boxes are "
         "ranked in the order of the answer.",
