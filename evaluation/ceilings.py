@@ -299,6 +299,8 @@ OPEN_THERE: Mapping[tuple[str, str], str] = {
     ("changechat-localization", "jaccard"): "two empty lists count 0",
     ("vqa-v2", "accuracy"): "annotators may disagree",
     ("segearth-r1", "giou_mean"): "1e-5 is added to what is divided by",
+    ("greenearthnet", "biasabs"): "forecasts count at dates that are not masked and have no value",
+    ("xlrs-bench", "aa"): "sub-tasks without a sample count 0",
     **dict.fromkeys(
         (("earthnet2021", key) for key in ("ens", "mad", "ols", "emd", "ssim")),
         "forecasts count at dates that nobody saw",

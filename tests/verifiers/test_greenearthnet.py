@@ -91,6 +91,7 @@ def test_all_numbers_are_those_of_the_authors_code(tmp_path: Path) -> None:
     samples = load_samples(done.file, done.roots)
     said = rsw.predictions.read("cubes", tmp_path / "said", samples, frames=tmp_path / "frames")
     assert (len(said), said.problems) == (len(samples), [])
+    assert rsw.validate("greenearthnet", samples).failed == []
     found = rsw.evaluate(
         "greenearthnet", samples, said.save(tmp_path / "said.jsonl"), roots=[tmp_path / "frames"]
     ).metrics
