@@ -158,7 +158,7 @@ def _reben(source: Path, out: Path, rows: Iterator[Any]) -> Iterator[dict[str, A
     from rsw_rewards.data.rasters import open_raster
 
     for row in rows:
-        name = plain_name(row.patch_id, "metadata.parquet")
+        name, split = (plain_name(value, "metadata.parquet") for value in (row.patch_id, row.split))
         place = source / "BigEarthNet-S2" / "_".join(name.split("_")[:-2]) / name
         files = [
             next(iter(sorted(place.glob(f"*_{band}.tif"))), place / f"{name}_{band}.tif")
@@ -172,13 +172,13 @@ def _reben(source: Path, out: Path, rows: Iterator[Any]) -> Iterator[dict[str, A
         if unknown := sorted(set(labels) - set(BEN)):
             raise InputError(f"{source / 'metadata.parquet'}: the label {unknown[0]!r} of {name} is none of reBEN's 19")
         yield {
-            "id": f"reben/{row.split}/{name}",
+            "id": f"reben/{split}/{name}",
             "task": "classification",
             "scene": f"reben/{'_'.join(name.split('_')[:-2])}",
-            "images": [_bands(out, f"images/{row.split}/{name}.npy", pixels, [0, 1, 2], _SHOWN)],
+            "images": [_bands(out, f"images/{split}/{name}.npy", pixels, [0, 1, 2], _SHOWN)],
             "prompt": f"Which of these classes does the image show? Answer with all that are there, as a JSON list: {'; '.join(BEN)}.",
             "reference": {"labels": labels, "vocabulary": list(BEN)},
-            "metadata": {"dataset": "reben", "split": row.split, "country": str(getattr(row, "country", ""))},
+            "metadata": {"dataset": "reben", "split": split, "country": str(getattr(row, "country", ""))},
         }
 
 

@@ -264,3 +264,14 @@ def test_a_list_is_a_split_of_scenes(tmp_path: Path) -> None:
     assert samples[0].metadata["split"] == "test" and samples[0].reference["vocabulary"] == ["airport", "bridge"]
     with pytest.raises(InputError, match="not 'val'"):
         rsw.data.convert("resisc45", tmp_path / "NWPU-RESISC45", tmp_path / "out", split="val")
+
+
+def test_levir_cd_plus_whatever_its_images_are_called(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("A", "B"):
+            image(tmp_path / "LEVIR-CD+" / split / name / "austin_1.png", np.zeros((5, 8, 3)))
+        image(tmp_path / "LEVIR-CD+" / split / "label" / "austin_1.png", np.arange(40).reshape(5, 8) % 2 * 255)
+    done = rsw.data.convert("levir-cd-plus", tmp_path / "LEVIR-CD+", tmp_path / "out", split="test")
+    (one,) = load_samples(done.file, done.roots)
+    assert (one.id, one.metadata["dataset"]) == ("levir_cd_plus/test/austin_1", "levir_cd_plus")
+    assert rsw.evaluate("change-mask", [one], policy="oracle").metrics["f1"].value == pytest.approx(1.0, abs=1e-6)
