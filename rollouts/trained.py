@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, NonNegativeInt
 
-from rsw_rewards.core.files import damage_among, digest_of, read_json, write_json
+from rsw_rewards.core.files import damage_among, digest_of, open_as, read_json, write_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.methods import METHODS
@@ -114,6 +114,7 @@ def writing(folder: Path, step: int) -> Iterator[None]:
 def mark_complete(folder: Path, step: int) -> None:
     """Say that everything in ``folder`` is written, after ``step`` steps, with the SHA-256 of every file."""
     write_json(folder / MARK, {"step": step, "files": {name: digest_of(folder / name) for name in _files(folder)}})
+    open_as(folder / MARK, folder)
 
 
 class _Mark(BaseModel):

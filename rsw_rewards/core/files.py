@@ -59,6 +59,15 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def open_as(path: Path, folder: Path) -> None:
+    """Give every file below ``folder`` the permissions of ``path``, a file that was just made; safetensors makes its own readable to
+    their owner alone."""
+    mode = path.stat().st_mode & 0o777
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
 def damaged(path: Path) -> InputError:
     """The error of a file whose checksum is not that of its content."""
     return InputError(

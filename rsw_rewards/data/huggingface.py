@@ -119,6 +119,10 @@ def _samples(
         for column in wanted:
             if column not in values:
                 raise InputError(f"{where} has no column {column!r}; it has {', '.join(values)}")
+        if prompt and prompt in values:
+            raise ConfigError(
+                f"{name} has a column {prompt!r}; write question={prompt}, since 'prompt' is one text for all rows"
+            )
         row = _Row(values, features, where)
         key = row.text(names["id"], "id") if names["id"] else str(number)
         if not key or key in seen:

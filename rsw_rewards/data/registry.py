@@ -69,10 +69,14 @@ def converted(use: str | Any, source: Path, out: Path, options: Mapping[str, Any
         ConfigError: there is no such adapter, it takes no such option, or its code raises or gives no :class:`Conversion`.
     """
     adapter = resolve_adapter(use)
+    signature = inspect.signature(adapter)
     try:
-        inspect.signature(adapter).bind(source, out, **options)
+        signature.bind(source, out, **options)
     except TypeError as error:
-        raise ConfigError(f"the adapter {named(use)!r} does not take these options: {error}") from None
+        known = [one for one in signature.parameters if one not in ("source", "out", "name")]
+        raise ConfigError(
+            f"the adapter {named(use)!r} does not take these options: {error}; known are {', '.join(known)}"
+        ) from None
     check_flags(adapter, options, f"the adapter {named(use)!r}")
     with guarded(f"the adapter {named(use)!r}"):
         done = adapter(source, out, **options)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.files import write_text
+from rsw_rewards.core.files import open_as, write_text
 from rsw_rewards.core.yaml_text import write_yaml
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.numbers import number
@@ -67,6 +67,7 @@ def export(run: Path, to: Path) -> Path:
         raise InputError(f"the folder {to} cannot be made: {error.strerror}; name another folder") from error
     policy.save(to)
     write_text(to / "README.md", model_card(files, to, policy.name, merged))
+    open_as(to / "README.md", to)
     return to
 
 

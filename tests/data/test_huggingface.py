@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import rsw_rewards as rsw
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.adapter import Conversion
 from rsw_rewards.data.registry import resolve_adapter
@@ -252,3 +253,11 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(InputError, match="me/set cannot be read from the hub"):
         made("-", tmp_path / "out", task="change_qa", answer="said")
+
+
+def test_a_prompt_that_names_a_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "questions.csv").write_text("question,answer\nhas a road appeared?,yes\n")
+    with pytest.raises(ConfigError, match="write question=question, since 'prompt' is one text for all rows"):
+        rsw.data.convert("hf:mine", tmp_path, tmp_path / "out", task="change_qa", prompt="question", answer="answer")
+    with pytest.raises(ConfigError, match=r"unexpected keyword argument 'questions'; known are .*question"):
+        rsw.data.convert("hf:mine", tmp_path, tmp_path / "out", task="change_qa", questions="question", answer="answer")

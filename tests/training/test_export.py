@@ -60,6 +60,8 @@ def test_adapters_are_merged_into_a_model_that_transformers_loads(tmp_path: Path
     with torch.no_grad():
         theirs, ours = loaded(input_ids=tokens).logits, adapted.model(input_ids=tokens).logits
     assert not list(folder.glob("adapter*"))
+    # safetensors writes files that only their owner can read
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {(folder / "README.md").stat().st_mode & 0o777}
     kept = ours > -1e30  # the policy never samples the tokens of images
     assert (theirs - ours)[kept].abs().max() < 1e-4
     with adapted.model.disable_adapter(), torch.no_grad():

@@ -17,6 +17,8 @@ FEW = 3
 SOME = 0.1
 """A share from which failures are worth a look."""
 
+LITTLE_KL = 1e-3
+"""A KL divergence to the start from which a policy has changed beyond rounding."""
 TINY = 1e-9
 """A learning rate below which an update is lost in the rounding of weights of the usual size."""
 
@@ -81,7 +83,8 @@ def equal_rewards(run: RunFiles) -> Iterator[Finding]:
         flat_shares = [value for _, value in run.series(f"reward/{label}/frac_zero_std")]
         if not means or not flat_shares or fmean(flat_shares) < MOST:
             continue
-        grade = "bad" if fmean(flat_shares) == 1 and len(components(run)) == 1 else "note"
+        alone = len(components(run)) == 1 or flat / groups >= MOST
+        grade = "bad" if fmean(flat_shares) == 1 and alone else "note"
         if max(means) - min(means) < 1e-9:
             yield Finding(
                 grade, f"{label!r} gives {means[0]:.3g} to every rollout, so it does not distinguish the candidates."
@@ -181,7 +184,12 @@ def against_baselines(run: RunFiles) -> Iterator[Finding]:
     if moved and all(value is not None and abs(value) < 1e-9 for value in moved):
         rates = [rate for _, rate in run.series("learning_rate") if rate]
         learnt = rates and any(norm for _, norm in run.series("grad_norm"))
-        hint = f" Gradients are not 0, so the learning rate of {max(rates):.3g} may be too small." if learnt else ""
+        moved_by = max((value for _, value in run.series("kl")), default=0.0)
+        hint = ""
+        if moved_by >= LITTLE_KL:
+            hint = f" The policy itself did change (KL up to {moved_by:.2g}): look at what it answers."
+        elif learnt:
+            hint = f" Gradients are not 0, so the learning rate of {max(rates):.3g} may be too small."
         yield Finding("bad", f"No held-out number of greedy outputs changed: they are as before training.{hint}")
     elif shown and all(change["verdict"] == "=" for change in shown):
         yield Finding("note", "No held-out number of greedy outputs changed by more than its 95 % interval.")
