@@ -32,7 +32,7 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         num_cpus: logical CPUs of a cluster started here; by default those of the machine, at least 2.
 
     Raises:
-        ConfigError: there is no cluster at ``address``.
+        ConfigError: there is no cluster at ``address``, or Ray does not run on this machine.
         MissingExtra: Ray is not installed.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else actors without a share of a GPU see none
@@ -65,8 +65,13 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
                     _end_with_the_cluster(
                         "see that there is memory enough" if address is None else "start the cluster again"
                     )
-    except ConnectionError as error:
-        raise ConfigError(f"no Ray cluster answers at {address!r}: {error}") from error
+    except (ConnectionError, RuntimeError) as error:
+        if address is None:
+            raise
+        raise ConfigError(
+            f"the Ray cluster at {address!r} cannot be joined: {error}; a command needs a Ray node of the cluster on its own machine,"
+            " which 'ray start --address=HOST:PORT' starts"
+        ) from error
 
 
 _starting = threading.Lock()

@@ -165,6 +165,21 @@ def test_a_machine_that_is_lost_ends_a_command_as_the_page_says(machines: Machin
         assert "300 samples" in said
 
 
+@pytest.mark.slow
+def test_a_machine_on_which_ray_does_not_run_says_what_to_start(machines: Machines) -> None:
+    alone = ["unshare", "--pid", "--fork", "--mount-proc"]  # it sees no process of the nodes
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to make a namespace of processes")
+    secret = COMMANDS.splitlines()[0]
+    going = machines.run(
+        f"{secret}\nexec {' '.join(alone)} rsw train configs/quickstart.yaml --dry-run --ray-address HEAD:6379\n",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = going.communicate(timeout=300)
+    assert going.returncode == 2, said
+    assert "needs a Ray node of the cluster on its own machine, which 'ray start --address=HOST:PORT' starts" in said
+
+
 def test_an_address_at_which_nobody_answers_is_refused() -> None:
     with pytest.raises(ConfigError, match="no Ray cluster answers at"):
         ensure_ray(f"127.0.0.1:{free_port()}")
