@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,17 @@ AGREEMENT = "agreement/"
 """Before ``<task>/<component>``, the logged number: the mean of :func:`agreements_by_prompt` of the task's rewards and the component."""
 PROMPTS = "agreement_prompts/"
 """Before the same, over how many prompts that is."""
-LOW = 0.3
-"""The alarm rings below it. Chosen by benchmarks/alarms.py on other seeds than those that it reports."""
-NEWEST = 6
-"""Prompts that the mean is over at least, the newest ones."""
+CLEAR = "agreement_clear/"
+"""Before the same, on how many of these prompts they agree clearly: their correlation is :data:`CLEAR_FROM` or more."""
+CLEAR_FROM = 0.8
+EXPECTED = 0.75
+"""The least share of prompts on which a sound reward agrees clearly."""
+CHANCE = 0.05
+"""The alarm is raised if a sound reward would agree clearly on so few prompts with less than this probability, ..."""
+LOW = 0.6
+"""... and if the mean agreement is below this too. All four were chosen on other seeds than those that benchmarks/alarms.py reports."""
+NEWEST = 8
+"""Prompts that are looked at, the newest ones, in whole generations; fewer where there are not yet so many."""
 LOOKED_AT = 50
 """Steps back that these prompts are looked for."""
 
@@ -58,20 +66,33 @@ def agreements_by_prompt(rewards: Sequence[float], values: Sequence[float], prom
     return found
 
 
+def chance_of(clear: int, prompts: int) -> float:
+    """The probability that a sound reward agrees clearly on ``clear`` of so many prompts or fewer: a binomial tail.
+
+    >>> chance_of(0, 2) > CHANCE > chance_of(0, 3)
+    True
+    """
+    return sum(comb(prompts, k) * EXPECTED**k * (1 - EXPECTED) ** (prompts - k) for k in range(clear + 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """The rollouts of a task that earn more are hardly better by what is never rewarded."""
+    """On too many prompts of a task the rollouts that earn more are hardly better by what is never rewarded."""
 
     step: int
     component: str
     """``<task>/<component>``, the component of the task that agrees most."""
-    agreement: float
+    clear: int
+    """Prompts on which it agrees clearly."""
     prompts: int
+    agreement: float
+    """The mean over these prompts."""
 
     def __str__(self) -> str:
         return (
             f"ALARM at step {self.step}: rollouts with higher rewards than others for the same prompt are hardly better in any metric that is never rewarded: "
-            f"the correlation with {self.component} is {self.agreement:.2f} over the newest {self.prompts} prompts, below {LOW}; "
+            f"rewards agree clearly with {self.component} on {self.clear} of the newest {self.prompts} prompts whose rewards differ, "
+            f"and the mean correlation is {self.agreement:.2f}; "
             "look at the outputs that earn most before you trust the reward"
         )
 
@@ -80,25 +101,31 @@ class Disagreement:
         return {
             "step": self.step,
             "metric": AGREEMENT + self.component,
+            "clear": self.clear,
+            "prompts": self.prompts,
             "agreement": self.agreement,
             "words": str(self),
         }
 
 
-def newest_agreement(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, int] | None:
-    """The mean agreement over the newest generations that hold :data:`NEWEST` prompts, and how many there are; None with fewer.
+def newest_agreement(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[int, int, float]:
+    """On how many prompts the rewards agreed clearly, of how many, and the mean: of the newest generations that hold :data:`NEWEST`.
 
     Args:
         rows: of ``log.jsonl``, step by step.
         name: ``<task>/<component>``.
     """
-    total, prompts = 0.0, 0
+    clear, prompts, total = 0, 0, 0.0
     for row in reversed(rows):
         if count := int(row.get(PROMPTS + name) or 0):
-            total, prompts = total + count * row[AGREEMENT + name], prompts + count
+            clear, prompts, total = (
+                clear + int(row[CLEAR + name]),
+                prompts + count,
+                total + count * row[AGREEMENT + name],
+            )
         if prompts >= NEWEST:
-            return total / prompts, prompts
-    return None
+            break
+    return clear, prompts, total / max(prompts, 1)
 
 
 def generations(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -107,16 +134,21 @@ def generations(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def lowest(rows: Sequence[Mapping[str, Any]]) -> dict[str, Disagreement]:
-    """The tasks of which even the component that agrees most has a mean agreement below :data:`LOW`, after the last of ``rows``.
+    """The tasks of which even the component that agrees most does so on too few prompts, after the last of ``rows``.
 
     Rows more than :data:`LOOKED_AT` steps before the last are not looked at.
     """
     step = int(rows[-1]["step"]) if rows else 0
     rows = [row for row in rows[-LOOKED_AT:] if row["step"] > step - LOOKED_AT]
-    names = dict.fromkeys(key.removeprefix(AGREEMENT) for row in rows for key in row if key.startswith(AGREEMENT))
-    known = [(*newest, name) for name in names if (newest := newest_agreement(rows, name)) is not None]
-    best = {name.partition("/")[0]: (value, prompts, name) for value, prompts, name in sorted(known)}
-    return {task: Disagreement(step, name, value, prompts) for task, (value, prompts, name) in best.items() if value < LOW}  # fmt: skip
+    names = dict.fromkeys(key.removeprefix(CLEAR) for row in rows for key in row if key.startswith(CLEAR))
+    found: dict[str, Disagreement] = {}
+    for name in names:
+        one, task = Disagreement(step, name, *newest_agreement(rows, name)), name.partition("/")[0]
+        if one.prompts and (task not in found or one.clear * found[task].prompts > found[task].clear * one.prompts):
+            found[task] = one
+    return {
+        task: one for task, one in found.items() if chance_of(one.clear, one.prompts) < CHANCE and one.agreement < LOW
+    }
 
 
 def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[Disagreement]:

@@ -20,6 +20,8 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.agreement import (
     AGREEMENT,
+    CLEAR,
+    CLEAR_FROM,
     PROMPTS,
     agreements_by_prompt,
     generations,
@@ -115,6 +117,7 @@ def agreement_numbers(heldout: Heldout, generation: Generation) -> dict[str, flo
         found = agreements_by_prompt(list(rows["reward"]), list(rows["value"]), list(rows["sample"]))
         numbers[f"{AGREEMENT}{task}/{label}"] = float(np.mean(found)) if found else None
         numbers[f"{PROMPTS}{task}/{label}"] = float(len(found))
+        numbers[f"{CLEAR}{task}/{label}"] = float(sum(one >= CLEAR_FROM for one in found))
     return numbers
 
 

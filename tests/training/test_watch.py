@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file as load_weights
+from scipy.stats import binom
 
 from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.evaluation.statistics import Estimate
-from rsw_rewards.training.agreement import LOOKED_AT, agreements_by_prompt, disagreements, lowest
+from rsw_rewards.training.agreement import CHANCE, LOOKED_AT, agreements_by_prompt, chance_of, disagreements, lowest
 from rsw_rewards.training.heldout import Change, first_of_each_task, rewarded_labels
 from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.ppo import train_ppo
@@ -88,37 +89,46 @@ def test_rollouts_that_earn_more_and_are_no_better_ring_before_the_held_out_numb
     assert all(
         row["agreement/forecast/l1"] > 0.9 for row in rows
     )  # in training, the future is bright: a component that agrees
-    assert not [
-        alarm for alarm in json.loads((hacked[0] / "heldout.json").read_text())["alarms"] if "agreement" in alarm
-    ]
+    assert not [alarm for alarm in json.loads((hacked[0] / "heldout.json").read_text())["alarms"] if "clear" in alarm]
     run(tmp_path, measure={"components": [{"use": f"{HACKABLE}:dark"}]}, ppo={"steps": 3})
-    assert capsys.readouterr().out.count("ALARM at step 2: rollouts with higher rewards") == 1
+    assert capsys.readouterr().out.count("ALARM at step 1: rollouts with higher rewards") == 1
     first = json.loads((tmp_path / "heldout.json").read_text())["alarms"][0]
-    assert (first["step"], first["metric"]) == (2, "agreement/forecast/dark") and first["agreement"] < -0.9
+    assert (first["step"], first["metric"], first["clear"], first["prompts"]) == (1, "agreement/forecast/dark", 0, 3)
 
 
-def logged(*steps: tuple[float, float]) -> list[dict[str, Any]]:
-    """Rows of a log with two components that are never rewarded, over three prompts each."""
+def logged(*steps: tuple[int, int], prompts: int = 3) -> list[dict[str, Any]]:
+    """Rows of a log: on how many prompts rewards agree clearly with two components that are never rewarded."""
     return [
-        {"step": number, **{f"agreement/forecast/{name}": value for name, value in zip("ab", values, strict=True)},
-         **{f"agreement_prompts/forecast/{name}": 3.0 for name in "ab"}}
+        {"step": number, **{f"agreement/forecast/{name}": 0.5 for name in "ab"},
+         **{f"agreement_clear/forecast/{name}": float(value) for name, value in zip("ab", values, strict=True)},
+         **{f"agreement_prompts/forecast/{name}": float(prompts) for name in "ab"}}
         for number, values in enumerate(steps, 1)
     ]  # fmt: skip
 
 
-def test_the_alarm_of_agreement_needs_all_components_low_over_several_prompts() -> None:
-    assert not disagreements(logged((0.9, 0.0), (0.8, -0.5), (0.9, 0.0)))  # one agrees
-    (alarm,) = disagreements(logged((0.9, 0.0), (0.1, 0.1), (0.1, 0.0), (0.0, 0.1)))
-    assert (alarm.step, alarm.component, alarm.prompts) == (3, "forecast/a", 6) and alarm.agreement == pytest.approx(
-        0.1
-    )
-    again = disagreements(logged((0.0, 0.0), (0.0, 0.0), (0.9, 0.0), (0.9, 0.0), (0.0, 0.0), (0.0, 0.0)))
-    assert [one.step for one in again] == [2, 6]
-    assert not disagreements(logged((0.0, 0.0)))  # three prompts are too few
+def test_the_alarm_of_agreement_needs_all_components_to_agree_on_too_few_prompts() -> None:
+    assert not disagreements(logged((3, 0), (2, 0), (3, 0)))  # one agrees
+    (alarm,) = disagreements(logged((3, 0), (1, 1), (0, 0), (1, 1)))
+    assert (alarm.step, alarm.component, alarm.clear, alarm.prompts) == (3, "forecast/a", 4, 9)
+    assert alarm.agreement == pytest.approx(0.5)
+    again = disagreements(logged((0, 0), (0, 0), (3, 0), (3, 0), (3, 0), (0, 0), (0, 0)))
+    assert [one.step for one in again] == [1, 7]
+    assert not disagreements(logged((0, 0), prompts=2)) and not disagreements(logged((0, 0), prompts=0))
+    near = [{**row, "agreement/forecast/a": 0.7} for row in logged((0, 0), (0, 0))]
+    assert [alarm.component for alarm in disagreements(near)] == [] and disagreements(logged((0, 0), (0, 0)))
+
+
+def test_the_chance_of_so_few_prompts_is_a_binomial_tail() -> None:
+    for prompts in range(1, 12):
+        for clear in range(prompts + 1):
+            assert chance_of(clear, prompts) == pytest.approx(binom.cdf(clear, prompts, 0.75))
+    assert [max((k for k in range(n) if chance_of(k, n) < CHANCE), default=None) for n in (2, 3, 4, 6, 8, 10)] == [
+        None, 0, 0, 2, 3, 4,
+    ]  # fmt: skip
 
 
 def test_prompts_are_looked_for_by_steps_however_many_a_generation_takes() -> None:
-    low, far = logged((0.0, 0.0), (0.0, 0.0)), LOOKED_AT
+    low, far = logged((0, 0), (0, 0), prompts=2), LOOKED_AT
     assert [alarm.step for alarm in disagreements([low[0], {"step": 2}, {**low[1], "step": far}])] == [far]
     assert not disagreements([low[0], {"step": 2}, {**low[1], "step": far + 1}])
     assert not lowest([low[0], {**low[1], "step": far + 1}])  # as it is heard, a row a generation
