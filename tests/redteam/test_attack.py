@@ -8,6 +8,9 @@ import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards.cli import main
+from rsw_rewards.core.rubric import load_rubric
+from rsw_rewards.io.records_io import load_samples
+from rsw_rewards.redteam import run as redteam
 from rsw_rewards.redteam.compared_with import as_scored, mediocre
 from rsw_rewards.redteam.kit import Pool
 from tests.shared_data import shared
@@ -214,3 +217,16 @@ def test_gradients_please_a_detector_unless_it_ignores_what_is_near_the_input(tm
     name = "scene-detector towards the truth, 12 levels"
     assert alone.row(name).reward > alone.row("copy, noise 10").reward + 0.1
     assert blind.row(name).reward == pytest.approx(blind.row("copy_before").reward)
+
+
+def changed_scenes(n, folder, seed):
+    rsw.data.make_scene_world(folder, n, seed=seed, tasks=("forecast",))
+    return [one for one in load_samples(folder / "samples.jsonl") if one.prompt != "nothing changes"]
+
+
+def test_copies_get_nothing_from_the_recommended_reward_of_forecasts(tmp_path):
+    found = redteam.run(load_rubric(RECOMMENDED / "forecasts.yaml"), changed_scenes(3, tmp_path, 21), short=True)
+    task = found.tasks[0]
+    assert found.ok and task.row("truth").reward > 0.9 and task.row("mediocre").reward > 0.5
+    for name in ("copy_before", "copy, noise 1", "copy, noise 3", "copy, noise 10", "brighter", "specks"):
+        assert task.row(name).reward == 0.0
