@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,12 @@ def whole_future(sample: Sample, image: ImageRef) -> Output:
     return Output(sample.id, images=(image,) * steps) if steps > 1 else Output(sample.id, image=image)
 
 
+def listed(labels: Iterable[object], separator: str = ", ") -> str:
+    """A set of labels as an answer: joined by the separator, or a JSON list where a label itself holds a separator."""
+    words = [str(label) for label in labels]
+    return json.dumps(words) if any(mark in word for word in words for mark in ",;\n") else separator.join(words)
+
+
 def true_text(sample: Sample) -> str | None:
     """The text that answers a sample best: its answer (of several annotators, the most common), its label, all its labels, its
     first caption, or its list of changes. None where the sample has none."""
@@ -83,7 +89,7 @@ def true_text(sample: Sample) -> str | None:
     if reference.get("label") is not None:
         return str(reference["label"])
     if reference.get("labels") is not None:
-        return ", ".join(map(str, reference["labels"])) or "none"
+        return listed(reference["labels"]) or "none"
     if captions := reference.get("captions"):
         return str(captions[0])
     if (changes := reference.get("changes")) is not None:

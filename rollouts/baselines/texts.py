@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.rollouts.baselines.base import Baseline, true_text
+from rsw_rewards.rollouts.baselines.base import Baseline, listed, true_text
 from rsw_rewards.verifiers.answers import normalise
 from rsw_rewards.verifiers.caption_base import no_change_sentences
 from rsw_rewards.verifiers.counts import CLASSES
@@ -203,8 +203,10 @@ class AllLabels(Baseline):
         if _lists_cells(true_text(sample)):
             cells = self.separator.join(CELLS)
             return Output(sample.id, text=" ".join(f"{name} [{cells}]" for name in CLASSES))
-        own = sample.reference.get("vocabulary")
-        return Output(sample.id, text=self.separator.join(map(str, own) if own else self.vocabulary))
+        labels = sample.reference.get("vocabulary") or self.vocabulary
+        if sample.reference.get("labels") is not None:
+            return Output(sample.id, text=listed(labels, self.separator))
+        return Output(sample.id, text=self.separator.join(map(str, labels)))
 
 
 def _lists_cells(text: str | None) -> bool:
