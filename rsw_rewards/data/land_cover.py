@@ -109,8 +109,8 @@ def _array(file: Path, source: Path, key: str) -> np.ndarray:
 
 def _gamus(source: Path, out: Path, splits: list[str]) -> Iterator[dict[str, Any]]:
     for split in splits:
-        for file in sorted((source / "images" / split).glob("*IMG.h5")):
-            stem = file.name.removesuffix("IMG.h5")
+        for file in sorted((source / "images" / split).glob("*.h5")):
+            stem = file.name[: -len("IMG.h5")]  # as the loader does, since other cities' images end in RGB.h5
             image = _array(file, source, "image")
             labels = _array(source / "classes" / split / f"{stem}CLS.h5", source, "image")
             if image.ndim != 3 or image.shape[2] != 3 or labels.squeeze().shape != image.shape[:2]:
@@ -133,8 +133,8 @@ def _gamus(source: Path, out: Path, splits: list[str]) -> Iterator[dict[str, Any
 def gamus(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
     """Write GAMUS (arXiv 2305.14914) as maps of seven classes; heights are not shown, images become PNG files.
 
-    Read in github.com/EarthNets/RSI-MMSegmentation@6ed44ba ``gamus_dataset.py:10-43`` and ``README.md`` ("Dataset classes"): ``images/<split>/<base>IMG.h5`` and
-    ``classes/<split>/<base>CLS.h5``, each with one array ``image``.
+    Read in github.com/EarthNets/RSI-MMSegmentation@6ed44ba ``gamus_dataset.py:10-43`` and ``README.md`` ("Dataset classes"): ``images/<split>/<base>IMG.h5`` (or
+    ``RGB.h5``: three letters) and ``classes/<split>/<base>CLS.h5``, each with one array ``image``.
     """
     need("the HDF5 files of GAMUS", "h5py")
     source = data_folder(source, "images and classes")
@@ -143,7 +143,7 @@ def gamus(source: Path, out: Path, *, split: str | None = None, limit: int | Non
     if not found or find_folder(source, "classes") is None:
         raise InputError(f"{source} should hold images/<split> and classes/<split> with HDF5 files")
     records = take(_gamus(source, Path(out), choose_splits(found, split, source)), limit)
-    count, file = write_samples(Path(out), records, f"{place} holds no *IMG.h5")
+    count, file = write_samples(Path(out), records, f"{place} holds no *IMG.h5 or *RGB.h5")
     return Conversion(count, file, [Path(out)], ["every tile counts as a scene"])
 
 
