@@ -16,7 +16,18 @@ from rsw_rewards.data.layout import IMAGE_SUFFIXES, choose_splits, data_folder, 
 from rsw_rewards.data.scene_folders import spoken
 from rsw_rewards.errors import InputError
 
-CATEGORIES = 62
+CATEGORIES = (
+    "airport", "airport_hangar", "airport_terminal", "amusement_park", "aquaculture", "archaeological_site", "barn", "border_checkpoint", "burial_site",
+    "car_dealership", "construction_site", "crop_field", "dam", "debris_or_rubble", "educational_institution", "electric_substation",
+    "factory_or_powerplant", "fire_station", "flooded_road", "fountain", "gas_station", "golf_course", "ground_transportation_station", "helipad",
+    "hospital", "interchange", "lake_or_pond", "lighthouse", "military_facility", "multi-unit_residential", "nuclear_powerplant", "office_building",
+    "oil_or_gas_facility", "park", "parking_lot_or_garage", "place_of_worship", "police_station", "port", "prison", "race_track", "railway_bridge",
+    "recreational_facility", "impoverished_settlement", "road_bridge", "runway", "shipyard", "shopping_mall", "single-unit_residential", "smokestack",
+    "solar_farm", "space_facility", "stadium", "storage_tank", "surface_mine", "swimming_pool", "toll_booth", "tower", "tunnel_opening", "waste_disposal",
+    "water_treatment_facility", "wind_farm", "zoo",
+)  # fmt: skip
+"""The categories as folders name them; the loader's 63rd, ``false_detection``, is none of train and val."""
+VOCABULARY = tuple(map(spoken, CATEGORIES))
 _KEPT = (
     "gsd",
     "cloud_cover",
@@ -47,7 +58,7 @@ def _frame(file: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, Any
     return when, entry, {"timestamp": when, **known, "boxes": marked}, [str(box.get("category")) for box in boxes]
 
 
-def _sequence(place: Path, source: Path, split: str, vocabulary: list[str]) -> dict[str, Any] | None:
+def _sequence(place: Path, source: Path, split: str) -> dict[str, Any] | None:
     frames = sorted((_frame(file, source) for file in place.glob("*_rgb.json")), key=lambda frame: frame[0])
     if not frames:
         return None
@@ -60,23 +71,21 @@ def _sequence(place: Path, source: Path, split: str, vocabulary: list[str]) -> d
         "scene": f"fmow/{place.name}",
         "kind": None,
         "images": [frame[1] for frame in frames],
-        "prompt": f"The images show one place over time. What is it? Answer with one of: {', '.join(vocabulary)}.",
-        "reference": {"label": spoken(category), "vocabulary": vocabulary},
+        "prompt": f"The images show one place over time. What is it? Answer with one of: {', '.join(VOCABULARY)}.",
+        "reference": {"label": spoken(category), "vocabulary": list(VOCABULARY)},
         "metadata": {"dataset": "fmow", "split": split, "frames": [frame[2] for frame in frames]},
     }
 
 
-def _samples(source: Path, places: dict[str, Path], notes: list[str]) -> Iterator[dict[str, Any]]:
+def _samples(source: Path, places: dict[str, Path]) -> Iterator[dict[str, Any]]:
     for split, place in places.items():
-        folders = sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        if len(folders) != CATEGORIES:
-            notes.append(
-                f"{place} holds {len(folders)} categories; fMoW has {CATEGORIES}, and the vocabulary is what is there"
-            )
-        vocabulary = [spoken(folder.name) for folder in folders]
-        for folder in folders:
+        for folder in sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+            if folder.name not in CATEGORIES:
+                raise InputError(
+                    f"{folder} is called after none of fMoW's {len(CATEGORIES)} categories, such as airport"
+                )
             for entry in sorted(folder.iterdir()):
-                made = _sequence(entry, source, split, vocabulary) if entry.is_dir() else None
+                made = _sequence(entry, source, split) if entry.is_dir() else None
                 if made is not None:
                     yield made
 
@@ -92,8 +101,5 @@ def fmow(source: Path, out: Path, *, split: str | None = None, limit: int | None
     if not places:
         raise InputError(f"{source} should hold train or val, in each a folder for every category")
     chosen = {name: places[name] for name in choose_splits(places, split, source)}
-    notes: list[str] = []
-    count, file = write_samples(
-        Path(out), take(_samples(source, chosen, notes), limit), f"{source} holds no *_rgb.json"
-    )
-    return Conversion(count, file, [source], notes)
+    count, file = write_samples(Path(out), take(_samples(source, chosen), limit), f"{source} holds no *_rgb.json")
+    return Conversion(count, file, [source])
