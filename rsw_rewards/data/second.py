@@ -128,11 +128,11 @@ def _listed(file: Path, source: Path) -> list[str]:
         lines = inside(file, source).read_text("utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"the list {file} cannot be read: {error}") from error
-    return [Path(plain_name(line.strip(), str(file))).stem for line in lines if line.strip()]
+    return [Path(plain_name(line.strip(), str(file))).stem for line in lines if line.strip().endswith(".png")]
 
 
 def _parts(kind: Maps, source: Path, split: str | None) -> dict[str | None, list[ImageFolder]]:
-    """Split -> its four folders; the only key is None where the folders lie in the source itself."""
+    """Split -> its four folders; the only key is None where the folders lie in the source itself, without lists."""
     found = {name: image_folders(place, source, kind.folders) for name, place in split_folders(source, split).items()}
     below = {name: folders for name, folders in found.items() if folders is not None}
     if below:
@@ -145,7 +145,8 @@ def _parts(kind: Maps, source: Path, split: str | None) -> dict[str | None, list
         )
     if split is not None and not (source / f"{split}_list.txt").is_file():
         raise InputError(f"{source} holds the folders themselves and no split {split!r}; leave --split out")
-    return {split: own}
+    lists: list[str | None] = [name for name in ("train", "val", "test") if (source / f"{name}_list.txt").is_file()]
+    return dict.fromkeys([split] if split else lists or [None], own)
 
 
 def _convert(kind: Maps, source: Path, out: Path, split: str | None, limit: int | None) -> Conversion:
