@@ -6,7 +6,7 @@ A record names one image a frame, so frames are written to ``out/frames`` as ``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ CONTEXT = 10
 """Frames of a cube that are shown, where one file holds the whole cube."""
 STEP_DAYS = 5
 _CUBE = re.compile(r"(?:[^_]*_)?((\d{2}[A-Z]{3})_.*)")
+_TILE = re.compile(r"(?:^|_)(\d{2}[A-Z]{3})(?:_|$)")
 _TRACKS = {name: f"{name}_test_split" for name in ("iid", "ood", "extreme", "seasonal")}
 _CLEAR = (1, 2, 4, 5, 6, 7)
 """Classes of Sen2Cor's scene classification in which the ground is seen."""
@@ -38,24 +39,25 @@ def _named(file: Path) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _day(cube: str, frame: int) -> dict[str, str]:
-    """The date of a frame, where the cube's name tells its first day: frame i is of day 5 i + 4."""
+def _days(cube: str, frames: int) -> list[str | None]:
+    """The dates of the frames, where the cube's name tells its first day: frame i is of day 5 i + 4."""
     try:
-        return {"date": str(date.fromisoformat(cube.split("_")[1]) + timedelta(days=STEP_DAYS * frame + STEP_DAYS - 1))}
+        first = date.fromisoformat(cube.split("_")[1])
     except (ValueError, IndexError):
-        return {}
+        return [None] * frames
+    return [str(first + timedelta(days=STEP_DAYS * number + STEP_DAYS - 1)) for number in range(frames)]
 
 
 def write_frames(
-    frames: np.ndarray, out: Path, folder: str, cube: str, first: int, **fields: Any
+    frames: np.ndarray, out: Path, folder: str, days: Sequence[str | None] = (), **fields: Any
 ) -> list[dict[str, Any]]:
-    """Entries of the frames (T, ...), each written as a file of its own."""
+    """Entries of the frames (T, ...), each written as a file of its own, with their dates where those are known."""
     (out / folder).mkdir(parents=True, exist_ok=True)
     entries = []
-    for number, frame in enumerate(frames, start=first):
+    for number, (frame, day) in enumerate(zip(frames, days or [None] * len(frames), strict=True)):
         path = f"{folder}/{number:03d}.npy"
         np.save(out / path, np.ascontiguousarray(frame), allow_pickle=False)
-        entries.append({"path": path, **_day(cube, number), **fields})
+        entries.append({"path": path, **({"date": day} if day else {}), **fields})
     return entries
 
 
@@ -101,9 +103,8 @@ def _samples_2021(source: Path, out: Path, places: dict[str, Path]) -> Iterator[
                 raise InputError(
                     f"{file}: {len(context)} frames {context.shape[1:]} and {len(target)} {target.shape[1:]} are no cube to forecast"
                 )
-            frames = write_frames(
-                np.concatenate([context, target]), out, f"frames/{split}/{cube}", cube, 0, bands=[2, 1, 0]
-            )
+            both = np.concatenate([context, target])
+            frames = write_frames(both, out, f"frames/{split}/{cube}", _days(cube, len(both)), bands=[2, 1, 0])
             yield _sample(
                 "earthnet2021",
                 split,
@@ -165,8 +166,8 @@ def _converted(
     return Conversion(count, file, [out], ["cubes of one Sentinel-2 tile count as one scene"])
 
 
-def _minicube(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(T, H, W) float32 NDVI, NaN where masked and infinite where not masked but without a number, and (H, W) uint8 land cover."""
+def _minicube(file: Path) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
+    """(T, H, W) float32 NDVI, NaN where masked and infinite where not masked but without a number; (H, W) uint8 land cover; T dates."""
     import xarray
 
     try:
@@ -176,27 +177,29 @@ def _minicube(file: Path) -> tuple[np.ndarray, np.ndarray]:
                 one.transpose("time", "lat", "lon")[STEP_DAYS - 1 :: STEP_DAYS].to_numpy() for one in wanted.values()
             )
             cover = cube["esawc_lc"].transpose("lat", "lon").to_numpy()
+            times = cube["time"].to_numpy()[STEP_DAYS - 1 :: STEP_DAYS]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{file} cannot be read as a cube of GreenEarthNet: {error}") from error
     with np.errstate(invalid="ignore", divide="ignore"):
         index = np.clip((near - red) / (near + red + 1e-8), -1, 1)
         clear = (clouds < 1) & np.isin(scene, _CLEAR)
     frames = np.where(clear, np.where(np.isnan(index), np.inf, index), np.nan).astype(np.float32)
-    return frames, np.where((cover >= 0) & (cover < 255), cover, 255).astype(np.uint8)
+    days = np.datetime_as_string(times, unit="D").tolist() if times.dtype.kind == "M" else [None] * len(times)
+    return frames, np.where((cover >= 0) & (cover < 255), cover, 255).astype(np.uint8), days
 
 
 def _samples_green(source: Path, out: Path, places: dict[str, Path]) -> Iterator[dict[str, Any]]:
     for split, place in places.items():
         for file in sorted(place.glob("*/*.nc")):
-            frames, cover = _minicube(inside(file, source))
-            found = _CUBE.fullmatch(file.stem)
-            cube, tile = (found[1], found[2]) if found else (file.stem, file.stem)
+            frames, cover, days = _minicube(inside(file, source))
+            found = _TILE.search(file.stem)
+            tile = found[1] if found else file.stem
             name = f"{file.parent.name}/{file.stem}"
             if len(frames) <= CONTEXT:
                 raise InputError(
                     f"{file} has {len(frames)} frames, and {CONTEXT} are shown; give the splits that end in _chopped"
                 )
-            entries = write_frames(frames, out, f"frames/{split}/{name}", cube, 0)
+            entries = write_frames(frames, out, f"frames/{split}/{name}", days)
             np.save(out / f"frames/{split}/{name}/land_cover.npy", cover, allow_pickle=False)
             reference = {"land_cover": f"frames/{split}/{name}/land_cover.npy"}
             yield _sample(
@@ -215,7 +218,8 @@ def greenearthnet(source: Path, out: Path, *, split: str | None = None, limit: i
     """Write GreenEarthNet's cubes (arXiv 2303.16198) as forecasts of NDVI. See :class:`rsw_rewards.data.adapter.Adapter`.
 
     Read in github.com/vitusbenson/greenearthnet@a032963 ``eval.py:17-73,116-150`` and in github.com/earthnet2021/earthnet-models-pytorch@f4a12cc
-    ``earthnet_models_pytorch/data/en21x_data.py:61,162-197,241-246``: ``<split>/<region>/<cube>.nc`` with a frame on every fifth day from the fifth on, of which ten are shown.
+    ``earthnet_models_pytorch/data/en21x_data.py:61,162-197,241-246``: ``<split>/<region>/<cube>.nc``, such as ``minicube_0_29SND_39.29_-8.56.nc``, with a frame on every
+    fifth day from the fifth on, of which ten are shown. A cube whose name has no tile is a scene of its own.
 
     Args:
         source, out, limit: as there.

@@ -60,7 +60,7 @@ def read_cubes(folder: Path, samples: Sequence[Sample], **options: Any) -> Impor
         bands = None if file.suffix.lower() == ".nc" else (2, 1, 0)
         values = _netcdf(inside(file, folder), variable) if bands is None else _npz(inside(file, folder))
         place = file.relative_to(folder).with_suffix("").as_posix()
-        entries = write_frames(values, out, place, "", 0)
+        entries = write_frames(values, out, place)
         images = tuple(ImageRef(path=out / entry["path"], bands=bands) for entry in entries)
         outputs.append(Output(found.id, counts[found.id], images=images))
         counts[found.id] += 1
