@@ -117,7 +117,7 @@ def main() -> None:
         rollouts = Rollouts(config, samples, scorer, pool, log)
         for step in range(a.steps):
             ids = [samples[(step * a.prompts + n) % len(samples)].id for n in range(a.prompts)]
-            outputs, given = rollouts.collect(ids, step, model)
+            outputs, given = rollouts.collect(ids, step, model.state_dict())
             rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float32)
             groups = torch.tensor([ids.index(output.sample_id) for output in outputs])
             tokens = torch.tensor([output.tokens.completion_ids for output in outputs if output.tokens is not None])

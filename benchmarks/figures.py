@@ -72,6 +72,7 @@ FIGURES = {
     "group_price_curve": Figures("scaling.md", "by group and length of answers", "python benchmarks/group_price.py --curve --turns 1", minutes=30),
     "group_price_quickstart": Figures("scaling.md", "the step of the quickstart", "python benchmarks/group_price.py --quickstart --turns 1", minutes=2),
     "vro_step": Figures("scaling.md", "a step of the RS-WorldModel recipe", "python benchmarks/vro_step.py --size tiny", minutes=5),
+    "sharded": Figures("scaling.md", "two learner processes beside one, divided or not", "python benchmarks/sharded.py {out}", minutes=10),
     "serving": Figures("serving.md", "requests a second", "python benchmarks/serving.py", minutes=10),
     "tamper": Figures("reliability.md", "damaged files", "python benchmarks/tamper.py", minutes=10),
     "kills": Figures("reliability.md", "killed runs", "python benchmarks/kills.py", minutes=30),

@@ -30,6 +30,7 @@ from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.rollouts.policies import TokenWorldModelPolicy
 from rsw_rewards.rollouts.pool import RolloutPool
+from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.runlog import RunLog
 
@@ -101,7 +102,7 @@ def overlap(path: str, prompts: int, group: int, chunk: int, repeats: int) -> di
                 scorer.score(Batch.of(samples, outputs))
                 end = time.perf_counter()
                 before = rollouts.clock.generation, rollouts.clock.exposed
-                rollouts.collect(ids, step, policy.model)
+                rollouts.collect(ids, step, trained_weights(policy.model))
                 generation = rollouts.clock.generation - before[0]
                 waited = rollouts.clock.exposed - before[1]
                 if step:  # the first one starts the scoring actor

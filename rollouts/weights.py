@@ -43,12 +43,44 @@ def base_model(model: Any) -> Any:
 
 
 def trained_weights(model: Any) -> dict[str, torch.Tensor]:
-    """What a policy's ``load_weights`` takes: all weights of a model, or its adapter's alone if it has one."""
+    """What a policy's ``load_weights`` takes: all weights of a model, or its adapter's alone if it has one.
+
+    Of a model that is divided among processes every process must ask, and the first one gets them, see :func:`whole`.
+    """
     if not has_adapters(model):
-        return dict(model.state_dict())
+        return dict(whole(model.state_dict()))
     from peft import get_peft_model_state_dict
 
-    return dict(get_peft_model_state_dict(model))
+    return dict(whole(get_peft_model_state_dict(model)))
+
+
+def is_sharded(value: object) -> bool:
+    """Whether a value is a tensor that is divided among processes."""
+    return hasattr(value, "full_tensor")
+
+
+def whole(state: Any) -> Any:
+    """A state in which no tensor is divided among processes.
+
+    Args:
+        state: tensors, numbers and strings in dicts, lists and tuples. Every process must call this with its own, at the same time.
+
+    Returns:
+        The same, with what was divided on the CPU, in the first process; in the others, which need it for nothing, None stands there.
+
+    >>> whole({"step": 3, "weights": ["first", "second"]})
+    {'step': 3, 'weights': ['first', 'second']}
+    """
+    if isinstance(state, Mapping):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(whole(value) for value in state)
+    if not is_sharded(state):
+        return state
+    import torch.distributed as dist
+
+    full = state.detach().full_tensor()
+    return full.cpu() if dist.get_rank() == 0 else None
 
 
 def merged_weights(model: Any) -> dict[str, torch.Tensor]:

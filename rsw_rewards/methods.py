@@ -12,8 +12,8 @@ class Method(NamedTuple):
     config: str
     """Where its configuration model is."""
     train: str
-    """Where its function is, which takes the configuration. It also takes whether to go on, where runs of it can be, and the
-    learner processes where it learns from rewards."""
+    """Where its function is, which takes the configuration. It also takes whether to go on and the learner processes, where
+    runs of it can be taken up again."""
     rewarded: bool = False
     """Whether it learns from rewards. Its own settings, the number of steps among them, then stand in a section of its name."""
     makes: str | None = None

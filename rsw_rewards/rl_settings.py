@@ -42,6 +42,8 @@ class GenerationConfig(Strict):
     threads: PositiveInt | None = None
     """Torch threads of the learner; torch's own choice where left out."""
     device: Literal["auto", "cpu"] = "auto"
+    fsdp: bool = False
+    """Divide weights, gradients and optimizer state among the learner processes (FSDP2), where there are several."""
 
     @property
     def rows(self) -> int:
@@ -208,6 +210,10 @@ class FlowGrpoConfig(GenerationConfig):
     def _enough_rows(self) -> FlowGrpoConfig:
         if self.minibatches > self.rows:
             raise ValueError(f"{self.rows} rollouts cannot be divided into {self.minibatches} minibatches")
+        if self.fsdp:
+            raise ValueError(
+                "'fsdp' is not for 'flow_grpo', which learns with whole weights; leave it out, or train with LoRA"
+            )
         if self.ema is None and self.ema_every != 1:
             raise ValueError(
                 "'ema_every' says how often the moving average is updated, but there is none; set 'ema' to its decay"

@@ -85,10 +85,13 @@ TRL = {
     "_compute_loss",
     "_generate_and_score_completions",
     "_get_per_token_logps_and_entropies",
+    "_load_from_checkpoint",
+    "_load_optimizer_and_scheduler",
     "_prepare_inputs",
+    "_save_optimizer_and_scheduler",
     "_step",
 }
-"""Private names of TRL's trainer that a subclass of this package uses, and that tests hold it to."""
+"""Private names of TRL's trainer and of the one below it that a subclass of this package uses, and that tests hold it to."""
 
 
 def is_private(name: str) -> bool:

@@ -179,7 +179,8 @@ class DiffusionLearner:
 
     def _micro(self, places: np.ndarray) -> list[np.ndarray]:
         """The rows of ``places`` that are this process's, in the portions that one pass takes."""
-        return self.processes.own(micro_batches(places, self.config.micro_batch, self.processes.count))
+        share, counted = self.processes.own(places)
+        return micro_batches(share[:counted], self.config.micro_batch)
 
     @torch.no_grad()
     def _look(self, rows: Rows, step: int) -> Old | None:

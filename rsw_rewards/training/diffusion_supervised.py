@@ -15,6 +15,7 @@ from pydantic import Field
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
 
 if TYPE_CHECKING:
@@ -28,8 +29,12 @@ class DiffusionSupervisedConfig(TeachingConfig):
     drop_text: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples shown without their text, and again without their picture: what classifier-free guidance needs."""
 
+    def check_processes(self, count: int) -> None:
+        if self.batch % count:
+            raise ConfigError(f"a batch of {self.batch} cannot be divided among {count} processes; change 'batch'")
 
-def train(config: DiffusionSupervisedConfig, resume: bool = False) -> None:
+
+def train(config: DiffusionSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
     """Trains and writes the policy to ``config.out``. Deterministic on a CPU for a number of threads.
 
     Raises:
@@ -51,10 +56,10 @@ def train(config: DiffusionSupervisedConfig, resume: bool = False) -> None:
     def steps(checkpoints: Checkpoints) -> Iterator[float]:
         return fit(
             policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
-            config.drop_text, checkpoints,
+            config.drop_text, checkpoints, processes,
         )  # fmt: skip
 
-    teach(config, policy, samples, steps, resume)
+    teach(config, policy, samples, steps, resume, processes=processes)
 
 
 def fit(
@@ -67,6 +72,7 @@ def fit(
     seed: int = 0,
     drop_text: float = 0.0,
     checkpoints: Checkpoints | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[float]:
     """Teach a policy (after ``setup``) the true futures; yields the loss of each step.
 
@@ -76,27 +82,29 @@ def fit(
     import torch
 
     pipeline = policy.pipeline
+    mine, _ = processes.own(np.arange(batch))
 
     def backward(rng: np.random.Generator) -> float:
-        chosen = [samples[place] for place in rng.integers(0, len(samples), batch)]
+        chosen = [samples[place] for place in rng.integers(0, len(samples), batch)[mine]]
         futures = np.stack([policy.resized(_future(sample)) for sample in chosen])
         clean, told = pipeline.encode(futures), policy.conditions(chosen)
         if drop_text:
-            without = policy.pipeline.conditions(futures, [""] * batch)["text"]
-            dropped = torch.from_numpy(rng.random((2, batch)) < drop_text).to(pipeline.device)
+            without = policy.pipeline.conditions(futures, [""] * len(mine))["text"]
+            dropped = torch.from_numpy(rng.random((2, batch))[:, mine] < drop_text).to(pipeline.device)
             told["text"] = torch.where(dropped[0, :, None, None], without, told["text"])
             blank = dropped[1].reshape(-1, *[1] * (told["picture"].ndim - 1))
             told["picture"] = told["picture"].masked_fill(blank, 0.0)
         # Levels spread evenly over a batch: the loss then says less of which ones it happened to hold.
-        level = (torch.arange(batch) + float(rng.random())) / batch
-        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
+        level = (torch.from_numpy(mine) + float(rng.random())) / batch
+        noise = torch.from_numpy(rng.standard_normal((batch, *clean.shape[1:]), np.float32)[mine])
         loss = pipeline.supervised_loss(clean, told, level.to(clean.device), noise.to(clean.device))
+        loss = loss * (len(mine) / batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     return optimise(
         policy, backward, steps=steps, learning_rate=learning_rate, warmup=warmup, betas=(0.9, 0.99), seed=seed,
-        checkpoints=checkpoints,
+        checkpoints=checkpoints, processes=processes,
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def _steps(
         keep=config.checkpoints.keep,
         callbacks=callbacks,
         off_policy=config.rollouts.off_policy,
-        processes=run.processes.count,
+        processes=run.processes,
     )
     trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
 

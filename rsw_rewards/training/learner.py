@@ -14,6 +14,7 @@ from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rl_settings import GrpoConfig
+from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.advantages import grpo_advantages
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
@@ -41,13 +42,13 @@ def rollout_function(
     """
 
     def make(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        weights = trained_weights(trainer.accelerator.unwrap_model(trainer.model))
         parts = processes.gather(view.ids(prompts))
         asked = [one for part in parts for one in part]
         ids = asked[::group]
         if asked != [one for one in ids for _ in range(group)] or len(set(ids)) < len(ids):
             raise RuntimeError("the trainer did not hand over whole groups of distinct prompts")
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        outputs, given = rollouts.collect(ids, int(trainer.state.global_step), model)
+        outputs, given = rollouts.collect(ids, int(trainer.state.global_step), weights)
         found = view.tokens(outputs)
         masks = found.get("env_mask") or [[1] * len(completion) for completion in found["completion_ids"]]
         # Without a reward, nothing of a row is learnt from: its tokens count in no mean and no KL term.
@@ -68,6 +69,7 @@ def following_rollouts(view: TrainerView, processes: Processes) -> RolloutFuncti
     """TRL's rollout function of a process that has the first one make and score its rollouts."""
 
     def make(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        trained_weights(trainer.accelerator.unwrap_model(trainer.model))  # put together in all processes at once
         processes.gather(view.ids(prompts))
         return processes.scatter()
 
@@ -139,7 +141,7 @@ def make_trainer(
     keep: int | None,
     callbacks: Sequence[TrainerCallback],
     off_policy: bool = False,
-    processes: int = 1,
+    processes: Processes = ALONE,
 ) -> GRPOTrainer:
     """TRL's trainer over ``prompts`` (sample ids, in the order they are asked for).
 
@@ -154,13 +156,13 @@ def make_trainer(
 
     from rsw_rewards.training.trl_trainer import Trainer
 
-    rows = config.rows_per_pass(processes)
+    rows = config.rows_per_pass(processes.count)
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "seed": seed,
         "max_steps": config.steps,
         "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": config.rows // config.updates // (rows * processes),
+        "gradient_accumulation_steps": config.rows // config.updates // (rows * processes.count),
         "generation_batch_size": config.rows,
         "num_generations": config.group,
         "num_iterations": config.iterations,
@@ -204,6 +206,7 @@ def make_trainer(
         beta=config.beta,
         off_policy=off_policy,
         shared_prefix=config.shared_prefix,
+        processes=processes,
     )
 
 

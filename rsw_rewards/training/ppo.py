@@ -20,7 +20,7 @@ from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rl_settings import PpoConfig
-from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.rollouts.weights import trained_weights, whole
 from rsw_rewards.training.critic import Critic, Rows, packs_of, score_rows
 from rsw_rewards.training.ppo_math import (
     gae,
@@ -33,6 +33,7 @@ from rsw_rewards.training.ppo_math import (
 )
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
+from rsw_rewards.training.sharding import load_optimizer, shard
 from rsw_rewards.training.shared_prefix import why_not
 from rsw_rewards.training.trainer_views import Trainable, check_tokens
 from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
@@ -66,9 +67,10 @@ class PpoLearner:
         self.model = torch.nn.Module.to(policy.model, device).eval()  # type: ignore[arg-type]
         self.inputs = getattr(policy, "learner_inputs", None)
         self.critic = Critic(policy.model, config.critic == "copy", seed)
-        processes.same_start([*_trained(self.model), *_trained(self.critic)])
-        self.start = StartingWeights(self.model) if config.beta else None
         self.together = self._rows_together() if config.shared_prefix else 1
+        for network in (self.model, self.critic):
+            shard(network, processes)
+        self.start = StartingWeights(self.model) if config.beta else None
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": _trained(self.model), "lr": config.learning_rate},
@@ -125,18 +127,18 @@ class PpoLearner:
         config, mask = self.config, rows.mask
         log_p, values, reference, entropy = (torch.zeros(mask.shape) for _ in range(4))
         after = torch.zeros(len(rows))
-        for places in self._micro(rows, np.arange(len(rows.units))):
+        for places, counted in self._micro(rows, np.arange(len(rows.units))):
             part = rows.part(places)
             scored = score_rows(self.model, part, config.temperature, self.inputs)
             value, after_end = self.critic(part, scored, config.temperature, self.inputs)
-            after[places] = after_end.cpu()
+            after[places] = after_end.cpu() * counted
             width = value.shape[1]
             for kept, new in ((log_p, scored.log_probs), (values, value), (entropy, scored.entropy)):
-                kept[places, :width] = new.cpu()
+                kept[places, :width] = new.cpu() * counted[:, None]
             if self.start is not None:
                 with self.start:
                     other = score_rows(self.model, part, config.temperature, self.inputs).log_probs
-                reference[places, :width] = other.cpu()
+                reference[places, :width] = other.cpu() * counted[:, None]
         for filled in (log_p, values, after, entropy, *((reference,) if self.start is not None else ())):
             self.processes.add(filled)
         weights = sequence_weights(mask)
@@ -170,11 +172,11 @@ class PpoLearner:
         all_weights[places] = sequence_weights(rows.mask[places])
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
-        for some in self._micro(rows, units):
+        for some, counted in self._micro(rows, units):
             part = rows.part(some)
             width, device = part.mask.shape[1], self.model.device
             held = {key: tensor[some, :width].to(device) for key, tensor in old.items()}
-            weights = all_weights[some, :width].to(device)
+            weights = (all_weights[some, :width] * counted[:, None]).to(device)
             scored = score_rows(self.model, part, config.temperature, self.inputs)
             values, _ = self.critic(part, scored, config.temperature, self.inputs)
             actor, clipped = policy_loss(
@@ -212,12 +214,18 @@ class PpoLearner:
         self.optimizer.step()
         return totals
 
-    def _micro(self, rows: Rows, units: np.ndarray) -> list[np.ndarray]:
-        """The places of the rows of ``units`` that are this process's, in the portions that one pass takes."""
+    def _micro(self, rows: Rows, units: np.ndarray) -> list[tuple[np.ndarray, Tensor]]:
+        """The places of the rows of ``units`` that are this process's, in the portions that one pass takes, and 0 for those of them
+        that only fill its share up, else 1."""
         size = self.config.micro_batch and self.config.micro_batch // self.together
-        parts = self.processes.own(micro_batches(units, size, self.processes.count))
+        share, counted = self.processes.own(units)
         places_of = rows.units
-        return [np.concatenate([places_of[number] for number in part]) for part in parts]
+        found = []
+        for part in micro_batches(np.arange(len(share)), size):
+            places = [places_of[share[number]] for number in part]
+            counts = [torch.full((len(rows_of),), float(n < counted)) for n, rows_of in zip(part, places, strict=True)]
+            found.append((np.concatenate(places), torch.cat(counts)))
+        return found
 
     def _rows_together(self) -> int:
         """Rows of a sample that are computed as one: as many as divide a group, a minibatch and a micro-batch; 1 where none can be."""
@@ -232,11 +240,14 @@ class PpoLearner:
         return math.gcd(config.group, config.rows // config.minibatches, config.micro_batch or 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: network, critic and optimizer. All random numbers derive from the step number."""
+        """What a checkpoint keeps: network, critic and optimizer. All random numbers derive from the step number.
+
+        Every process must ask; where weights are divided, the first one gets them whole.
+        """
         return {
             "policy": trained_weights(self.model),
-            "critic": self.critic.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "critic": whole(self.critic.state_dict()),
+            "optimizer": whole(self.optimizer.state_dict()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -244,7 +255,7 @@ class PpoLearner:
         try:
             self.policy.load_weights(state["policy"], 0)
             self.critic.load_state_dict(state["critic"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"--resume: the checkpoint belongs to another policy or critic: {' '.join(str(error).split())[:200]}"

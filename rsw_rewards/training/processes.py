@@ -10,21 +10,26 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.weights import is_sharded
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-
-Part = TypeVar("Part")
 
 PATIENCE = timedelta(days=2)
 """How long a process waits for another. A process that dies is noticed at once by its launcher, not by this."""
 
-SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-"""What ``accelerate launch`` says in the environment when the weights themselves are to be divided."""
+OTHERS = {
+    "ACCELERATE_USE_FSDP": "accelerate is told to divide the weights itself; launch plain processes (accelerate launch --multi_gpu, or "
+    "torchrun), and set 'fsdp: true' in the method's section, which divides them by FSDP2",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed is not supported; launch plain processes with 'fsdp: true' in the method's section (FSDP2), "
+    "or train with verl and the rewards of this package (docs/integrations/verl.md)",
+}
+"""What ``accelerate launch`` says in the environment when it is to divide the weights, and why it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,8 @@ class Processes:
     count: int = 1
     group: Any = None
     """``torch.distributed`` group (Gloo) for objects."""
+    sharded: bool = False
+    """Whether they divide weights, gradients and optimizer states, see :mod:`rsw_rewards.training.sharding`."""
 
     @property
     def first(self) -> bool:
@@ -70,9 +77,19 @@ class Processes:
         self.gather(None)
         self.share()
 
-    def own(self, parts: Sequence[Part]) -> list[Part]:
-        """Those of ``parts`` that are this process's: one in turn for each."""
-        return list(parts[self.rank :: self.count])
+    def own(self, places: np.ndarray) -> tuple[np.ndarray, int]:
+        """This process's share of ``places``, one in turn for each, and how many of them count.
+
+        All shares are equally long, because a pass of a sharded network takes all processes. The first place fills up what is lacking
+        at the end of a share; it is to count for nothing there.
+
+        >>> import numpy as np
+        >>> Processes(1, 2).own(np.array([7, 8, 9]))
+        (array([8, 7]), 1)
+        """
+        mine = places[self.rank :: self.count]
+        lacking = -(-len(places) // self.count) - len(mine)
+        return np.concatenate([mine, places[:1].repeat(lacking)]), len(mine)
 
     def add(self, tensor: torch.Tensor) -> None:
         """Replace ``tensor`` (on the CPU) by its sum over the processes."""
@@ -94,6 +111,8 @@ class Processes:
     ) -> dict[str, float]:
         """Replace every gradient by its sum over the processes. A parameter without one counts as zero, unless none has one.
 
+        Gradients of sharded parameters are means over the processes already.
+
         Args:
             parameters: of the same network in every process.
             numbers: what is to be logged of this process's rows.
@@ -107,9 +126,13 @@ class Processes:
         import torch
         import torch.distributed as dist
 
-        reached = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+        plain = [parameter for parameter in parameters if not is_sharded(parameter)]
+        for parameter in parameters:
+            if is_sharded(parameter) and parameter.grad is not None:
+                parameter.grad.mul_(self.count)
+        reached = torch.tensor([float(parameter.grad is not None) for parameter in plain])
         self.add(reached)
-        for parameter in (one for one, known in zip(parameters, reached, strict=True) if known):
+        for parameter in (one for one, known in zip(plain, reached, strict=True) if known):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
@@ -122,10 +145,9 @@ class Processes:
 ALONE = Processes()
 
 
-def micro_batches(places: np.ndarray, size: int | None, processes: int = 1) -> list[np.ndarray]:
-    """``places`` in portions of at most ``size``, of which there is one for each process at least."""
-    share = max(1, -(-len(places) // processes))
-    size = min(size or share, share)
+def micro_batches(places: np.ndarray, size: int | None) -> list[np.ndarray]:
+    """``places`` in portions of at most ``size``, all of them in one where that is None."""
+    size = size or max(len(places), 1)
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
@@ -135,23 +157,21 @@ def launched() -> int:
     return int(count) if count.isdecimal() else 1
 
 
-def join(on_cpu: bool) -> Processes:
+def join(on_cpu: bool, sharded: bool = False) -> Processes:
     """Join the other learner processes, if a launcher started several.
 
     Args:
         on_cpu: whether gradients are exchanged on CPUs (Gloo) instead of on this process's card (NCCL).
+        sharded: whether the processes are to divide the weights.
 
     Raises:
-        ConfigError: the launcher is to divide the weights, which rollouts need whole.
+        ConfigError: the launcher is to divide the weights by means of its own.
     """
     if launched() == 1:
         return ALONE
-    for variable, name in SHARDED.items():
+    for variable, why in OTHERS.items():
         if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
-            raise ConfigError(
-                f"{name} divides the weights among processes, but rollouts need them whole; launch plain data-parallel processes "
-                f"(accelerate launch --multi_gpu, or torchrun), with LoRA where the model is large"
-            )
+            raise ConfigError(why)
     import torch.distributed as dist
     from accelerate import PartialState
 
@@ -159,7 +179,7 @@ def join(on_cpu: bool) -> Processes:
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
     # Ray's actors inherit the environment, and an engine in one of them would look for torchrun's store in its own group.
     os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
-    return Processes(dist.get_rank(), dist.get_world_size(), group)
+    return Processes(dist.get_rank(), dist.get_world_size(), group, sharded)
 
 
 def check_one_process(what: str) -> None:

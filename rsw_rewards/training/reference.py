@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from rsw_rewards.rollouts.weights import is_sharded
+from rsw_rewards.training.sharding import free, share
+
 
 class StartingWeights:
     """A model as it was when this was made, whatever it has learnt since.
@@ -14,6 +17,8 @@ class StartingWeights:
     What is trained is copied: the whole model, or its adapters and the rows of added tokens. An adapter that was trained before the
     run is part of the start, so that switching adapters off would give another model. Make it before a checkpoint is loaded: a
     resumed run has the same start.
+
+    Of a network that is divided among processes, each keeps the start of its own share: make it after the division.
 
     Args:
         model: any network; weights that need no gradient are taken not to change.
@@ -40,7 +45,14 @@ class StartingWeights:
 
     def _swap(self) -> None:
         torch.clear_autocast_cache()  # it knows weights by their place, not by what they hold
+        free(self.model)
         for name, weight in _trained(self.model):
+            if is_sharded(weight):  # what is gathered before a pass is read from where the shares lie
+                now, start = share(weight), share(self.weights[name])
+                kept = now.clone()
+                now.copy_(start)
+                start.copy_(kept)
+                continue
             # Only `data` changes hands: gradients that are still to come through these weights stay valid.
             weight.data, self.weights[name] = self.weights[name].to(weight.device), weight.data
 

@@ -20,7 +20,6 @@ from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.dumps import write_dump
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.generation import Generation, logged_numbers, remarks
 from rsw_rewards.training.refill import Refilled, refill, reserve
 from rsw_rewards.training.runlog import RunLog
@@ -106,8 +105,10 @@ class Rollouts:
         self._behind: dict[str, Any] | None = None
         """The weights it is made with, and the scorer's state before it."""
 
-    def collect(self, ids: Sequence[str], step: int, model: torch.nn.Module) -> tuple[list[Output], list[float | None]]:
-        """Let the pool make a group for each of ``ids`` with the weights of ``model``, and score it.
+    def collect(
+        self, ids: Sequence[str], step: int, weights: Mapping[str, torch.Tensor]
+    ) -> tuple[list[Output], list[float | None]]:
+        """Let the pool make a group for each of ``ids`` with ``weights``, and score it.
 
         With ``refill`` in the configuration, groups of other samples may stand in the place of groups without spread. The numbers
         that are logged of rewards are those of the samples that were asked for, so that they are not chosen by their outcome.
@@ -126,7 +127,7 @@ class Rollouts:
             self.pool.load_weights(self._behind["weights"], self._behind["version"])
             generation = self._made_and_scored([self.samples[prompt] for prompt in ids], step)
         else:
-            self._send(model, step)
+            self._send(weights, step)
             generation = self._made_and_scored([self.samples[prompt] for prompt in ids], step)
         self.log.add(logged_numbers(generation, self.rubric))
         if self.watch is not None:
@@ -157,21 +158,21 @@ class Rollouts:
             self._dump(step, generation, given)  # what stopped the run can be looked at
             raise
         if self.order:
-            self._go_ahead(step, model)
+            self._go_ahead(step, weights)
         return generation.outputs, given
 
-    def _send(self, model: torch.nn.Module, step: int) -> None:
+    def _send(self, weights: Mapping[str, torch.Tensor], step: int) -> None:
         """Give the pool the weights after ``step`` steps, unless it has them, and let the watch look at them."""
         if self._sent == step:
             return
-        self.pool.load_weights(trained_weights(model), step)
+        self.pool.load_weights(weights, step)
         self._sent = step
         if self.watch is not None:
             start = time.perf_counter()
             self.watch.look(self.pool, step)
             self.clock.measuring += time.perf_counter() - start
 
-    def _go_ahead(self, step: int, model: torch.nn.Module) -> None:
+    def _go_ahead(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Have the next generation made with the present weights, while the learner changes them."""
         asked = self.config.generation
         following = step + asked.boundary
@@ -180,11 +181,11 @@ class Rollouts:
         self._pending = self._behind = None
         if following >= asked.steps or not ids:
             return
-        self._send(model, step)
-        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in trained_weights(model).items()}
+        self._send(weights, step)
+        kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
         # What a run that is taken up from here needs to make the generation again. The scorer's state of now, because scores
         # that are made meanwhile must find the same when they are made again.
-        self._behind = {"version": step, "weights": weights, "scorer": copy.deepcopy(self.scorer.state_dict())}
+        self._behind = {"version": step, "weights": kept, "scorer": copy.deepcopy(self.scorer.state_dict())}
         samples = [self.samples[prompt] for prompt in ids]
         clock = Clock()  # nobody waits meanwhile
         if self.config.rollouts.actors:

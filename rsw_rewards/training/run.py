@@ -46,13 +46,15 @@ def train(
     processes = ALONE
     if isinstance(run, ExperimentConfig):
         run.check_processes(launched())
-        processes = join(run.generation.on_cpu)
+        processes = join(run.generation.on_cpu, run.generation.fsdp)
+        arguments = [resume is not None, processes]
+    elif isinstance(run, TeachingConfig):
+        run.check_processes(launched())
+        processes = join(run.on_cpu, run.fsdp)
         arguments = [resume is not None, processes]
     else:
         check_one_process(f"the method {method!r}")
-        if isinstance(run, TeachingConfig):
-            arguments = [resume is not None]
-        elif resume is not None:
+        if resume is not None:
             raise ConfigError(
                 f"--resume: runs of the method {method!r} cannot be taken up again; start it in another directory"
             )

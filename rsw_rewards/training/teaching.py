@@ -16,8 +16,9 @@ from rsw_rewards.core.settings import Strict
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.trained import CHECKPOINTS, writing
-from rsw_rewards.rollouts.weights import trained_weights
+from rsw_rewards.rollouts.weights import trained_weights, whole
 from rsw_rewards.training.log_rows import append_row, keep_until
+from rsw_rewards.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
@@ -33,14 +34,26 @@ class TeachingConfig(Strict):
     seed: NonNegativeInt = 0
     steps: PositiveInt = 1000
     batch: PositiveInt = 16
-    """Samples per step."""
+    """Samples per step, of all processes together."""
     learning_rate: PositiveFloat = 1e-5
     warmup: NonNegativeInt = 20
     """Steps over which the learning rate rises."""
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
     threads: PositiveInt | None = None
     device: str = "auto"
+    fsdp: bool = False
+    """Divide weights, gradients and optimizer state among the processes (FSDP2), where there are several."""
     log_every: PositiveInt = 50
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the stage is computed on the CPU."""
+        import torch
+
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+
+    def check_processes(self, count: int) -> None:
+        """Raise :class:`ConfigError` for what cannot be divided among ``count`` processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,8 @@ class Checkpoints:
     keep: int | None
     last: Path | None = None
     """The one to go on from."""
+    processes: Processes = ALONE
+    """All of which restore and save, and the first of which writes."""
 
     @property
     def done(self) -> int:
@@ -64,13 +79,14 @@ class Checkpoints:
     def restore(self, policy: Any, optimizer: torch.optim.Optimizer) -> None:
         """Put back what :meth:`save` wrote. Raises :class:`ConfigError` where it is that of another network."""
         from rsw_rewards.training.checkpoints import learner_state
+        from rsw_rewards.training.sharding import load_optimizer
 
         if self.last is None:
             return
         state = learner_state(self.last)
         try:
             policy.load_weights(state["policy"], self.done)
-            optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(optimizer, state["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ConfigError(f"the checkpoint {self.last} is of another network: {error}") from error
 
@@ -79,8 +95,9 @@ class Checkpoints:
         from rsw_rewards.training.checkpoints import write_checkpoint
 
         if self.every and step % self.every == 0:
-            learner = {"policy": trained_weights(policy.model), "optimizer": optimizer.state_dict()}
-            write_checkpoint(self.folder, step, learner, {}, self.keep)
+            learner = {"policy": trained_weights(policy.model), "optimizer": whole(optimizer.state_dict())}
+            if self.processes.first:
+                write_checkpoint(self.folder, step, learner, {}, self.keep)
 
 
 def optimise(
@@ -93,20 +110,25 @@ def optimise(
     betas: tuple[float, float],
     seed: int,
     checkpoints: Checkpoints | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[float]:
     """AdamW steps on a policy (after ``setup``), each from its own seed; yields the loss of each.
 
     Args:
         policy: has ``model`` and ``load_weights``.
-        backward: draws a batch, adds the gradients of its loss and returns the loss.
+        backward: draws a batch, adds the gradients of this process's share of its loss and returns that share.
         steps: of the whole stage, those done already among them.
         learning_rate: after ``warmup`` steps over which it rises; constant from there.
         betas: of AdamW.
         seed: of the stage; what step k draws follows from it and k.
         checkpoints: where to go on from, and to keep the state.
+        processes: which draw the same batches and share the work.
     """
     import torch
 
+    from rsw_rewards.training.sharding import shard
+
+    shard(policy.model, processes)
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, learning_rate, betas=betas, weight_decay=0.0)
     if checkpoints is not None:
@@ -114,7 +136,7 @@ def optimise(
     for step in range(checkpoints.done if checkpoints else 0, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / max(warmup, 1))
-        loss = backward(np.random.default_rng([seed, step]))
+        loss = processes.add_gradients(weights, {"loss": backward(np.random.default_rng([seed, step]))})["loss"]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -127,7 +149,7 @@ def prepare(config: TeachingConfig, policy: Policy) -> None:
     """Set a policy up where the configuration says. Raises :class:`ConfigError`."""
     import torch
 
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = config.device if config.device != "auto" else "cpu" if config.on_cpu else "cuda"
     set_up(policy, device, config.threads or torch.get_num_threads())
 
 
@@ -138,25 +160,37 @@ def teach(
     fit: Callable[[Checkpoints], Iterator[float]],
     resume: bool,
     unit: str = "",
+    processes: Processes = ALONE,
 ) -> None:
     """Run a stage: goes on from its last checkpoint, prints the mean loss, and writes the policy to ``config.out``.
 
     Args:
         fit: the steps from a checkpoint on; yields the loss of each.
         unit: of the loss, for the line that is printed.
+        processes: all of which take the steps; the first one prints and writes.
     """
     from rsw_rewards.training.checkpoints import last_complete
     from rsw_rewards.training.report.page import LivePage
     from rsw_rewards.training.run_folder import check_inputs
+    from rsw_rewards.training.sharding import whole_policy
 
-    check_inputs(config.out, {"train": samples}, {})
     folder = config.out / CHECKPOINTS
-    every, keep = config.checkpoints.every, config.checkpoints.keep
-    checkpoints = Checkpoints(folder, every, keep, last_complete(folder) if resume else None)
+    last = None
+    if processes.first:
+        check_inputs(config.out, {"train": samples}, {})
+        last = last_complete(folder) if resume else None
+    checkpoints = Checkpoints(
+        folder, config.checkpoints.every, config.checkpoints.keep, processes.share(last), processes
+    )
     if resume and checkpoints.last is None:
         raise ConfigError(
             f"--resume: there is no whole checkpoint in {folder}; start the stage anew in another directory, with checkpoints: {{every: N}}"
         )
+    if not processes.first:
+        for _ in fit(checkpoints):
+            pass
+        whole_policy(policy, config.policy, processes)
+        return
     if checkpoints.last is not None:
         print(f"going on from step {checkpoints.done} ({checkpoints.last})", flush=True)
     log, page = config.out / "log.jsonl", LivePage(config.out)
@@ -168,5 +202,6 @@ def teach(
         page.refresh()
         if step % config.log_every == 0:
             print(f"step {step}: loss {np.mean(losses[-config.log_every :]):.4f}{unit}", flush=True)
+    trained = whole_policy(policy, config.policy, processes)
     with writing(config.out, config.steps):
-        policy.save(config.out)
+        trained.save(config.out)

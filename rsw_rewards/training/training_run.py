@@ -42,6 +42,7 @@ from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.run_folder import check_inputs
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.schedule import prompt_order, shares
+from rsw_rewards.training.sharding import whole_policy
 from rsw_rewards.training.sources import load_source
 from rsw_rewards.training.trackers import check_trackers
 from rsw_rewards.training.trainer_views import Trainable
@@ -61,7 +62,7 @@ class Learner(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps; every learner process asks, and the first one writes."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -179,35 +180,41 @@ class TrainingRun:
             learner.load_state_dict(learner_state(self.checkpoint))
         steps = range(self.done, self.config.generation.steps)
         by_id = {sample.id: sample for sample in self.samples}
+        every = self.config.checkpoints
+        due = {step for step in steps if every.every and (step + 1) % every.every == 0}
         if not self.processes.first:
             for step in steps:
+                trained_weights(learner.policy.model)  # put together in all processes at once
                 outputs, given = self.processes.share()
                 learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
+                if step in due:
+                    learner.state_dict()
             return
-        asked, every, order = self.config.generation.prompts, self.config.checkpoints, self.prompts
+        asked, order = self.config.generation.prompts, self.prompts
         with self.rollouts() as rollouts:
             for step in steps:
                 start = time.perf_counter()
                 ids = order[step * asked : (step + 1) * asked]
-                outputs, given = rollouts.collect(ids, step, learner.policy.model)
+                outputs, given = rollouts.collect(ids, step, trained_weights(learner.policy.model))
                 if self.processes.count > 1:
                     outputs = [_of_learning(output) for output in outputs]
                     self.processes.share((outputs, given))
                 numbers = learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
                 rollouts.log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
-                if every.every and (step + 1) % every.every == 0:
+                if step in due:
                     states = learner.state_dict(), rollouts.state_dict()
                     write_checkpoint(self.config.out / CHECKPOINTS, step + 1, *states, every.keep)
 
     def finish(self, policy: Trainable) -> Path:
         """Write the trained policy, measure the held-out samples again and compare; returns the folder of the policy."""
+        trained = whole_policy(policy, self.config.policy, self.processes)
         if not self.processes.first:
             return self.final
         steps = self.config.generation.steps
         with writing(self.final, steps):
-            policy.save(self.final)
+            trained.save(self.final)
         if self.heldout is not None:
-            self.pool.load_weights(trained_weights(policy.model), steps)
+            self.pool.load_weights(trained_weights(trained.model), steps)
             self._report(self.heldout, self._measured("after"))
         say(f"the trained policy is in {self.final}, every step in {self.config.out / 'log.jsonl'}")
         say(f"page: {self.config.out / REPORT}")

@@ -141,7 +141,7 @@ REFUSED: Mapping[str, frozenset[str]] = {
         "save_only_model", "save_on_each_node", "enable_jit_checkpoint", "resume_from_checkpoint", "ignore_data_skip",
         "restore_callback_states_from_checkpoint",
     }),
-    "learner processes are started by torchrun or accelerate; see docs/scaling.md": frozenset({
+    "learner processes are started by torchrun or accelerate, and 'grpo.fsdp' divides weights among them; see docs/scaling.md": frozenset({
         "local_rank", "accelerator_config", "parallelism_config", "fsdp", "fsdp_config", "deepspeed", "ddp_backend",
         "ddp_timeout", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph",
     }),

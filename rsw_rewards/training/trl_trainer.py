@@ -12,16 +12,22 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
-from rsw_rewards.rollouts.weights import base_model
+from rsw_rewards.rollouts.trained import read_state
+from rsw_rewards.rollouts.weights import base_model, has_adapters, whole
+from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.reference import StartingModel, StartingWeights
+from rsw_rewards.training.sharding import load_optimizer, shard
 from rsw_rewards.training.shared_prefix import UNSCORED, Images, inputs_of, pack, why_not
 
 _log = logging.getLogger("rsw_rewards")
@@ -41,6 +47,12 @@ LEANS_ON = (
     "trl.trainer.grpo_trainer:add_fused_lm_head",
     "trl.trainer.grpo_trainer:shuffle_sequence_dict",
     "transformers.training_args:TrainingArguments._setup_devices.func",
+    "transformers.trainer:Trainer._prepare_for_training",
+    "transformers.trainer:Trainer._save_checkpoint",
+    "transformers.trainer:Trainer._save_optimizer_and_scheduler",
+    "transformers.trainer:Trainer._load_from_checkpoint",
+    "transformers.trainer:Trainer._load_optimizer_and_scheduler",
+    "transformers.trainer:Trainer.save_model",
 )
 """What of TRL, and of transformers below it, is overridden here, or relied on in what it reads and calls."""
 
@@ -148,6 +160,7 @@ class Trainer(GRPOTrainer):
             update, which are others where rollouts are stale. Clipping is then around the sampler, as in PPO.
         shared_prefix: rows of a prompt are computed as one, see :mod:`rsw_rewards.training.shared_prefix`, as far as they are in one
             micro-batch. Where the model cannot, a warning says why.
+        processes: the learner processes. Where they divide the weights, checkpoints hold them whole all the same.
     """
 
     args: GRPOConfig
@@ -164,6 +177,7 @@ class Trainer(GRPOTrainer):
         beta: float = 0.0,
         off_policy: bool = False,
         shared_prefix: bool = True,
+        processes: Processes = ALONE,
     ) -> None:
         self.off_policy = off_policy
         self._rewarded = (0.0, 0.0)
@@ -186,6 +200,11 @@ class Trainer(GRPOTrainer):
         learn_entropy = arguments.entropy_coef > 0 or arguments.use_adaptive_entropy
         score_through_forward(base_model(model), arguments.temperature, learn_entropy)
         self._together = self._rows_together() if shared_prefix else 1
+        self._processes = processes
+        if processes.sharded:
+            shard(model, processes)
+            # Gradients are exchanged by the network itself, and nothing is to be wrapped around it for that.
+            vars(self.accelerator)["prepare_model"] = partial(self.accelerator.prepare_model, evaluation_mode=True)
         if beta:
             # TRL's own reference is a model loaded by name, which a class of our own does not have, or a second adapter, which
             # lacks the rows of added tokens.
@@ -194,6 +213,35 @@ class Trainer(GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run directory says what this was."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights, whole; every process must ask."""
+        if not self._processes.sharded:
+            super().save_model(output_dir, _internal_call)
+            return
+        model: Any = self.model
+        trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+        adapted = has_adapters(model)
+        state = whole({k: v for k, v in model.state_dict().items() if k in trained or not adapted})
+        if self.args.should_save:
+            self._save(output_dir, state_dict=state)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._processes.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        optimizer, schedule = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)
+        state = whole(optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(schedule.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self._processes.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_optimizer(self.optimizer, read_state(Path(checkpoint) / OPTIMIZER_NAME))
+        cast(Any, self.lr_scheduler).load_state_dict(read_state(Path(checkpoint) / SCHEDULER_NAME))
 
     def _rows_together(self) -> int:
         """Rows of a prompt that are in one micro-batch, wherever it begins; 1 where the model cannot compute them together."""

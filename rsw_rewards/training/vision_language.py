@@ -17,6 +17,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError, InputError
 from rsw_rewards.rollouts.baselines.base import true_text
 from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class VlmSupervisedConfig(TeachingConfig):
     mix: dict[str, NonNegativeInt] | None = None
     """Samples per step by task, adding up to ``batch``; drawn from all samples alike where left out."""
     micro_batch: PositiveInt | None = None
-    """Samples per forward and backward pass; all of a task where left out."""
+    """Samples per forward and backward pass, of all processes together; all of a task where left out."""
     autocast: bool = False
     """Compute in bfloat16 while the weights stay as they are: what training all weights, in float32, is fast with."""
     gradient_checkpointing: bool = False
@@ -146,7 +147,7 @@ class VlmSupervisedConfig(TeachingConfig):
         return self
 
 
-def train(config: VlmSupervisedConfig, resume: bool = False) -> None:
+def train(config: VlmSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
     """Trains and writes the policy to ``config.out``. Deterministic for a number of threads.
 
     Raises:
@@ -173,10 +174,10 @@ def train(config: VlmSupervisedConfig, resume: bool = False) -> None:
     def steps(checkpoints: Checkpoints) -> Iterator[float]:
         return fit(
             policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
-            mix=config.mix, micro_batch=config.micro_batch, autocast=config.autocast, checkpoints=checkpoints,
+            mix=config.mix, micro_batch=config.micro_batch, autocast=config.autocast, checkpoints=checkpoints, processes=processes,
         )  # fmt: skip
 
-    teach(config, policy, samples, steps, resume, " per token")
+    teach(config, policy, samples, steps, resume, " per token", processes)
 
 
 def fit(
@@ -192,6 +193,7 @@ def fit(
     micro_batch: int | None = None,
     autocast: bool = False,
     checkpoints: Checkpoints | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[float]:
     """Teach a policy (after ``setup``) what is true; yields the loss of each step, in nats per token.
 
@@ -213,8 +215,12 @@ def fit(
         model.train()
         total = 0.0
         for part in _parts(chosen, micro_batch):
+            completions = true_completions(policy, part, rng)
+            words = sum(map(len, completions))
+            mine, counted = processes.own(np.arange(len(part)))
             with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-                loss = completion_loss(policy, part, true_completions(policy, part, rng)) * (len(part) / batch)
+                nats = completion_loss(policy, [part[n] for n in mine], [completions[n] for n in mine], counted)
+                loss = nats / words * (len(part) / batch)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         model.eval()
@@ -222,7 +228,7 @@ def fit(
 
     return optimise(
         policy, backward, steps=steps, learning_rate=learning_rate, warmup=warmup, betas=(0.9, 0.98), seed=seed,
-        checkpoints=checkpoints,
+        checkpoints=checkpoints, processes=processes,
     )  # fmt: skip
 
 
@@ -236,9 +242,10 @@ def _parts(samples: Sequence[Sample], size: int | None) -> list[list[Sample]]:
 
 
 def completion_loss(
-    policy: VisionLanguageModel, samples: Sequence[Sample], completions: Sequence[Sequence[int]]
+    policy: VisionLanguageModel, samples: Sequence[Sample], completions: Sequence[Sequence[int]], counted: int
 ) -> torch.Tensor:
-    """Mean cross-entropy per token of ``completions``, their ends included, under the distribution that is sampled from."""
+    """Cross-entropy of the first ``counted`` of ``completions``, summed over their tokens, ends included (nats), under the
+    distribution that is sampled from."""
     import torch
     import torch.nn.functional as F
 
@@ -255,8 +262,9 @@ def completion_loss(
             inputs[key] = value.to(policy.model.dtype)
     inputs = {key: value.to(policy.model.device) for key, value in inputs.items()}
     logits = cast(Any, policy.model)(**inputs, use_cache=False, logits_to_keep=width + 1).logits[:, :-1]
+    real[counted:] = 0
     target = words.masked_fill(real == 0, -100).to(logits.device)
-    return F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+    return F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="sum")
 
 
 def true_completions(

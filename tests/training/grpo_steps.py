@@ -39,7 +39,7 @@ class Given:
         self.config, self.outputs, self.rewards = config, outputs, rewards
         self.samples = {sample.id: sample for sample in SAMPLES}
 
-    def collect(self, ids: Sequence[str], step: int, model: Any) -> tuple[list[Output], list[float | None]]:
+    def collect(self, ids: Sequence[str], step: int, weights: Any) -> tuple[list[Output], list[float | None]]:
         by_id: dict[str, list[tuple[Output, float | None]]] = {}
         for output, reward in zip(self.outputs, self.rewards, strict=True):
             by_id.setdefault(output.sample_id, []).append((output, reward))

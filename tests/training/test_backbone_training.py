@@ -47,8 +47,8 @@ class FromPool:
         self.pool, self.samples, self.config = pool, {sample.id: sample for sample in samples}, config
         self.outputs: list[Output] = []
 
-    def collect(self, ids: list[str], step: int, model: Any) -> tuple[list[Output], list[float | None]]:
-        self.pool.load_weights(trained_weights(model), step)
+    def collect(self, ids: list[str], step: int, weights: Any) -> tuple[list[Output], list[float | None]]:
+        self.pool.load_weights(weights, step)
         grpo = self.config.grpo
         groups = self.pool.generate([self.samples[one] for one in ids], grpo.group, grpo.temperature)
         made = {group[0].sample_id: group for group in groups}

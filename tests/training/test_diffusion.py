@@ -400,6 +400,9 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     file.write_text(text + "flow_grpo: {ema_every: 8}\n")
     with pytest.raises(ConfigError, match="but there is none; set 'ema' to its decay"):
         load_config(file)
+    file.write_text(text + "flow_grpo: {fsdp: true}\n")
+    with pytest.raises(ConfigError, match="'fsdp' is not for 'flow_grpo', which learns with whole weights"):
+        load_config(file)
     file.write_text(text + "flow_grpo: {kl: velocity}\n")
     with pytest.raises(ConfigError, match="'beta' is 0, so there is no KL term"):
         load_config(file)

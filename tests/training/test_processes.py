@@ -135,15 +135,15 @@ def test_what_cannot_be_divided_is_refused_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_micro_batches_of_all_processes_are_all_rows() -> None:
-    places = np.arange(11)
-    for size in (None, 1, 3, 11):
-        for count in (1, 2, 3):
-            parts = micro_batches(places, size, count)
-            owned = [Processes(rank, count).own(parts) for rank in range(count)]
-            assert sorted(int(place) for own in owned for part in own for place in part) == list(places)
-            assert all(owned) and max(map(len, owned)) <= min(map(len, owned)) + 1
-            assert size is None or all(len(part) <= size for part in parts)
+@pytest.mark.parametrize("rows", [1, 2, 11])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("size", [None, 1, 3, 11])
+def test_processes_make_equally_many_passes_over_all_rows(rows: int, count: int, size: int | None) -> None:
+    shares = [Processes(rank, count).own(np.arange(rows)) for rank in range(count)]
+    assert sorted(int(place) for share, counted in shares for place in share[:counted]) == list(range(rows))
+    passes = [[len(part) for part in micro_batches(share, size)] for share, _ in shares]
+    assert passes[0] and all(each == passes[0] for each in passes)
+    assert max(passes[0]) <= (size or rows)
 
 
 def test_one_process_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +152,19 @@ def test_one_process_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ALONE.share(3) == 3 and ALONE.gather(3) == [3] and ALONE.scatter([3]) == 3
 
 
-def test_weights_that_a_launcher_divides_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("ACCELERATE_USE_FSDP", "set 'fsdp: true' in the method's section"),
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed is not supported.*or train with verl and the rewards of this package"),
+    ],
+)
+def test_a_launcher_that_divides_weights_itself_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, words: str
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ConfigError, match="FSDP divides the weights"):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ConfigError, match=words):
         train(QUICKSTART, {"out": str(tmp_path / "run")})
     assert not (tmp_path / "run").exists()
 

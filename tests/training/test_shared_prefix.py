@@ -58,7 +58,7 @@ class Made:
             for weight in self.policy.model.parameters():
                 weight += 0.05 * torch.randn_like(weight) * weight.requires_grad
 
-    def collect(self, ids: Sequence[str], step: int, model: Any) -> tuple[list[Output], list[float | None]]:
+    def collect(self, ids: Sequence[str], step: int, weights: Any) -> tuple[list[Output], list[float | None]]:
         chosen = [output for one in ids for output in self.outputs if output.sample_id == one]
         return chosen, [None if output.lost else float(n % 3 == 0) for n, output in enumerate(chosen)]
 

@@ -19,7 +19,6 @@ from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
-from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig
 from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.ppo import PpoLearner
@@ -66,8 +65,8 @@ class Rollouts:
     def __init__(self, sampler: Any, config: RunConfig) -> None:
         self.sampler, self.config, self.samples = sampler, config, {sample.id: sample for sample in QUESTIONS}
 
-    def collect(self, ids: Sequence[str], step: int, model: Any) -> tuple[list[Output], list[float | None]]:
-        self.sampler.load_weights(trained_weights(model), step)
+    def collect(self, ids: Sequence[str], step: int, weights: Any) -> tuple[list[Output], list[float | None]]:
+        self.sampler.load_weights(weights, step)
         # Seeds by which the two rollouts differ: alike ones teach nothing.
         asked = [Request(self.samples[name], n, 97 * step + 23 * n, 1.0) for name in ids for n in range(2)]
         return self.sampler.generate(asked), [float(n % 2) for n in range(len(asked))]

@@ -29,6 +29,12 @@ READ = {
     "trl.trainer.grpo_trainer:add_fused_lm_head": "422d009f04b66659",
     "trl.trainer.grpo_trainer:shuffle_sequence_dict": "bab038755e57ed2b",
     "transformers.training_args:TrainingArguments._setup_devices.func": "27905a47c35fdc82",
+    "transformers.trainer:Trainer._prepare_for_training": "f55950593d7e10c0",
+    "transformers.trainer:Trainer._save_checkpoint": "a9111e30faa99339",
+    "transformers.trainer:Trainer._save_optimizer_and_scheduler": "c5ef974db69ab993",
+    "transformers.trainer:Trainer._load_from_checkpoint": "a2804e8d93a297e3",
+    "transformers.trainer:Trainer._load_optimizer_and_scheduler": "741032f57d6fb802",
+    "transformers.trainer:Trainer.save_model": "705727ee10c8f24f",
 }
 """Digest of the source of each, as it was when ``trl_trainer.py`` was written."""
 

@@ -51,8 +51,8 @@ class FromPool:
         self.pool, self.samples, self.config = pool, {sample.id: sample for sample in samples}, config
         self.outputs: list[Output] = []
 
-    def collect(self, ids: Sequence[str], step: int, model: Any) -> tuple[list[Output], list[float | None]]:
-        self.pool.load_weights(trained_weights(model), step)
+    def collect(self, ids: Sequence[str], step: int, weights: Any) -> tuple[list[Output], list[float | None]]:
+        self.pool.load_weights(weights, step)
         asked = self.config.grpo
         groups = self.pool.generate([self.samples[one] for one in ids], asked.group, asked.temperature)
         made = {group[0].sample_id: group for group in groups}
