@@ -181,4 +181,6 @@ def checkpoint_weights(folder: Path, model: Any) -> dict[str, Any]:
 
         return load_file(adapter)
     # Files may be split, names in them others than the model's, and tied weights left out: its class knows.
-    return dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())
+    # A model that is divided among processes has a class of FSDP before its own.
+    kind: Any = next(one for one in type(model).__mro__ if not one.__name__.startswith("FSDP"))
+    return dict(kind.from_pretrained(folder, dtype=model.dtype).state_dict())

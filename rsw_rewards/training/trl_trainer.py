@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
-from rsw_rewards.rollouts.trained import read_state
+from rsw_rewards.rollouts.trained import checkpoint_weights, read_state
 from rsw_rewards.rollouts.weights import base_model, has_adapters, whole
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.reference import StartingModel, StartingWeights
@@ -225,6 +225,13 @@ class Trainer(GRPOTrainer):
         state = whole({k: v for k, v in model.state_dict().items() if k in trained or not adapted})
         if self.args.should_save:
             self._save(output_dir, state_dict=state)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        model = self.model if model is None else model
+        if has_adapters(model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:  # names in the files may differ from the model's, and the library skips those without a warning
+            model.load_state_dict(checkpoint_weights(Path(resume_from_checkpoint), model))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self._processes.sharded:

@@ -200,3 +200,23 @@ def test_rewards_teach_it(tmp_path: Path) -> None:
     train_grpo(configuration(tmp_path / "run", tmp_path / "start", grpo=settings, train={"count": 240}))
     rewards = [row["reward"] for row in log(tmp_path / "run")]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.15
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4}])
+def test_a_checkpoint_gives_all_weights_back(lora: dict[str, Any] | None, tmp_path: Path) -> None:
+    """The names in its files are not those of the model."""
+    policy = VisionLanguageModel(build_tiny("qwen2_5_vl", tmp_path / "model"), lora=lora)
+    policy.setup()
+    trainer = make_trainer(
+        policy, configuration(tmp_path, Path("unused")).grpo, view=trainer_view(policy, SAMPLES), seed=0, samples=SAMPLES,
+        prompts=[sample.id for sample in SAMPLES], rollouts=lambda prompts, trainer: {}, folder=tmp_path, save_every=0, keep=None,
+        callbacks=[],
+    )  # fmt: skip
+    before = {name: weight.clone() for name, weight in trained_weights(policy.model).items()}
+    trainer.save_model(str(tmp_path / "checkpoint"))
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight += weight.requires_grad
+    assert not torch.equal(before[min(before)], trained_weights(policy.model)[min(before)])
+    trainer._load_from_checkpoint(str(tmp_path / "checkpoint"))
+    assert all(torch.equal(weight, before[name]) for name, weight in trained_weights(policy.model).items())
