@@ -300,7 +300,11 @@ def forest(folder: Path) -> None:
         raws = (
             f"{number + 1}.22 percent of the observed area has been affected by deforestation",
             "Minor forest loss is visible, primarily occurring in the middle-left and centre regions.",
-            *(f"forest loss number {number} seen by eye {eye}" for eye in range(3)),
+        )
+        raws = (
+            raws
+            if not number
+            else (("", "a road cuts a plantation", "nothing grows near that river", "two clearings join up")[number],)
         )
         rows.append({"filename": f"{name}.png", "filepath": split, "split": split, "sentences": [sentence(raw) for raw in raws]})  # fmt: skip
         for part in "AB":
