@@ -42,7 +42,7 @@ def test_each_component_has_its_numbers_under_its_name(tmp_path: Path) -> None:
 
 
 def test_a_number_that_several_components_have_must_be_named_with_one_of_them() -> None:
-    with pytest.raises(rsw.ConfigError, match="no number 'accuracy'; did you mean 'accuracy/"):
+    with pytest.raises(rsw.ConfigError, match="has no metric 'accuracy'; did you mean 'accuracy/"):
         rsw.protocol("two-readings", PARTS, task="change_qa", metrics=["accuracy"])
     assert rsw.protocol("two-readings", PARTS, task="change_qa", metrics=["accuracy/tagged"]).named == (
         "accuracy/tagged",

@@ -287,7 +287,7 @@ def test_damaged_or_foreign_files_are_named(folder: Path, tmp_path: Path) -> Non
         ready(edited(swapped, tmp_path / "unchecked", sha256={}))
     weights = swapped / CODEC / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(ConfigError, match="cannot be read, copy it again"):
+    with pytest.raises(ConfigError, match="cannot be read; copy it again"):
         load_movq(swapped / CODEC)
     weights.unlink()
     with pytest.raises(ConfigError, match="must be safetensors"):

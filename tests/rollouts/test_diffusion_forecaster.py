@@ -171,7 +171,7 @@ def test_adapters_start_as_nothing_and_are_saved_alone(kind: str, tmp_path: Path
     assert not (tmp_path / "model_index.json").exists()
     changed = made.generate(asked)[0]
     assert np.array_equal(pixels(changed), pixels(policy(kind, path=str(tmp_path)).generate(asked)[0]))
-    with pytest.raises(ConfigError, match="holds an adapter"):
+    with pytest.raises(ConfigError, match="holds a LoRA adapter"):
         policy(kind, path=str(tmp_path), lora={"r": 4})
     assert not np.array_equal(pixels(changed), pixels(policy(kind).generate(asked)[0]))
 
