@@ -128,7 +128,8 @@ def one_row(sample: Sample) -> Sample:
 
 
 @pytest.mark.parametrize(
-    ("broken", "why"), [(no_picture, "one image|no image|one input image"), (no_file, "absent.png"), (one_row, "1000|images")]
+    ("broken", "why"),
+    [(no_picture, "one image|no image|one input image"), (no_file, "absent.png"), (one_row, "1000|images")],
 )
 def test_a_broken_sample_costs_its_own_rollouts_alone(kind: Kind, broken: Callable[[Sample], Sample], why: str) -> None:
     if broken is one_row and kind.makes == "image" and "size" in kind.policy:
