@@ -227,7 +227,7 @@ def test_the_kubernetes_file_is_one_job_with_a_shared_volume() -> None:
     assert f"job/{job['metadata']['name']}" in PAGE
     cluster = job["spec"]["rayClusterSpec"]
     pods = [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
-    assert all({"name": "work", "mountPath": "/work"} in pod["containers"][0]["volumeMounts"] for pod in pods)
+    assert all({"name": "work", "mountPath": "/data"} in pod["containers"][0]["volumeMounts"] for pod in pods)
     words = job["spec"]["entrypoint"].split()
     assert words[:2] == ["rsw", "train"] and words[-2:] == ["--ray-address", "auto"]
-    assert all(place.startswith("/work/") for place in re.findall(r"[ =](/\S+)", job["spec"]["entrypoint"]))
+    assert all(place.startswith("/data/") for place in re.findall(r"[ =](/\S+)", job["spec"]["entrypoint"]))
