@@ -115,7 +115,7 @@ class Paired(PerForecast[PairedTruth]):
 
     def number(self, truth: PairedTruth, image: np.ndarray) -> float:
         """The natural metric of an (h, w, 3) uint8 image, of the size of ``truth.future``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} overrides neither number nor numbers")
 
     def numbers(self, truths: Sequence[PairedTruth], images: Sequence[np.ndarray]) -> list[float]:
         """The natural metric of every image; override it in place of :meth:`number` where a network looks at many at once."""
