@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,17 +112,32 @@ def make_questions(rng: np.random.Generator, areas: ClassAreas, new: int, remove
         removed: buildings that vanished.
     """
     margin = _CLEAR_PX * areas.pixels / 4096
-    out: list[Question] = []
+    # Generators, which run one after another: what each takes of the generator of chance depends on those before it.
+    asked = (
+        _whether(rng, areas),
+        _directions(rng, areas, margin),
+        _extremes(rng, areas, margin),
+        _shares(rng, areas),
+        _destination(rng, areas, margin),
+        _counts(rng, new, removed),
+    )
+    return tuple(question for questions in asked for question in questions)
 
+
+def _whether(rng: np.random.Generator, areas: ClassAreas) -> Iterator[Question]:
+    """Whether anything changed, or one class."""
     touched = (areas.gained + areas.lost) > 0
     if areas.changed == 0 or rng.random() < 0.3:
         whole = ("has anything changed?", "is there any change?")[rng.integers(0, 2)]
-        out.append(Question("change_or_not", whole, _yes(areas.changed > 0), YES_NO))
+        yield Question("change_or_not", whole, _yes(areas.changed > 0), YES_NO)
     else:
         c = _wanted(rng, touched, 0.4)
         words = ("did the areas of {} change?", "have the {} changed?")[rng.integers(0, 2)]
-        out.append(Question("change_or_not", words.format(_SPOKEN[CLASSES[c]]), _yes(bool(touched[c])), YES_NO))
+        yield Question("change_or_not", words.format(_SPOKEN[CLASSES[c]]), _yes(bool(touched[c])), YES_NO)
 
+
+def _directions(rng: np.random.Generator, areas: ClassAreas, margin: float) -> Iterator[Question]:
+    """Whether a class grew, and whether one shrank."""
     growth = areas.gained - areas.lost
     for kind, verb, sign in (("increase_or_not", "increase", 1), ("decrease_or_not", "decrease", -1)):
         # A growth of between zero and the margin is neither a clear yes nor a clear no.
@@ -131,30 +147,38 @@ def make_questions(rng: np.random.Generator, areas: ClassAreas, new: int, remove
             c = _wanted(rng, yes, 0.6)
             if not unclear[c]:
                 words = (f"did the areas of {{}} {verb}?", f"have the {{}} {verb}d?")[rng.integers(0, 2)]
-                out.append(Question(kind, words.format(_SPOKEN[CLASSES[c]]), _yes(bool(yes[c])), YES_NO))
+                yield Question(kind, words.format(_SPOKEN[CLASSES[c]]), _yes(bool(yes[c])), YES_NO)
                 break
 
-    when, by_date = (
-        ("", areas.gained + areas.lost),
-        ("", areas.gained + areas.lost),
-        (" in the first image", areas.lost),
-        (" in the second image", areas.gained),
-    )[rng.integers(0, 4)]
+
+def _extremes(rng: np.random.Generator, areas: ClassAreas, margin: float) -> Iterator[Question]:
+    """Which class changed most, and which least."""
+    both = ("", areas.gained + areas.lost)
+    when, by_date = (both, both, *_by_image(areas))[rng.integers(0, 4)]
     for kind, word in (("largest_change", "largest"), ("smallest_change", "smallest")):
         extreme = _clear_extreme(by_date, margin, word == "largest")
         if extreme is not None:
-            out.append(Question(kind, f"what is the {word} change{when}?", CLASSES[extreme], CLASSES[1:]))
+            yield Question(kind, f"what is the {word} change{when}?", CLASSES[extreme], CLASSES[1:])
 
+
+def _by_image(areas: ClassAreas) -> tuple[tuple[str, NDArray[np.int64]], ...]:
+    return (" in the first image", areas.lost), (" in the second image", areas.gained)
+
+
+def _shares(rng: np.random.Generator, areas: ClassAreas) -> Iterator[Question]:
+    """How much of the scene changed, and how much of it in one class."""
     share = areas.changed / areas.pixels
     stayed = bool(rng.random() < 0.4)
     words = f"how much of the area has {'not ' if stayed else ''}changed?"
-    out.append(Question("change_ratio", words, ratio_bin(1 - share if stayed else share), RATIO_BINS))
-
-    when, by_date = ((" in the first image", areas.lost), (" in the second image", areas.gained))[rng.integers(0, 2)]
+    yield Question("change_ratio", words, ratio_bin(1 - share if stayed else share), RATIO_BINS)
+    when, by_date = _by_image(areas)[rng.integers(0, 2)]
     c = _wanted(rng, by_date > 0, 0.6)
     words = f"how much area of {_SPOKEN[CLASSES[c]]} has changed{when}?"
-    out.append(Question("change_ratio_types", words, ratio_bin(int(by_date[c]) / areas.pixels), RATIO_BINS))
+    yield Question("change_ratio_types", words, ratio_bin(int(by_date[c]) / areas.pixels), RATIO_BINS)
 
+
+def _destination(rng: np.random.Generator, areas: ClassAreas, margin: float) -> Iterator[Question]:
+    """What one class mainly changed to."""
     origins = np.flatnonzero(areas.lost >= margin)
     if len(origins):
         c = _pick(rng, origins)
@@ -162,13 +186,15 @@ def make_questions(rng: np.random.Generator, areas: ClassAreas, new: int, remove
         if to[-1] - to[-2] >= margin:
             words = f"what have the areas of {_SPOKEN[CLASSES[c]]} mainly changed to?"
             answer = CLASSES[int(areas.transitions[c].argmax())]
-            out.append(Question("change_to_what", words, answer, CLASSES[1:]))
+            yield Question("change_to_what", words, answer, CLASSES[1:])
 
+
+def _counts(rng: np.random.Generator, new: int, removed: int) -> Iterator[Question]:
+    """How many buildings are new, and how many gone."""
     # Counts of scenes without such buildings are always zero: asked now and then, so that zero stays an answer.
     for kind, word, count in (("new_buildings", "new", new), ("removed_buildings", "removed", removed)):
         if count or rng.random() < 0.25:
-            out.append(Question(kind, f"how many {word} buildings are there?", str(min(count, MAX_COUNT)), COUNTS))
-    return tuple(out)
+            yield Question(kind, f"how many {word} buildings are there?", str(min(count, MAX_COUNT)), COUNTS)
 
 
 def forecast_prompt(event: Event) -> str:

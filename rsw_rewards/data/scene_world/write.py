@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.scene_world.land import CLASSES
 from rsw_rewards.data.scene_world.scene import Scene, make_scene
 from rsw_rewards.data.scene_world.splits import split_seed
+from rsw_rewards.io.images import write_png
+from rsw_rewards.io.records_io import write_jsonl
 from rsw_rewards.pixels import content_hash
 
 TASKS = ("change_qa", "forecast", "change_caption", "change_mask", "semantic_change")
@@ -24,6 +24,8 @@ DEFAULT_TASKS = ("change_qa", "forecast")
 
 Picture = Callable[[str, NDArray[np.uint8], str | None], Any]
 """Keeps a picture of one scene (its role, pixels and date) and returns the entry of a record that names it."""
+Keep = Callable[[Scene, str, NDArray[np.uint8], str | None], Any]
+"""The same for all scenes; asked once for each picture."""
 
 
 def _record(scene: Scene, task: str, question: int, picture: Picture) -> dict[str, Any]:
@@ -79,14 +81,25 @@ def _check(n: int, tasks: Sequence[str], first: int) -> None:
         raise ValueError(f"n must be at least 1 and first at least 0, got n={n}, first={first}")
 
 
+def _picture_of(scene: Scene, keep: Keep) -> Picture:
+    kept: dict[str, Any] = {}
+
+    def picture(role: str, pixels: NDArray[np.uint8], date: str | None) -> Any:
+        if role not in kept:
+            kept[role] = keep(scene, role, pixels, date)
+        return kept[role]
+
+    return picture
+
+
 def _records(
-    picture_of: Callable[[Scene], Picture], n: int, generator_seed: int, tasks: Sequence[str], first: int, size: int
+    keep: Keep, n: int, generator_seed: int, tasks: Sequence[str], first: int, size: int
 ) -> Iterator[dict[str, Any]]:
     made = 0
     while made < n:
         index = first + made // len(tasks)
         scene = make_scene(generator_seed, index, size)
-        picture = picture_of(scene)
+        picture = _picture_of(scene, keep)
         # Scenes take their kinds in turn; a kind that a scene does not have falls to its next one.
         question = index % len(scene.questions)
         for task in tasks[: n - made]:
@@ -105,20 +118,13 @@ def scene_world_samples(
 ) -> list[Sample]:
     """The samples that ``write_scene_world`` would write, with their pictures in memory. Same arguments and errors."""
 
-    def picture_of(scene: Scene) -> Picture:
-        kept: dict[str, ImageRef] = {}
-
-        def picture(role: str, pixels: NDArray[np.uint8], date: str | None) -> ImageRef:
-            if role not in kept:
-                kept[role] = ImageRef(array=pixels, sha256=content_hash(pixels), date=date)
-            return kept[role]
-
-        return picture
+    def keep(scene: Scene, role: str, pixels: NDArray[np.uint8], date: str | None) -> ImageRef:
+        return ImageRef(array=pixels, sha256=content_hash(pixels), date=date)
 
     _check(n, tasks, first)
     return [
         Sample(**{**record, "task": Task(record["task"]), "images": tuple(record["images"])})
-        for record in _records(picture_of, n, split_seed(split, seed), tasks, first, size)
+        for record in _records(keep, n, split_seed(split, seed), tasks, first, size)
     ]
 
 
@@ -151,24 +157,13 @@ def write_scene_world(
     """
     folder = Path(out_dir)
 
-    def picture_of(scene: Scene) -> Picture:
-        stem = scene.name.rsplit("/", 1)[-1]
-        done: set[str] = set()
-
-        def picture(role: str, pixels: NDArray[np.uint8], date: str | None) -> str | dict[str, str]:
-            name = f"images/{stem}_{role}.png"
-            if role not in done:
-                # The lightest compression: ten times faster than the default for files a fifth larger.
-                Image.fromarray(pixels).save(folder / name, compress_level=1)
-                done.add(role)
-            return name if date is None else {"path": name, "date": date}
-
-        return picture
+    def keep(scene: Scene, role: str, pixels: NDArray[np.uint8], date: str | None) -> str | dict[str, str]:
+        name = f"images/{scene.name.rsplit('/', 1)[-1]}_{role}.png"
+        write_png(folder / name, pixels)
+        return name if date is None else {"path": name, "date": date}
 
     _check(n, tasks, first)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     path = folder / "samples.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        for record in _records(picture_of, n, split_seed(split, seed), tasks, first, size):
-            file.write(json.dumps(record) + "\n")
+    write_jsonl(path, _records(keep, n, split_seed(split, seed), tasks, first, size))
     return path
