@@ -120,49 +120,41 @@ def candidates(
         wording: a key of ``WORDINGS``.
     """
     found: dict[str, list[RasterQuestion]] = {kind: [] for kind in KINDS}
+
+    def ask(kind: str, about: str, prompt: str, answer: str | None, vocabulary: tuple[str, ...] = YES_NO) -> None:
+        """Ask a question, where it has a clear answer."""
+        if answer is not None:
+            found[kind].append(RasterQuestion(kind, about, prompt, answer, vocabulary))
+
+    def ask_share(kinds: str, about: str, share: float, of_bin: str, of_percent: str) -> None:
+        """Ask about a share by its bin, where that is clear, and by its percentage."""
+        ask(f"{kinds}_bin", about, of_bin, clear_bin(share, edge_margin), RATIO_BINS)
+        kind = f"{kinds}_percent"
+        found[kind].append(RasterQuestion(kind, about, of_percent, f"{100 * share:.1f}", unit="%"))
+
     words = [WORDINGS[wording][name] for name in facts.classes]
     for name, word, first, last, growth in zip(
         facts.classes, words, facts.before, facts.after, facts.growth, strict=True
     ):
         for kind, verb, sign in (("increase_or_not", "increase", 1), ("decrease_or_not", "decrease", -1)):
-            answer = _direction(growth, sign, dead_band)
-            if answer is not None:
-                prompt = f"did the areas of {word.spoken} {verb}?"
-                found[kind].append(RasterQuestion(kind, name, prompt, answer, YES_NO))
+            ask(kind, name, f"did the areas of {word.spoken} {verb}?", _direction(growth, sign, dead_band))
         for share, date, order in ((first, "before", "first"), (last, "after", "second")):
-            about = f"{name}-{date}"
-            name_of_bin = clear_bin(share, edge_margin)
-            if name_of_bin is not None:
-                prompt = f"how much of the area is {word.spoken} in the {order} image?"
-                found["share_bin"].append(RasterQuestion("share_bin", about, prompt, name_of_bin, RATIO_BINS))
-            prompt = f"what percentage of the {order} image is {word.spoken}?"
-            found["share_percent"].append(
-                RasterQuestion("share_percent", about, prompt, f"{100 * share:.1f}", unit="%")
+            of_bin = f"how much of the area is {word.spoken} in the {order} image?"
+            ask_share(
+                "share", f"{name}-{date}", share, of_bin, f"what percentage of the {order} image is {word.spoken}?"
             )
         if abs(growth) >= dead_band:
-            verb = "increased" if growth > 0 else "decreased"
-            name_of_bin = clear_bin(abs(growth), edge_margin)
-            if name_of_bin is not None:
-                prompt = f"how much has the area of {word.spoken} {verb}?"
-                found["growth_bin"].append(RasterQuestion("growth_bin", name, prompt, name_of_bin, RATIO_BINS))
-            prompt = f"by what percentage of the image has the area of {word.spoken} {verb}?"
-            found["growth_percent"].append(
-                RasterQuestion("growth_percent", name, prompt, f"{100 * abs(growth):.1f}", unit="%")
-            )
-    if len(words) > 1:
-        ranked = np.argsort(-np.abs(facts.growth), kind="stable")
-        if abs(facts.growth[ranked[0]]) - abs(facts.growth[ranked[1]]) >= dead_band:
-            answer = words[ranked[0]].answer
-            vocabulary = tuple(word.answer for word in words)
-            prompt = "what is the largest change?"
-            found["largest_change"].append(RasterQuestion("largest_change", "all", prompt, answer, vocabulary))
+            changed = f"the area of {word.spoken} {'increased' if growth > 0 else 'decreased'}?"
+            of_percent = f"by what percentage of the image has {changed}"
+            ask_share("growth", name, abs(growth), f"how much has {changed}", of_percent)
+    ranked = np.argsort(-np.abs(facts.growth), kind="stable")
+    if len(words) > 1 and abs(facts.growth[ranked[0]]) - abs(facts.growth[ranked[1]]) >= dead_band:
+        vocabulary = tuple(word.answer for word in words)
+        ask("largest_change", "all", "what is the largest change?", vocabulary[ranked[0]], vocabulary)
     if facts.changed is not None:
-        answer = "yes" if facts.changed else "no"
-        found["change_or_not"].append(RasterQuestion("change_or_not", "all", "has anything changed?", answer, YES_NO))
-        name_of_bin = clear_bin(facts.changed, edge_margin)
-        if name_of_bin is not None:
-            prompt = "how much of the area has changed?"
-            found["change_ratio"].append(RasterQuestion("change_ratio", "all", prompt, name_of_bin, RATIO_BINS))
+        ask("change_or_not", "all", "has anything changed?", "yes" if facts.changed else "no")
+        bin_of_change = clear_bin(facts.changed, edge_margin)
+        ask("change_ratio", "all", "how much of the area has changed?", bin_of_change, RATIO_BINS)
     return found
 
 
