@@ -196,13 +196,9 @@ def match(
     ids = Ids(samples)
     problems: list[Problem] = []
     found: dict[tuple[str, int], list[Answer]] = {}
-    known = ids.known
     for answer in answers:
-        if (why := _unusable(answer)) is not None:
+        if (why := _unusable(answer, by == "id")) is not None:
             problems.append(Problem("malformed", answer.where, why))
-            continue
-        if by == "id" and answer.id is None:
-            problems.append(Problem("malformed", answer.where, "it has no id"))
             continue
         sample = _by_position(answer, samples) if by == "order" else ids.find(str(answer.id))
         if isinstance(sample, str):
@@ -211,6 +207,24 @@ def match(
             problems.append(Problem("wrong_field", answer.where, f"{sample.id!r} is not answered by a text"))
         else:
             found.setdefault((sample.id, answer.candidate), []).append(answer)
+    chosen = _chosen(found, by, problems)
+    outputs = [
+        _output(answer, sample.id)
+        for sample in samples
+        for answer in sorted(chosen.get(sample.id, ()), key=lambda answer: answer.candidate)
+    ]
+    problems += [
+        Problem("missing", sample.id, "no answer for this sample") for sample in samples if sample.id not in chosen
+    ]
+    pairs = [(answer, ids.known[name]) for name, some in chosen.items() for answer in some]
+    notes = [*_doubts(pairs), *_manner(pairs, by)]
+    if problems:
+        notes.append(coverage(problems, len(samples)))
+    return outputs, problems, notes
+
+
+def _chosen(found: Mapping[tuple[str, int], list[Answer]], by: str, problems: list[Problem]) -> dict[str, list[Answer]]:
+    """The answers that count for each sample, of those for each sample and candidate; the others join the problems."""
     chosen: dict[str, list[Answer]] = {}
     for (name, candidate), alike in found.items():
         # Whole ids first: an answer that names its sample exactly must not lose it to one that only ends alike.
@@ -223,19 +237,11 @@ def match(
         chosen.setdefault(name, []).append(alike[0])
         reason = f"a second answer for {name!r} candidate {candidate}; the first is kept"
         problems += [Problem("duplicate", answer.where, reason) for answer in alike[1:]]
-    outputs = [
-        Output(sample.id, answer.candidate, text=answer.text, finish_reason=answer.finish_reason)
-        for sample in samples
-        for answer in sorted(chosen.get(sample.id, ()), key=lambda answer: answer.candidate)
-    ]
-    problems += [
-        Problem("missing", sample.id, "no answer for this sample") for sample in samples if sample.id not in chosen
-    ]
-    pairs = [(answer, known[name]) for name, some in chosen.items() for answer in some]
-    notes = [*_doubts(pairs), *_manner(pairs, by)]
-    if problems:
-        notes.append(coverage(problems, len(samples)))
-    return outputs, problems, notes
+    return chosen
+
+
+def _output(answer: Answer, name: str) -> Output:
+    return Output(name, answer.candidate, text=answer.text, finish_reason=answer.finish_reason)
 
 
 def _doubts(pairs: Sequence[tuple[Answer, Sample]]) -> Iterator[str]:
@@ -262,26 +268,17 @@ def _manner(pairs: Sequence[tuple[Answer, Sample]], by: str) -> Iterator[str]:
 
 def unmatched(answers: Iterable[Answer]) -> tuple[list[Output], list[Problem], list[str]]:
     """The answers under the names that the file has for them, and those that cannot be used, as :func:`match` gives them."""
-    outputs: list[Output] = []
-    problems: list[Problem] = []
-    for answer in answers:
-        why = _unusable(answer)
-        if why is None and answer.id is None:
-            why = "it has no id"
-        if why is None:
-            outputs.append(
-                Output(str(answer.id), answer.candidate, text=answer.text, finish_reason=answer.finish_reason)
-            )
-        else:
-            problems.append(Problem("malformed", answer.where, why))
-    return outputs, problems, []
+    judged = [(answer, _unusable(answer, True)) for answer in answers]
+    outputs = [_output(answer, str(answer.id)) for answer, why in judged if why is None]
+    return outputs, [Problem("malformed", answer.where, why) for answer, why in judged if why is not None], []
 
 
-def _unusable(answer: Answer) -> str | None:
+def _unusable(answer: Answer, needs_id: bool) -> str | None:
+    """Why an answer cannot be used; None where it can."""
     if answer.problem is not None or answer.text is None:
         return answer.problem or "it holds no text"
     if not isinstance(answer.text, str):
         return f"the text is {describe(answer.text)}"
     if not isinstance(answer.candidate, int) or not 0 <= answer.candidate <= _LARGEST_CANDIDATE:
         return f"there is no candidate {answer.candidate}"
-    return None
+    return "it has no id" if needs_id and answer.id is None else None
