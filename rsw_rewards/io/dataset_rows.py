@@ -33,21 +33,22 @@ def rows_of_dataset(data: Any, what: str) -> Iterator[dict[str, Any]]:
     features = data.features or {}
     readers = {name: read for name, feature in features.items() if (read := _reader(feature)) is not None}
     classes = _classes_of(features.get("reference"))
-    rows = _raw(data)
-    number = -1
-    while True:
-        try:
-            row = next(rows, None)
-        except Exception as error:  # whatever a broken file, a connection or somebody's function raises
-            raise InputError(f"{what}: row {number + 1} cannot be read: {type(error).__name__}: {error}") from error
-        if row is None:
-            return
-        number += 1
+    for row in _readable(data, what):
         record = {key: readers[key](value) if key in readers else value for key, value in row.items()}
         reference = record.get("reference")
         if classes and isinstance(reference, Mapping) and reference.get("vocabulary") is None:
             record["reference"] = {**reference, "vocabulary": classes}
         yield {key: value for key, value in record.items() if value is not None}
+
+
+def _readable(data: Any, what: str) -> Iterator[dict[str, Any]]:
+    number = 0
+    try:
+        for row in _raw(data):
+            yield row
+            number += 1
+    except Exception as error:  # whatever a broken file, a connection or somebody's function raises
+        raise InputError(f"{what}: row {number} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _raw(data: Any) -> Iterator[dict[str, Any]]:

@@ -197,27 +197,18 @@ def sample_to_json(sample: Sample, base: Path) -> dict[str, Any]:
     }
 
 
+_WRITTEN = (
+    "text", "image", "images", "mask", "map_before", "map_after", "buildings", "damage", "boxes", "invalid", "lost", "seed", "finish_reason", "policy_version",
+)  # fmt: skip
+"""Fields of an output in the order in which they are written."""
+
+
 def output_to_json(output: Output, base: Path) -> dict[str, Any]:
     """The JSON object of an output, its paths relative to ``base``; fields that are not set are left out. Tokens are not written."""
     record: dict[str, Any] = {"id": output.sample_id, "candidate": output.candidate}
-    for key in (
-        "text",
-        "image",
-        "images",
-        "mask",
-        "map_before",
-        "map_after",
-        "buildings",
-        "damage",
-        "boxes",
-        "invalid",
-        "lost",
-    ):
+    for key in _WRITTEN:
         if (value := getattr(output, key)) is not None:
             record[key] = _plain(value, base)
-    for key in ("seed", "finish_reason", "policy_version"):
-        if (value := getattr(output, key)) is not None:
-            record[key] = value
     return record
 
 
