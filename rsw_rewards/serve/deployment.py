@@ -111,8 +111,16 @@ def start(
     ensure_ray(address)
     if plan.num_gpus:
         require_gpus(plan.num_gpus * plan.replicas)
+    front = FrontSettings(digest(token) if token else "", limits.body)
+    _start_proxies(front, plan)
+    _run(_builder(rubric, samples, tuple(roots), front, plan, limits), plan)
+    host = f"[{plan.host}]" if ":" in plan.host else plan.host
+    return f"http://{host}:{plan.port}"
+
+
+def _start_proxies(front: FrontSettings, plan: Plan) -> None:
+    """Start Ray Serve in the cluster, with a front before its proxies. Raises :class:`ConfigError` where others run it there."""
     from ray import serve
-    from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     running = serve.status()
@@ -122,13 +130,19 @@ def start(
         raise ConfigError(
             "Ray Serve runs in the cluster already, and its proxies check no token; end it by 'serve shutdown', or take another cluster"
         )
-    front = FrontSettings(digest(token) if token else "", limits.body)
     serve.start(
         http_options={"host": plan.host, "port": plan.port, "request_timeout_s": plan.seconds + 60},
         proxy_location="EveryNode",
         logging_config={"log_level": "WARNING", "enable_access_log": False},
         controller_options={"runtime_env": {"env_vars": {**_FRONT, SETTINGS: front.dump()}}},
     )
+
+
+def _run(application: Callable[[], Any], plan: Plan) -> None:
+    """Deploy the replicas and wait until they are ready. Raises :class:`ConfigError` where they do not start."""
+    from ray import serve
+    from ray.serve.config import AutoscalingConfig, BackpressureConfig
+
     scaled: dict[str, Any] = {"num_replicas": plan.replicas}
     if plan.most_replicas > plan.replicas:
         scaled = {
@@ -137,7 +151,7 @@ def start(
             )
         }
     deployment: Any = serve.deployment(
-        serve.ingress(_builder(rubric, samples, tuple(roots), front, plan, limits))(),
+        serve.ingress(application)(),
         name="replica",
         ray_actor_options={"num_cpus": plan.num_cpus, "num_gpus": plan.num_gpus},
         max_ongoing_requests=plan.queue + 16,  # so that the replica itself says that it is busy, and answers /health
@@ -151,8 +165,6 @@ def start(
         serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise ConfigError(f"the service did not start: {error}") from error
-    host = f"[{plan.host}]" if ":" in plan.host else plan.host
-    return f"http://{host}:{plan.port}"
 
 
 _FRONT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "rsw_rewards.serve.front:middlewares"}

@@ -119,7 +119,8 @@ class RemoteReward:
 
     def one(self, output: Any, sample: Any) -> Result:
         """The reward of one output, as :meth:`rsw.Reward.one` gives it, which says what may be given and what is raised."""
-        self._check_alone()
+        if why := self.needs_groups:
+            raise ConfigError(f"{why}; call many() or amany() with whole groups")
         return self.many([output], [sample])[0]
 
     def many(
@@ -184,10 +185,6 @@ class RemoteReward:
             pool.shutdown()
         if self._http is not None:
             self._http.close()
-
-    def _check_alone(self) -> None:
-        if why := self.needs_groups:
-            raise ConfigError(f"{why}; call many() or amany() with whole groups")
 
     def _known(self) -> Mapping[str, Any]:
         if self._about is None:
