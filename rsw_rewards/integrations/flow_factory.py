@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.integrations.adapter import shared
 from rsw_rewards.io.given_images import from_images
 from rsw_rewards.io.in_memory import as_samples
+from rsw_rewards.serve.compatible import by_prompt
 
 _ALONE = "a PointwiseRewardModel is shown outputs one by one, so that it needs RSWGroupwiseReward"
 
@@ -39,10 +39,8 @@ class Rewards:
         settings = options.pop("settings", None) or {}
         self.groups = groups
         self.adapter = shared(**options, **settings)
-        self.by_prompt: dict[str, list[Sample]] = defaultdict(list)
-        if (samples := given.get("samples")) is not None:
-            for sample in as_samples(samples):
-                self.by_prompt[sample.prompt].append(sample)
+        samples = given.get("samples")
+        self.by_prompt = by_prompt([] if samples is None else as_samples(samples))
 
     def of_batch(
         self,
