@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from rsw_rewards.data.layout import take
 from rsw_rewards.errors import InputError
+from rsw_rewards.io.records_io import write_jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +58,41 @@ def write_samples(out: Path, records: Iterable[Mapping[str, Any]], what: str) ->
     (1, 'samples.jsonl')
     """
     file = out / "samples.jsonl"
-    partial = out / ".samples.jsonl.partial"
     count = 0
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as lines:
-            for record in records:
-                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-                count += 1
+
+    def counted() -> Iterator[Mapping[str, Any]]:
+        nonlocal count
+        for record in records:
+            count += 1
+            yield record
         if not count:
             raise InputError(f"nothing to convert: {what}")
-        partial.replace(file)
+
+    try:
+        write_jsonl(file, counted())
     except OSError as error:
         raise InputError(f"{error.filename or out} cannot be read or written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return count, file
+
+
+def conversion(
+    out: Path,
+    records: Iterable[Mapping[str, Any]],
+    limit: int | None,
+    what: str,
+    roots: list[Path],
+    notes: Iterable[str] = (),
+) -> Conversion:
+    """The first ``limit`` records, or all of them, as :func:`write_samples` writes them.
+
+    Args:
+        roots, notes: as for :class:`Conversion`. Notes are read after the last record, so that a generator of them may count; empty ones are left out.
+    """
+    count, file = write_samples(Path(out), take(records, limit), what)
+    return Conversion(count, file, roots, [note for note in notes if note])
+
+
+def unknown_kinds(asked: Iterable[str], known: Collection[str], name: str, hint: str = "") -> Iterator[str]:
+    """A note of the question types that a data set does not have; it looks at ``asked`` when it is read, after the last record."""
+    if unknown := sorted(set(asked) - set(known)):
+        yield f"question types that {name} does not have: {', '.join(unknown)}{hint}"

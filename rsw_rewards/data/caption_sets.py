@@ -6,27 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.captioned import (
-    PROMPT,
-    Captioned,
-    Reading,
-    change_fields,
-    flag_field,
-    read_captioned,
-    without_stops,
-)
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.captioned import PROMPT, Reading, read_captioned, without_stops
 from rsw_rewards.data.layout import (
     ImageFolder,
-    choose_splits,
     data_folder,
+    find_file,
     find_folder,
     image_folders,
+    is_texts,
+    needed,
     plain_name,
-    read_records,
-    take,
+    read_entries,
 )
-from rsw_rewards.data.levir_cc import NO_IMAGERY, SCENES
+from rsw_rewards.data.levir_cc import NO_IMAGERY, SCENES, caption_samples
 from rsw_rewards.data.mask_pairs import MaskPairs
 from rsw_rewards.data.mask_pairs import convert as convert_pairs
 from rsw_rewards.errors import ConfigError, InputError
@@ -34,27 +27,17 @@ from rsw_rewards.errors import ConfigError, InputError
 _DATES = (("A", "time1"), ("B", "time2"))
 
 
-class _Pairs:
+def _pair(folders: list[ImageFolder] | None, prefix: str, name: str) -> list[str]:
     """The two images of a name; expected paths where a copy has no imagery at all."""
-
-    def __init__(self, folders: list[ImageFolder] | None, prefix: str) -> None:
-        self.folders, self.prefix = folders, prefix
-
-    def __call__(self, name: str) -> list[str]:
-        if self.folders is None:
-            return [f"{self.prefix}{names[0]}/{name}" for names in _DATES]
-        return [folder[name] for folder in self.folders]
+    if folders is None:
+        return [f"{prefix}{names[0]}/{name}" for names in _DATES]
+    return [folder[name] for folder in folders]
 
 
-def _cdchat(file: Path, source: Path, pairs: _Pairs) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(read_records(file, source, "images")):
-        where = f"{file}: entry {number} of 'images'"
+def _cdchat(file: Path, source: Path, folders: list[ImageFolder] | None) -> Iterator[dict[str, Any]]:
+    for _, where, record in read_entries(file, source, "images"):
         name, captions = plain_name(record.get("file_name"), where), record.get("captions")
-        if (
-            not isinstance(captions, list)
-            or not captions
-            or not all(isinstance(one, str) and one.strip() for one in captions)
-        ):
+        if not is_texts(captions) or not all(one.strip() for one in captions):
             raise InputError(f"{where} ({name}) has no list 'captions' of texts")
         stem = Path(name).stem
         changed = record.get("ischange") not in (0, False)
@@ -63,7 +46,7 @@ def _cdchat(file: Path, source: Path, pairs: _Pairs) -> Iterator[dict[str, Any]]
             "task": "change_caption",
             "scene": f"sysu_cd/test/{stem.removeprefix('sysu_test_')}",
             "kind": "changed" if changed else "unchanged",
-            "images": pairs(name),
+            "images": _pair(folders, "", name),
             "prompt": PROMPT,
             "reference": {"captions": [one.strip() for one in captions], "changed": changed},
             "metadata": {"dataset": "cdchat_sysu", "split": str(record.get("folder_name", "test")), "gsd_m": 0.5},
@@ -79,15 +62,11 @@ def cdchat_sysu(source: Path, out: Path, *, split: str | None = None, limit: int
     source = data_folder(source, "sysu_test_captions.json")
     if split not in (None, "test"):
         raise InputError(f"CDChat's captions of SYSU-CD are of 'test' alone, not of {split!r}")
-    file = source / "sysu_test_captions.json"
-    if not file.is_file():
-        raise InputError(f"{source} has no {file.name}")
+    file = needed(find_file(source / "sysu_test_captions.json"), f"{source} has no sysu_test_captions.json")
     test = find_folder(source, "test")
     folders = image_folders(source, source, _DATES) or (image_folders(test, source, _DATES) if test else None)
-    count, written = write_samples(
-        Path(out), take(_cdchat(file, source, _Pairs(folders, "")), limit), f"{file} has no entry"
-    )
-    return Conversion(count, written, [source], [SCENES, *([] if folders else [NO_IMAGERY.format(source)])])
+    notes = [SCENES, "" if folders else NO_IMAGERY.format(source)]
+    return conversion(out, _cdchat(file, source, folders), limit, f"{file} has no entry", [source], notes)
 
 
 def _with_numbers(raw: str) -> str:
@@ -102,24 +81,6 @@ def _with_numbers(raw: str) -> str:
 
 FOREST = MaskPairs(name="forest_change", folders=(("A",), ("B",), ("label",)), mask={"threshold": 0})
 FOREST_READING = Reading("raw", _with_numbers)
-
-
-def _forest(source: Path, entries: list[Captioned], images: Path | None) -> Iterator[dict[str, Any]]:
-    folders = {
-        split: None if images is None else image_folders(find_folder(images, split) or images / split, source, _DATES)
-        for split in dict.fromkeys(entry.split for entry in entries)
-    }
-    for entry in entries:
-        own = entry.stem if entry.stem.startswith(f"{entry.split}_") else f"{entry.split}/{entry.stem}"
-        yield {
-            "id": f"forest_change/{own}",
-            "task": "change_caption",
-            "scene": f"forest_change/{own}",
-            "images": _Pairs(folders[entry.split], f"images/{entry.split}/")(entry.name),
-            "prompt": PROMPT,
-            **change_fields(entry, FOREST_READING),
-            "metadata": {"dataset": "forest_change", "split": entry.split, **flag_field(entry)},
-        }
 
 
 def forest_change(
@@ -143,11 +104,19 @@ def forest_change(
     images = find_folder(source, "images")
     if task == "mask":
         return convert_pairs(FOREST, images or source, out, split, limit)
-    file = source / "ForestChatcaptions.json"
-    if not file.is_file():
-        raise InputError(f"{source} has no {file.name}; it should lie beside the folder images")
-    entries = read_captioned(file, source, None, FOREST_READING)
-    wanted = choose_splits(dict.fromkeys(entry.split for entry in entries), split, file)
-    chosen = [entry for entry in entries if entry.split in wanted]
-    count, written = write_samples(Path(out), take(_forest(source, chosen, images), limit), f"{file} has no entry")
-    return Conversion(count, written, [source], [SCENES, *([] if images else [NO_IMAGERY.format(source)])])
+    file = needed(
+        find_file(source / "ForestChatcaptions.json"),
+        f"{source} has no ForestChatcaptions.json; it should lie beside the folder images",
+    )
+    entries = read_captioned(file, source, split, FOREST_READING)
+    folders = {
+        part: None if images is None else image_folders(find_folder(images, part) or images / part, source, _DATES)
+        for part in dict.fromkeys(entry.split for entry in entries)
+    }
+
+    def pairs(part: str, name: str) -> list[str]:
+        return _pair(folders[part], f"images/{part}/", name)
+
+    records = caption_samples(entries, pairs, "forest_change", "forest_change", FOREST_READING)
+    notes = [SCENES, "" if images else NO_IMAGERY.format(source)]
+    return conversion(out, records, limit, f"{file} has no entry", [source], notes)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion, unknown_kinds
 from rsw_rewards.data.bins import RATIO_BINS
-from rsw_rewards.data.layout import data_folder, image_folders, plain_name, read_records, take
+from rsw_rewards.data.layout import data_folder, image_folders, needed, plain_name, read_entries
 from rsw_rewards.errors import InputError
 
 KINDS = (
@@ -70,8 +71,7 @@ def _records(
 ) -> dict[Any, dict[str, Any]]:
     """Active records of a file by id. Raises :class:`InputError` for anything that is not the official layout."""
     found: dict[Any, dict[str, Any]] = {}
-    for number, record in enumerate(read_records(file, source, part)):
-        where = f"{file}: entry {number} of {part!r}"
+    for _, where, record in read_entries(file, source, part):
         if not isinstance(record.get("id"), int):
             raise InputError(f"{where} has no whole number 'id'")
         if not record.get("active", True):
@@ -128,11 +128,10 @@ def _samples(parts: Mapping[str, Path], split: str, pairs: _Pairs, kinds: Counte
     images = _records(parts["images"], pairs.source, "images", {"file_name": str})
     by_question = {record["question_id"]: record["answer"] for record in answers.values()}
     for key, question in questions.items():
-        image = images.get(question["img_id"])
-        if image is None:
-            raise InputError(
-                f"question {key} names the image {question['img_id']}, which {parts['images']} does not have"
-            )
+        image = needed(
+            images.get(question["img_id"]),
+            f"question {key} names the image {question['img_id']}, which {parts['images']} does not have",
+        )
         kinds[question["type"]] += 1
         yield {
             "id": f"cdvqa/{split}/{key}",
@@ -155,11 +154,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     source = data_folder(source, "CDVQA's JSON files")
     chosen, parts = _choose(source, split)
     pairs, kinds = _Pairs(source), Counter[str]()
-    records = take(_samples(parts, chosen, pairs, kinds), limit)
-    count, file = write_samples(Path(out), records, f"{parts['questions']} has no active question")
-    notes = []
-    if not pairs.folders:
-        notes.append(f"no folders im1 and im2 in {source}: answers can be scored, but no model can be shown the images")
-    if unknown := sorted(set(kinds) - set(KINDS)):
-        notes.append(f"question types that CDVQA does not have: {', '.join(unknown)}")
-    return Conversion(count, file, [source], notes)
+    absent = f"no folders im1 and im2 in {source}: answers can be scored, but no model can be shown the images"
+    notes = chain(["" if pairs.folders else absent], unknown_kinds(kinds, KINDS, "CDVQA"))
+    what = f"{parts['questions']} has no active question"
+    return conversion(out, _samples(parts, chosen, pairs, kinds), limit, what, [source], notes)

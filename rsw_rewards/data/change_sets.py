@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, inside, plain_name, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import (
+    ImageFolder,
+    data_folder,
+    find_file,
+    find_folder,
+    inside,
+    needed,
+    plain_name,
+    read_list,
+)
 from rsw_rewards.data.mask_pairs import MaskPairs
 from rsw_rewards.data.mask_pairs import convert as convert_pairs
 from rsw_rewards.errors import InputError
@@ -28,8 +36,7 @@ DSIFN = MaskPairs(name="dsifn_cd", folders=(("t1",), ("t2",), ("mask", "mask_256
 def _pairs(kind: MaskPairs, note: str = "") -> Callable[..., Conversion]:
     def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
         """Write change-mask samples. See :func:`rsw_rewards.data.mask_pairs.convert`."""
-        done = convert_pairs(kind, source, out, split, limit)
-        return replace(done, notes=[*done.notes, note]) if note else done
+        return convert_pairs(kind, source, out, split, limit, note)
 
     return convert
 
@@ -40,14 +47,6 @@ dsifn = _pairs(DSIFN, "masks hold 0 and 1, and every value over 0 is read as cha
 
 DAMAGE = ("background", "intact", "damaged", "destroyed")
 _EVENT = re.compile(r"(.+)_\d+")
-
-
-def _listed(file: Path, source: Path) -> list[str]:
-    try:
-        lines = inside(file, source).read_text("utf-8-sig").split()
-    except (OSError, ValueError) as error:
-        raise InputError(f"the list {file} cannot be read: {error}") from error
-    return [plain_name(line, str(file)) for line in lines]
 
 
 def _bright(folders: dict[str, ImageFolder], names: list[str], split: str | None) -> Iterator[dict[str, Any]]:
@@ -82,11 +81,10 @@ def bright(source: Path, out: Path, *, split: str | None = None, limit: int | No
     if split is None:
         names = [stem.removesuffix("_building_damage") for stem in folders["target"].stems]
     else:
-        file = source / f"{plain_name(split, '--split')}_set.txt"
-        if not file.is_file():
-            raise InputError(
-                f"{source} has no {file.name}; copy a list of the repository's bda_benchmark/dataset/splitname there"
-            )
-        names = _listed(file, source)
-    count, written = write_samples(Path(out), take(_bright(folders, names, split), limit), f"{source} holds no target")
-    return Conversion(count, written, [source])
+        name = f"{plain_name(split, '--split')}_set.txt"
+        file = needed(
+            find_file(source / name),
+            f"{source} has no {name}; copy a list of the repository's bda_benchmark/dataset/splitname there",
+        )
+        names = [plain_name(line, str(file)) for line in read_list(inside(file, source)).split()]
+    return conversion(out, _bright(folders, names, split), limit, f"{source} holds no target", [source])

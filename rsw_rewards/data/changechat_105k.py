@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import without_spaced_stops
-from rsw_rewards.data.layout import data_folder, find_folder, plain_name, read_records, take
+from rsw_rewards.data.layout import data_folder, find_folder, is_texts, plain_name, read_entries
 from rsw_rewards.data.levir_cc import GSD_M, NO_IMAGERY, SCENES, Pairs, scene_of
 from rsw_rewards.errors import ConfigError, InputError
 
@@ -118,15 +118,14 @@ def _turns(record: Mapping[str, Any], where: str) -> tuple[tuple[str, str], ...]
 
 def _rows(part: str, file: Path, source: Path) -> list[_Row]:
     rows = []
-    for number, record in enumerate(read_records(file, source, None)):
-        where = f"{file}: entry {number}"
+    for number, where, record in read_entries(file, source):
         flag = record.get("changeflag")
         if flag is not None and not isinstance(flag, int):
             raise InputError(f"{where} has the changeflag {flag!r}, not a whole number")
         changed = None if flag is None else bool(flag)
         captions = record.get("captions")
         if captions is not None:
-            if not isinstance(captions, list) or not captions or not all(isinstance(one, str) for one in captions):
+            if not is_texts(captions):
                 raise InputError(f"{where} should have a list of texts in 'captions'")
             pair = _pair(record.get("image_A"), record.get("image_B"), where)
             rows.append(_Row(part, str(number), *pair, changed, (), tuple(captions)))
@@ -134,8 +133,7 @@ def _rows(part: str, file: Path, source: Path) -> list[_Row]:
         images = record.get("image")
         if not isinstance(images, list) or len(images) != 2:
             raise InputError(f"{where} should have 'image', the paths before and after, and 'conversations'")
-        before, after = images
-        rows.append(_Row(part, str(number), *_pair(before, after, where), changed, _turns(record, where)))
+        rows.append(_Row(part, str(number), *_pair(images[0], images[1], where), changed, _turns(record, where)))
     return rows
 
 
@@ -212,6 +210,6 @@ def convert(
     source = data_folder(source, "annotations and images of ChangeChat-105k")
     rows = [row for part, file in _choose(source, split).items() for row in _rows(part, file, source)]
     pairs = Pairs(source, [row.split for row in rows])
-    records = take(_samples(rows, pairs, open_as), limit)
-    count, file = write_samples(Path(out), records, f"the files in {source} have no entry")
-    return Conversion(count, file, [source], [SCENES, *([NO_IMAGERY.format(source)] if pairs.absent else [])])
+    notes = [SCENES, NO_IMAGERY.format(source) if pairs.absent else ""]
+    what = f"the files in {source} have no entry"
+    return conversion(out, _samples(rows, pairs, open_as), limit, what, [source], notes)

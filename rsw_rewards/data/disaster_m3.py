@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from string import ascii_uppercase
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import data_folder, inside, natural, read_records, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import data_folder, inside, natural, read_entries
 from rsw_rewards.errors import InputError
 
 RELEASES = {
@@ -152,8 +152,7 @@ class _Images:
 def _samples(
     name: str, file: Path, kind: str | None, images: _Images, skipped: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(read_records(file, images.source, None)):
-        where = f"{file}: entry {number}"
+    for number, where, record in read_entries(file, images.source):
         task = kind if kind is not None else record.get("task")
         if not isinstance(task, str) or not task:
             raise InputError(f"{where} has no 'task'")
@@ -216,9 +215,8 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
         for record in _samples(name, parts[name][0], parts[name][1], _Images(source, parts[name][2]), skipped)
     )
     files = ", ".join(str(parts[name][0]) for name in chosen)
-    count, file = write_samples(Path(out), take(records, limit), f"{files} holds no choice")
-    notes = []
+    done = conversion(out, records, limit, f"{files} holds no choice", [source])
     if skipped:
         shown = ", ".join(f"{number} {task}" for task, number in skipped.most_common())
-        notes.append(f"left out, as they are no choices: {shown}")
-    return Conversion(count, file, [source], notes)
+        done.notes.append(f"left out, as they are no choices: {shown}")
+    return done

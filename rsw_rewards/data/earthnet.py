@@ -6,15 +6,16 @@ A record names one image a frame, so frames are written to ``out/frames`` as ``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import choose_splits, data_folder, find_folder, inside, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import choose_parts, data_folder, find_folder, inside
 from rsw_rewards.errors import InputError
 from rsw_rewards.extras import need
 from rsw_rewards.pixels import MAX_BYTES
@@ -61,15 +62,27 @@ def write_frames(
     return entries
 
 
+@contextmanager
+def opened_npz(file: Path, what: str, hint: str = "") -> Iterator[Any]:
+    """The arrays of an npz file of a bounded size. Raises :class:`InputError` where it, or what is taken of it, cannot be read.
+
+    Args:
+        file: the file.
+        what: how it cannot be read then, as a sentence's end; ``hint`` that of one that is too large.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if sum(info.file_size for info in stored.zip.infolist()) > MAX_BYTES:
+                raise InputError(f"{file} unpacks to more than {MAX_BYTES:,} bytes{hint}")
+            yield stored
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{file} cannot be read as {what}: {error}") from error
+
+
 def _highres(file: Path, source: Path) -> np.ndarray:
     """(T, H, W, 4) reflectance of an npz file, NaN where its mask, the last channel, says that a pixel is bad. Raises :class:`InputError`."""
-    try:
-        with np.load(inside(file, source), allow_pickle=False) as stored:
-            if sum(info.file_size for info in stored.zip.infolist()) > MAX_BYTES:
-                raise InputError(f"{file} unpacks to more than {MAX_BYTES:,} bytes")
-            values = stored["highresdynamic"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{file} cannot be read as a cube with highresdynamic: {error}") from error
+    with opened_npz(inside(file, source), "a cube with highresdynamic") as stored:
+        values = stored["highresdynamic"]
     if values.ndim != 4 or values.shape[2] not in (5, 7) or values.dtype.kind != "f":
         raise InputError(
             f"{file}: highresdynamic should be (H, W, 5 or 7, T) of floats, not {values.dtype} {values.shape}"
@@ -105,16 +118,8 @@ def _samples_2021(source: Path, out: Path, places: dict[str, Path]) -> Iterator[
                 )
             both = np.concatenate([context, target])
             frames = write_frames(both, out, f"frames/{split}/{cube}", _days(cube, len(both)), bands=[2, 1, 0])
-            yield _sample(
-                "earthnet2021",
-                split,
-                tile,
-                cube,
-                frames,
-                len(context),
-                {},
-                "Forecast the four bands of the following dates.",
-            )
+            prompt = "Forecast the four bands of the following dates."
+            yield _sample("earthnet2021", split, tile, cube, frames, len(context), {}, prompt)
 
 
 def _sample(
@@ -150,20 +155,17 @@ def earthnet2021(source: Path, out: Path, *, split: str | None = None, limit: in
         split: ``train``, ``iid``, ``ood``, ``extreme`` or ``seasonal``.
     """
     source = data_folder(source, "train and iid_test_split")
-    found = {name: find_folder(source, folder) for name, folder in {"train": "train", **_TRACKS}.items()}
-    places = {name: place for name, place in found.items() if place is not None}
+    places = {name: find_folder(source, folder) for name, folder in {"train": "train", **_TRACKS}.items()}
     return _converted(source, Path(out), places, split, limit, _samples_2021, "train, iid_test_split and so on")
 
 
 def _converted(
-    source: Path, out: Path, places: dict[str, Path], split: str | None, limit: int | None,
+    source: Path, out: Path, places: Mapping[str, Path | None], split: str | None, limit: int | None,
     samples: Callable[[Path, Path, dict[str, Path]], Iterator[dict[str, Any]]], what: str,
 ) -> Conversion:  # fmt: skip
-    if not places:
-        raise InputError(f"{source} should hold {what}")
-    chosen = {name: places[name] for name in choose_splits(places, split, source)}
-    count, file = write_samples(out, take(samples(source, out, chosen), limit), f"{source} holds no cube")
-    return Conversion(count, file, [out], ["cubes of one Sentinel-2 tile count as one scene"])
+    records = samples(source, out, choose_parts(places, split, source, what))
+    notes = ["cubes of one Sentinel-2 tile count as one scene"]
+    return conversion(out, records, limit, f"{source} holds no cube", [out], notes)
 
 
 def _minicube(file: Path) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
@@ -202,16 +204,8 @@ def _samples_green(source: Path, out: Path, places: dict[str, Path]) -> Iterator
             entries = write_frames(frames, out, f"frames/{split}/{name}", days)
             np.save(out / f"frames/{split}/{name}/land_cover.npy", cover, allow_pickle=False)
             reference = {"land_cover": f"frames/{split}/{name}/land_cover.npy"}
-            yield _sample(
-                "greenearthnet",
-                split,
-                tile,
-                name,
-                entries,
-                CONTEXT,
-                reference,
-                "Forecast the NDVI of the following dates.",
-            )
+            prompt = "Forecast the NDVI of the following dates."
+            yield _sample("greenearthnet", split, tile, name, entries, CONTEXT, reference, prompt)
 
 
 def greenearthnet(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_folder, inside, natural, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_folder, inside, natural
 from rsw_rewards.errors import ConfigError, InputError
 
 CLASSES = (
@@ -126,12 +126,10 @@ def convert(
     chosen = choose_splits(found, split, source)
     labels = {name: _labels(place, source) for name, place in found.items()}
     records = (record for name in chosen for record in _samples(source, name, labels[name], frames))
-    count, file = write_samples(Path(out), take(records, limit), f"the classes in {source} have no folders of frames")
     there = {label for name in chosen for label in labels[name].values()}
-    notes = []
-    if len(there) < len(CLASSES):
-        notes.append(f"{len(there)} of the {len(CLASSES)} classes were found: numbers over some classes are not comparable with the paper's")  # fmt: skip
-    return Conversion(count, file, [source], notes)
+    few = f"{len(there)} of the {len(CLASSES)} classes were found: numbers over some classes are not comparable with the paper's"
+    notes = [few if len(there) < len(CLASSES) else ""]
+    return conversion(out, records, limit, f"the classes in {source} have no folders of frames", [source], notes)
 
 
 def _labels(folder: Path, source: Path) -> dict[Path, str]:

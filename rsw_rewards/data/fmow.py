@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import IMAGE_SUFFIXES, choose_splits, data_folder, find_folder, inside, read_json, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import IMAGE_SUFFIXES, choose_parts, data_folder, find_folder, inside, read_json
 from rsw_rewards.data.scene_folders import spoken
 from rsw_rewards.errors import InputError
 
@@ -96,10 +96,6 @@ def fmow(source: Path, out: Path, *, split: str | None = None, limit: int | None
     Boxes of a frame are in its metadata as left, top, right, bottom in pixels. ``test`` and ``seq`` have no categories in their names and are not read.
     """
     source = data_folder(source, "train and val")
-    found = {name: find_folder(source, name) for name in ("train", "val")}
-    places = {name: place for name, place in found.items() if place is not None}
-    if not places:
-        raise InputError(f"{source} should hold train or val, in each a folder for every category")
-    chosen = {name: places[name] for name in choose_splits(places, split, source)}
-    count, file = write_samples(Path(out), take(_samples(source, chosen), limit), f"{source} holds no *_rgb.json")
-    return Conversion(count, file, [source])
+    places = {name: find_folder(source, name) for name in ("train", "val")}
+    chosen = choose_parts(places, split, source, "train or val, in each a folder for every category")
+    return conversion(out, _samples(source, chosen), limit, f"{source} holds no *_rgb.json", [source])

@@ -104,6 +104,31 @@ def open_local(folder: Path, split: str | None) -> tuple[IterableDataset, str]:
         raise InputError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
 
 
+def open_data(
+    source: Path, name: str, split: str | None, config: str | None = None, revision: str | None = None
+) -> tuple[IterableDataset, str, Path | None]:
+    """The undecoded rows of a data set, the name of their split, and the folder that holds them; None for the hub.
+
+    Args:
+        source: ``-`` for the hub, or a folder that holds a copy.
+        name: of the data set on the hub.
+        split, config, revision: as for :func:`open_remote`.
+
+    Raises:
+        InputError: the data cannot be found or read.
+    """
+    if split is not None:
+        plain_name(split, "--split")
+    if str(source) == "-":
+        return *open_remote(name, split, config, revision), None
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is not a folder; give '-' to read {name} from the hub, or a folder that holds a copy"
+        )
+    return *open_local(folder, split), folder
+
+
 def open_remote(name: str, split: str | None, config: str | None, revision: str | None) -> tuple[IterableDataset, str]:
     """A data set on the hub as a stream of undecoded rows, and the name of its split. Raises :class:`InputError`."""
     need("a data set of the hub", "datasets")
@@ -121,15 +146,10 @@ def open_remote(name: str, split: str | None, config: str | None, revision: str 
 
 def read_rows(data: IterableDataset, name: str) -> Iterator[Mapping[str, Any]]:
     """The rows of an opened data set. Raises :class:`InputError` where one cannot be read."""
-    rows = iter(data)
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:  # whatever a broken file or connection makes datasets raise
-            raise InputError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
-        yield row
+    try:
+        yield from data
+    except Exception as error:  # whatever a broken file or connection makes datasets raise
+        raise InputError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
 
 
 class ImageWriter:
@@ -137,13 +157,13 @@ class ImageWriter:
 
     def __init__(self, out: Path, split: str, folder: Path | None, name: str) -> None:
         self.out, self.split, self.folder, self.name = out, split, folder, name
-        self.in_place = False
-        """Whether some image stayed in the folder that was read."""
+        self.roots: list[Path] = []
+        """The folder that was read, once some image stayed there."""
 
     def image(self, value: Any, stem: str, where: str) -> str:
         """The path of an image, relative to the output or to the folder that was read. Raises :class:`InputError`."""
         if isinstance(value, str) and self.folder is not None:
-            self.in_place = True
+            self.roots[:] = [self.folder]
             return self._inside(value, where).relative_to(self.folder).as_posix()
         pixels = self._pixels(value, where)
         if pixels.dtype == bool:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.core.records import Task
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.hub_files import ImageWriter, open_local, open_remote, read_rows
-from rsw_rewards.data.layout import plain_name, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.hub_files import ImageWriter, open_data, read_rows
 from rsw_rewards.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -56,8 +55,7 @@ class _Row:
         """What the columns hold, lists laid flat, nothing left out."""
         found: list[Any] = []
         for column in _listed(columns):
-            value = self.values[column]
-            value = self._named(column, value)
+            value = self._named(column, self.values[column])
             found += value if isinstance(value, list) else [value]
         return found
 
@@ -195,17 +193,7 @@ def convert(
     needed = NEEDS[Task(task)]
     if all(names[option] is None for option in needed):
         raise ConfigError(f"hf:{name}: the task {task} needs --set {' or '.join(f'{one}=COLUMN' for one in needed)}")
-    if split is not None:
-        plain_name(split, "--split")
-    folder = None if str(source) == "-" else Path(source)
-    if folder is not None and not folder.is_dir():
-        raise InputError(
-            f"{folder} is not a folder; give '-' to read {name} from the hub, or a folder that holds a copy"
-        )
-    data, chosen = (
-        open_remote(name, split, config, revision) if folder is None else open_local(folder, split)
-    )  # fmt: skip
+    data, chosen, folder = open_data(source, name, split, config, revision)
     writer = ImageWriter(Path(out), chosen, folder, name)
-    records = take(_samples(data, name, chosen, Task(task), names, prompt, writer), limit)
-    count, file = write_samples(Path(out), records, f"{name} has no rows in {chosen}")
-    return Conversion(count, file, [folder] if folder is not None and writer.in_place else [])
+    records = _samples(data, name, chosen, Task(task), names, prompt, writer)
+    return conversion(out, records, limit, f"{name} has no rows in {chosen}", writer.roots)

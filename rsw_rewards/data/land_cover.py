@@ -11,8 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_folder, inside, plain_name, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import (
+    SPLITS,
+    ImageFolder,
+    choose_parts,
+    choose_splits,
+    data_folder,
+    find_file,
+    find_folder,
+    inside,
+    plain_name,
+    read_list,
+)
 from rsw_rewards.errors import InputError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import write_png
@@ -52,14 +63,8 @@ def _map_sample(
 
 
 def _lines(file: Path, source: Path) -> list[str]:
-    try:
-        return [
-            plain_name(line.strip(), str(file))
-            for line in inside(file, source).read_text("utf-8-sig").split("\n")
-            if line.strip()
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the list {file} cannot be read: {error}") from error
+    lines = read_list(inside(file, source)).split("\n")
+    return [plain_name(line.strip(), str(file)) for line in lines if line.strip()]
 
 
 def landcover_ai(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
@@ -70,7 +75,7 @@ def landcover_ai(source: Path, out: Path, *, split: str | None = None, limit: in
     """
     source = data_folder(source, "output, train.txt, val.txt and test.txt")
     place = find_folder(source, "output")
-    lists = {name: source / f"{name}.txt" for name in ("train", "val", "test") if (source / f"{name}.txt").is_file()}
+    lists = {name: source / f"{name}.txt" for name in SPLITS if (source / f"{name}.txt").is_file()}
     if place is None or not lists:
         raise InputError(
             f"{source} should hold output and train.txt, val.txt or test.txt; run the archive's split.py first"
@@ -89,8 +94,7 @@ def landcover_ai(source: Path, out: Path, *, split: str | None = None, limit: in
         for name in choose_splits(lists, split, source)
         for stem in _lines(lists[name], source)
     )
-    count, file = write_samples(Path(out), take(records, limit), f"the lists in {source} name no tile")
-    return Conversion(count, file, [source])
+    return conversion(out, records, limit, f"the lists in {source} name no tile", [source])
 
 
 def _array(file: Path, source: Path, key: str) -> np.ndarray:
@@ -139,12 +143,12 @@ def gamus(source: Path, out: Path, *, split: str | None = None, limit: int | Non
     need("the HDF5 files of GAMUS", "h5py")
     source = data_folder(source, "images and classes")
     place = find_folder(source, "images")
-    found = [name for name in ("train", "val", "test") if place is not None and (place / name).is_dir()]
+    found = [name for name in SPLITS if place is not None and (place / name).is_dir()]
     if not found or find_folder(source, "classes") is None:
         raise InputError(f"{source} should hold images/<split> and classes/<split> with HDF5 files")
-    records = take(_gamus(source, Path(out), choose_splits(found, split, source)), limit)
-    count, file = write_samples(Path(out), records, f"{place} holds no *IMG.h5 or *RGB.h5")
-    return Conversion(count, file, [Path(out)], ["every tile counts as a scene"])
+    records = _gamus(source, Path(out), choose_splits(found, split, source))
+    notes = ["every tile counts as a scene"]
+    return conversion(out, records, limit, f"{place} holds no *IMG.h5 or *RGB.h5", [Path(out)], notes)
 
 
 def _bands(out: Path, path: str, pixels: np.ndarray, bands: list[int], shown: float) -> dict[str, Any]:
@@ -207,8 +211,7 @@ def reben(source: Path, out: Path, *, split: str | None = None, limit: int | Non
     known = list(dict.fromkeys(table["split"]))
     chosen = choose_splits(known, "validation" if split == "val" else split, file)
     rows = table[table["split"].isin(chosen)].itertuples(index=False)
-    count, written = write_samples(Path(out), take(_reben(source, Path(out), rows), limit), f"{file} has no row")
-    return Conversion(count, written, [Path(out)])
+    return conversion(out, _reben(source, Path(out), rows), limit, f"{file} has no row", [Path(out)])
 
 
 _SO2SAT = {"train": "training.h5", "validation": "validation.h5", "test": "testing.h5"}
@@ -248,13 +251,7 @@ def so2sat(source: Path, out: Path, *, split: str | None = None, limit: int | No
     """
     need("the HDF5 files of So2Sat", "h5py")
     source = data_folder(source, "training.h5 and testing.h5")
-    places = {name: source / file for name, file in _SO2SAT.items() if (source / file).is_file()}
-    if not places:
-        raise InputError(f"{source} should hold {', '.join(_SO2SAT.values())}")
-    chosen = {name: places[name] for name in choose_splits(places, split, source)}
-    count, written = write_samples(
-        Path(out), take(_so2sat(source, Path(out), chosen), limit), f"{source} holds no patch"
-    )
-    return Conversion(
-        count, written, [Path(out)], ["every patch counts as a scene: the files do not say where one lies"]
-    )
+    places = {name: find_file(source / file) for name, file in _SO2SAT.items()}
+    chosen = choose_parts(places, split, source, ", ".join(_SO2SAT.values()))
+    notes = ["every patch counts as a scene: the files do not say where one lies"]
+    return conversion(out, _so2sat(source, Path(out), chosen), limit, f"{source} holds no patch", [Path(out)], notes)

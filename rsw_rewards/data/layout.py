@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.json_files import load_json
@@ -62,6 +62,18 @@ def find_folder(folder: Path, *names: str) -> Path | None:
     return found if found is not None and found.is_dir() else None
 
 
+def needed(found: _T | None, otherwise: str) -> _T:
+    """What was found. Raises :class:`InputError` with the sentence ``otherwise`` where it is None."""
+    if found is None:
+        raise InputError(otherwise)
+    return found
+
+
+def find_file(*places: Path) -> Path | None:
+    """The first of the places that is a file; None where none is."""
+    return next((place for place in places if place.is_file()), None)
+
+
 def split_folders(source: Path, split: str | None = None) -> dict[str, Path]:
     """Where ``train``, ``val`` and ``test`` lie below a folder, and ``split`` where it is another one, in whatever case."""
     names = dict.fromkeys((*SPLITS, *([split] if split and split.lower() not in SPLITS else [])))
@@ -93,6 +105,26 @@ def choose_splits(found: Iterable[str], split: str | None, source: Path) -> list
     raise InputError(f"{source} holds the splits {', '.join(known)}, not {split!r}")
 
 
+def choose_parts(places: Mapping[str, _T | None], split: str | None, source: Path, expected: str) -> dict[str, _T]:
+    """Where the splits to convert lie, of the places of all; a place is None where a split is not there.
+
+    Raises:
+        InputError: none is there, and ``expected`` says what the source should hold; or the one named is not there.
+    """
+    found = {name: place for name, place in places.items() if place is not None}
+    if not found:
+        raise InputError(f"{source} should hold {expected}")
+    return {name: found[name] for name in choose_splits(found, split, source)}
+
+
+def read_list(file: Path) -> str:
+    """The text of a list of names. Raises :class:`InputError`."""
+    try:
+        return file.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"the list {file} cannot be read: {error}") from error
+
+
 def read_json(file: Path, source: Path) -> Any:
     """What a JSON file holds.
 
@@ -117,6 +149,25 @@ def read_records(file: Path, source: Path, key: str | None) -> list[dict[str, An
         if not isinstance(record, dict):
             raise InputError(f"{file}: entry {number} should be an object, not {type(record).__name__}")
     return records
+
+
+def read_entries(file: Path, source: Path, key: str | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The number of each object of :func:`read_records`, the words that say where it stands, and the object. Raises :class:`InputError`."""
+    for number, record in enumerate(read_records(file, source, key)):
+        yield number, f"{file}: entry {number}" + ("" if key is None else f" of {key!r}"), record
+
+
+def text_in(record: Mapping[str, Any], key: str, where: str) -> str:
+    """The text under a key of a record. Raises :class:`InputError` where there is none."""
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where} has no {key!r} that is a text")
+    return value
+
+
+def is_texts(value: Any) -> TypeGuard[list[str]]:
+    """Whether a value is a list of texts, at least one."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -187,3 +238,18 @@ def image_folders(parent: Path, source: Path, names: Sequence[Sequence[str]]) ->
     found = [find_folder(parent, *options) for options in names]
     present = [folder for folder in found if folder is not None]
     return [ImageFolder(folder, source) for folder in present] if len(present) == len(names) else None
+
+
+def split_parts(
+    source: Path, split: str | None, names: Sequence[Sequence[str]], expected: str
+) -> dict[str | None, list[ImageFolder]]:
+    """The :func:`image_folders` of the splits to convert, which lie in a folder each; the only key is None where they lie in the source itself.
+
+    Raises:
+        InputError: neither is there, and ``expected`` says what the source should hold; or the split named is not there.
+    """
+    found = {name: image_folders(place, source, names) for name, place in split_folders(source, split).items()}
+    below = {name: folders for name, folders in found.items() if folders is not None}
+    if below:
+        return {name: below[name] for name in choose_splits(below, split, source)}
+    return {None: needed(image_folders(source, source, names), f"{source} should hold {expected}")}

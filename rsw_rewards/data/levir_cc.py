@@ -14,11 +14,11 @@ the first caption. The data set's own ``changeflag`` stands in ``metadata``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import (
     PROMPT,
     Captioned,
@@ -28,7 +28,7 @@ from rsw_rewards.data.captioned import (
     read_captioned,
     reading_named,
 )
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, take
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, needed
 from rsw_rewards.errors import InputError
 
 CAPTIONS = "LevirCCcaptions.json"
@@ -71,9 +71,7 @@ class Pairs:
 
 def read_entries(source: Path, split: str | None, reading: Reading) -> list[Captioned]:
     """The entries of ``LevirCCcaptions.json``. Raises :class:`InputError` where there is none, or one without a changeflag."""
-    file = find_entry(source, CAPTIONS)
-    if file is None:
-        raise InputError(f"{source} has no {CAPTIONS}; it should lie beside the folder images")
+    file = needed(find_entry(source, CAPTIONS), f"{source} has no {CAPTIONS}; it should lie beside the folder images")
     entries = read_captioned(file, source, split, reading)
     for entry in entries:
         if entry.flag is None:
@@ -84,19 +82,24 @@ def read_entries(source: Path, split: str | None, reading: Reading) -> list[Capt
 
 
 def caption_samples(
-    entries: Sequence[Captioned], pairs: Pairs, dataset: str, reading: Reading
+    entries: Sequence[Captioned],
+    pairs: Callable[[str, str], list[str]],
+    dataset: str,
+    places: str,
+    reading: Reading,
+    **metadata: Any,
 ) -> Iterator[dict[str, Any]]:
-    """A change-caption record per entry."""
+    """A change-caption record per entry. ``pairs`` gives the images of a split and a file name, ``places`` begins the scenes."""
     for entry in entries:
         own = entry.stem if entry.stem.startswith(f"{entry.split}_") else f"{entry.split}/{entry.stem}"
         yield {
             "id": f"{dataset}/{own}",
             "task": "change_caption",
-            "scene": scene_of(own),
+            "scene": f"{places}/{own}",
             "images": pairs(entry.split, entry.name),
             "prompt": PROMPT,
             **change_fields(entry, reading),
-            "metadata": {"dataset": dataset, "split": entry.split, "gsd_m": GSD_M, **flag_field(entry)},
+            "metadata": {"dataset": dataset, "split": entry.split, **metadata, **flag_field(entry)},
         }
 
 
@@ -106,10 +109,9 @@ def convert_captions(
     """What the adapters of LEVIR-CC and LEVIR-MCI share."""
     entries = read_entries(source, split, reading)
     pairs = Pairs(source, [entry.split for entry in entries])
-    count, file = write_samples(
-        out, take(caption_samples(entries, pairs, dataset, reading), limit), f"{source} has no captions"
-    )
-    return Conversion(count, file, [source], [SCENES, *([NO_IMAGERY.format(source)] if pairs.absent else [])])
+    records = caption_samples(entries, pairs, dataset, "levir_cc", reading, gsd_m=GSD_M)
+    notes = [SCENES, NO_IMAGERY.format(source) if pairs.absent else ""]
+    return conversion(out, records, limit, f"{source} has no captions", [source], notes)
 
 
 def convert(

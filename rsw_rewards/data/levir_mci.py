@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import CHANGE_AGENT
-from rsw_rewards.data.layout import SPLITS, ImageFolder, choose_splits, data_folder, image_folders, take
+from rsw_rewards.data.layout import SPLITS, ImageFolder, choose_parts, data_folder, image_folders
 from rsw_rewards.data.levir_cc import GSD_M, SCENES, convert_captions, scene_of, split_folder
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import ConfigError
 
 CLASSES = ("background", "road", "building")
 TILES = {"train": 6_815, "val": 1_333, "test": 1_929}
@@ -49,18 +49,16 @@ def _masks(split: str, folders: list[ImageFolder]) -> Iterator[dict[str, Any]]:
 
 def _convert_masks(source: Path, out: Path, split: str | None, limit: int | None) -> Conversion:
     found = {name: image_folders(split_folder(source, name), source, _FOLDERS) for name in SPLITS}
-    parts = {name: folders for name, folders in found.items() if folders is not None}
-    if not parts:
-        raise InputError(f"{source} should hold images/<split>/A, B and label, with {', '.join(SPLITS)} for <split>")
-    chosen = choose_splits(parts, split, source)
-    records = (record for name in chosen for record in _masks(name, parts[name]))
-    count, file = write_samples(out, take(records, limit), f"the folders label in {source} hold no images")
+    expected = f"images/<split>/A, B and label, with {', '.join(SPLITS)} for <split>"
+    parts = choose_parts(found, split, source, expected)
+    records = (record for name, folders in parts.items() for record in _masks(name, folders))
     notes = [
-        f"{name} has {len(parts[name][2]):,} tiles with a label, where the authors' list names {TILES[name]:,}: numbers are not comparable with printed ones"
-        for name in chosen
-        if len(parts[name][2]) != TILES[name]
+        f"{name} has {len(folders[2]):,} tiles with a label, where the authors' list names {TILES[name]:,}: numbers are not comparable with printed ones"
+        for name, folders in parts.items()
+        if len(folders[2]) != TILES[name]
     ]
-    return Conversion(count, file, [source], [SCENES, *notes])
+    what = f"the folders label in {source} hold no images"
+    return conversion(out, records, limit, what, [source], [SCENES, *notes])
 
 
 def convert(

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import (
     ImageFolder,
-    choose_splits,
     data_folder,
-    image_folders,
+    find_file,
     inside,
     natural,
+    needed,
     plain_name,
-    split_folders,
-    take,
+    read_list,
+    split_parts,
 )
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import read_mask
@@ -51,14 +51,6 @@ class MaskPairs:
         return f"{before}, {after} and {mask}"
 
 
-def _listed(file: Path) -> list[str]:
-    try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the list {file} cannot be read: {error}") from error
-    return [Path(line.split()[0]).stem for line in lines if line.strip()]
-
-
 def _check_values(kind: MaskPairs, masks: ImageFolder) -> None:
     """Read masks up to the first that marks a change. Raises :class:`InputError` where it does not hold what scoring reads."""
     for stem in masks.stems:
@@ -76,11 +68,11 @@ def _part(
     known = [folder.stems for folder in folders]
     _check_values(kind, folders[2])
     for stem in names if names is not None else sorted(set().union(*known), key=natural):
-        if any(folder.get(stem) is None for folder in folders):
-            lacking = next(folder.folder for folder in folders if folder.get(stem) is None)
-            must = ", ".join(folder.folder.name for folder in folders)
-            raise InputError(f"{lacking} lacks an image named {stem}; {must} must match")
-        before, after, mask = (folder[stem] for folder in folders)
+        must = ", ".join(folder.folder.name for folder in folders)
+        before, after, mask = (
+            needed(folder.get(stem), f"{folder.folder} lacks an image named {stem}; {must} must match")
+            for folder in folders
+        )
         # Numbered files may repeat from split to split, and are then different places.
         name = stem if split is None or stem.startswith(f"{split}_") else f"{split}/{stem}"
         yield {
@@ -95,33 +87,28 @@ def _part(
 
 
 def _parts(kind: MaskPairs, source: Path, split: str | None) -> Iterator[dict[str, Any]]:
-    found = {name: image_folders(place, source, kind.folders) for name, place in split_folders(source, split).items()}
-    below = {name: folders for name, folders in found.items() if folders is not None}
-    if below:
-        for name in choose_splits(below, split, source):
-            yield from _part(kind, below[name], name, None)
-        return
-    own = image_folders(source, source, kind.folders)
-    if own is None:
-        raise InputError(
-            f"{source} should hold folders {kind.official}, or train, val and test with these folders in them{kind.hint}"
-        )
-    if split is None:
-        yield from _part(kind, own, None, None)
-        return
-    lists = [file for file in (source / "list" / f"{split}.txt", source / f"{split}.txt") if file.is_file()]
-    if lists:
-        yield from _part(kind, own, split, _listed(inside(lists[0], source)))
-        return
+    expected = f"folders {kind.official}, or train, val and test with these folders in them{kind.hint}"
+    for name, folders in split_parts(source, split, kind.folders, expected).items():
+        stems = None if name or split is None else _named(folders, source, split)
+        yield from _part(kind, folders, name or split, stems)
+
+
+def _named(own: list[ImageFolder], source: Path, split: str) -> list[str]:
+    """The stems of a split, by its list or else by the prefix of their names."""
+    if (file := find_file(source / "list" / f"{split}.txt", source / f"{split}.txt")) is not None:
+        lines = read_list(inside(file, source)).split("\n")
+        return [Path(line.split()[0]).stem for line in lines if line.strip()]
     named = [stem for stem in own[0].stems if stem.startswith(f"{split}_")]
     if not named:
         raise InputError(
             f"{source} has no list/{split}.txt and no image named {split}_*; leave --split out to convert all"
         )
-    yield from _part(kind, own, split, named)
+    return named
 
 
-def convert(kind: MaskPairs, source: Path, out: Path, split: str | None, limit: int | None) -> Conversion:
+def convert(
+    kind: MaskPairs, source: Path, out: Path, split: str | None, limit: int | None, note: str = ""
+) -> Conversion:
     """Write change-mask samples of a data set. See :class:`rsw_rewards.data.adapter.Adapter`.
 
     Without ``split`` everything found is written. A split is a folder, a list file ``list/<split>.txt``, or the prefix of
@@ -130,6 +117,5 @@ def convert(kind: MaskPairs, source: Path, out: Path, split: str | None, limit: 
     source = data_folder(source, kind.official)
     if split is not None:
         plain_name(split, "--split")
-    records = take(_parts(kind, source, split), limit)
-    count, file = write_samples(Path(out), records, f"the folders in {source} hold no images")
-    return Conversion(count, file, [source])
+    what = f"the folders in {source} hold no images"
+    return conversion(out, _parts(kind, source, split), limit, what, [source], [note])

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import Captioned, Reading, read_captioned
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, take
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, needed
 from rsw_rewards.data.rsicd import CAPTIONS, _captions_file
 from rsw_rewards.errors import InputError
 
@@ -41,11 +41,10 @@ def class_of(stem: str) -> str | None:
 
 
 def _names(source: Path) -> list[str]:
-    file = find_entry(source, LIST)
-    if file is None:
-        raise InputError(
-            f"{source} has no {LIST}; put the authors' list of 2,187 names there (taming-transformers-master/{LIST})"
-        )
+    file = needed(
+        find_entry(source, LIST),
+        f"{source} has no {LIST}; put the authors' list of 2,187 names there (taming-transformers-master/{LIST})",
+    )
     try:
         names = file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
@@ -59,8 +58,7 @@ def _samples(
     names: list[str], entries: dict[str, Captioned], images: ImageFolder, file: Path
 ) -> Iterator[dict[str, Any]]:
     for name in names:
-        if (entry := entries.get(name)) is None:
-            raise InputError(f"{file} has no captions for {name}, which {LIST} names")
+        entry = needed(entries.get(name), f"{file} has no captions for {name}, which {LIST} names")
         label = class_of(name)
         reference = {"images": [images[entry.name]], "text": entry.captions[0]}
         yield {
@@ -81,15 +79,12 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     if split not in (None, "test"):
         raise InputError(f"the list {LIST} has one part, 'test', not {split!r}")
     names, captions = _names(source), _captions_file(source)
-    folder = find_folder(source, "RSICD_images", "images")
-    if folder is None:
-        raise InputError(f"{source} has no folder RSICD_images")
+    folder = needed(find_folder(source, "RSICD_images", "images"), f"{source} has no folder RSICD_images")
     entries = {entry.stem: entry for entry in read_captioned(captions, source, None, Reading("raw", before_stop))}
-    samples = take(_samples(names, entries, ImageFolder(folder, source), captions), limit)
-    count, file = write_samples(Path(out), samples, f"{LIST} names no image")
     unnamed = sum(class_of(name) is None for name in names[:limit])
     notes = [
-        f"predictions: {CANDIDATES} candidates a sample; the authors' scripts write candidate N of a name as <name>_N.png"
+        f"predictions: {CANDIDATES} candidates a sample; the authors' scripts write candidate N of a name as <name>_N.png",
+        f"{unnamed} images have no class in their name; zero_shot_cls leaves them out" if unnamed else "",
     ]
-    notes += [f"{unnamed} images have no class in their name; zero_shot_cls leaves them out"] if unnamed else []
-    return Conversion(count, file, [source], notes)
+    samples = _samples(names, entries, ImageFolder(folder, source), captions)
+    return conversion(out, samples, limit, f"{LIST} names no image", [source], notes)

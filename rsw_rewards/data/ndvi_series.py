@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import read_json
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.earthnet import opened_npz
+from rsw_rewards.data.layout import data_folder, read_json
 from rsw_rewards.errors import InputError
-from rsw_rewards.pixels import MAX_BYTES
 
 SCALE = 10_000.0
 TEXT = "Forecast the NDVI of the following dates."
@@ -26,13 +26,8 @@ def _stack(source: Path) -> tuple[np.ndarray, list[str], np.ndarray | None]:
     files = sorted(source.glob("*.npz"))
     if len(files) != 1:
         raise InputError(f"{source} should hold one .npz with the series, not {len(files)}")
-    try:
-        with np.load(files[0], allow_pickle=False) as stored:
-            if sum(info.file_size for info in stored.zip.infolist()) > MAX_BYTES:
-                raise InputError(f"{files[0]} unpacks to more than {MAX_BYTES:,} bytes; cut it into parts")
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{files[0]} cannot be read as arrays: {error}") from error
+    with opened_npz(files[0], "arrays", "; cut it into parts") as stored:
+        arrays = {name: stored[name] for name in stored.files}
     if missing := {"ndvi_int16_x10000", "cloud_mask"} - arrays.keys():
         raise InputError(f"{files[0]} lacks the array {min(missing)!r}; it holds {', '.join(sorted(arrays))}")
     values, clouded = arrays["ndvi_int16_x10000"], arrays["cloud_mask"].astype(bool)
@@ -64,19 +59,16 @@ def convert(
         horizon: dates to forecast, at the end of the series.
         tile: side of a tile in pixels; 0 for the whole frame.
     """
-    source = Path(source)
-    if not source.is_dir():
-        raise InputError(f"{source} is not a folder; give the one that holds the series and timestamps.json")
+    source = data_folder(source, "the series and timestamps.json")
     if split is not None:
         raise InputError("a series has no splits; leave --split out")
     frames, days, cover = _stack(source)
     if not 0 < horizon < len(frames):
         raise InputError(f"a horizon of {horizon} does not fit a series of {len(frames)} dates")
     records = _records(frames, days, cover, Path(out), horizon, tile, source.name)
-    taken = (record for record, _ in zip(records, range(limit), strict=False)) if limit is not None else records
-    count, file = write_samples(Path(out), taken, "the frames are smaller than a tile")
     note = f"tiles of {tile} pixels are counted as scenes; they are neighbours, so intervals over them are too narrow"
-    return Conversion(count, file, [Path(out)], [note] if tile else [])
+    what = "the frames are smaller than a tile"
+    return conversion(out, records, limit, what, [Path(out)], [note if tile else ""])
 
 
 def _records(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data import cdvqa
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion, unknown_kinds
 from rsw_rewards.data.layout import (
     SPLITS,
     ImageFolder,
@@ -24,9 +24,9 @@ from rsw_rewards.data.layout import (
     find_entry,
     find_folder,
     image_folders,
+    needed,
     plain_name,
-    read_records,
-    take,
+    read_entries,
 )
 from rsw_rewards.data.second import scene_of
 from rsw_rewards.errors import InputError
@@ -63,9 +63,10 @@ def _parts(source: Path, split: str | None) -> dict[str, tuple[Path, Path]]:
     files = {name: file for name, folder in places.items() if (file := _questions_file(folder, name)) is not None}
     if files:
         return {name: (places[name], files[name]) for name in choose_splits(files, split, source)}
-    own = _questions_file(source, split)
-    if own is None:
-        raise InputError(f"{source} should hold json/<Split>.json, image and mask, or train, val and test with these")
+    own = needed(
+        _questions_file(source, split),
+        f"{source} should hold json/<Split>.json, image and mask, or train, val and test with these",
+    )
     if split is not None and own.stem.casefold() != split.casefold():
         raise InputError(f"{source} holds {own.name}, not the split {split!r}")
     return {own.stem.lower(): (source, own)}
@@ -78,8 +79,7 @@ def _samples(source: Path, split: str, folder: Path, file: Path, kinds: Counter[
         raise InputError(f"{folder} should hold image/im1, image/im2 and mask beside json")
     evidence = ImageFolder(masks, source)
     seen: set[str] = set()
-    for number, record in enumerate(read_records(file, source, "question")):
-        where = f"{file}: entry {number} of 'question'"
+    for _, where, record in read_entries(file, source, "question"):
         for field, kind in _FIELDS.items():
             if not isinstance(record.get(field), kind) or isinstance(record[field], bool):
                 raise InputError(f"{where} lacks {field!r} or has it of another type")
@@ -116,7 +116,5 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     kinds = Counter[str]()
     parts = _parts(source, split)
     records = (record for name, place in parts.items() for record in _samples(source, name, *place, kinds))
-    count, file = write_samples(Path(out), take(records, limit), f"the files json/*.json in {source} hold no question")
-    unknown = sorted(set(kinds) - set(KINDS))
-    notes = [f"question types that QAG-360K does not have: {', '.join(unknown)}"] if unknown else []
-    return Conversion(count, file, [source], notes)
+    what = f"the files json/*.json in {source} hold no question"
+    return conversion(out, records, limit, what, [source], unknown_kinds(kinds, KINDS, "QAG-360K"))

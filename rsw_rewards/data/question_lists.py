@@ -7,34 +7,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import (
+    choose_parts,
     choose_splits,
     data_folder,
+    find_file,
     find_folder,
     inside,
+    is_texts,
+    needed,
     plain_name,
+    read_entries,
     read_json,
-    read_records,
-    take,
+    text_in,
 )
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import read_size
-from rsw_rewards.io.json_files import read_records as read_lines
+from rsw_rewards.io.json_files import read_records
 
 _OPTION = re.compile(r"\n([A-Z])\.")
-
-
-def _text(record: Mapping[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where} has no {key!r} that is a text")
-    return value
 
 
 def _path(value: Any, source: Path, where: str) -> str:
@@ -48,13 +44,24 @@ def _path(value: Any, source: Path, where: str) -> str:
     return named.as_posix()
 
 
-def _written(
-    name: str, source: Path, out: Path, records: Iterator[dict[str, Any]], limit: int | None, split: str | None
-) -> Conversion:
-    for_all = {"dataset": name, **({"split": split} if split else {})}
-    marked = ({**record, "metadata": {**for_all, **record.get("metadata", {})}} for record in take(records, limit))
-    count, file = write_samples(Path(out), marked, f"{source} holds no question")
-    return Conversion(count, file, [source])
+def _listed(value: Any, where: str) -> list[Any]:
+    """The images of a record, which names one or has a list of them. Raises :class:`InputError` for an empty list."""
+    if value == []:
+        raise InputError(f"{where}: 'image_path' is an empty list")
+    return value if isinstance(value, list) else [value]
+
+
+def _lines(file: Path, source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The objects in the lines of a file, each with the words that say where it stands. Raises :class:`InputError`."""
+    for where, record in read_records(inside(file, source)):
+        if not isinstance(record, Mapping):
+            raise InputError(f"{where} is no object")
+        yield where, record
+
+
+def _written(name: str, source: Path, out: Path, records: Iterator[dict[str, Any]], limit: int | None) -> Conversion:
+    marked = ({**record, "metadata": {"dataset": name, **record.get("metadata", {})}} for record in records)
+    return conversion(out, marked, limit, f"{source} holds no question", [source])
 
 
 def options_in(question: str) -> tuple[str, list[str]]:
@@ -75,34 +82,24 @@ def _choice(source: Path) -> Iterator[dict[str, Any]]:
         task = file.stem
         if task != file.parent.name:
             continue
-        for number, record in enumerate(read_records(file, source, None)):
-            where = f"{file}: entry {number}"
-            images = record.get("image_path")
-            if images == []:
-                raise InputError(f"{where}: 'image_path' is an empty list")
-            shown = [
-                _path(one, source, f"{where}: 'image_path'")
-                for one in (images if isinstance(images, list) else [images])
-            ]
+        for number, where, record in read_entries(file, source):
+            images = _listed(record.get("image_path"), where)
+            shown = [_path(one, source, f"{where}: 'image_path'") for one in images]
             made: dict[str, Any] = {"id": f"choice/{task}/{record.get('id', number)}", "scene": f"choice/{task}/{Path(shown[0]).stem}", "kind": task,
-                    "images": shown, "prompt": _text(record, "question", where)}  # fmt: skip
-            if "mask_path" in record:
-                mask = {"path": _path(record["mask_path"], source, f"{where}: 'mask_path'")}
-                yield {**made, "task": "grounding", "reference": {"mask": mask}}
-            elif isinstance(record.get("answer"), list):
-                yield {
-                    **made,
-                    "task": "grounding",
-                    "reference": {"boxes": [_pixels(record["answer"], source / shown[0], where)]},
-                }
-            else:
-                _, options = options_in(made["prompt"])
-                answer = _text(record, "answer", where)
-                yield {
-                    **made,
-                    "task": "change_qa",
-                    "reference": {"answers": [answer], **({"choices": options} if options else {})},
-                }
+                    "images": shown, "prompt": text_in(record, "question", where)}  # fmt: skip
+            yield {**made, **_choice_truth(record, source, source / shown[0], where)}
+
+
+def _choice_truth(record: Mapping[str, Any], source: Path, image: Path, where: str) -> dict[str, Any]:
+    """Task and reference of a record of CHOICE: a mask, a box or a letter."""
+    if "mask_path" in record:
+        mask = {"path": _path(record["mask_path"], source, f"{where}: 'mask_path'")}
+        return {"task": "grounding", "reference": {"mask": mask}}
+    if isinstance(record.get("answer"), list):
+        return {"task": "grounding", "reference": {"boxes": [_pixels(record["answer"], image, where)]}}
+    _, options = options_in(record["question"])
+    choices = {"choices": options} if options else {}
+    return {"task": "change_qa", "reference": {"answers": [text_in(record, "answer", where)], **choices}}
 
 
 def _pixels(points: list[Any], image: Path, where: str) -> list[float]:
@@ -128,24 +125,19 @@ def choice(source: Path, out: Path, *, split: str | None = None, limit: int | No
     source = data_folder(source, "CHOICE's perception and reasoning")
     if split is not None:
         raise InputError("CHOICE has no splits; leave --split out")
-    return _written("choice", source, out, _choice(source), limit, None)
+    return _written("choice", source, out, _choice(source), limit)
 
 
 def _geobench(source: Path, parts: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     for part, file in parts.items():
-        for number, record in enumerate(read_records(file, source, None)):
-            where = f"{file}: entry {number}"
-            prompts, listed, images = record.get("prompts"), record.get("options_list"), record.get("image_path")
-            if not isinstance(prompts, list) or not prompts or not all(isinstance(one, str) for one in prompts):
-                raise InputError(f"{where} has no list 'prompts'")
-            if not isinstance(listed, list) or not listed or not all(isinstance(one, str) for one in listed):
-                raise InputError(f"{where} has no list 'options_list'")
-            every = images if isinstance(images, list) else [images]
-            if not every:
-                raise InputError(f"{where}: 'image_path' is an empty list")
-            ends = (
-                [every[0], every[-1]] if len(every) > 1 else every
-            )  # of a series the authors show the first and the last
+        for number, where, record in read_entries(file, source):
+            for key in ("prompts", "options_list"):
+                if not is_texts(record.get(key)):
+                    raise InputError(f"{where} has no list {key!r}")
+            prompts, listed = record["prompts"], record["options_list"]
+            every = _listed(record.get("image_path"), where)
+            # Of a series the authors show the first and the last.
+            ends = [every[0], every[-1]] if len(every) > 1 else every
             shown = [_path(one, source, f"{where}: 'image_path'") for one in ends]
             options = " ".join(f"{chr(ord('A') + place)}. {option}" for place, option in enumerate(listed))
             for place, prompt in enumerate(prompts):
@@ -153,11 +145,11 @@ def _geobench(source: Path, parts: Mapping[str, Path]) -> Iterator[dict[str, Any
                     "id": f"geobench_vlm/{part.lower()}/{number}#{place}",
                     "task": "change_qa",
                     "scene": f"geobench_vlm/{Path(shown[0]).stem}",
-                    "kind": _text(record, "task", where),
+                    "kind": text_in(record, "task", where),
                     "images": shown,
                     "prompt": f"{prompt}\nOptions: {options}\nAnswer with the letter of one option.",
                     "reference": {
-                        "answers": [_text(record, "ground_truth_option", where).strip(". ")],
+                        "answers": [text_in(record, "ground_truth_option", where).strip(". ")],
                         "choices": listed,
                     },
                     "metadata": {"split": part.lower()},
@@ -171,21 +163,15 @@ def geobench_vlm(source: Path, out: Path, *, split: str | None = None, limit: in
     ``Single/qa.json`` and ``Temporal/qa.json``, lists of ``image_path``, ``prompts``, ``options_list``, ``ground_truth_option``, ``task``. The parts are the splits.
     """
     source = data_folder(source, "Single/qa.json and Temporal/qa.json")
-    parts = {
-        part: source / part / "qa.json" for part in ("Single", "Temporal") if (source / part / "qa.json").is_file()
-    }
-    if not parts:
-        raise InputError(f"{source} should hold Single/qa.json or Temporal/qa.json")
-    chosen = choose_splits(parts, split, source)
-    return _written("geobench_vlm", source, out, _geobench(source, {part: parts[part] for part in chosen}), limit, None)
+    parts = {part: find_file(source / part / "qa.json") for part in ("Single", "Temporal")}
+    chosen = choose_parts(parts, split, source, "Single/qa.json or Temporal/qa.json")
+    return _written("geobench_vlm", source, out, _geobench(source, chosen), limit)
 
 
 def _lrs_vqa(source: Path, file: Path, split: str | None) -> Iterator[dict[str, Any]]:
     known: set[str] = set()
-    for where, record in read_lines(inside(file, source)):
-        if not isinstance(record, Mapping):
-            raise InputError(f"{where} is no object")
-        name = _text(record, "question_id", where)
+    for where, record in _lines(file, source):
+        name = text_in(record, "question_id", where)
         part = name.split("_")[0]
         known.add(part)
         if split is not None and part.lower() != split.lower():
@@ -195,10 +181,10 @@ def _lrs_vqa(source: Path, file: Path, split: str | None) -> Iterator[dict[str, 
             "id": f"lrs_vqa/{name}",
             "task": "change_qa",
             "scene": f"lrs_vqa/{Path(shown).stem}",
-            "kind": _text(record, "category", where),
+            "kind": text_in(record, "category", where),
             "images": [shown],
-            "prompt": _text(record, "text", where),
-            "reference": {"answers": [_text(record, "ground_truth", where)]},
+            "prompt": text_in(record, "text", where),
+            "reference": {"answers": [text_in(record, "ground_truth", where)]},
             "metadata": {"split": part.lower()},
         }
     if split is not None and split.lower() not in {part.lower() for part in known}:
@@ -212,17 +198,11 @@ def lrs_vqa(source: Path, out: Path, *, split: str | None = None, limit: int | N
     ``question_id``, ``image``, ``category``, ``text`` and ``ground_truth``.
     """
     source = data_folder(source, "LRS_VQA_merged.jsonl")
-    file = next(
-        (
-            place
-            for place in (source / "LRS_VQA_merged.jsonl", source / "LRS_VQA" / "LRS_VQA_merged.jsonl")
-            if place.is_file()
-        ),
-        None,
+    file = needed(
+        find_file(source / "LRS_VQA_merged.jsonl", source / "LRS_VQA" / "LRS_VQA_merged.jsonl"),
+        f"{source} should hold LRS_VQA_merged.jsonl",
     )
-    if file is None:
-        raise InputError(f"{source} should hold LRS_VQA_merged.jsonl")
-    return _written("lrs_vqa", source, out, _lrs_vqa(source, file, split), limit, None)
+    return _written("lrs_vqa", source, out, _lrs_vqa(source, file, split), limit)
 
 
 def _earthvqa(source: Path, part: str, file: Path) -> Iterator[dict[str, Any]]:
@@ -268,14 +248,12 @@ def earthvqa(source: Path, out: Path, *, split: str | None = None, limit: int | 
     if split is None and len(parts) > 1:
         raise InputError(f"{source} holds the splits {', '.join(parts)}; name one with --split")
     (part,) = choose_splits(parts, split or next(iter(parts)), source)
-    return _written("earthvqa", source, out, _earthvqa(source, part, parts[part]), limit, None)
+    return _written("earthvqa", source, out, _earthvqa(source, part, parts[part]), limit)
 
 
 def _rsvlm_qa(source: Path, parts: Mapping[str, Path], left: list[str]) -> Iterator[dict[str, Any]]:
     for split, file in parts.items():
-        for where, record in read_lines(inside(file, source)):
-            if not isinstance(record, Mapping):
-                raise InputError(f"{where} is no object")
+        for where, record in _lines(file, source):
             shown = _tail(record.get("image"), source, where)
             name = str(record.get("id") or Path(shown).stem.split(".")[0])
             pairs = record.get("vqa_pairs")
@@ -319,10 +297,9 @@ def rsvlm_qa(source: Path, out: Path, *, split: str | None = None, limit: int | 
     source = data_folder(source, "RSVL-VQA_test.jsonl")
     files = [file for place in (source, source / "json") for file in sorted(place.glob("RSVL-VQA_*.jsonl"))]
     parts = {file.stem.removeprefix("RSVL-VQA_"): file for file in reversed(files)}
-    if not parts:
-        raise InputError(f"{source} should hold RSVL-VQA_test.jsonl, or have it in json")
-    chosen = {part: parts[part] for part in choose_splits(parts, split, source)}
+    chosen = choose_parts(parts, split, source, "RSVL-VQA_test.jsonl, or have it in json")
     left: list[str] = []
-    done = _written("rsvlm_qa", source, out, _rsvlm_qa(source, chosen, left), limit, None)
-    note = f"{len(left)} pairs lack a type, a question or an answer and are left out, such as {left[0]}" if left else ""
-    return replace(done, notes=[note] if note else [])
+    done = _written("rsvlm_qa", source, out, _rsvlm_qa(source, chosen, left), limit)
+    if left:
+        done.notes.append(f"{len(left)} pairs lack a type, a question or an answer and are left out, such as {left[0]}")
+    return done

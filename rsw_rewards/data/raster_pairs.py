@@ -16,7 +16,7 @@ import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.raster_bands import write_raster
 from rsw_rewards.data.raster_questions import candidates, change_text, choose
 from rsw_rewards.data.raster_specs import PairSpec, RasterOptions, expand, read_specs
@@ -159,7 +159,6 @@ def convert(
         raise InputError(f"{folder}: two scenes have names that differ only in characters a file name cannot hold")
 
     def records() -> Iterator[dict[str, Any]]:
-        written = 0
         (out / "tiles").mkdir(exist_ok=True)
         for spec, tile in _tiles(folder, specs, settings, tally):
             images = {}
@@ -174,9 +173,8 @@ def convert(
                 images[name] = _image(name, spec, tile, path=file)
             for sample in tile_samples(tile, images, spec, settings, tally):
                 yield sample_to_json(sample, out)
-                written += 1
-                if written == limit:
-                    return
 
-    count, file = write_samples(out, records(), f"the rasters in {folder} gave no tile with anything to ask")
-    return Conversion(count, file, [out], [f"{tally.tiles} tiles", *tally.sentences()])
+    what = f"the rasters in {folder} gave no tile with anything to ask"
+    done = conversion(out, records(), limit, what, [out])
+    done.notes.extend([f"{tally.tiles} tiles", *tally.sentences()])
+    return done

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import (
     SPLITS,
     ImageFolder,
@@ -21,7 +21,6 @@ from rsw_rewards.data.layout import (
     find_folder,
     inside,
     plain_name,
-    take,
 )
 from rsw_rewards.data.referring import expression, write_mask
 from rsw_rewards.errors import InputError
@@ -100,9 +99,10 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
         raise InputError(f"{source} should hold images, masks and output_phrase_train.txt, _val.txt or _test.txt")
     chosen = choose_splits(found, split, source)
     known = _Masks(ImageFolder(masks, source), source, out)
-    records = take(_samples(source, chosen, ImageFolder(images, source), known), limit)
-    count, file = write_samples(out, records, f"the files output_phrase_*.txt in {source} are empty")
-    notes = [
-        f"{known.written} masks were not stored as 0 and 255 and were written anew into {out / 'masks'}: values over {THRESHOLD} are meant"
-    ]
-    return Conversion(count, file, [source], notes if known.written else [])
+    records = _samples(source, chosen, ImageFolder(images, source), known)
+    done = conversion(out, records, limit, f"the files output_phrase_*.txt in {source} are empty", [source])
+    if known.written:
+        done.notes.append(
+            f"{known.written} masks were not stored as 0 and 255 and were written anew into {out / 'masks'}: values over {THRESHOLD} are meant"
+        )
+    return done

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import (
     ImageFolder,
     data_folder,
+    find_file,
     find_folder,
     inside,
     natural,
     plain_name,
     read_records,
-    take,
 )
 from rsw_rewards.data.referring import decode_rle, expression, write_mask
 from rsw_rewards.data.xml_files import read_xml
@@ -115,8 +115,7 @@ def _layout(source: Path) -> tuple[dict[str, Path], Path]:
         name: next((place for parent in above if (place := find_folder(parent, name)) is not None), None)
         for name in ("JPEGImages", "ann_split")
     }
-    places = (source / "rrsisd" / "instances.json", source / "instances.json")
-    instances = next((file for file in places if file.is_file()), None)
+    instances = find_file(source / "rrsisd" / "instances.json", source / "instances.json")
     lacking = [name for name, place in found.items() if place is None]
     if lacking or instances is None:
         pickled = next((file.name for folder in (source, source / "rrsisd") for file in folder.glob("refs*.p")), None)
@@ -136,9 +135,8 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     source, out = data_folder(source, "RRSIS-D's rrsisd and images"), Path(out)
     folders, instances = _layout(source)
     boxless: list[str] = []
-    records = take(_samples(source, out, folders, instances, split, boxless), limit)
-    count, file = write_samples(out, records, f"{folders['ann_split']} has no XML file")
-    notes = []
+    records = _samples(source, out, folders, instances, split, boxless)
+    done = conversion(out, records, limit, f"{folders['ann_split']} has no XML file", [source])
     if boxless:
-        notes.append(f"{len(boxless)} boxes of {instances} lie outside their image and were left out, such as that of {boxless[0]}")  # fmt: skip
-    return Conversion(count, file, [source], notes)
+        done.notes.append(f"{len(boxless)} boxes of {instances} lie outside their image and were left out, such as that of {boxless[0]}")  # fmt: skip
+    return done

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import TOKENS, Captioned, read_captioned
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, take
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder
 from rsw_rewards.errors import InputError
 
 CAPTIONS = "dataset_rsicd.json"
@@ -55,6 +55,6 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     entries = read_captioned(captions, source, split, TOKENS)
     folder = find_folder(source, *_IMAGES)
     images = ImageFolder(folder, source) if folder is not None else None
-    count, file = write_samples(Path(out), take(_samples(entries, images), limit), f"{captions} has no entry")
     absent = f"no folder {_IMAGES[0]} in {source}: captions can be scored, but no model can be shown the images"
-    return Conversion(count, file, [source], [absent] if images is None else [])
+    notes = [absent if images is None else ""]
+    return conversion(out, _samples(entries, images), limit, f"{captions} has no entry", [source], notes)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import SPLITS, ImageFolder, data_folder, find_folder, inside, plain_name, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import SPLITS, ImageFolder, data_folder, find_folder, inside, plain_name
 from rsw_rewards.data.xml_files import read_xml
 from rsw_rewards.errors import InputError
 
@@ -69,7 +69,7 @@ def _samples(name: str, source: Path, splits: dict[str, set[int]]) -> Iterator[d
         raise InputError(f"the lists in {source} name more objects than the {number} in {notes}")
 
 
-def _convert(name: str, source: Path, out: Path, split: str | None, limit: int | None) -> Conversion:
+def _convert(name: str, source: Path, out: Path, split: str | None, limit: int | None, note: str = "") -> Conversion:
     source = data_folder(source, "Annotations, JPEGImages and the lists of a split")
     lists = {part: source / f"{part}.txt" for part in SPLITS if (source / f"{part}.txt").is_file()}
     split = split and split.lower()
@@ -78,15 +78,13 @@ def _convert(name: str, source: Path, out: Path, split: str | None, limit: int |
     if not lists:
         raise InputError(f"{source} should hold train.txt, val.txt or test.txt beside Annotations and JPEGImages")
     chosen = {part: _numbers(file, source) for part, file in lists.items() if split in (None, part)}
-    count, file = write_samples(
-        out, take(_samples(name, source, chosen), limit), f"the lists in {source} name no object"
-    )
-    return Conversion(count, file, [source])
+    what = f"the lists in {source} name no object"
+    return conversion(out, _samples(name, source, chosen), limit, what, [source], [note])
 
 
 def dior_rsvg(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
     """Write DIOR-RSVG's expressions (arXiv 2210.12634). Without ``split`` all are written. See :class:`rsw_rewards.data.adapter.Adapter`."""
-    return _convert("dior_rsvg", Path(source), Path(out), split, limit)
+    return _convert("dior_rsvg", source, out, split, limit)
 
 
 def opt_rsvg(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
@@ -94,8 +92,5 @@ def opt_rsvg(source: Path, out: Path, *, split: str | None = None, limit: int | 
 
     Its loader counts files in the order of the file system; here they are counted by name, and a note says so.
     """
-    done = _convert("opt_rsvg", Path(source), Path(out), split, limit)
-    done.notes.append(
-        "the authors' loader counts annotation files in the order of the file system; here they are counted by name"
-    )
-    return done
+    note = "the authors' loader counts annotation files in the order of the file system; here they are counted by name"
+    return _convert("opt_rsvg", source, out, split, limit, note)

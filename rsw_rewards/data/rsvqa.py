@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, read_records, take
+from rsw_rewards.data.adapter import Conversion, conversion, unknown_kinds
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, needed, read_entries
 from rsw_rewards.errors import InputError
 
 _PARTS = ("questions", "answers", "images")
@@ -35,10 +36,9 @@ def find_splits(source: Path) -> dict[str, dict[str, Path]]:
 
 def _active(file: Path, source: Path, part: str, fields: Mapping[str, type | tuple[type, ...]]) -> dict[int, Any]:
     found: dict[int, Any] = {}
-    for number, record in enumerate(read_records(file, source, part)):
+    for _, where, record in read_entries(file, source, part):
         if not record.get("active", True):
             continue
-        where = f"{file}: entry {number} of {part!r}"
         for field, kind in {"id": int, **fields}.items():
             if not isinstance(record.get(field), kind):
                 raise InputError(f"{where} lacks {field!r} or has it of another type")
@@ -71,9 +71,10 @@ def _samples(
     answers = _active(parts["answers"], source, "answers", {"answer": (str, int)})
     images = _active(parts["images"], source, "images", {})
     for key, question in questions.items():
-        image = images.get(question["img_id"])
-        if image is None:
-            raise InputError(f"question {key} names the image {question['img_id']}, which {parts['images']} lacks")
+        image = needed(
+            images.get(question["img_id"]),
+            f"question {key} names the image {question['img_id']}, which {parts['images']} lacks",
+        )
         kinds[question["type"]] += 1
         yield {
             "id": f"{name}/{split}/{key}",
@@ -117,13 +118,10 @@ def convert(
         raise InputError(f"{source} holds the splits {', '.join(splits)}, not {split!r}")
     place = find_folder(source, *folders)
     images, kinds = None if place is None else ImageFolder(place, source), Counter[str]()
-    records = take(_samples(name, splits[chosen], source, chosen, images, kinds), limit)
-    count, file = write_samples(Path(out), records, f"{splits[chosen]['questions']} has no active question")
-    notes = []
-    if images is None:
-        notes.append(
-            f"no folder {' or '.join(folders)} in {source}: answers can be scored, but no model can be shown the images"
-        )
-    if unknown := sorted(set(kinds) - known):
-        notes.append(f"question types that {name} does not have: {', '.join(unknown)}; is this the other variant?")
-    return Conversion(count, file, [source], notes)
+    absent = (
+        f"no folder {' or '.join(folders)} in {source}: answers can be scored, but no model can be shown the images"
+    )
+    notes = chain([absent if images is None else ""], unknown_kinds(kinds, known, name, "; is this the other variant?"))
+    records = _samples(name, splits[chosen], source, chosen, images, kinds)
+    what = f"{splits[chosen]['questions']} has no active question"
+    return conversion(out, records, limit, what, [source], notes)

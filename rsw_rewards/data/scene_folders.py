@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, plain_name, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_file, find_folder, plain_name, read_list
 from rsw_rewards.errors import InputError
 
 
@@ -37,11 +37,8 @@ def spoken(folder: str) -> str:
 
 def _listed(source: Path, name: str) -> set[str] | None:
     """The stems of the files in a list of a split; None where there is none. Raises :class:`InputError`."""
-    file = next((place / name for place in (source, source.parent) if (place / name).is_file()), None)
-    try:
-        return None if file is None else {Path(line.strip()).stem for line in file.read_text("utf-8-sig").splitlines()}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the list {file} cannot be read: {error}") from error
+    file = find_file(source / name, source.parent / name)
+    return None if file is None else {Path(line.strip()).stem for line in read_list(file).splitlines()}
 
 
 def _samples(
@@ -95,10 +92,8 @@ def _converter(kind: _Set) -> Callable[..., Conversion]:
         if not kind.splits:
             places = {split or "": find_folder(source, *kind.below) or source if kind.below else source}
         notes: list[str] = []
-        count, file = write_samples(
-            Path(out), take(_samples(kind, source, places, notes, listed), limit), f"{source} holds no image"
-        )
-        return Conversion(count, file, [source], notes)
+        records = _samples(kind, source, places, notes, listed)
+        return conversion(out, records, limit, f"{source} holds no image", [source], notes)
 
     return convert
 

@@ -13,21 +13,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import (
+    SPLITS,
     ImageFolder,
-    choose_splits,
     data_folder,
     find_folder,
-    image_folders,
     inside,
     plain_name,
-    split_folders,
-    take,
+    read_list,
+    split_parts,
 )
 from rsw_rewards.errors import InputError
 from rsw_rewards.pixels import read_pixels
@@ -124,32 +122,24 @@ def _samples(kind: Maps, source: Path, split: str | None, folders: list[ImageFol
 
 
 def _listed(file: Path, source: Path) -> list[str]:
-    try:
-        lines = inside(file, source).read_text("utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise InputError(f"the list {file} cannot be read: {error}") from error
+    lines = read_list(inside(file, source)).split("\n")
     return [Path(plain_name(line.strip(), str(file))).stem for line in lines if line.strip().endswith(".png")]
 
 
 def _parts(kind: Maps, source: Path, split: str | None) -> dict[str | None, list[ImageFolder]]:
     """Split -> its four folders; the only key is None where the folders lie in the source itself, without lists."""
-    found = {name: image_folders(place, source, kind.folders) for name, place in split_folders(source, split).items()}
-    below = {name: folders for name, folders in found.items() if folders is not None}
-    if below:
-        return {name: below[name] for name in choose_splits(below, split, source)}
-    own = image_folders(source, source, kind.folders)
-    if own is None:
-        names = [names[0] for names in kind.folders]
-        raise InputError(
-            f"{source} should hold {', '.join(names[:-1])} and {names[-1]}, or train, val and test with these folders in them"
-        )
+    *first, last = (names[0] for names in kind.folders)
+    expected = f"{', '.join(first)} and {last}, or train, val and test with these folders in them"
+    parts = split_parts(source, split, kind.folders, expected)
+    if None not in parts:
+        return parts
     if split is not None and not (source / f"{split}_list.txt").is_file():
         raise InputError(f"{source} holds the folders themselves and no split {split!r}; leave --split out")
-    lists: list[str | None] = [name for name in ("train", "val", "test") if (source / f"{name}_list.txt").is_file()]
-    return dict.fromkeys([split] if split else lists or [None], own)
+    lists: list[str | None] = [name for name in SPLITS if (source / f"{name}_list.txt").is_file()]
+    return dict.fromkeys([split] if split else lists or [None], parts[None])
 
 
-def _convert(kind: Maps, source: Path, out: Path, split: str | None, limit: int | None) -> Conversion:
+def _convert(kind: Maps, source: Path, out: Path, split: str | None, limit: int | None, note: str = "") -> Conversion:
     source = data_folder(source, "im1, im2, label1 and label2")
     if split is not None:
         plain_name(split, "--split")
@@ -158,8 +148,7 @@ def _convert(kind: Maps, source: Path, out: Path, split: str | None, limit: int 
         for name, folders in _parts(kind, source, split).items()
         for record in _samples(kind, source, name, folders)
     )
-    count, file = write_samples(Path(out), take(records, limit), f"the folders of labels in {source} hold no images")
-    return Conversion(count, file, [source])
+    return conversion(out, records, limit, f"the folders of labels in {source} hold no images", [source], [note])
 
 
 def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
@@ -173,10 +162,5 @@ def landsat_scd(source: Path, out: Path, *, split: str | None = None, limit: int
     Read in github.com/likyoo/open-cd@790a197 ``configs/_base_/datasets/landsat.py:31-67`` and ``opencd/datasets/landsat.py:9-26`` (``<split>/{im1,im2,label1,label2}``), and in
     github.com/ggsDing/SCanNet@9c80d46 ``datasets/Landsat_SCD.py:11-13,78-110`` (``A``, ``B``, ``labelA``, ``labelB`` with ``<split>_list.txt``), which removes augmented copies first.
     """
-    done = _convert(LANDSAT, source, out, split, limit)
-    return replace(
-        done,
-        notes=[
-            "every pair counts as a scene; the archive also holds augmented copies, which the authors of SCanNet remove"
-        ],
-    )
+    note = "every pair counts as a scene; the archive also holds augmented copies, which the authors of SCanNet remove"
+    return _convert(LANDSAT, source, out, split, limit, note)

@@ -18,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import PROMPT, RSICC, Captioned, change_fields, flag_field, read_captioned
-from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_entry, image_folders, take
+from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_entry, image_folders, needed
+from rsw_rewards.data.levir_cc import NO_IMAGERY
 from rsw_rewards.data.second import PALETTE, in_colours, map_entry
 from rsw_rewards.data.second import PROMPT as MAP_PROMPT
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import ConfigError
 
 CAPTIONS = ("SECOND-CC-AUG.json", "SECOND-CC.json")
 NO_CHANGE = (
@@ -53,10 +54,7 @@ def _folders(source: Path, split: str, kind: str) -> list[ImageFolder] | None:
 
 
 def _needed(source: Path, split: str, kind: str) -> list[ImageFolder]:
-    folders = _folders(source, split, kind)
-    if folders is None:
-        raise InputError(f"{source} should hold {split}/{kind}/A and {split}/{kind}/B")
-    return folders
+    return needed(_folders(source, split, kind), f"{source} should hold {split}/{kind}/A and {split}/{kind}/B")
 
 
 def _samples(source: Path, entries: list[Captioned], task: str, bare: bool) -> Iterator[dict[str, Any]]:
@@ -104,23 +102,19 @@ def convert(
     if task not in ("caption", "semantic"):
         raise ConfigError(f"the task of second-cc is 'caption' or 'semantic', not {task!r}")
     source = data_folder(source, f"{CAPTIONS[0]} and the folders train, val and test")
-    captions = find_entry(source, *CAPTIONS)
-    if captions is None:
-        raise InputError(f"{source} has no {CAPTIONS[0]}; it should lie beside the folders train, val and test")
+    captions = needed(
+        find_entry(source, *CAPTIONS),
+        f"{source} has no {CAPTIONS[0]}; it should lie beside the folders train, val and test",
+    )
     entries = read_captioned(captions, source, None, _READING)
     total = len(entries)
     wanted = choose_splits(dict.fromkeys(entry.split for entry in entries), split, captions)
     entries = [entry for entry in entries if entry.split in wanted]
-    bare = task == "caption" and not any(_folders(source, entry.split, "rgb") for entry in _one_of_each(entries))
-    records = take(_samples(source, entries, task, bare), limit)
-    count, file = write_samples(Path(out), records, f"{captions} has no entry")
-    notes = [f"no imagery in {source}: outputs can be scored, but no model can be shown the images"] if bare else []
+    bare = task == "caption" and not any(_folders(source, part, "rgb") for part in wanted)
+    notes = [NO_IMAGERY.format(source)] if bare else []
     if total > ORIGINALS:
         notes.append(
             f"{captions} has {total:,} pairs, {ORIGINALS:,} of them original: the others are augmented copies, and nothing tells them apart; tables on the original pairs are not comparable"
         )
-    return Conversion(count, file, [source], notes)
-
-
-def _one_of_each(entries: list[Captioned]) -> list[Captioned]:
-    return list({entry.split: entry for entry in entries}.values())
+    records = _samples(source, entries, task, bare)
+    return conversion(out, records, limit, f"{captions} has no entry", [source], notes)

@@ -12,8 +12,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, plain_name, read_records, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.layout import (
+    ImageFolder,
+    data_folder,
+    find_entry,
+    find_folder,
+    needed,
+    plain_name,
+    read_entries,
+    text_in,
+)
 from rsw_rewards.data.rsvg import PROMPT
 from rsw_rewards.errors import ConfigError, InputError
 
@@ -28,9 +37,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
 
 def _reference(task: str, record: Mapping[str, Any], where: str) -> tuple[str, str | None, dict[str, Any]]:
     """Task, kind and reference of a record."""
-    truth = record.get("ground_truth")
-    if not isinstance(truth, str) or not truth.strip():
-        raise InputError(f"{where} has no 'ground_truth' that is a text")
+    truth = text_in(record, "ground_truth", where)
     if task == "vqa":
         kind = record.get("type")
         return "change_qa", kind if isinstance(kind, str) else None, {"answers": [truth]}
@@ -45,8 +52,7 @@ def _reference(task: str, record: Mapping[str, Any], where: str) -> tuple[str, s
 
 
 def _samples(task: str, file: Path, source: Path, images: ImageFolder | None) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(read_records(file, source, None)):
-        where = f"{file}: entry {number}"
+    for number, where, record in read_entries(file, source):
         image = plain_name(record.get("image_id"), where)
         asked = record.get("question")
         if not isinstance(asked, str) or not asked.strip():
@@ -79,11 +85,9 @@ def convert(
     source = data_folder(source, FILES[task][0])
     if split not in (None, "test"):
         raise InputError(f"VRSBench's evaluation files are its test split; there is no {split!r}")
-    file = find_entry(source, *FILES[task])
-    if file is None:
-        raise InputError(f"{source} should hold {FILES[task][0]}")
+    file = needed(find_entry(source, *FILES[task]), f"{source} should hold {FILES[task][0]}")
     place = find_folder(source, "Images_val", "images", "Images")
     images = None if place is None else ImageFolder(place, source)
-    count, written = write_samples(Path(out), take(_samples(task, file, source, images), limit), f"{file} is empty")
     missing = "no folder Images_val: answers can be scored, but no model can be shown the images, and boxes in percent cannot be read"
-    return Conversion(count, written, [source], [] if images is not None else [missing])
+    records = _samples(task, file, source, images)
+    return conversion(out, records, limit, f"{file} is empty", [source], [missing if images is None else ""])

@@ -7,7 +7,6 @@ of 32,507 x 15,354 pixels, which must be tiled first.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from rsw_rewards.data import mask_pairs
@@ -27,5 +26,4 @@ ONE_PLACE = (
 
 def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
     """Write change-mask samples. See :func:`rsw_rewards.data.mask_pairs.convert`."""
-    done = mask_pairs.convert(WHU_CD, source, out, split, limit)
-    return replace(done, notes=[*done.notes, ONE_PLACE])
+    return mask_pairs.convert(WHU_CD, source, out, split, limit, ONE_PLACE)

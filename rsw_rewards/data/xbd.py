@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.data.adapter import Conversion, write_samples
+from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import (
     ImageFolder,
-    choose_splits,
+    choose_parts,
     data_folder,
     find_folder,
     inside,
     plain_name,
     read_json,
-    take,
 )
 from rsw_rewards.data.polygons import fill_polygon
 from rsw_rewards.errors import InputError
@@ -181,10 +180,9 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     else:
         places = dict.fromkeys((*SPLITS, split) if split else SPLITS)
         found = {name: source / name for name in places if find_folder(source / name, "images") is not None}
-    if not found:
-        raise InputError(f"{source} should hold train, tier3, test or hold, each with images and targets")
     notes: list[str] = []
-    chosen = choose_splits(found, split, source)
-    records = (record for name in chosen for record in _part(inside(found[name], source), source, out, name, notes))
-    count, file = write_samples(out, take(records, limit), f"{source} holds no image named *{_PRE}.png")
-    return Conversion(count, file, [source], notes)
+    chosen = choose_parts(found, split, source, "train, tier3, test or hold, each with images and targets")
+    records = (
+        record for name, place in chosen.items() for record in _part(inside(place, source), source, out, name, notes)
+    )
+    return conversion(out, records, limit, f"{source} holds no image named *{_PRE}.png", [source], notes)

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.data.adapter import Conversion, write_samples
-from rsw_rewards.data.hub_files import ImageWriter, open_local, open_remote, read_rows
-from rsw_rewards.data.layout import plain_name, take
+from rsw_rewards.data.adapter import Conversion, conversion
+from rsw_rewards.data.hub_files import ImageWriter, open_data, read_rows
 from rsw_rewards.errors import InputError
 
 NAME = "initiacms/XLRS-Bench-lite"
@@ -46,18 +45,14 @@ def _samples(rows: Iterator[Mapping[str, Any]], split: str, images: ImageWriter)
             raise InputError(f"{where}: the answer {answer[:40]!r} is no letter of its {len(choices)} options")
         shown = row["image"] if isinstance(row["image"], list) else [row["image"]]
         options = "\n".join(f"({chr(ord('A') + place)}) {choice}" for place, choice in enumerate(choices))
-        several = (
-            "with the letters of all options that are right"
-            if "Overall Land use" in kind
-            else "with the letter of one option"
-        )
+        one_or_all = ("the letter of one option", "the letters of all options that are right")
         yield {
             "id": f"xlrs_bench/{row['index']}",
             "task": "change_qa",
             "scene": f"xlrs_bench/{row['index']}",
             "kind": kind,
             "images": [images.as_stored(one, f"{number:07d}_{place}", where) for place, one in enumerate(shown)],
-            "prompt": f"{question.strip()}\n{options}\nAnswer {several}.",
+            "prompt": f"{question.strip()}\n{options}\nAnswer with {one_or_all['Overall Land use' in kind]}.",
             "reference": {"answers": [", ".join(letters)], "choices": choices},
             "metadata": {"dataset": "xlrs_bench", "split": split, "l2-category": str(row["l2-category"])},
         }
@@ -70,16 +65,9 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
         source: ``-`` for the hub, or a folder that holds a copy (``save_to_disk``, Parquet).
         out, split, limit: as there.
     """
-    if split is not None:
-        plain_name(split, "--split")
-    folder = None if str(source) == "-" else Path(source)
-    if folder is not None and not folder.is_dir():
-        raise InputError(
-            f"{folder} is not a folder; give '-' to read {NAME} from the hub, or a folder that holds a copy"
-        )
-    data, chosen = open_remote(NAME, split, None, None) if folder is None else open_local(folder, split)
+    data, chosen, folder = open_data(source, NAME, split)
     writer = ImageWriter(Path(out), chosen, folder, NAME)
-    records = take(_samples(read_rows(data, NAME), chosen, writer), limit)
-    count, file = write_samples(Path(out), records, f"{NAME} has no rows in {chosen}")
-    notes = ["every question counts as a scene: the columns do not say which questions are of one image"]
-    return Conversion(count, file, [folder] if folder is not None and writer.in_place else [], notes)
+    records = _samples(read_rows(data, NAME), chosen, writer)
+    done = conversion(out, records, limit, f"{NAME} has no rows in {chosen}", writer.roots)
+    done.notes.append("every question counts as a scene: the columns do not say which questions are of one image")
+    return done

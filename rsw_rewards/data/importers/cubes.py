@@ -11,13 +11,12 @@ import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.data.earthnet import write_frames
+from rsw_rewards.data.earthnet import opened_npz, write_frames
 from rsw_rewards.data.importers.imported import Imported
 from rsw_rewards.data.layout import inside
 from rsw_rewards.errors import ConfigError, InputError, did_you_mean
 from rsw_rewards.extras import need
 from rsw_rewards.io.pairing import Problem, coverage
-from rsw_rewards.pixels import MAX_BYTES
 
 VARIABLE = "ndvi_pred"
 
@@ -91,13 +90,8 @@ def _asked_for(file: Path, asked: dict[str, list[Sample]]) -> Sample | str:
 
 def _npz(file: Path) -> np.ndarray:
     """(T, H, W, 4) float32."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if sum(info.file_size for info in stored.zip.infolist()) > MAX_BYTES:
-                raise InputError(f"{file} unpacks to more than {MAX_BYTES:,} bytes")
-            values = stored["highresdynamic" if "highresdynamic" in stored.files else stored.files[0]]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{file} cannot be read as a cube: {error}") from error
+    with opened_npz(file, "a cube") as stored:
+        values = stored["highresdynamic" if "highresdynamic" in stored.files else stored.files[0]]
     if values.ndim != 4 or values.shape[2] < 4 or values.dtype.kind != "f":
         raise InputError(
             f"{file}: a forecast should be (H, W, 4 bands, T) of floats, not {values.dtype} {values.shape}"
