@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -112,8 +112,8 @@ class Query:
 class AlignmentVerifier(Encoded, PerSample[Query]):
     """Base of the verifiers that hold texts against images: says once how outputs are encoded, and what went wrong in it."""
 
-    reads_texts: ClassVar[bool] = True
-    Config: ClassVar[type[AlignmentConfig]] = AlignmentConfig
+    reads_texts = True
+    Config = AlignmentConfig
 
     @abstractmethod
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:

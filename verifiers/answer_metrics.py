@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.metric import AdditiveMetric, SumMetric, Terms
+from rsw_rewards.core.metric import AdditiveMetric, Numbers, SumMetric, Sums, Terms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ class KindAccuracy(AdditiveMetric):
             terms[f"right/{name}"] = right * here
         return terms
 
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Numbers:
         per_kind = [
             (key[5:], float(sums[f"right/{key[5:]}"]), float(seen))
             for key, seen in sums.items()
@@ -65,7 +65,7 @@ class KindAccuracy(AdditiveMetric):
         return {key: numbers.get(key) for key in self.keys}
 
 
-def share(sums: Mapping[str, np.ndarray], name: str, over: str = "n") -> float | None:
+def share(sums: Sums, name: str, over: str = "n") -> float | None:
     """The summed statistic ``name`` over that of ``over``, None where the latter is zero."""
     total = float(sums.get(over, _ZERO))
     return float(sums.get(name, _ZERO)) / total if total else None
@@ -87,7 +87,7 @@ def precision_recall_f1(tp: float, fp: float, fn: float) -> tuple[float, float, 
     )
 
 
-def _detection(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _detection(sums: Sums) -> Numbers:
     counts = (float(sums.get(name, _ZERO)) for name in ("tp", "fp", "fn"))
     return dict(zip(("precision", "recall", "f1"), precision_recall_f1(*counts), strict=True))
 
@@ -120,7 +120,7 @@ class AnswerKappa(AdditiveMetric):
             "given": np.stack([known * (answer == name) for name in names], axis=1) if names else known[:, None],
         }
 
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Numbers:
         n = float(sums["n"])
         if not n:
             return {"kappa": None}
@@ -160,5 +160,5 @@ class PromptVariants(AdditiveMetric):
             terms["consistency"][first] = float(len(set(answers)) == 1)
         return terms
 
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Numbers:
         return {key: share(sums, key, "questions") for key in self.keys}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Numbers, SumMetric, Sums
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -237,7 +237,7 @@ def match_boxes(iou: np.ndarray) -> tuple[float, tuple[bool, ...]]:
 METRIC_KEYS = (*(f"acc@{threshold}" for threshold in THRESHOLDS), "mean_iou", "cumulative_iou")
 
 
-def _numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _numbers(sums: Sums) -> Numbers:
     if not (n := float(sums["n"])):
         return dict.fromkeys(METRIC_KEYS)
     hits, iou = sums.get("hits", np.zeros(len(THRESHOLDS))), sums.get("iou", np.zeros(()))
@@ -292,11 +292,11 @@ class BoxIoUConfig(NoConfig):
 class BoxIoU(PerSample[Targets]):
     """IoU of the boxes given with the true ones."""
 
-    name: ClassVar[str] = "box_iou"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.GROUNDING})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.boxes"})
-    Config: ClassVar[type[BaseModel]] = BoxIoUConfig
-    card: ClassVar[Card] = Card(
+    name = "box_iou"
+    tasks = frozenset({Task.GROUNDING})
+    needs = frozenset({"output.boxes"})
+    Config = BoxIoUConfig
+    card = Card(
         summary=(
             "Compares boxes of 4 numbers (x1, y1, x2, y2) or 8 (a convex quadrilateral) with reference.boxes. For one "
             "true box: its IoU with the output's one box."
@@ -313,6 +313,7 @@ class BoxIoU(PerSample[Targets]):
         ),
         cost="microseconds on a CPU for upright boxes, seconds for thousands of them, about a hundred for a pair of rotated ones that overlap",
     )
+    reported = (SumMetric(METRIC_KEYS, _numbers, bounds=(0.0, 1.0)),)
 
     def truth(self, sample: Sample) -> Targets | Score:
         boxes = sample.reference.get("boxes")
@@ -346,9 +347,6 @@ class BoxIoU(PerSample[Targets]):
 
     def worst(self, truth: Targets, reason: str) -> Score:
         return Score.invalid(reason, raw={"iou": 0.0}, stats=_stats(0.0, (False,) * len(THRESHOLDS), truth.boxes))
-
-    def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(METRIC_KEYS, _numbers, bounds=(0.0, 1.0)),)
 
 
 def box_scale(verifiers: Mapping[str, Any]) -> Scale:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.per_sample import T
 from rsw_rewards.core.records import Sample, Task
@@ -108,9 +108,9 @@ class CaptionConfig(TextConfig):
 class CaptionVerifier(PerText[T]):
     """Reads captions: tokens, and references that are known once."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.captions"})
-    Config: ClassVar[type[BaseModel]] = CaptionConfig
+    tasks = frozenset({Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text", "reference.captions"})
+    Config = CaptionConfig
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

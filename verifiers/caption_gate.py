@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
@@ -39,10 +39,10 @@ class _Truth(NamedTuple):
 class CaptionGate(PerText[_Truth]):
     """Whether a caption claims what is true and reads as a sentence."""
 
-    name: ClassVar[str] = "caption_gate"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.captions"})
-    card: ClassVar[Card] = Card(
+    name = "caption_gate"
+    tasks = frozenset({Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text", "reference.captions"})
+    card = Card(
         summary="1 if a caption says correctly whether anything changed and reads like a sentence, else 0.",
         range="0 or 1; raw.claim, raw.order, raw.repetition, raw.length and raw.alphabet are 1 if the caption passes "
         "that check",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsw_rewards.core.metric import AdditiveMetric, SumMetric, Terms
+from rsw_rewards.core.metric import AdditiveMetric, Numbers, SumMetric, Sums, Terms
 from rsw_rewards.verifiers.meteor import SIZE, meteor
 from rsw_rewards.verifiers.ngrams import CiderD, DocumentFrequency, ReferenceSet, bleu
 from rsw_rewards.verifiers.vocabulary import ORDERS
@@ -75,7 +75,7 @@ class CaptionMetric(AdditiveMetric):
             terms["cider"] = corpus_cider_d(rows)
         return terms
 
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Numbers:
         n = float(sums["n"])
         if n == 0:
             return dict.fromkeys(self.keys)
@@ -96,7 +96,7 @@ class CaptionMetric(AdditiveMetric):
         return {"meteor": reason, "s_star_m": reason} if reason else {}
 
 
-def _change_numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _change_numbers(sums: Sums) -> Numbers:
     counts = sums.get("change", np.zeros((2, 2)))
     right, asked = np.diagonal(counts), counts.sum(1)
     shares = [float(hit / total) if total else None for hit, total in zip(right, asked, strict=True)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.metric import MeanValue, Metric, Numbers, SumMetric, Sums
 from rsw_rewards.core.per_sample import truths_of
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
@@ -63,8 +63,8 @@ class BleuConfig(CaptionConfig):
 class Bleu(CaptionReward):
     """Sentence BLEU against the reference captions."""
 
-    name: ClassVar[str] = "bleu"
-    card: ClassVar[Card] = Card(
+    name = "bleu"
+    card = Card(
         summary="Geometric mean of the shares of the caption's 1- to n-grams that are in a reference, with a penalty for "
         "short captions.",
         range="bleu<n>: 0 to 1",
@@ -75,7 +75,7 @@ class Bleu(CaptionReward):
             "precision. An empty caption is invalid."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = BleuConfig
+    Config = BleuConfig
 
     def measure(self, match: Match) -> Score:
         counts = match.bleu_counts()
@@ -98,7 +98,7 @@ class Bleu(CaptionReward):
     def metrics(self) -> Sequence[Metric]:
         order = self.config.order
 
-        def corpus(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        def corpus(sums: Sums) -> Numbers:
             scores: list[Any] = bleu(sums["bleu"].tolist(), order) if sums["n"] and "bleu" in sums else [None] * order
             return {f"bleu{n}": score for n, score in enumerate(scores, start=1)}
 
@@ -108,8 +108,8 @@ class Bleu(CaptionReward):
 class RougeL(CaptionReward):
     """ROUGE-L against the reference captions."""
 
-    name: ClassVar[str] = "rouge_l"
-    card: ClassVar[Card] = Card(
+    name = "rouge_l"
+    card = Card(
         summary="F-measure of the longest common subsequence of words, from the best precision and recall over the references.",
         range="rouge_l: 0 to 1",
         transform="none",
@@ -119,6 +119,7 @@ class RougeL(CaptionReward):
             "Repeated words and joined references lose precision"
         ),
     )
+    reported = (MeanValue("rouge_l", raw="rouge_l", bounds=(0.0, 1.0)),)
 
     def measure(self, match: Match) -> Score:
         value = match.references.rouge_l(match.tokens)
@@ -126,9 +127,6 @@ class RougeL(CaptionReward):
 
     def worst(self, truth: ReferenceSet, reason: str) -> Score:
         return Score.invalid(reason, raw={"rouge_l": 0.0})
-
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("rouge_l", raw="rouge_l", bounds=(0.0, 1.0)),)
 
 
 class CiderConfig(CaptionConfig):
@@ -142,8 +140,8 @@ class CiderConfig(CaptionConfig):
 class CiderDReward(CaptionReward):
     """CIDEr-D against the reference captions, with document frequencies that stay as they are for the whole run."""
 
-    name: ClassVar[str] = "cider_d"
-    card: ClassVar[Card] = Card(
+    name = "cider_d"
+    card = Card(
         summary="Similarity of tf-idf weighted n-grams to the references: words that are rare among the samples count "
         "most.",
         range="cider_d: 0 to 10",
@@ -154,7 +152,8 @@ class CiderDReward(CaptionReward):
             "joined references gain nothing."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = CiderConfig
+    Config = CiderConfig
+    reported = (MeanValue("cider_d", raw="cider_d", bounds=(0.0, 10.0)),)
 
     _cider: CiderD | None = None
 
@@ -192,9 +191,6 @@ class CiderDReward(CaptionReward):
     def worst(self, truth: ReferenceSet, reason: str) -> Score:
         return Score.invalid(reason, raw={"cider_d": 0.0})
 
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("cider_d", raw="cider_d", bounds=(0.0, 10.0)),)
-
 
 class CaptionsConfig(CaptionConfig):
     """Configuration of ``captions``."""
@@ -226,8 +222,8 @@ class _Reading(NamedTuple):
 class Captions(CaptionVerifier[CaptionTruth]):
     """All numbers of a captioning table from one tokenisation, and whether the caption says rightly that something changed."""
 
-    name: ClassVar[str] = "captions"
-    card: ClassVar[Card] = Card(
+    name = "captions"
+    card = Card(
         summary="BLEU-1 to 4, METEOR, ROUGE-L, CIDEr-D, their mean S*m, and how often a caption says correctly whether "
         "anything changed.",
         range="bleu1..bleu4, meteor, rouge_l and the recognition rates: 0 to 1; cider: 0 to 10; s_star_m: 0 to 3.25",
@@ -242,7 +238,13 @@ class Captions(CaptionVerifier[CaptionTruth]):
         ),
         cost="a tenth of a millisecond; METEOR some milliseconds, a Java process of up to 2 GB and its start",
     )
-    Config: ClassVar[type[BaseModel]] = CaptionsConfig
+    Config = CaptionsConfig
+    reported = (
+        CaptionMetric(FRACTIONS, (0.0, 1.0)),
+        CaptionMetric(("cider",), (0.0, 10.0)),
+        CaptionMetric(("s_star_m",), (0.0, 3.25)),
+        CHANGE_RECOGNITION,
+    )
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -305,14 +307,6 @@ class Captions(CaptionVerifier[CaptionTruth]):
         if reading.problem:
             return Score.invalid(reading.problem, raw=raw, stats=stats, content=content)
         return Score(rouge, raw=raw, stats=stats, content=content)
-
-    def metrics(self) -> Sequence[Metric]:
-        return (
-            CaptionMetric(FRACTIONS, (0.0, 1.0)),
-            CaptionMetric(("cider",), (0.0, 10.0)),
-            CaptionMetric(("s_star_m",), (0.0, 3.25)),
-            CHANGE_RECOGNITION,
-        )
 
     def close(self) -> None:
         self._meteor.close()

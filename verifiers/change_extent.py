@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
@@ -69,9 +69,9 @@ class ExtentTruth:
 class ChangeExtent(PerForecast[ExtentTruth]):
     """Whether a forecast changes visibly about as much as the true future does."""
 
-    name: ClassVar[str] = "change_extent"
-    Config: ClassVar[type[BaseModel]] = ChangeExtentConfig
-    card: ClassVar[Card] = Card(
+    name = "change_extent"
+    Config = ChangeExtentConfig
+    card = Card(
         summary="Whether a forecast visibly changes as many pixels as the true future does. Made as a gate: a copy, "
         "or one changed by at most 24 grey levels, gets 0 if something changes.",
         range="raw.extent and raw.true_extent in [0, 1]; an invalid output gets 0",

@@ -6,15 +6,14 @@ but 0 is changed; predictions hold these indices, or 0 and 255. A mask without t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Metric, Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -59,10 +58,10 @@ class ChangeMaskConfig(NoConfig):
 class ChangeMask(MapVerifier):
     """Agreement of a predicted change mask with the true one, over the pixels that count."""
 
-    name: ClassVar[str] = "change_mask"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_MASK})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.mask", "reference.mask"})
-    card: ClassVar[Card] = Card(
+    name = "change_mask"
+    tasks = frozenset({Task.CHANGE_MASK})
+    needs = frozenset({"output.mask", "reference.mask"})
+    card = Card(
         summary=(
             "Counts pixels of a change mask (255 is changed; with 'classes', every index but 0) against the true mask,"
             " ignoring pixels outside 'valid'."
@@ -78,7 +77,7 @@ class ChangeMask(MapVerifier):
         ),
         cost="under a millisecond per megapixel, plus decoding",
     )
-    Config: ClassVar[type[BaseModel]] = ChangeMaskConfig
+    Config = ChangeMaskConfig
 
     def truth(self, sample: Sample) -> MaskTruth | Score:
         classes, levels = sample.reference.get("classes"), sample.reference.get("levels")
@@ -116,7 +115,7 @@ class ChangeMask(MapVerifier):
     def metrics(self) -> Sequence[Metric]:
         epsilon = self.config.epsilon
 
-        def from_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        def from_sums(sums: Sums) -> Numbers:
             return binary_change_metrics(sums.get("confusion", np.zeros((2, 2))), epsilon)
 
         shares = tuple(key for key in METRIC_KEYS if key != "kappa")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample, Task
@@ -192,10 +192,10 @@ def _named(letters: frozenset[str]) -> str:
 class MultipleChoice(PerText[Question]):
     """1 for exactly the right letter, or exactly the right set of them, otherwise 0."""
 
-    name: ClassVar[str] = "multiple_choice"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
-    card: ClassVar[Card] = Card(
+    name = "multiple_choice"
+    tasks = frozenset({Task.CHANGE_QA})
+    needs = frozenset({"output.text", "reference.answers"})
+    card = Card(
         summary=(
             "1 if the chosen letter, or set of letters, is a true one. Each entry of reference.answers is a whole right "
             "answer: a letter, letters such as AC, or the text of an option."
@@ -208,7 +208,7 @@ class MultipleChoice(PerText[Question]):
             "are invalid."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = MultipleChoiceConfig
+    Config = MultipleChoiceConfig
 
     def truth(self, sample: Sample) -> Question:
         texts = plain_truths(texts_of(sample.reference, "choices"))

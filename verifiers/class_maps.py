@@ -16,13 +16,13 @@ is an invalid output and wrong in every pixel, since nothing says what the rest 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.image_values import MAX_CLASSES
-from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.metric import Metric, Numbers, Sums
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -63,10 +63,10 @@ class ClassMapConfig(NoConfig):
 class ClassMap(MapVerifier):
     """Agreement of a predicted map of classes with the true one, over the pixels that count."""
 
-    name: ClassVar[str] = "class_map"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_MASK})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.mask", "reference.mask", "reference.classes"})
-    card: ClassVar[Card] = Card(
+    name = "class_map"
+    tasks = frozenset({Task.CHANGE_MASK})
+    needs = frozenset({"output.mask", "reference.mask", "reference.classes"})
+    card = Card(
         summary=(
             "Counts pixels of a map of class indices (0 = background) against the true one. Pixels outside 'valid', and those of"
             " the true map's nodata value, are ignored."
@@ -83,7 +83,7 @@ class ClassMap(MapVerifier):
         ),
         cost="about three milliseconds per megapixel, plus decoding",
     )
-    Config: ClassVar[type[BaseModel]] = ClassMapConfig
+    Config = ClassMapConfig
 
     def truth(self, sample: Sample) -> MapTruth | Score:
         if problem := classes_problem(sample.reference, self.config.classes):
@@ -105,10 +105,10 @@ class ClassMap(MapVerifier):
     def metrics(self) -> Sequence[Metric]:
         empty = np.zeros((4, self.config.classes))
 
-        def from_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        def from_sums(sums: Sums) -> Numbers:
             return segmentation_metrics(ClassCounts(*sums.get("counts", empty)))
 
-        def why(sums: Mapping[str, np.ndarray]) -> dict[str, str]:
+        def why(sums: Sums) -> dict[str, str]:
             absent = "the class occurs neither in the truth nor in the predictions"
             return {key: absent for key, value in from_sums(sums).items() if key.startswith("iou_") and value is None}
 

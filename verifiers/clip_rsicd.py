@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.metric import MeanValue
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -43,12 +42,12 @@ class ClipRsicdConfig(NoConfig):
 class ClipRsicd(Encoded, PerSample[AskedText]):
     """Dot product of image and caption in a CLIP fine-tuned on RSICD, by a hundredth."""
 
-    reads_texts: ClassVar[bool] = True
-    name: ClassVar[str] = "clip_rsicd"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "encoder"})
-    Config: ClassVar[type[ClipRsicdConfig]] = ClipRsicdConfig
-    card: ClassVar[Card] = Card(
+    reads_texts = True
+    name = "clip_rsicd"
+    tasks = frozenset({Task.FORECAST})
+    needs = frozenset({"output.image", "encoder"})
+    Config = ClipRsicdConfig
+    card = Card(
         summary="What Txt2Img-MHN calls the CLIP score: the dot product of features that are not normalised, divided by 100, averaged"
         " over all images. raw.cos has the cosine.",
         range="unbounded, about 0.2 for clip-rsicd-v2; not a CLIPScore and not a cosine. An invalid output counts as 0",
@@ -59,6 +58,7 @@ class ClipRsicd(Encoded, PerSample[AskedText]):
         "raw.cos beside it",
         cost="one pass of the encoder per new image and text",
     )
+    reported = (MeanValue("clip_rsicd", "clip_rsicd"), MeanValue("clip_rsicd_cos", "cos", -1.0, (-1.0, 1.0)))
 
     def truth(self, sample: Sample) -> AskedText:
         text = asked_text(sample)[:MOST_CHARACTERS]
@@ -76,6 +76,3 @@ class ClipRsicd(Encoded, PerSample[AskedText]):
             cos, dot = cosine(image, text), float(image.astype(np.float64) @ text.astype(np.float64)) / 100.0
             scores.append(Score((cos + 1.0) / 2.0, raw={"clip_rsicd": dot, "cos": cos}))
         return scores
-
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("clip_rsicd", "clip_rsicd"), MeanValue("clip_rsicd_cos", "cos", -1.0, (-1.0, 1.0)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -42,10 +41,10 @@ def ref_clip_score(cos: float, references: Sequence[float]) -> float:
 class ClipScore(AlignmentVerifier):
     """Similarity of a forecast to the text that asked for it, or of a caption to the image after the change."""
 
-    name: ClassVar[str] = "clip_score"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST, Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "output.text", "encoder"})
-    card: ClassVar[Card] = Card(
+    name = "clip_score"
+    tasks = frozenset({Task.FORECAST, Task.CHANGE_CAPTION})
+    needs = frozenset({"output.image", "output.text", "encoder"})
+    card = Card(
         summary="CLIPScore of a forecast and the text of what should change (reference.text, else the prompt), or of a "
         "caption and the image after the change.",
         range="[0, 2.5], higher fits better; raw.cos in [-1, 1].",
@@ -75,10 +74,10 @@ class ClipScore(AlignmentVerifier):
 class RefClipScore(AlignmentVerifier):
     """Similarity of a caption to the image after the change and to the reference captions."""
 
-    name: ClassVar[str] = "ref_clip_score"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.captions", "encoder"})
-    card: ClassVar[Card] = Card(
+    name = "ref_clip_score"
+    tasks = frozenset({Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text", "reference.captions", "encoder"})
+    card = Card(
         summary="RefCLIPScore: harmonic mean of a caption's CLIPScore and its best cosine with a reference caption.",
         range="[0, 10/7], higher fits better; raw.clip_score in [0, 2.5], raw.reference in [0, 1].",
         transform="divided by 10/7",

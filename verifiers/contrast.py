@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -87,11 +87,11 @@ class CaptionContrastConfig(AlignmentConfig):
 class CaptionContrast(AlignmentVerifier):
     """Smooth rank of the right text among texts of other samples."""
 
-    name: ClassVar[str] = "caption_contrast"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST, Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "output.text", "encoder"})
-    Config: ClassVar[type[AlignmentConfig]] = CaptionContrastConfig
-    card: ClassVar[Card] = Card(
+    name = "caption_contrast"
+    tasks = frozenset({Task.FORECAST, Task.CHANGE_CAPTION})
+    needs = frozenset({"output.image", "output.text", "encoder"})
+    Config = CaptionContrastConfig
+    card = Card(
         summary="Whether the text of the sample (or a caption as output) fits the image better than the texts of other "
         "samples (distractors) do.",
         range=(

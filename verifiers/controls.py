@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.metric import MeanValue
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -87,6 +86,7 @@ class LikenessToInput(PerSample[np.ndarray]):
         "change mask, and change inside it, instead",
         cost="1 ms for 256 x 256 on a CPU",
     )
+    reported = (MeanValue("mse_to_input", "mse", invalid=1.0, bounds=(0.0, 1.0)),)
 
     def truth(self, sample: Sample) -> np.ndarray | Score:
         if not sample.images:
@@ -103,9 +103,6 @@ class LikenessToInput(PerSample[np.ndarray]):
         like = 1.0 / (1.0 + mse / self.config.scale)
         return Score(like if self.config.wanted == "copy" else 1.0 - like, raw={"mse": mse})
 
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("mse_to_input", "mse", invalid=1.0, bounds=(0.0, 1.0)),)
-
 
 class LengthConfig(NoConfig):
     """What counts as long."""
@@ -117,7 +114,7 @@ class AnswerLength(PerSample[None]):
     """The length of a text, right or wrong: pays for going on talking."""
 
     name = "answer_length"
-    tasks: ClassVar[frozenset[Task]] = TEXTS
+    tasks = TEXTS
     needs = frozenset({"output.text"})
     Config = LengthConfig
     card = Card(
@@ -127,10 +124,8 @@ class AnswerLength(PerSample[None]):
         source="this project's; the harmful reward of an ablation on texts",
         gaming="any words will do",
     )
+    reported = (MeanValue("answer_words", "words", bounds=(0.0, math.inf)),)
 
     def compare(self, truth: None, output: Output) -> Score:
         words = len((output.text or "").split())
         return Score(min(1.0, words / self.config.max_words), raw={"words": float(words)})
-
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("answer_words", "words", bounds=(0.0, math.inf)),)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -65,7 +63,7 @@ def read_single(text: str) -> tuple[Mapping[str, float] | None, str]:
     return (None if number is None else {"": number}), reason
 
 
-def _errors(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _errors(sums: Sums) -> Numbers:
     table = sums.get("errors", np.zeros((3, 3)))
     numbers: dict[str, float | None] = {}
     for suffix, (absolute, squared, n) in zip(("", *(f"/{name}" for name in CLASSES)), table, strict=True):
@@ -88,10 +86,10 @@ def _stats(correct: bool, valid: bool, errors: Mapping[str, float]) -> dict[str,
 class ChangeCounts(PerText[Mapping[str, float]]):
     """How far counted roads and buildings are off."""
 
-    name: ClassVar[str] = "change_counts"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
-    card: ClassVar[Card] = Card(
+    name = "change_counts"
+    tasks = frozenset({Task.CHANGE_QA})
+    needs = frozenset({"output.text", "reference.answers"})
+    card = Card(
         summary=(
             "Reads the numbers of new roads and new buildings from a sentence, and compares them with those of the "
             "true sentence. If that names neither, it is one number."
@@ -104,7 +102,8 @@ class ChangeCounts(PerText[Mapping[str, float]]):
             "the baselines, and read the errors beside valid_rate."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = AnswerConfig
+    Config = AnswerConfig
+    reported = (ACCURACY, VALID_RATE, SumMetric(ERROR_KEYS, _errors, bounds=(0.0, math.inf)))
 
     def truth(self, sample: Sample) -> Mapping[str, float]:
         answer = extract_answer(true_answer(sample), "whole").answer or ""
@@ -128,9 +127,6 @@ class ChangeCounts(PerText[Mapping[str, float]]):
 
     def worst(self, truth: Mapping[str, float], reason: str) -> Score:
         return Score.invalid(reason, raw={"correct": 0.0}, stats=_stats(False, False, {}))
-
-    def metrics(self) -> Sequence[Metric]:
-        return (ACCURACY, VALID_RATE, SumMetric(ERROR_KEYS, _errors, bounds=(0.0, math.inf)))
 
 
 def _said(counts: Mapping[str, float]) -> str:

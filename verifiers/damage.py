@@ -7,12 +7,11 @@ is a building, as in the files of the xView2 challenge.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.metric import Metric, Numbers, Sums
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -130,12 +129,10 @@ class DamageConfig(NoConfig):
 class BuildingDamage(MapVerifier):
     """Agreement of predicted buildings and their damage with the true ones, over the pixels that count."""
 
-    name: ClassVar[str] = "building_damage"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.DAMAGE})
-    needs: ClassVar[frozenset[str]] = frozenset(
-        {"output.buildings", "output.damage", "reference.buildings", "reference.damage"}
-    )
-    card: ClassVar[Card] = Card(
+    name = "building_damage"
+    tasks = frozenset({Task.DAMAGE})
+    needs = frozenset({"output.buildings", "output.damage", "reference.buildings", "reference.damage"})
+    card = Card(
         summary=(
             "Counts building pixels (0 none, 1 to 4 building) and, within the true buildings, pixels of each "
             "damage level (1 none, 2 minor, 3 major, 4 destroyed)."
@@ -156,7 +153,7 @@ class BuildingDamage(MapVerifier):
         cost="about five milliseconds per megapixel of a pair, plus decoding",
     )
 
-    Config: ClassVar[type[BaseModel]] = DamageConfig
+    Config = DamageConfig
 
     def truth(self, sample: Sample) -> MapTruth | Score:
         return read_class_truth(sample, ("buildings", "damage"), VALUES)
@@ -192,11 +189,11 @@ class BuildingDamage(MapVerifier):
         return Score.invalid(reason, raw={"localization_f1": 0.0}, stats=stats)
 
     def metrics(self) -> Sequence[Metric]:
-        def numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        def numbers(sums: Sums) -> Numbers:
             metrics = unmasked_metrics if self.config.unmasked else damage_metrics
             return metrics(sums.get("localization", np.zeros(3)), sums.get("damage", np.zeros((len(LEVELS), 3))))
 
-        def why(sums: Mapping[str, np.ndarray]) -> dict[str, str]:
+        def why(sums: Sums) -> dict[str, str]:
             found = numbers(sums)
             absent = [name for name in LEVELS if found[f"f1_{name}"] is None]
             reasons = {f"f1_{name}": "the truth has no building of this damage" for name in absent}

@@ -5,14 +5,13 @@ Values of the maps and the score are those of :mod:`rsw_rewards.verifiers.damage
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context
@@ -30,8 +29,14 @@ from rsw_rewards.verifiers.detector_consistency import (
 from rsw_rewards.verifiers.forecast_case import fitting
 from rsw_rewards.verifiers.maps import read_class_truth
 
-KEYS = tuple(f"xview2_{key}" for key in damage_metrics(np.zeros(3), np.zeros((LEVELS - 1, 3))))
-"""``xview2_score``, ``xview2_localization_f1``, ``xview2_damage_f1`` and an F1 for each level."""
+
+def _numbers(sums: Sums) -> Numbers:
+    """``xview2_score``, ``xview2_localization_f1``, ``xview2_damage_f1`` and an F1 for each level."""
+    found = damage_metrics(sums.get("localization", np.zeros(3)), sums.get("damage", np.zeros((LEVELS - 1, 3))))
+    return {f"xview2_{key}": value for key, value in found.items()}
+
+
+KEYS = tuple(_numbers({}))
 
 
 def soft_damage_value(probability: np.ndarray, truth: np.ndarray) -> float:
@@ -64,10 +69,10 @@ class DamageConsistencyConfig(NetworkConfig):
 class DamageConsistency(NetworkVerifier):
     """Whether a frozen damage network grades the buildings of a forecast as those of the true future are damaged."""
 
-    name: ClassVar[str] = "damage_consistency"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "reference.damage", "detector"})
-    Config: ClassVar[type[BaseModel]] = DamageConsistencyConfig
-    card: ClassVar[Card] = Card(
+    name = "damage_consistency"
+    needs = frozenset({"output.image", "reference.images", "reference.damage", "detector"})
+    Config = DamageConsistencyConfig
+    card = Card(
         summary=(
             "A frozen network grades building damage between the input and the forecast; its map is compared "
             "with the true damage, or with its own map of the true future."
@@ -83,6 +88,7 @@ class DamageConsistency(NetworkVerifier):
         gaming="Texture can deceive the network. Damage outside of true buildings costs only localization.",
         cost="one pass of the network per new pair",
     )
+    reported = (SumMetric(KEYS, _numbers, bounds=(0.0, 1.0)),)
 
     def setup(self, context: Context) -> None:
         super().setup(context)
@@ -126,10 +132,3 @@ class DamageConsistency(NetworkVerifier):
             "damage": np.stack([np.zeros(LEVELS - 1), n - pixels, pixels], axis=1),
         }
         return Score.invalid(reason, raw={"localization_f1": 0.0}, stats=stats)
-
-    def metrics(self) -> Sequence[Metric]:
-        def numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-            found = damage_metrics(sums.get("localization", np.zeros(3)), sums.get("damage", np.zeros((LEVELS - 1, 3))))
-            return {f"xview2_{key}": value for key, value in found.items()}
-
-        return (SumMetric(KEYS, numbers, bounds=(0.0, 1.0)),)

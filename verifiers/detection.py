@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.metric import FeatureLookup, Metric, Numbers
 from rsw_rewards.core.per_sample import PerSample
@@ -135,6 +135,7 @@ class CocoPrecision(Metric):
 
     keys: tuple[str, ...] = ("map", "map50", "map75")
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval: ClassVar[bool] = False
 
     def compute(
         self,
@@ -145,11 +146,6 @@ class CocoPrecision(Metric):
     ) -> Numbers:
         contents = [json.loads(content["boxes"]) for content in rows["content"] if content]
         return coco_precision([one["true"] for one in contents], [one["given"] for one in contents])
-
-    def left_out(
-        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
-    ) -> list[Numbers]:
-        return []
 
 
 class DetectionConfig(NoConfig):
@@ -163,12 +159,12 @@ class DetectionConfig(NoConfig):
 class DetectionAP(PerSample[Labelled]):
     """Average precision of labelled boxes over a whole set; it measures, and has no value of one output."""
 
-    name: ClassVar[str] = "detection_ap"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.GROUNDING})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    rewarding: ClassVar[bool] = False
-    Config: ClassVar[type[BaseModel]] = DetectionConfig
-    card: ClassVar[Card] = Card(
+    name = "detection_ap"
+    tasks = frozenset({Task.GROUNDING})
+    needs = frozenset({"output.text"})
+    rewarding = False
+    Config = DetectionConfig
+    card = Card(
         summary="COCO's average precision. Truth: reference.boxes and reference.labels, one label a box; output: a JSON list with bbox_2d, label and score.",
         range="[0, 1]",
         transform="none; it is computed over a set, so a single output has no value",
@@ -177,6 +173,7 @@ class DetectionAP(PerSample[Labelled]):
         "ranked in the order of the answer.",
         cost="milliseconds an image on a CPU; needs pip install 'rsw_rewards[detection]'",
     )
+    reported = (CocoPrecision(),)
 
     def setup(self, context: Context) -> None:
         super().setup(context)
@@ -211,6 +208,3 @@ class DetectionAP(PerSample[Labelled]):
     @staticmethod
     def _content(truth: Labelled, rows: Sequence[Any]) -> dict[str, str]:
         return {"boxes": json.dumps({"true": [truth.boxes, truth.labels], "given": rows})}
-
-    def metrics(self) -> Sequence[Metric]:
-        return (CocoPrecision(),)

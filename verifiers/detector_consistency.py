@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Metric, Numbers, SumMetric, Sums
 from rsw_rewards.core.per_sample import PerSample, Unscored
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -167,8 +167,8 @@ def _pair_in_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) ->
 class NetworkVerifier(PerSample[PairTruth]):
     """Base of the verifiers that show a forecast to a frozen network beside the input, and hold its answer against a true one."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    at_once: ClassVar[int] = 32
+    tasks = frozenset({Task.FORECAST})
+    at_once = 32
 
     @property
     def bands(self) -> tuple[int, ...] | None:
@@ -213,10 +213,10 @@ class NetworkVerifier(PerSample[PairTruth]):
 class DetectorConsistency(NetworkVerifier):
     """Whether a frozen change detector sees the right change between the input and the forecast."""
 
-    name: ClassVar[str] = "detector_consistency"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "detector"})
-    Config: ClassVar[type[BaseModel]] = DetectorConfig
-    card: ClassVar[Card] = Card(
+    name = "detector_consistency"
+    needs = frozenset({"output.image", "reference.images", "detector"})
+    Config = DetectorConfig
+    card = Card(
         summary=(
             "The changes that a frozen detector finds between input and forecast, compared with the true change mask "
             "or with those it finds in the true future."
@@ -328,7 +328,7 @@ class DetectorConsistency(NetworkVerifier):
             f"{key}{tail if tail != '/' else ''}" for key in ("change_f1", "change_iou", "no_change_accuracy")
         )
 
-        def numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        def numbers(sums: Sums) -> Numbers:
             found = binary_change_metrics(sums.get("confusion", np.zeros((2, 2))))
             unchanged, kept = sums.get("unchanged", np.zeros(2))
             return {f1: found["f1"], iou: found["iou"], accuracy: ratio(float(kept), float(unchanged))}

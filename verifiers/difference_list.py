@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -179,7 +179,7 @@ def match_changes(
     return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if same[row, column]]
 
 
-def difference_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def difference_metrics(sums: Sums) -> Numbers:
     """F1, precision and recall from summed ``matched``, ``listed`` and ``true`` changes.
 
     None where the truth leaves them undefined (no change to find, and none listed); the precision of nothing listed is 0 where
@@ -209,10 +209,10 @@ class DifferenceListConfig(AnswerConfig):
 class DifferenceList(PerText[tuple[Change, ...]]):
     """F1 between the changes listed and the true ones."""
 
-    name: ClassVar[str] = "difference_list"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    card: ClassVar[Card] = Card(
+    name = "difference_list"
+    tasks = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text"})
+    card = Card(
         summary=(
             "Compares a list of changes with reference.changes: JSON objects {object, change, where?, count?}, or "
             "lines 'object | change | where | count'."
@@ -225,7 +225,8 @@ class DifferenceList(PerText[tuple[Change, ...]]):
             "every true change is matched once at most."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = DifferenceListConfig
+    Config = DifferenceListConfig
+    reported = (SumMetric(METRIC_KEYS, difference_metrics, bounds=(0.0, 1.0)),)
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -263,6 +264,3 @@ class DifferenceList(PerText[tuple[Change, ...]]):
 
     def worst(self, truth: tuple[Change, ...], reason: str) -> Score:
         return Score.invalid(reason, raw={"f1": 0.0}, stats=_stats(0, max(len(truth), 1), len(truth)))
-
-    def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(METRIC_KEYS, difference_metrics, bounds=(0.0, 1.0)),)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -56,11 +55,11 @@ class DirectionalConfig(AlignmentConfig):
 class DirectionalSimilarity(AlignmentVerifier):
     """Cosine between the change of the image and the change of the text."""
 
-    name: ClassVar[str] = "directional_similarity"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "encoder"})
-    Config: ClassVar[type[AlignmentConfig]] = DirectionalConfig
-    card: ClassVar[Card] = Card(
+    name = "directional_similarity"
+    tasks = frozenset({Task.FORECAST})
+    needs = frozenset({"output.image", "encoder"})
+    Config = DirectionalConfig
+    card = Card(
         summary=(
             "Cosine between the change of the image features (forecast less input) and the change of the text"
             " features (after less before)."

@@ -8,14 +8,13 @@ reward of :mod:`rsw_rewards.verifiers.set_credit`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, NoConfig
+from rsw_rewards.core.verifier import Card
 from rsw_rewards.encoders import CMMD_ENCODER
 from rsw_rewards.verifiers.set_metrics import FrechetMetric, InfinityMetric, KernelMetric, NeighbourMetric
 from rsw_rewards.verifiers.sets import EncodedSetVerifier, SetConfig, SetTruth
@@ -24,7 +23,7 @@ from rsw_rewards.verifiers.sets import EncodedSetVerifier, SetConfig, SetTruth
 class SetMeasure(EncodedSetVerifier):
     """Base of what is measured between two sets: it has the images of every row encoded, and leaves their hashes in it."""
 
-    rewarding: ClassVar[bool] = False
+    rewarding = False
 
     def rate(self, truths: Sequence[SetTruth], compared: Sequence[ImageRef]) -> list[Score]:
         bank = self.context.bank
@@ -53,9 +52,9 @@ class FrechetConfig(SetConfig):
 class Frechet(SetMeasure):
     """Frechet distance between forecasts and true futures in an encoder's features."""
 
-    name: ClassVar[str] = "frechet"
-    Config: ClassVar[type[NoConfig]] = FrechetConfig
-    card: ClassVar[Card] = Card(
+    name = "frechet"
+    Config = FrechetConfig
+    card = Card(
         summary="Frechet distance between all forecasts and all true futures, in the features of a named encoder.",
         range="[0, inf), 0 = equal mean and covariance; unit of the encoder. Named 'fid' only with clean-fid's Inception "
         "('fid@n' below min_images), else fd_<encoder>",
@@ -77,8 +76,8 @@ class Frechet(SetMeasure):
 class Kid(SetMeasure):
     """Kernel inception distance between forecasts and true futures in an encoder's features."""
 
-    name: ClassVar[str] = "kid"
-    card: ClassVar[Card] = Card(
+    name = "kid"
+    card = Card(
         summary="Unbiased squared MMD under the cubic kernel between all forecasts and all true futures.",
         range="about [0, inf), below 0 where forecasts are close to their own futures; 'kid' for clean-fid's Inception alone, kid_<encoder> otherwise",
         transform=_TRANSFORM,
@@ -100,9 +99,9 @@ class CmmdConfig(SetConfig):
 class Cmmd(SetMeasure):
     """CLIP maximum mean discrepancy between forecasts and true futures."""
 
-    name: ClassVar[str] = "cmmd"
-    Config: ClassVar[type[NoConfig]] = CmmdConfig
-    card: ClassVar[Card] = Card(
+    name = "cmmd"
+    Config = CmmdConfig
+    card = Card(
         summary="1000 times the squared MMD of unit-length features under an RBF kernel of bandwidth 10.",
         range="[0, inf); 'cmmd' for CLIP ViT-L/14-336 alone, cmmd_<encoder> otherwise",
         transform=_TRANSFORM,
@@ -124,9 +123,9 @@ class NeighbourConfig(SetConfig):
 class Neighbours(SetMeasure):
     """Precision, recall, density and coverage of forecasts among true futures."""
 
-    name: ClassVar[str] = "neighbours"
-    Config: ClassVar[type[NoConfig]] = NeighbourConfig
-    card: ClassVar[Card] = Card(
+    name = "neighbours"
+    Config = NeighbourConfig
+    card = Card(
         summary="Share of forecasts near a true future, and of true futures near a forecast, by nearest neighbours in an "
         "encoder's features.",
         range="precision, recall, coverage: [0, 1]; density: [0, inf); each with the encoder's name",

@@ -200,11 +200,11 @@ def _stack(images: Sequence[ImageRef], what: str) -> np.ndarray:
 class EarthNet(PerForecast[np.ndarray]):
     """EarthNetScore of a forecast series of four bands; it measures, and rewards nothing."""
 
-    name: ClassVar[str] = "earthnet_score"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.images", "reference.images"})
-    rewarding: ClassVar[bool] = False
-    at_once: ClassVar[int] = 1
-    card: ClassVar[Card] = Card(
+    name = "earthnet_score"
+    needs = frozenset({"output.images", "reference.images"})
+    rewarding = False
+    at_once = 1
+    card = Card(
         summary="EarthNet score of a series of (H, W, 4) reflectance frames (blue, green, red, near infrared). A true "
         "pixel with NaN in any band was not observed.",
         range="ens, mad, ols, emd, ssim: [0, 1], 1 is perfect",
@@ -214,6 +214,7 @@ class EarthNet(PerForecast[np.ndarray]):
         "count at dates without observations, so the truth gets less than 1.",
         cost="about two seconds a cube of 128 x 128 and 20 dates",
     )
+    reported = (EarthNetScore(),)
 
     def truth(self, sample: Sample) -> np.ndarray | Score:
         images: Sequence[ImageRef] = sample.reference.get("images") or ()
@@ -235,6 +236,3 @@ class EarthNet(PerForecast[np.ndarray]):
 
     def worst(self, truth: np.ndarray, reason: str) -> Score:
         return Score.invalid(reason, raw=dict.fromkeys(SCORES, 0.0))
-
-    def metrics(self) -> Sequence[Metric]:
-        return (EarthNetScore(),)

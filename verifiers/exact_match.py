@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample, Task
@@ -52,10 +52,10 @@ class ExactMatchConfig(AnswerConfig):
 class ExactMatch(AnswerVerifier):
     """1 for the right answer and nothing else beside it, otherwise 0."""
 
-    name: ClassVar[str] = "exact_match"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    card: ClassVar[Card] = Card(
+    name = "exact_match"
+    tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION})
+    needs = frozenset({"output.text"})
+    card = Card(
         summary="1 if the normalised answer equals a true answer. If there is a vocabulary, the answer must be one of its "
         "entries.",
         range="correct: 0 or 1",
@@ -66,7 +66,7 @@ class ExactMatch(AnswerVerifier):
             "must equal one entry of the vocabulary."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = ExactMatchConfig
+    Config = ExactMatchConfig
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

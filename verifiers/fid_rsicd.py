@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import Card, Context, NoConfig
+from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.encoders import RSICD_INCEPTION
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.verifiers.distribution import SetMeasure
@@ -99,10 +99,10 @@ class ListedFrechet(FrechetMetric):
 class FidRsicd(SetMeasure):
     """Frechet distance of generated images to real ones in an Inception-v3 that was fine-tuned on RSICD."""
 
-    name: ClassVar[str] = "fid_rsicd"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
-    Config: ClassVar[type[NoConfig]] = FidRsicdConfig
-    card: ClassVar[Card] = Card(
+    name = "fid_rsicd"
+    needs = frozenset({"output.image", "reference.images", "encoder"})
+    Config = FidRsicdConfig
+    card = Card(
         summary="Frechet distance between all generated images and a list of real images of RSICD, in 2048 pooled features of an"
         " Inception-v3 fine-tuned on its 30 classes.",
         range=(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -185,9 +184,9 @@ class ForecastCase:
 class PerForecast(PerSample[T]):
     """Base of the verifiers that hold one forecast against what its sample says."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images"})
-    at_once: ClassVar[int] = 16  # no more images are held than a network looks at in one pass or two
+    tasks = frozenset({Task.FORECAST})
+    needs = frozenset({"output.image", "reference.images"})
+    at_once = 16  # no more images are held than a network looks at in one pass or two
 
 
 def images_of(sample: Sample, future: bool, before: bool) -> list[ImageRef]:

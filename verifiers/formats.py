@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
@@ -69,10 +68,10 @@ class AnswerFormatConfig(NoConfig):
 class AnswerFormat(PerSample[None]):
     """1 for a well-formed text. Says nothing about whether it is right."""
 
-    name: ClassVar[str] = "answer_format"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    card: ClassVar[Card] = Card(
+    name = "answer_format"
+    tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text"})
+    card = Card(
         summary="1 if a text has the agreed form: one answer tag and nothing after it, or a short text that was not cut "
         "off.",
         range="well_formed: 0 or 1",
@@ -80,14 +79,13 @@ class AnswerFormat(PerSample[None]):
         source="the tag convention of R1-style training; the rules are this project's",
         gaming=("Every well-formed text gets 1, right or wrong. Give it a weight of at most 0.1, or use it as a gate."),
     )
-    Config: ClassVar[type[BaseModel]] = AnswerFormatConfig
+    Config = AnswerFormatConfig
+    reported = (
+        SumMetric(("format_rate",), lambda sums: {"format_rate": share(sums, "well_formed")}, bounds=(0.0, 1.0)),
+    )
 
     def compare(self, truth: None, output: Output) -> Score:
         problem = format_problem(output.text or "", self.config.mode, self.config.max_words, output.finish_reason)
         value = float(not problem)
         raw, stats = {"well_formed": value}, {"well_formed": np.asarray(value)}
         return Score.invalid(problem, raw=raw, stats=stats) if problem else Score(1.0, raw=raw, stats=stats)
-
-    def metrics(self) -> Sequence[Metric]:
-        rate = SumMetric(("format_rate",), lambda sums: {"format_rate": share(sums, "well_formed")}, bounds=(0.0, 1.0))
-        return (rate,)

@@ -5,13 +5,13 @@ All definitions are those of ``eval.py`` in github.com/vitusbenson/greenearthnet
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -95,7 +95,7 @@ def kept(context: np.ndarray, target: np.ndarray, counted: np.ndarray, covers: n
     return (covers < 41) & (lowest > 0) & np.isfinite(lowest) & often & (deviation > LEAST_SPREAD)
 
 
-def _over_cubes(sums: Mapping[str, np.ndarray], place: int) -> np.ndarray:
+def _over_cubes(sums: Sums, place: int) -> np.ndarray:
     """(covers,) mean over cubes of one of :data:`MEASURES`, NaN for a land cover without any."""
     total, count = sums["total"][:, place], sums["count"][:, place]
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
@@ -109,7 +109,7 @@ def _number(values: np.ndarray, efficiency: bool) -> float | None:
     return mean if not efficiency else 2 - 1 / mean if mean > 0 else None
 
 
-def _all(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _all(sums: Sums) -> Numbers:
     found: dict[str, float | None] = {}
     for place, name in enumerate(MEASURES):
         means = _over_cubes(sums, place) if "total" in sums else np.full(len(COVERS), np.nan)
@@ -124,16 +124,16 @@ def _all(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
 
 
 KEYS = tuple(_all({}))
-_RANGES = {"nse": (-np.inf, 1.0), "nnse": (0.0, 1.0), "R2": (0.0, 1.0), "rmse": (0.0, 2.0), "biasabs": (0.0, 2.0)}
+RANGES = {"nse": (-np.inf, 1.0), "nnse": (0.0, 1.0), "R2": (0.0, 1.0), "rmse": (0.0, 2.0), "biasabs": (0.0, 2.0)}
 
 
 class GreenEarthNet(PerForecast[Truth]):
     """GreenEarthNet's score of a forecast series of NDVI; it measures, and rewards nothing."""
 
-    name: ClassVar[str] = "greenearthnet_score"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.images", "reference.images", "reference.land_cover"})
-    rewarding: ClassVar[bool] = False
-    card: ClassVar[Card] = Card(
+    name = "greenearthnet_score"
+    needs = frozenset({"output.images", "reference.images", "reference.land_cover"})
+    rewarding = False
+    card = Card(
         summary="GreenEarthNet's score of a series of (H, W) NDVI frames: NaN for masked pixels, infinite for others without a value. reference.land_cover has ESA WorldCover's codes.",
         range="nse: up to 1; nnse, R2: [0, 1]; rmse, biasabs: [0, 2]",
         transform="none; a single output has no value, so it cannot be a reward",
@@ -141,6 +141,7 @@ class GreenEarthNet(PerForecast[Truth]):
         gaming="A NaN in a forecast counts as an NDVI of 0.5. A pixel whose forecast is constant has no R2, and is left out of that mean.",
         cost="about 50 ms for 20 frames of 128 x 128",
     )
+    reported = (SumMetric(KEYS, _all, bounds={key: RANGES[key.split("/")[0]] for key in KEYS}), VALID_RATE)
 
     def truth(self, sample: Sample) -> Truth | Score:
         images: Sequence[ImageRef] = sample.reference.get("images") or ()
@@ -187,10 +188,6 @@ class GreenEarthNet(PerForecast[Truth]):
         count = np.zeros((len(COVERS), len(MEASURES)))
         count[:, :2] = np.array([[(truth.covers == cover).any()] * 2 for cover in COVERS])
         return Score.invalid(reason, raw={"nnse": 0.0}, stats={"total": np.zeros(count.shape), "count": count})
-
-    def metrics(self) -> Sequence[Metric]:
-        bounds = {key: _RANGES[key.split("/")[0]] for key in KEYS}
-        return (SumMetric(KEYS, _all, bounds=bounds), VALID_RATE)
 
 
 def _stack(images: Sequence[ImageRef]) -> np.ndarray:

@@ -6,14 +6,13 @@ pixels are left out of every number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -72,7 +71,7 @@ class IndexSeriesConfig(NoConfig):
     least: int = Field(3, ge=2, description="observed frames that a pixel must have to enter nnse")
 
 
-def _numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _numbers(sums: Sums) -> Numbers:
     absolute, squared, signed = (share(sums, name, "values") for name in ("absolute", "squared", "signed"))
     return {"mae": absolute, "rmse": None if squared is None else squared**0.5, "bias": signed}
 
@@ -80,9 +79,9 @@ def _numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
 class IndexSeries(PerForecast[np.ndarray]):
     """How well a forecast series of an index follows what was observed."""
 
-    name: ClassVar[str] = "index_series"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.images", "reference.images"})
-    card: ClassVar[Card] = Card(
+    name = "index_series"
+    needs = frozenset({"output.images", "reference.images"})
+    card = Card(
         summary="Compares every frame of a forecast series of NDVI (or another index) with the observed one, pixel by pixel.",
         range="nnse: (0, 1], 0.5 = as good as each pixel's mean over the horizon; mae, rmse, bias: the index's unit",
         transform="none: the value is the sample's mean nnse",
@@ -90,7 +89,13 @@ class IndexSeries(PerForecast[np.ndarray]):
         gaming=("If little changes, the baselines persistence and climatology have a high nnse: compare with both."),
         cost="milliseconds for 20 frames of 64 x 64",
     )
-    Config: ClassVar[type[BaseModel]] = IndexSeriesConfig
+    Config = IndexSeriesConfig
+    reported = (
+        SumMetric(("nnse",), lambda sums: {"nnse": share(sums, "nnse", "pixels")}, bounds=(0.0, 1.0)),
+        SumMetric(("mae", "rmse"), _numbers, bounds=(0.0, float("inf"))),
+        SumMetric(("bias",), _numbers),
+        VALID_RATE,
+    )
 
     def truth(self, sample: Sample) -> np.ndarray | Score:
         """(T, H, W) float64, NaN where a pixel does not count."""
@@ -140,12 +145,4 @@ class IndexSeries(PerForecast[np.ndarray]):
         pixels = int(np.isfinite(nnse(truth, truth, self.config.least)).sum())
         return Score.invalid(
             reason, raw={"nnse": 0.0}, stats={"nnse": np.zeros(()), "pixels": np.asarray(float(pixels))}
-        )
-
-    def metrics(self) -> Sequence[Metric]:
-        return (
-            SumMetric(("nnse",), lambda sums: {"nnse": share(sums, "nnse", "pixels")}, bounds=(0.0, 1.0)),
-            SumMetric(("mae", "rmse"), _numbers, bounds=(0.0, float("inf"))),
-            SumMetric(("bias",), _numbers),
-            VALID_RATE,
         )

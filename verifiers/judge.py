@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from rsw_rewards.core.answer import read_reply
-from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.metric import MeanValue, Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Card, Context
@@ -109,7 +109,7 @@ AGREEMENT: Mapping[str, tuple[float, float]] = {"judge_agreement": (0.0, 1.0), "
 """Numbers of how far the judge agrees with the strict verdict, and their ranges."""
 
 
-def _agreement(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _agreement(sums: Sums) -> Numbers:
     """From a (2, 2) table: the strict verdict (rows) by the judge's (columns)."""
     table = sums.get("agreement", np.zeros((2, 2)))
     total = float(table.sum())
@@ -122,11 +122,11 @@ def _agreement(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
 class Judge(PerText[Question]):
     """What a language model says of an open answer, given the reference."""
 
-    name: ClassVar[str] = "judge"
-    at_once: ClassVar[int] = 4096  # texts are small, and all requests are sent together
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "endpoint"})
-    card: ClassVar[Card] = Card(
+    name = "judge"
+    at_once = 4096  # texts are small, and all requests are sent together
+    tasks = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text", "endpoint"})
+    card = Card(
         summary="Asks a chat model whether an answer says what the reference says; texts only, no images.",
         range="share of votes for 'correct', or mean grade / 10: [0, 1]",
         transform="none",
@@ -140,7 +140,11 @@ class Judge(PerText[Question]):
         ),
         cost="one request per vote, 0.2 to 10 s; answers are cached by content where 'cache' names a folder; asked again, a model may judge otherwise",
     )
-    Config: ClassVar[type[JudgeConfig]] = JudgeConfig
+    Config = JudgeConfig
+    reported = (
+        MeanValue("judge_score", "judged", bounds=(0.0, 1.0)),
+        SumMetric(tuple(AGREEMENT), _agreement, bounds=AGREEMENT),
+    )
 
     def setup(self, context: Context) -> None:
         super().setup(context)
@@ -210,9 +214,3 @@ class Judge(PerText[Question]):
         if truth.strict is not None:
             agreement[int(answers.judge(text, truth.strict).value == 1), int(value >= 0.5)] = 1.0
         return Score(value, raw=raw, stats={"agreement": agreement}, reason=reason, content=content)
-
-    def metrics(self) -> Sequence[Metric]:
-        return (
-            MeanValue("judge_score", "judged", bounds=(0.0, 1.0)),
-            SumMetric(tuple(AGREEMENT), _agreement, bounds=AGREEMENT),
-        )

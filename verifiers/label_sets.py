@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric, SumMetric, Terms
+from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric, Numbers, SumMetric, Sums, Terms
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -69,7 +69,7 @@ class MacroF1(AdditiveMetric):
             named[row, [place[label] for label in content.get("named", ()) if label in place]] = 1
         return {"hits": true * named, "wrong": (1 - true) * named, "missed": true * (1 - named)}
 
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Numbers:
         hits, wrong, missed = sums["hits"], sums["wrong"], sums["missed"]
         there = hits + missed > 0
         f1 = 2 * hits[there] / (2 * hits + wrong + missed)[there]
@@ -118,7 +118,7 @@ class MeanAveragePrecision(Metric):
         return {"map": float(np.mean(found)) if found else None}
 
 
-def _micro(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _micro(sums: Sums) -> Numbers:
     hits, wrong, missed = (float(sums.get(name, np.zeros(()))) for name in ("hits", "wrong", "missed"))
     return {"micro_f1": set_f1(hits, wrong, missed) if sums["n"] else None}
 
@@ -142,10 +142,10 @@ class LabelSetConfig(AnswerConfig):
 class LabelSet(PerText[LabelTruth]):
     """F1 between the labels named and the true ones."""
 
-    name: ClassVar[str] = "label_set"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CLASSIFICATION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    card: ClassVar[Card] = Card(
+    name = "label_set"
+    tasks = frozenset({Task.CLASSIFICATION})
+    needs = frozenset({"output.text"})
+    card = Card(
         summary=("Compares a set of labels with reference.labels."),
         range="f1 of the two sets: [0, 1]; 1 if both are empty. unknown: the number of labels outside the vocabulary",
         transform="none",
@@ -155,7 +155,8 @@ class LabelSet(PerText[LabelTruth]):
             "have many labels. Compare with the baseline all_labels."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = LabelSetConfig
+    Config = LabelSetConfig
+    reported = (SumMetric(("micro_f1",), _micro, bounds=(0.0, 1.0)), MacroF1(), MeanAveragePrecision())
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -199,9 +200,6 @@ class LabelSet(PerText[LabelTruth]):
             stats=_stats(0, max(len(named), 1), len(truth.labels)),
             content=_content(truth.labels, named, {"scores": None}),
         )
-
-    def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(("micro_f1",), _micro, bounds=(0.0, 1.0)), MacroF1(), MeanAveragePrecision())
 
 
 def _taken_back(part: str, known: frozenset[str]) -> str:

@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.metric import Metric, Terms
 from rsw_rewards.core.per_sample import truths_of
@@ -164,17 +164,17 @@ class SceneLabelConfig(AnswerConfig):
 class SceneLabel(AnswerVerifier):
     """1 for the right class of a scene and nothing else beside it, otherwise 0."""
 
-    name: ClassVar[str] = "scene_label"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CLASSIFICATION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    card: ClassVar[Card] = Card(
+    name = "scene_label"
+    tasks = frozenset({Task.CLASSIFICATION})
+    needs = frozenset({"output.text"})
+    card = Card(
         summary="1 if the normalised answer equals reference.label, and is in the vocabulary; for an image or a series.",
         range="correct: 0 or 1",
         transform="none",
         source=("overall accuracy as usual for NWPU-RESISC45 (arXiv 1703.00121) and ERA (arXiv 2001.11394)."),
         gaming=("Several classes, a class outside of the vocabulary, and a class inside a sentence are invalid."),
     )
-    Config: ClassVar[type[BaseModel]] = SceneLabelConfig
+    Config = SceneLabelConfig
 
     _classes: tuple[str, ...] = ()
 

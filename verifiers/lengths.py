@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from rsw_rewards.core.metric import MeanValue, Metric
+from rsw_rewards.core.metric import MeanValue
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
@@ -49,17 +48,21 @@ class SoftOverlongConfig(NoConfig):
 class SoftOverlong(PerSample[None]):
     """1 for a text of ordinary length, less the nearer it comes to a limit."""
 
-    name: ClassVar[str] = "soft_overlong"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    card: ClassVar[Card] = Card(
+    name = "soft_overlong"
+    tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text"})
+    card = Card(
         summary="A penalty for texts close to or above a length limit. It does not check whether the text is right.",
         range="overlong_penalty: -1 to 0; length: tokens, words or characters, reasoning among them",
         transform="1 + penalty. Weight 1 beside weight 2 of a verifier that gives 0 or 1 is DAPO's sum, up to a constant",
         source="soft overlong punishment, DAPO (arXiv 2503.14476), equation 13",
         gaming="Every short text gets 1: give it less weight than the verifier of the answer.",
     )
-    Config: ClassVar[type[BaseModel]] = SoftOverlongConfig
+    Config = SoftOverlongConfig
+    reported = (
+        MeanValue("overlong_penalty", "overlong_penalty", invalid=-1.0, bounds=(-1.0, 0.0)),
+        MeanValue("length", "length", invalid=np.nan, bounds=(0.0, np.inf)),
+    )
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -83,9 +86,3 @@ class SoftOverlong(PerSample[None]):
 
     def worst(self, truth: None, reason: str) -> Score:
         return Score.invalid(reason, raw={"length": np.nan, "overlong_penalty": -1.0})
-
-    def metrics(self) -> Sequence[Metric]:
-        return (
-            MeanValue("overlong_penalty", "overlong_penalty", invalid=-1.0, bounds=(-1.0, 0.0)),
-            MeanValue("length", "length", invalid=np.nan, bounds=(0.0, np.inf)),
-        )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
-from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -84,7 +82,7 @@ KEYS = ("micro_precision", "micro_recall", "micro_f1", "jaccard_empty1", "jaccar
 GRID_KEYS = (*KEYS, *(f"{key}/{name}" for name in CLASSES for key in KEYS))
 
 
-def _numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _numbers(sums: Sums) -> Numbers:
     n = float(sums["n"])
     if not n or "cells" not in sums:
         return dict.fromkeys(GRID_KEYS)
@@ -113,10 +111,10 @@ def _outcome(true: np.ndarray, predicted: np.ndarray, valid: bool) -> tuple[dict
 class GridLocalization(PerText[Cells]):
     """Which cells of a 3 x 3 grid changed, for roads and for buildings."""
 
-    name: ClassVar[str] = "grid_localization"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
-    card: ClassVar[Card] = Card(
+    name = "grid_localization"
+    tasks = frozenset({Task.CHANGE_QA})
+    needs = frozenset({"output.text", "reference.answers"})
+    card = Card(
         summary=(
             "Multi-label metrics over the nine cells of a grid: per class, and without a class's name over the eighteen"
             " labels of both classes together."
@@ -129,7 +127,8 @@ class GridLocalization(PerText[Cells]):
             "even the truth gets less than 1: read jaccard_empty1."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = AnswerConfig
+    Config = AnswerConfig
+    reported = (SumMetric(GRID_KEYS, _numbers, bounds=(0.0, 1.0)), VALID_RATE)
 
     def truth(self, sample: Sample) -> Cells:
         cells, reason = read_cells(extract_answer(true_answer(sample), "whole").answer or "")
@@ -145,9 +144,6 @@ class GridLocalization(PerText[Cells]):
         flags = _flags(truth)
         raw, stats = _outcome(flags, ~flags, valid=False)
         return Score.invalid(reason, raw=raw, stats=stats)
-
-    def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(GRID_KEYS, _numbers, bounds=(0.0, 1.0)), VALID_RATE)
 
 
 def _difference(true: Cells, found: Cells) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import levels_of
-from rsw_rewards.core.metric import SumMetric
+from rsw_rewards.core.metric import SumMetric, Sums
 from rsw_rewards.core.per_sample import PerSample, Unscored
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, ScoreTable
@@ -152,7 +152,7 @@ class MapVerifier(PerSample[MapTruth]):
         """The score of an output that cannot be used: wrong in every pixel, or it would improve summed metrics by its absence."""
 
 
-def _nothing(sums: Mapping[str, np.ndarray]) -> Mapping[str, str]:
+def _nothing(sums: Sums) -> Mapping[str, str]:
     return {}
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Metric, SumMetric, Sums
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Card
@@ -281,7 +281,7 @@ def _unit_of(sample: Sample, config: NumericMatchConfig) -> str | None:
     return unit
 
 
-def _errors(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _errors(sums: Sums) -> dict[str, float | None]:
     squared = share(sums, "squared_error", "measured")
     return {
         "mae": share(sums, "abs_error", "measured"),
@@ -296,10 +296,10 @@ MRA = SumMetric(("mra",), lambda sums: {"mra": share(sums, "mra")}, bounds=(0.0,
 class NumericMatch(PerText[Numbers | Ranges | Truth]):
     """Whether the number in an answer is right, and how far off it is."""
 
-    name: ClassVar[str] = "numeric_match"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
-    card: ClassVar[Card] = Card(
+    name = "numeric_match"
+    tasks = frozenset({Task.CHANGE_QA})
+    needs = frozenset({"output.text", "reference.answers"})
+    card = Card(
         summary=(
             "Reads the only number of an answer, which may have the sample's unit, and compares it with the true number or "
             "the true range, such as 10 to 20."
@@ -317,7 +317,7 @@ class NumericMatch(PerText[Numbers | Ranges | Truth]):
             "count can get a high value: compare with majority."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = NumericMatchConfig
+    Config = NumericMatchConfig
 
     def truth(self, sample: Sample) -> Numbers | Ranges | Truth:
         config: NumericMatchConfig = self.config

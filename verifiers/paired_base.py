@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.metric import MeanValue, Metric, SumMetric, Sums
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -90,7 +90,7 @@ def paired_card(
     )
 
 
-def _gain_of_sums(sums: Mapping[str, np.ndarray]) -> float | None:
+def _gain_of_sums(sums: Sums) -> float | None:
     if "possible" not in sums or not float(sums["possible"]) > 0.0:
         return None
     return float(sums["gained"]) / float(sums["possible"])
@@ -103,7 +103,7 @@ class Paired(PerForecast[PairedTruth]):
     says how far from equal it is (:meth:`distance`). Regions, gains, matched colours and shifts come from here.
     """
 
-    Config: ClassVar[type[PairedConfig]] = PairedConfig
+    Config = PairedConfig
     bounds: ClassVar[tuple[float, float] | None] = None
     """Range that the mean cannot leave."""
     gain_bounds: ClassVar[tuple[float, float] | None] = (-math.inf, 1.0)

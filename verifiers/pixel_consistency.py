@@ -8,14 +8,13 @@ in which no pixel counts is not applicable.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.metric import MeanValue, Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -93,7 +92,7 @@ class ChangeTruth:
     """(h, w) float64, error of the input."""
 
 
-def _fulfilment_of_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _fulfilment_of_sums(sums: Sums) -> Numbers:
     copied = float(sums.get("inside_copy_error", 0.0))
     return {"fulfilment": gain_over_copy(float(sums["inside_error"]), copied) if copied > 0.0 else None}
 
@@ -101,9 +100,9 @@ def _fulfilment_of_sums(sums: Mapping[str, np.ndarray]) -> dict[str, float | Non
 class ChangeConsistency(PerForecast[ChangeTruth]):
     """Fulfilment inside the true change mask and preservation outside it, by the pixels."""
 
-    name: ClassVar[str] = "change_consistency"
-    Config: ClassVar[type[BaseModel]] = ConsistencyConfig
-    card: ClassVar[Card] = Card(
+    name = "change_consistency"
+    Config = ConsistencyConfig
+    card = Card(
         summary=(
             "Fulfilment: inside the true change mask, how much closer the forecast is to the true future than the "
             "input is. Preservation: how well the rest was kept."
@@ -119,6 +118,10 @@ class ChangeConsistency(PerForecast[ChangeTruth]):
             "counts, so a change of light is neither punished nor needed."
         ),
         cost="about 1 ms for 64 x 64 on a CPU; with shift: 1 four times that",
+    )
+    reported = (
+        SumMetric(("fulfilment",), _fulfilment_of_sums, bounds=(-math.inf, 1.0)),
+        MeanValue("preservation", "preservation", bounds=(0.0, 1.0)),
     )
 
     def truth(self, sample: Sample) -> ChangeTruth | Score:
@@ -161,9 +164,3 @@ class ChangeConsistency(PerForecast[ChangeTruth]):
 
     def worst(self, truth: ChangeTruth, reason: str) -> Score:
         return Score.invalid(reason, stats=self._numbers(truth, farthest(truth.future))[1])
-
-    def metrics(self) -> Sequence[Metric]:
-        return (
-            SumMetric(("fulfilment",), _fulfilment_of_sums, bounds=(-math.inf, 1.0)),
-            MeanValue("preservation", "preservation", bounds=(0.0, 1.0)),
-        )

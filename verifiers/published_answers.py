@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Metric, Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context
@@ -56,7 +56,7 @@ class PublishedAnswerConfig(TextConfig):
         return value
 
 
-def _rmse(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def _rmse(sums: Sums) -> Numbers:
     keys = ("rmse", *ERROR_GROUPS)
     return {
         key: None if (mean := share(sums, f"{key}_squares", f"{key}_count")) is None else float(mean**0.5)
@@ -67,11 +67,11 @@ def _rmse(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
 class PublishedAnswer(PerText[Asked]):
     """Credit of an answer as published code gives it; it measures, and rewards nothing."""
 
-    name: ClassVar[str] = "published_answer"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text"})
-    rewarding: ClassVar[bool] = False
-    card: ClassVar[Card] = Card(
+    name = "published_answer"
+    tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION})
+    needs = frozenset({"output.text"})
+    rewarding = False
+    card = Card(
         summary="The value that the published code of a benchmark gives an answer, including where this code is lenient.",
         range="correct: 0 or 1, or a share of tokens (earthdial)",
         transform="none; it has no value, so it cannot be a reward",
@@ -83,7 +83,7 @@ class PublishedAnswer(PerText[Asked]):
         ),
         cost="microseconds on a CPU; WordNet about a millisecond for a pair of words",
     )
-    Config: ClassVar[type[BaseModel]] = PublishedAnswerConfig
+    Config = PublishedAnswerConfig
 
     @property
     def reading(self) -> Reading:

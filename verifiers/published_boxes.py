@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.metric import Metric, SumMetric
 from rsw_rewards.core.per_sample import PerSample
@@ -196,10 +196,10 @@ class PublishedBoxConfig(NoConfig):
 class PublishedBox(PerSample[Target]):
     """Boxes scored as published code does; it measures, and rewards nothing."""
 
-    name: ClassVar[str] = "published_box"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.GROUNDING})
-    rewarding: ClassVar[bool] = False
-    card: ClassVar[Card] = Card(
+    name = "published_box"
+    tasks = frozenset({Task.GROUNDING})
+    rewarding = False
+    card = Card(
         summary="Boxes as the code of a benchmark reads and scores them. Texts are read by each benchmark's own rule; reference.text may hold the truth as it writes it.",
         range="IoU and hits in [0, 1], counts of boxes",
         transform="none; it has no value, so it cannot be a reward",
@@ -210,7 +210,7 @@ class PublishedBox(PerSample[Target]):
             "step to each side, so that small boxes overlap more."
         ),
     )
-    Config: ClassVar[type[BaseModel]] = PublishedBoxConfig
+    Config = PublishedBoxConfig
 
     @property
     def rule(self) -> _Rule:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Metric, Numbers, SumMetric, Sums
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -50,7 +50,7 @@ def expression_iou(intersection: int, union: int, no_target: NoTarget = "match")
     return intersection / union if union else float(no_target == "match")
 
 
-def referring_metrics(sums: Mapping[str, np.ndarray], no_target: NoTarget = "match") -> dict[str, float | None]:
+def referring_metrics(sums: Sums, no_target: NoTarget = "match") -> Numbers:
     """The published numbers from summed statistics.
 
     Args:
@@ -118,10 +118,10 @@ class ReferringMaskConfig(NoConfig):
 class ReferringMask(PerSample[MapTruth]):
     """IoU of a mask with what an expression refers to."""
 
-    name: ClassVar[str] = "referring_mask"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.GROUNDING})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.mask"})
-    card: ClassVar[Card] = Card(
+    name = "referring_mask"
+    tasks = frozenset({Task.GROUNDING})
+    needs = frozenset({"output.mask"})
+    card = Card(
         summary="Compares a mask (255: the target) with reference.mask, inside 'valid'. An empty true mask means that the "
         "expression has no target.",
         range="iou: [0, 1]; with an empty truth 1 for an empty mask (no_target: match) or 0 (zero), and 0 for any other",
@@ -136,7 +136,7 @@ class ReferringMask(PerSample[MapTruth]):
         ),
         cost="about five milliseconds per megapixel, plus decoding",
     )
-    Config: ClassVar[type[BaseModel]] = ReferringMaskConfig
+    Config = ReferringMaskConfig
 
     def truth(self, sample: Sample) -> MapTruth | Score:
         mask = sample.reference.get("mask")

@@ -10,12 +10,12 @@ SECOND's evaluation code has the prediction in the rows of its matrix, this proj
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.metric import Metric, Numbers, Sums
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -75,12 +75,10 @@ class SemanticChangeConfig(NoConfig):
 class SemanticChange(MapVerifier):
     """Agreement of predicted class maps of two dates with the true ones, over the pixels that count."""
 
-    name: ClassVar[str] = "semantic_change"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.SEMANTIC_CHANGE})
-    needs: ClassVar[frozenset[str]] = frozenset(
-        {"output.map_before", "output.map_after", "reference.map_before", "reference.map_after"}
-    )
-    card: ClassVar[Card] = Card(
+    name = "semantic_change"
+    tasks = frozenset({Task.SEMANTIC_CHANGE})
+    needs = frozenset({"output.map_before", "output.map_after", "reference.map_before", "reference.map_after"})
+    card = Card(
         summary=(
             "Compares the class maps of two dates (0 = unchanged) with the true ones: both dates in one confusion "
             "matrix (joint: stacked), or transitions (joint: from_to)."
@@ -97,7 +95,7 @@ class SemanticChange(MapVerifier):
         gaming=("Maps without change get a high oa: read sek."),
         cost="about ten milliseconds per megapixel of a pair, plus decoding",
     )
-    Config: ClassVar[type[BaseModel]] = SemanticChangeConfig
+    Config = SemanticChangeConfig
 
     def truth(self, sample: Sample) -> MapTruth | Score:
         names = sample.reference.get("classes")
@@ -157,12 +155,12 @@ class SemanticChange(MapVerifier):
     def metrics(self) -> Sequence[Metric]:
         empty = np.zeros((4, self.config.joint_classes))
 
-        def numbers(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        def numbers(sums: Sums) -> Numbers:
             found = semantic_change_metrics(ClassCounts(*sums.get("counts", empty)))
             n = float(sums.get("n", 0.0))
             return {**found, "oa": float(sums["accuracy"]) / n if n and "accuracy" in sums else None}
 
-        def why(sums: Mapping[str, np.ndarray]) -> dict[str, str]:
+        def why(sums: Sums) -> dict[str, str]:
             found = numbers(sums)
             if found["iou_changed"] is None:
                 reason = "neither the truth nor the predictions have a changed pixel"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -51,13 +51,13 @@ class SentenceSimilarityConfig(TextConfig):
 class SentenceSimilarity(Encoded, PerText[tuple[str, ...]]):
     """Cosine of sentence embeddings of a text and its references."""
 
-    name: ClassVar[str] = "sentence_similarity"
-    reads_texts: ClassVar[bool] = True
-    at_once: ClassVar[int] = 4096  # texts are small, and those of one length share a pass of the encoder
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_CAPTION, Task.CHANGE_QA})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "encoder"})
-    Config: ClassVar[type[TextConfig]] = SentenceSimilarityConfig
-    card: ClassVar[Card] = Card(
+    name = "sentence_similarity"
+    reads_texts = True
+    at_once = 4096  # texts are small, and those of one length share a pass of the encoder
+    tasks = frozenset({Task.CHANGE_CAPTION, Task.CHANGE_QA})
+    needs = frozenset({"output.text", "encoder"})
+    Config = SentenceSimilarityConfig
+    card = Card(
         summary=(
             "Cosine between the sentence embeddings of a caption or a free answer and of its references; the "
             "best of them, or the mean."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -60,7 +60,7 @@ class SetCreditConfig(SetConfig):
 class SetCredit(EncodedSetVerifier):
     """Base of the rewards that a set-level distance gives its members."""
 
-    Config: ClassVar[type[SetCreditConfig]] = SetCreditConfig
+    Config = SetCreditConfig
 
     _shown: Sequence[Sample] = ()
     _references: np.ndarray | None = None
@@ -116,8 +116,8 @@ class SetCredit(EncodedSetVerifier):
 class FrechetCredit(SetCredit):
     """How much worse the Frechet distance of the batch would be without this forecast."""
 
-    name: ClassVar[str] = "frechet_credit"
-    card: ClassVar[Card] = Card(
+    name = "frechet_credit"
+    card = Card(
         summary="Leave-one-out Frechet distance of the batch to the true futures of the run, in an encoder's features.",
         range="credit: change of the squared distance when the forecast is left out, any sign; its unit is the encoder's",
         transform="logistic function of the credit less its group's mean, divided by the batch's standard deviation: 0.5 is "
@@ -154,9 +154,9 @@ class InfluenceConfig(SetCreditConfig):
 class FrechetInfluence(FrechetCredit):
     """First-order influence of a forecast on the Frechet distance of everything drawn lately."""
 
-    name: ClassVar[str] = "frechet_influence"
-    Config: ClassVar[type[SetCreditConfig]] = InfluenceConfig
-    card: ClassVar[Card] = Card(
+    name = "frechet_influence"
+    Config = InfluenceConfig
+    card = Card(
         summary=(
             "Derivative of the Frechet distance with respect to a forecast's weight, the set being the batches of the last steps"
             " (a history of moments with a decay)."
@@ -221,8 +221,8 @@ class FrechetInfluence(FrechetCredit):
 class MmdCredit(SetCredit):
     """Whether a forecast lies where true futures are and other forecasts are not."""
 
-    name: ClassVar[str] = "mmd_credit"
-    card: ClassVar[Card] = Card(
+    name = "mmd_credit"
+    card = Card(
         summary="Witness of the RBF-MMD between the batch and the true futures of the run, in an encoder's features.",
         range="credit: mean kernel to the references minus mean kernel to the other forecasts, (-1, 1)",
         transform="logistic function of the credit less its group's mean, divided by the batch's standard deviation: 0.5 is "

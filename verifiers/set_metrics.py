@@ -189,6 +189,9 @@ class FrechetMetric(SetMetric):
 class InfinityMetric(SetMetric):
     """The Frechet distance extrapolated to infinitely many forecasts; no interval, since the fit has its own scatter."""
 
+    interval: ClassVar[bool] = False
+    """An extrapolation of every part would cost minutes and say little."""
+
     @property
     def keys(self) -> tuple[str, ...]:
         return (
@@ -200,12 +203,6 @@ class InfinityMetric(SetMetric):
             return {}
         made, real = sets.features(self.encoder, features)
         return {self.keys[0]: frechet_at_infinity(made, Reference.from_moments(_moments(real)))}
-
-    def left_out(
-        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
-    ) -> list[Numbers]:
-        """Nothing: an extrapolation of every part would cost minutes and say little."""
-        return []
 
 
 @dataclass(frozen=True)

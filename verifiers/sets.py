@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.verifier import NoConfig, Scope
+from rsw_rewards.core.verifier import NoConfig
 from rsw_rewards.encoders import SCENE_CLIP
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
@@ -31,8 +31,8 @@ T = TypeVar("T", bound=SetTruth)
 class SetVerifier(PerSample[T], Generic[T]):
     """Base of the verifiers that rate the usable forecasts of a batch together; the others are taken out first, as everywhere."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.FORECAST})
-    scope: ClassVar[Scope] = "population"
+    tasks = frozenset({Task.FORECAST})
+    scope = "population"
 
     def compare(self, truth: T, output: Output) -> ImageRef:
         return truth.case.forecast(output)
@@ -49,8 +49,8 @@ class SetConfig(NoConfig):
 class EncodedSetVerifier(Encoded, SetVerifier[SetTruth]):
     """Base of what is told of two sets, the forecasts and the true futures, in the features of an encoder."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "encoder"})
-    Config: ClassVar[type[NoConfig]] = SetConfig
+    needs = frozenset({"output.image", "reference.images", "encoder"})
+    Config = SetConfig
 
     def truth(self, sample: Sample) -> SetTruth:
         case = read_case(self.context.bank, sample, self.bands, future=True)

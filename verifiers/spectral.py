@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rsw_rewards.core.metric import MeanValue, Metric, SumMetric
+from rsw_rewards.core.metric import MeanValue, Numbers, SumMetric, Sums
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
@@ -129,12 +129,18 @@ class SpectralConfig(NoConfig):
     min_change: float = Field(0.02, gt=0.0, le=2.0, description="mean movement of an index that counts as one")
 
 
+def _shares(sums: Sums) -> Numbers:
+    asked, right = (np.asarray(sums.get(key, np.zeros(len(NAMES)))) for key in ("asked", "right"))
+    every = {f"spectral_direction/{name}": ratio(right[k], asked[k]) for k, name in enumerate(NAMES)}
+    return {"spectral_direction": ratio(right.sum(), asked.sum()), **every}
+
+
 class SpectralDirection(PerForecast[Asked]):
     """Whether the vegetation, water and built-up indices of a forecast move as those of the true future do."""
 
-    name: ClassVar[str] = "spectral_direction"
-    Config: ClassVar[type[BaseModel]] = SpectralConfig
-    card: ClassVar[Card] = Card(
+    name = "spectral_direction"
+    Config = SpectralConfig
+    card = Card(
         summary=(
             "Whether NDVI, NDWI, MNDWI and NDBI change from the input to the forecast, inside the change mask, as they "
             "change from the input to the true future."
@@ -153,6 +159,10 @@ class SpectralDirection(PerForecast[Asked]):
             "it together with change_consistency."
         ),
         cost="1 ms for 64 x 64 x 6 on a CPU",
+    )
+    reported = (
+        SumMetric(tuple(_shares({})), _shares, bounds=(0.0, 1.0)),
+        MeanValue("spectral_agreement", "agreement", invalid=-1.0, bounds=(-1.0, 1.0)),
     )
 
     def truth(self, sample: Sample) -> Asked | Score:
@@ -217,17 +227,6 @@ class SpectralDirection(PerForecast[Asked]):
             "right": np.array([name in right for name in NAMES], dtype=np.float64),
         }
 
-    def metrics(self) -> Sequence[Metric]:
-        def shares(sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-            asked, right = (np.asarray(sums.get(key, np.zeros(len(NAMES)))) for key in ("asked", "right"))
-            every = {f"spectral_direction/{name}": ratio(right[k], asked[k]) for k, name in enumerate(NAMES)}
-            return {"spectral_direction": ratio(right.sum(), asked.sum()), **every}
-
-        return (
-            SumMetric(tuple(shares({})), shares, bounds=(0.0, 1.0)),
-            MeanValue("spectral_agreement", "agreement", invalid=-1.0, bounds=(-1.0, 1.0)),
-        )
-
 
 def possible(pixels: np.ndarray, units: Units) -> np.ndarray:
     """(H, W) bool: pixels that are finite and within the sensor's range in every band, and whose indices lie in [-1, 1].
@@ -251,8 +250,8 @@ def possible(pixels: np.ndarray, units: Units) -> np.ndarray:
 class PhysicalRange(PerForecast[tuple[Rasters, np.ndarray]]):
     """The share of a forecast's pixels that the sensor could have measured."""
 
-    name: ClassVar[str] = "physical_range"
-    card: ClassVar[Card] = Card(
+    name = "physical_range"
+    card = Card(
         summary=(
             "Share of the pixels of a forecast that are finite and within the sensor's range in every band, "
             "with normalised differences in [-1, 1]."
@@ -267,6 +266,7 @@ class PhysicalRange(PerForecast[tuple[Rasters, np.ndarray]]):
         "to rank forecasts. Integers without a declared range always pass",
         cost="0.3 ms for 64 x 64 x 6 on a CPU",
     )
+    reported = (MeanValue("physical_range", "physical_range", bounds=(0.0, 1.0)),)
 
     def truth(self, sample: Sample) -> tuple[Rasters, np.ndarray] | Score:
         rasters = read_rasters(self.context.bank, sample)
@@ -284,6 +284,3 @@ class PhysicalRange(PerForecast[tuple[Rasters, np.ndarray]]):
         share = float(fine.mean())
         reason = "" if fine.all() else f"{int((~fine).sum())} of {fine.size} pixels are out of range or not finite"
         return Score(share, raw={"physical_range": share}, reason=reason)
-
-    def metrics(self) -> Sequence[Metric]:
-        return (MeanValue("physical_range", "physical_range", bounds=(0.0, 1.0)),)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.answer import Reply, is_bare, read_reply
 from rsw_rewards.core.per_sample import PerSample, T
@@ -41,7 +41,7 @@ class PerText(PerSample[T]):
     ``took_chat_tokens`` and ``took_zero_width`` are 1.
     """
 
-    Config: ClassVar[type[BaseModel]] = TextConfig
+    Config = TextConfig
 
     @abstractmethod
     def compare_text(self, truth: T, text: str) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -101,10 +100,10 @@ def vqa_accuracy(text: str, answers: Sequence[str]) -> float:
 class VqaAccuracy(PerText[tuple[str, ...]]):
     """How many of ten annotators an answer agrees with, as VQA counts it."""
 
-    name: ClassVar[str] = "vqa_accuracy"
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CHANGE_QA})
-    needs: ClassVar[frozenset[str]] = frozenset({"output.text", "reference.answers"})
-    card: ClassVar[Card] = Card(
+    name = "vqa_accuracy"
+    tasks = frozenset({Task.CHANGE_QA})
+    needs = frozenset({"output.text", "reference.answers"})
+    card = Card(
         summary="VQA accuracy over ten annotators' answers, texts normalised as the official script does.",
         range="vqa_accuracy: 0, 0.3, 0.6, 0.9 or 1",
         transform="none",
@@ -114,6 +113,7 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
             "answers get much: compare with the baseline majority."
         ),
     )
+    reported = (SumMetric(("accuracy",), lambda sums: {"accuracy": share(sums, "vqa_accuracy")}, bounds=(0.0, 1.0)),)
 
     def truth(self, sample: Sample) -> tuple[str, ...]:
         answers = true_answers(sample)
@@ -133,6 +133,3 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
 
     def worst(self, truth: tuple[str, ...], reason: str) -> Score:
         return Score.invalid(reason, raw={"vqa_accuracy": 0.0}, stats={"vqa_accuracy": np.zeros(())})
-
-    def metrics(self) -> Sequence[Metric]:
-        return (SumMetric(("accuracy",), lambda sums: {"accuracy": share(sums, "vqa_accuracy")}, bounds=(0.0, 1.0)),)

@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from rsw_rewards.core.functions import finished
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Scope, Verifier
+from rsw_rewards.core.verifier import Batch, Card, Context, NoConfig, Verifier
 from rsw_rewards.errors import ConfigError
 
 
@@ -49,9 +49,9 @@ class WinRateConfig(NoConfig):
 class WinRate(Verifier):
     """The share of its siblings that an output beats."""
 
-    name: ClassVar[str] = "win_rate"
-    scope: ClassVar[Scope] = "group"
-    card: ClassVar[Card] = Card(
+    name = "win_rate"
+    scope = "group"
+    card = Card(
         summary="The share of the other outputs of a sample that an output beats, by the score of another verifier.",
         range="win_rate: [0, 1], a tie counts half; score: the value of the other verifier",
         transform="none",
@@ -62,7 +62,7 @@ class WinRate(Verifier):
         ),
         cost="that of the other verifier",
     )
-    Config: ClassVar[type[BaseModel]] = WinRateConfig
+    Config = WinRateConfig
 
     def __init__(self, config: WinRateConfig) -> None:
         from rsw_rewards.core.building import build

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -61,10 +61,10 @@ class ZeroShotConfig(NoConfig):
 class ZeroShotAccuracy(SetVerifier[Labelled]):
     """Accuracy on real images of a classifier that has seen generated ones only."""
 
-    name: ClassVar[str] = "zero_shot_cls"
-    needs: ClassVar[frozenset[str]] = frozenset({"output.image", "reference.images", "reference.label"})
-    Config: ClassVar[type[ZeroShotConfig]] = ZeroShotConfig
-    card: ClassVar[Card] = Card(
+    name = "zero_shot_cls"
+    needs = frozenset({"output.image", "reference.images", "reference.label"})
+    Config = ZeroShotConfig
+    card = Card(
         summary="Accuracy on real images of an ImageNet ResNet-18 that was trained on the generated images, with the class "
         "of each caption. Samples without a class are left out.",
         range="[0, 1]; an invalid output counts its sample's real image as wrong. With another recipe the key is"

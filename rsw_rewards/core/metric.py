@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Bounds = tuple[float, float]
 Numbers = dict[str, float | None]
 """Key -> number, None where it is undefined."""
+Sums = Mapping[str, np.ndarray]
+"""Name of a statistic -> its weighted sum over rows; what no row has may be missing."""
 
 
 class FeatureLookup(Protocol):
@@ -30,6 +32,8 @@ class Metric(ABC):
 
     least_valid: ClassVar[float] = 0.0
     """The share of valid outputs from which it is shown; above 0 where leaving invalid outputs out makes it better."""
+    interval: ClassVar[bool] = True
+    """False for a number that is shown without an interval."""
 
     if TYPE_CHECKING:  # derived classes have a field, a constant or a property
 
@@ -76,7 +80,7 @@ class Metric(ABC):
         Returns:
             One entry a part; empty where there is to be no interval; None where the numbers are computed anew.
         """
-        return None
+        return None if self.interval else []
 
 
 Terms = Mapping[str, np.ndarray]
@@ -94,7 +98,7 @@ class AdditiveMetric(Metric):
         """What is summed over the rows."""
 
     @abstractmethod
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Mapping[str, float | None]:
         """The numbers from the sums of the terms."""
 
     def compute(
@@ -123,13 +127,13 @@ class SumMetric(AdditiveMetric):
     """
 
     keys: tuple[str, ...]
-    function: Callable[[Mapping[str, np.ndarray]], Mapping[str, float | None]]
+    function: Callable[[Sums], Mapping[str, float | None]]
     bounds: Bounds | Mapping[str, Bounds] | None = None
 
     def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
         return {**stats, "n": np.ones(len(rows))}
 
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Mapping[str, float | None]:
         return self.function(sums)
 
 
@@ -166,5 +170,5 @@ class MeanValue(AdditiveMetric):
         usable = np.isin(status, ("ok", "invalid_output")) & np.isfinite(values)
         return {"sum": np.where(usable, values, 0.0), "count": usable.astype(np.float64)}
 
-    def from_sums(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, float | None]:
+    def from_sums(self, sums: Sums) -> Mapping[str, float | None]:
         return {self.key: float(sums["sum"] / sums["count"]) if sums["count"] else None}

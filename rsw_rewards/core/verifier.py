@@ -164,6 +164,8 @@ class Verifier(ABC):
     """False for verifiers that only feed metrics: their OK scores have no value, and a rubric gives them weight 0."""
     card: ClassVar[Card] = _CardOfDocstring()  # type: ignore[assignment]
     """Made from the docstring where a derived class has none."""
+    reported: ClassVar[tuple[Metric, ...] | None] = None
+    """What :meth:`metrics` gives, where that does not depend on the configuration."""
 
     Config: ClassVar[type[BaseModel]] = NoConfig
 
@@ -255,8 +257,10 @@ class Verifier(ABC):
     def metrics(self) -> Sequence[Metric]:
         """What a protocol may report from this verifier's rows: by default the mean of its values, under its name.
 
-        Override it for other numbers, such as those of raw metrics: :class:`MeanValue`, :class:`SumMetric`.
+        Override it, or declare :attr:`reported`, for other numbers, such as those of raw metrics: :class:`MeanValue`, :class:`SumMetric`.
         """
+        if self.reported is not None:
+            return self.reported
         return (MeanValue(self.name, bounds=(0.0, 1.0)),) if self.rewarding else ()
 
     def encoders(self) -> Sequence[str]:
