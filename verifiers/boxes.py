@@ -276,26 +276,25 @@ class Targets(NamedTuple):
     """The same of a text's coordinates."""
 
 
-class BoxIoUConfig(NoConfig):
-    """On which scale models write boxes."""
-
-    scale: Scale = Field(
-        "pixels",
-        description="what the coordinates of outputs count: pixels, thousandths (0 to 1000), percent or shares (0 to 1)"
-        " of the image's width and height; true boxes are in pixels",
-    )
-    text: BoxText | None = Field(
-        None, description=f"how a text writes boxes, where an output has a text and no boxes: {', '.join(FORMS)}"
-    )
-
-
 class BoxIoU(PerSample[Targets]):
     """IoU of the boxes given with the true ones."""
 
     name = "box_iou"
     tasks = frozenset({Task.GROUNDING})
     needs = frozenset({"output.boxes"})
-    Config = BoxIoUConfig
+
+    class Config(NoConfig):
+        """On which scale models write boxes."""
+
+        scale: Scale = Field(
+            "pixels",
+            description="what the coordinates of outputs count: pixels, thousandths (0 to 1000), percent or shares (0 to 1)"
+            " of the image's width and height; true boxes are in pixels",
+        )
+        text: BoxText | None = Field(
+            None, description=f"how a text writes boxes, where an output has a text and no boxes: {', '.join(FORMS)}"
+        )
+
     card = Card(
         summary=(
             "Compares boxes of 4 numbers (x1, y1, x2, y2) or 8 (a convex quadrilateral) with reference.boxes. For one "

@@ -54,12 +54,6 @@ class CaptionReward(CaptionVerifier[ReferenceSet]):
         """The score of an output that is no caption: missing, cut off, too long."""
 
 
-class BleuConfig(CaptionConfig):
-    """Configuration of ``bleu``."""
-
-    order: int = Field(4, ge=1, le=ORDERS, description="longest n-gram that must match")
-
-
 class Bleu(CaptionReward):
     """Sentence BLEU against the reference captions."""
 
@@ -75,7 +69,11 @@ class Bleu(CaptionReward):
             "precision. An empty caption is invalid."
         ),
     )
-    Config = BleuConfig
+
+    class Config(CaptionConfig):
+        """Configuration of ``bleu``."""
+
+        order: int = Field(4, ge=1, le=ORDERS, description="longest n-gram that must match")
 
     def measure(self, match: Match) -> Score:
         counts = match.bleu_counts()
@@ -129,14 +127,6 @@ class RougeL(CaptionReward):
         return Score.invalid(reason, raw={"rouge_l": 0.0})
 
 
-class CiderConfig(CaptionConfig):
-    """Configuration of ``cider_d``."""
-
-    document_frequency: str | None = Field(
-        None, description="JSON table of write_document_frequency; default: counted on the samples of the run"
-    )
-
-
 class CiderDReward(CaptionReward):
     """CIDEr-D against the reference captions, with document frequencies that stay as they are for the whole run."""
 
@@ -152,7 +142,14 @@ class CiderDReward(CaptionReward):
             "joined references gain nothing."
         ),
     )
-    Config = CiderConfig
+
+    class Config(CaptionConfig):
+        """Configuration of ``cider_d``."""
+
+        document_frequency: str | None = Field(
+            None, description="JSON table of write_document_frequency; default: counted on the samples of the run"
+        )
+
     reported = (MeanValue("cider_d", raw="cider_d", bounds=(0.0, 10.0)),)
 
     _cider: CiderD | None = None
@@ -190,12 +187,6 @@ class CiderDReward(CaptionReward):
 
     def worst(self, truth: ReferenceSet, reason: str) -> Score:
         return Score.invalid(reason, raw={"cider_d": 0.0})
-
-
-class CaptionsConfig(CaptionConfig):
-    """Configuration of ``captions``."""
-
-    meteor: bool = Field(True, description="whether METEOR is asked for, which needs Java and the extra 'meteor'")
 
 
 class CaptionTruth(NamedTuple):
@@ -238,7 +229,12 @@ class Captions(CaptionVerifier[CaptionTruth]):
         ),
         cost="a tenth of a millisecond; METEOR some milliseconds, a Java process of up to 2 GB and its start",
     )
-    Config = CaptionsConfig
+
+    class Config(CaptionConfig):
+        """Configuration of ``captions``."""
+
+        meteor: bool = Field(True, description="whether METEOR is asked for, which needs Java and the extra 'meteor'")
+
     reported = (
         CaptionMetric(FRACTIONS, (0.0, 1.0)),
         CaptionMetric(("cider",), (0.0, 10.0)),

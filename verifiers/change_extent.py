@@ -42,17 +42,6 @@ def extent_value(share: float, true: float, least: float) -> float:
     return min(share, true) / max(share, true)
 
 
-class ChangeExtentConfig(NoConfig):
-    """What counts as a visible change, and how little of it as none."""
-
-    levels: int = Field(
-        24, ge=1, le=255, description="grey levels by which a channel of a visibly changed pixel differs"
-    )
-    least: float = Field(
-        0.005, gt=0.0, lt=1.0, description="share of the pixels below which the true future counts as unchanged"
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ExtentTruth:
     """A sample made ready for its forecasts."""
@@ -70,7 +59,17 @@ class ChangeExtent(PerForecast[ExtentTruth]):
     """Whether a forecast changes visibly about as much as the true future does."""
 
     name = "change_extent"
-    Config = ChangeExtentConfig
+
+    class Config(NoConfig):
+        """What counts as a visible change, and how little of it as none."""
+
+        levels: int = Field(
+            24, ge=1, le=255, description="grey levels by which a channel of a visibly changed pixel differs"
+        )
+        least: float = Field(
+            0.005, gt=0.0, lt=1.0, description="share of the pixels below which the true future counts as unchanged"
+        )
+
     card = Card(
         summary="Whether a forecast visibly changes as many pixels as the true future does. Made as a gate: a copy, "
         "or one changed by at most 24 grey levels, gets 0 if something changes.",

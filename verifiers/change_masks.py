@@ -44,17 +44,6 @@ class MaskTruth(MapTruth):
     """How many classes predictions may hold indices of; 0 where they are masks."""
 
 
-class ChangeMaskConfig(NoConfig):
-    """Configuration of ``change_mask``."""
-
-    epsilon: float = Field(
-        FLOAT32_EPSILON,
-        ge=0,
-        le=1e-3,
-        description="added to precision + recall in F1, as published tables have it; 0: exact F1",
-    )
-
-
 class ChangeMask(MapVerifier):
     """Agreement of a predicted change mask with the true one, over the pixels that count."""
 
@@ -77,7 +66,16 @@ class ChangeMask(MapVerifier):
         ),
         cost="under a millisecond per megapixel, plus decoding",
     )
-    Config = ChangeMaskConfig
+
+    class Config(NoConfig):
+        """Configuration of ``change_mask``."""
+
+        epsilon: float = Field(
+            FLOAT32_EPSILON,
+            ge=0,
+            le=1e-3,
+            description="added to precision + recall in F1, as published tables have it; 0: exact F1",
+        )
 
     def truth(self, sample: Sample) -> MaskTruth | Score:
         classes, levels = sample.reference.get("classes"), sample.reference.get("levels")

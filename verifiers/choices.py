@@ -151,16 +151,6 @@ def _known(letters: Sequence[str], choices: Choices) -> Chosen:
     return Chosen(frozenset(letters))
 
 
-class MultipleChoiceConfig(AnswerConfig):
-    """Configuration of ``multiple_choice``."""
-
-    metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
-    variants: bool = Field(
-        False,
-        description="also report majority, all_variants and consistency over the wordings of a question: samples whose ids are equal up to their last '#'",
-    )
-
-
 @lru_cache(maxsize=4096)
 def true_letters(answers: tuple[str, ...], options: tuple[str, ...] = ()) -> tuple[frozenset[str], ...]:
     """The accepted sets of letters. Raises ``ValueError`` for a truth that is no choice, or options that are none."""
@@ -208,7 +198,15 @@ class MultipleChoice(PerText[Question]):
             "are invalid."
         ),
     )
-    Config = MultipleChoiceConfig
+
+    class Config(AnswerConfig):
+        """Configuration of ``multiple_choice``."""
+
+        metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
+        variants: bool = Field(
+            False,
+            description="also report majority, all_variants and consistency over the wordings of a question: samples whose ids are equal up to their last '#'",
+        )
 
     def truth(self, sample: Sample) -> Question:
         texts = plain_truths(texts_of(sample.reference, "choices"))

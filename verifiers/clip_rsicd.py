@@ -30,15 +30,6 @@ class AskedText:
     text: str
 
 
-class ClipRsicdConfig(NoConfig):
-    """Which CLIP."""
-
-    encoder: str = Field(
-        "hf_clip:clip-rsicd-v2",
-        description="hf_clip:<folder> of flax-community/clip-rsicd-v2 with its weights as safetensors",
-    )
-
-
 class ClipRsicd(Encoded, PerSample[AskedText]):
     """Dot product of image and caption in a CLIP fine-tuned on RSICD, by a hundredth."""
 
@@ -46,7 +37,15 @@ class ClipRsicd(Encoded, PerSample[AskedText]):
     name = "clip_rsicd"
     tasks = frozenset({Task.FORECAST})
     needs = frozenset({"output.image", "encoder"})
-    Config = ClipRsicdConfig
+
+    class Config(NoConfig):
+        """Which CLIP."""
+
+        encoder: str = Field(
+            "hf_clip:clip-rsicd-v2",
+            description="hf_clip:<folder> of flax-community/clip-rsicd-v2 with its weights as safetensors",
+        )
+
     card = Card(
         summary="What Txt2Img-MHN calls the CLIP score: the dot product of features that are not normalised, divided by 100, averaged"
         " over all images. raw.cos has the cosine.",

@@ -72,25 +72,26 @@ def true_texts(sample: Sample) -> list[str]:
     return [forecast_text(sample)]
 
 
-class CaptionContrastConfig(AlignmentConfig):
-    """Against what, and how sharply, the right text must stand out."""
-
-    n: int = Field(
-        16, ge=1, le=256, description="distractors for each sample, drawn by its id from the texts of the others"
-    )
-    distractors: tuple[str, ...] = Field((), description="texts to hold every sample against instead of drawing them")
-    temperature: float = Field(
-        0.05, gt=0.0, description="difference of cosines over which a distractor counts as beaten"
-    )
-
-
 class CaptionContrast(AlignmentVerifier):
     """Smooth rank of the right text among texts of other samples."""
 
     name = "caption_contrast"
     tasks = frozenset({Task.FORECAST, Task.CHANGE_CAPTION})
     needs = frozenset({"output.image", "output.text", "encoder"})
-    Config = CaptionContrastConfig
+
+    class Config(AlignmentConfig):
+        """Against what, and how sharply, the right text must stand out."""
+
+        n: int = Field(
+            16, ge=1, le=256, description="distractors for each sample, drawn by its id from the texts of the others"
+        )
+        distractors: tuple[str, ...] = Field(
+            (), description="texts to hold every sample against instead of drawing them"
+        )
+        temperature: float = Field(
+            0.05, gt=0.0, description="difference of cosines over which a distractor counts as beaten"
+        )
+
     card = Card(
         summary="Whether the text of the sample (or a caption as output) fits the image better than the texts of other "
         "samples (distractors) do.",

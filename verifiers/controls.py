@@ -60,23 +60,24 @@ class OutputHash(PerSample[Sample]):
         return Score(value, raw={"value": value})
 
 
-class LikenessConfig(NoConfig):
-    """What is paid for."""
-
-    wanted: Literal["copy", "change"] = Field(
-        "copy",
-        description="copy: a forecast that is like the input; change: one that is unlike it, wherever that may be",
-    )
-    scale: float = Field(0.003, gt=0.0, description="mean squared error, pixels in [0, 1], at which the value is 0.5")
-
-
 class LikenessToInput(PerSample[np.ndarray]):
     """How like the newest input image a forecast is, whatever the future holds: pays for standing still, or for change at any price."""
 
     name = "likeness_to_input"
     tasks = frozenset({Task.FORECAST})
     needs = frozenset({"output.image"})
-    Config = LikenessConfig
+
+    class Config(NoConfig):
+        """What is paid for."""
+
+        wanted: Literal["copy", "change"] = Field(
+            "copy",
+            description="copy: a forecast that is like the input; change: one that is unlike it, wherever that may be",
+        )
+        scale: float = Field(
+            0.003, gt=0.0, description="mean squared error, pixels in [0, 1], at which the value is 0.5"
+        )
+
     card = Card(
         summary="A control: how like (or unlike) its input a forecast is, without a look at the true future.",
         range="mean squared error to the newest input image, pixels in [0, 1]",
@@ -104,19 +105,18 @@ class LikenessToInput(PerSample[np.ndarray]):
         return Score(like if self.config.wanted == "copy" else 1.0 - like, raw={"mse": mse})
 
 
-class LengthConfig(NoConfig):
-    """What counts as long."""
-
-    max_words: int = Field(32, ge=1, description="words from which on the value is 1")
-
-
 class AnswerLength(PerSample[None]):
     """The length of a text, right or wrong: pays for going on talking."""
 
     name = "answer_length"
     tasks = TEXTS
     needs = frozenset({"output.text"})
-    Config = LengthConfig
+
+    class Config(NoConfig):
+        """What counts as long."""
+
+        max_words: int = Field(32, ge=1, description="words from which on the value is 1")
+
     card = Card(
         summary="A control: the length of a text, whatever it says.",
         range="words between blanks, 0 and more",

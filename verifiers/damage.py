@@ -117,15 +117,6 @@ def sample_value(numbers: Mapping[str, float | None]) -> float:
     return min(1.0, LOCALIZATION_WEIGHT * located + (1.0 - LOCALIZATION_WEIGHT) * graded)
 
 
-class DamageConfig(NoConfig):
-    """Configuration of ``building_damage``."""
-
-    unmasked: bool = Field(
-        False,
-        description="damage counts in all true buildings, also where none is predicted, as MambaBDA evaluates xBD",
-    )
-
-
 class BuildingDamage(MapVerifier):
     """Agreement of predicted buildings and their damage with the true ones, over the pixels that count."""
 
@@ -153,7 +144,13 @@ class BuildingDamage(MapVerifier):
         cost="about five milliseconds per megapixel of a pair, plus decoding",
     )
 
-    Config = DamageConfig
+    class Config(NoConfig):
+        """Configuration of ``building_damage``."""
+
+        unmasked: bool = Field(
+            False,
+            description="damage counts in all true buildings, also where none is predicted, as MambaBDA evaluates xBD",
+        )
 
     def truth(self, sample: Sample) -> MapTruth | Score:
         return read_class_truth(sample, ("buildings", "damage"), VALUES)

@@ -58,20 +58,19 @@ def soft_damage_value(probability: np.ndarray, truth: np.ndarray) -> float:
     return min(1.0, max(0.0, LOCALIZATION_WEIGHT * located + (1.0 - LOCALIZATION_WEIGHT) * graded))
 
 
-class DamageConsistencyConfig(NetworkConfig):
-    """Which network, and what its answer is held against."""
-
-    detector: str = Field(
-        description="a damage detector: torchscript:file, file.py:object#weights=file, pkg.mod:object"
-    )
-
-
 class DamageConsistency(NetworkVerifier):
     """Whether a frozen damage network grades the buildings of a forecast as those of the true future are damaged."""
 
     name = "damage_consistency"
     needs = frozenset({"output.image", "reference.images", "reference.damage", "detector"})
-    Config = DamageConsistencyConfig
+
+    class Config(NetworkConfig):
+        """Which network, and what its answer is held against."""
+
+        detector: str = Field(
+            description="a damage detector: torchscript:file, file.py:object#weights=file, pkg.mod:object"
+        )
+
     card = Card(
         summary=(
             "A frozen network grades building damage between the input and the forecast; its map is compared "

@@ -148,14 +148,6 @@ class CocoPrecision(Metric):
         return coco_precision([one["true"] for one in contents], [one["given"] for one in contents])
 
 
-class DetectionConfig(NoConfig):
-    """Configuration of ``detection_ap``."""
-
-    scale: Scale = Field(
-        "pixels", description="what coordinates of outputs count: pixels, thousandths, percent or shares of the image"
-    )
-
-
 class DetectionAP(PerSample[Labelled]):
     """Average precision of labelled boxes over a whole set; it measures, and has no value of one output."""
 
@@ -163,7 +155,15 @@ class DetectionAP(PerSample[Labelled]):
     tasks = frozenset({Task.GROUNDING})
     needs = frozenset({"output.text"})
     rewarding = False
-    Config = DetectionConfig
+
+    class Config(NoConfig):
+        """Configuration of ``detection_ap``."""
+
+        scale: Scale = Field(
+            "pixels",
+            description="what coordinates of outputs count: pixels, thousandths, percent or shares of the image",
+        )
+
     card = Card(
         summary="COCO's average precision. Truth: reference.boxes and reference.labels, one label a box; output: a JSON list with bbox_2d, label and score.",
         range="[0, 1]",

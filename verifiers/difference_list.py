@@ -197,15 +197,6 @@ def _stats(matched: int, listed: int, true: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(float(n)) for name, n in (("matched", matched), ("listed", listed), ("true", true))}
 
 
-class DifferenceListConfig(AnswerConfig):
-    """Configuration of ``difference_list``."""
-
-    details: tuple[Detail, ...] = Field(
-        ("where", "count"), description="what must agree beside object and change, where the truth states it"
-    )
-    synonyms: dict[str, str] = Field(default_factory=dict, description="object -> the object that it stands for")
-
-
 class DifferenceList(PerText[tuple[Change, ...]]):
     """F1 between the changes listed and the true ones."""
 
@@ -225,7 +216,15 @@ class DifferenceList(PerText[tuple[Change, ...]]):
             "every true change is matched once at most."
         ),
     )
-    Config = DifferenceListConfig
+
+    class Config(AnswerConfig):
+        """Configuration of ``difference_list``."""
+
+        details: tuple[Detail, ...] = Field(
+            ("where", "count"), description="what must agree beside object and change, where the truth states it"
+        )
+        synonyms: dict[str, str] = Field(default_factory=dict, description="object -> the object that it stands for")
+
     reported = (SumMetric(METRIC_KEYS, difference_metrics, bounds=(0.0, 1.0)),)
 
     def __init__(self, config: Any = None) -> None:

@@ -39,26 +39,25 @@ def _direction(texts: np.ndarray) -> np.ndarray:
     return unit(texts[0]) - unit(texts[1])
 
 
-class DirectionalConfig(AlignmentConfig):
-    """What the text says before the change, and from when on an image counts as changed."""
-
-    text_before: str = Field(
-        "a satellite image",
-        min_length=1,
-        description="text of the state before, for samples without reference.text_before or metadata.text_before",
-    )
-    least_change: float = Field(
-        0.1, gt=0.0, le=2.0, description="distance of unit image features below which the value fades to 0"
-    )
-
-
 class DirectionalSimilarity(AlignmentVerifier):
     """Cosine between the change of the image and the change of the text."""
 
     name = "directional_similarity"
     tasks = frozenset({Task.FORECAST})
     needs = frozenset({"output.image", "encoder"})
-    Config = DirectionalConfig
+
+    class Config(AlignmentConfig):
+        """What the text says before the change, and from when on an image counts as changed."""
+
+        text_before: str = Field(
+            "a satellite image",
+            min_length=1,
+            description="text of the state before, for samples without reference.text_before or metadata.text_before",
+        )
+        least_change: float = Field(
+            0.1, gt=0.0, le=2.0, description="distance of unit image features below which the value fades to 0"
+        )
+
     card = Card(
         summary=(
             "Cosine between the change of the image features (forecast less input) and the change of the text"

@@ -90,17 +90,16 @@ class Kid(SetMeasure):
         return (KernelMetric(self.config.encoder, "kid"),)
 
 
-class CmmdConfig(SetConfig):
-    """Which features; only CLIP ViT-L/14 at 336 pixels gives the published number."""
-
-    encoder: str = Field(CMMD_ENCODER, description="encoder by name; the default alone gives 'cmmd'")
-
-
 class Cmmd(SetMeasure):
     """CLIP maximum mean discrepancy between forecasts and true futures."""
 
     name = "cmmd"
-    Config = CmmdConfig
+
+    class Config(SetConfig):
+        """Which features; only CLIP ViT-L/14 at 336 pixels gives the published number."""
+
+        encoder: str = Field(CMMD_ENCODER, description="encoder by name; the default alone gives 'cmmd'")
+
     card = Card(
         summary="1000 times the squared MMD of unit-length features under an RBF kernel of bandwidth 10.",
         range="[0, inf); 'cmmd' for CLIP ViT-L/14-336 alone, cmmd_<encoder> otherwise",
@@ -114,17 +113,16 @@ class Cmmd(SetMeasure):
         return (KernelMetric(self.config.encoder, "cmmd"),)
 
 
-class NeighbourConfig(SetConfig):
-    """Which features, and how many neighbours."""
-
-    k: int = Field(5, ge=1, description="neighbour that bounds a ball; 3 in Kynkaanniemi et al., 5 in Naeem et al.")
-
-
 class Neighbours(SetMeasure):
     """Precision, recall, density and coverage of forecasts among true futures."""
 
     name = "neighbours"
-    Config = NeighbourConfig
+
+    class Config(SetConfig):
+        """Which features, and how many neighbours."""
+
+        k: int = Field(5, ge=1, description="neighbour that bounds a ball; 3 in Kynkaanniemi et al., 5 in Naeem et al.")
+
     card = Card(
         summary="Share of forecasts near a true future, and of true futures near a forecast, by nearest neighbours in an "
         "encoder's features.",

@@ -51,17 +51,6 @@ def listed_images(file: Path, root: Path) -> list[Path]:
     return found
 
 
-class FidRsicdConfig(SetConfig):
-    """Which network, and which real images."""
-
-    encoder: str = Field(f"{RSICD_INCEPTION}:", description=f"{RSICD_INCEPTION}:<file> of the fine-tuned Inception-v3")
-    reference_list: Path | None = Field(
-        None,
-        description="text file naming the real images; the authors' is_fid_score/dataset/RSICD_test.txt names 1,000",
-    )
-    reference_root: Path | None = Field(None, description="folder of these images; by default the list's own")
-
-
 @dataclass(frozen=True)
 class ListedFrechet(FrechetMetric):
     """Frechet distance of the forecasts to images that the rows name among them in ``content["listed"]``, each counted once."""
@@ -101,7 +90,19 @@ class FidRsicd(SetMeasure):
 
     name = "fid_rsicd"
     needs = frozenset({"output.image", "reference.images", "encoder"})
-    Config = FidRsicdConfig
+
+    class Config(SetConfig):
+        """Which network, and which real images."""
+
+        encoder: str = Field(
+            f"{RSICD_INCEPTION}:", description=f"{RSICD_INCEPTION}:<file> of the fine-tuned Inception-v3"
+        )
+        reference_list: Path | None = Field(
+            None,
+            description="text file naming the real images; the authors' is_fid_score/dataset/RSICD_test.txt names 1,000",
+        )
+        reference_root: Path | None = Field(None, description="folder of these images; by default the list's own")
+
     card = Card(
         summary="Frechet distance between all generated images and a list of real images of RSICD, in 2048 pooled features of an"
         " Inception-v3 fine-tuned on its 30 classes.",

@@ -56,15 +56,6 @@ def format_problem(
     return f"{words} words, more than the {max_words} allowed" if words > max_words else ""
 
 
-class AnswerFormatConfig(NoConfig):
-    """Configuration of ``answer_format``."""
-
-    mode: Literal["tag", "whole"] = Field(
-        "whole", description="tag: one answer tag at the end; whole: the text is the answer"
-    )
-    max_words: int = Field(64, ge=1, description="longest answer in words")
-
-
 class AnswerFormat(PerSample[None]):
     """1 for a well-formed text. Says nothing about whether it is right."""
 
@@ -79,7 +70,15 @@ class AnswerFormat(PerSample[None]):
         source="the tag convention of R1-style training; the rules are this project's",
         gaming=("Every well-formed text gets 1, right or wrong. Give it a weight of at most 0.1, or use it as a gate."),
     )
-    Config = AnswerFormatConfig
+
+    class Config(NoConfig):
+        """Configuration of ``answer_format``."""
+
+        mode: Literal["tag", "whole"] = Field(
+            "whole", description="tag: one answer tag at the end; whole: the text is the answer"
+        )
+        max_words: int = Field(64, ge=1, description="longest answer in words")
+
     reported = (
         SumMetric(("format_rate",), lambda sums: {"format_rate": share(sums, "well_formed")}, bounds=(0.0, 1.0)),
     )

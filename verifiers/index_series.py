@@ -65,12 +65,6 @@ def nnse(observed: np.ndarray, predicted: np.ndarray, least: int = 3) -> np.ndar
     return np.where(usable, 1.0 / (1.0 + ratio), np.nan)
 
 
-class IndexSeriesConfig(NoConfig):
-    """Configuration of ``index_series``."""
-
-    least: int = Field(3, ge=2, description="observed frames that a pixel must have to enter nnse")
-
-
 def _numbers(sums: Sums) -> Numbers:
     absolute, squared, signed = (share(sums, name, "values") for name in ("absolute", "squared", "signed"))
     return {"mae": absolute, "rmse": None if squared is None else squared**0.5, "bias": signed}
@@ -89,7 +83,12 @@ class IndexSeries(PerForecast[np.ndarray]):
         gaming=("If little changes, the baselines persistence and climatology have a high nnse: compare with both."),
         cost="milliseconds for 20 frames of 64 x 64",
     )
-    Config = IndexSeriesConfig
+
+    class Config(NoConfig):
+        """Configuration of ``index_series``."""
+
+        least: int = Field(3, ge=2, description="observed frames that a pixel must have to enter nnse")
+
     reported = (
         SumMetric(("nnse",), lambda sums: {"nnse": share(sums, "nnse", "pixels")}, bounds=(0.0, 1.0)),
         SumMetric(("mae", "rmse"), _numbers, bounds=(0.0, float("inf"))),

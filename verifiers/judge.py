@@ -63,39 +63,6 @@ def read_judgement(text: str, scale: Literal["verdict", "grade"]) -> float | Non
     return float(found[1] == "CORRECT") if scale == "verdict" else int(found[1]) / 10
 
 
-class JudgeConfig(EndpointConfig, TextConfig):
-    """Configuration of ``judge``."""
-
-    scale: Literal["verdict", "grade"] = Field("verdict", description="verdict: right or wrong; grade: 0 to 10")
-    prompt: str = Field("", description="template with {question}, {reference} and {answer}; default: the built-in one")
-    answers: Literal["all", "open"] = Field(
-        "all", description="open: only samples without a vocabulary, where a strict verifier has the others"
-    )
-    votes: int = Field(
-        1, ge=1, le=25, description="judgements per answer, with seeds 0, 1, ...; their mean is the value"
-    )
-    temperature: float = Field(0.0, ge=0, description="of the judge; 0 unless votes are to differ")
-    price_per_million: float = Field(0.0, ge=0, description="money per million tokens, for the cost that is reported")
-
-    @field_validator("prompt")
-    @classmethod
-    def _has_places(cls, prompt: str) -> str:
-        missing = [place for place in _PLACES if prompt and place not in prompt]
-        if missing:
-            raise ValueError(f"the prompt lacks {', '.join(missing)}")
-        return prompt
-
-    @property
-    def template(self) -> str:
-        """The prompt in use."""
-        return self.prompt or (VERDICT_PROMPT if self.scale == "verdict" else GRADE_PROMPT)
-
-    @property
-    def prompt_hash(self) -> str:
-        """Twelve hexadecimal digits of the prompt in use."""
-        return hashlib.sha256(self.template.encode()).hexdigest()[:12]
-
-
 class Question(NamedTuple):
     """What an answer is judged by."""
 
@@ -140,7 +107,43 @@ class Judge(PerText[Question]):
         ),
         cost="one request per vote, 0.2 to 10 s; answers are cached by content where 'cache' names a folder; asked again, a model may judge otherwise",
     )
-    Config = JudgeConfig
+
+    class Config(EndpointConfig, TextConfig):
+        """Configuration of ``judge``."""
+
+        scale: Literal["verdict", "grade"] = Field("verdict", description="verdict: right or wrong; grade: 0 to 10")
+        prompt: str = Field(
+            "", description="template with {question}, {reference} and {answer}; default: the built-in one"
+        )
+        answers: Literal["all", "open"] = Field(
+            "all", description="open: only samples without a vocabulary, where a strict verifier has the others"
+        )
+        votes: int = Field(
+            1, ge=1, le=25, description="judgements per answer, with seeds 0, 1, ...; their mean is the value"
+        )
+        temperature: float = Field(0.0, ge=0, description="of the judge; 0 unless votes are to differ")
+        price_per_million: float = Field(
+            0.0, ge=0, description="money per million tokens, for the cost that is reported"
+        )
+
+        @field_validator("prompt")
+        @classmethod
+        def _has_places(cls, prompt: str) -> str:
+            missing = [place for place in _PLACES if prompt and place not in prompt]
+            if missing:
+                raise ValueError(f"the prompt lacks {', '.join(missing)}")
+            return prompt
+
+        @property
+        def template(self) -> str:
+            """The prompt in use."""
+            return self.prompt or (VERDICT_PROMPT if self.scale == "verdict" else GRADE_PROMPT)
+
+        @property
+        def prompt_hash(self) -> str:
+            """Twelve hexadecimal digits of the prompt in use."""
+            return hashlib.sha256(self.template.encode()).hexdigest()[:12]
+
     reported = (
         MeanValue("judge_score", "judged", bounds=(0.0, 1.0)),
         SumMetric(tuple(AGREEMENT), _agreement, bounds=AGREEMENT),

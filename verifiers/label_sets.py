@@ -131,14 +131,6 @@ class LabelTruth(NamedTuple):
     """All labels there are; empty where that is not known."""
 
 
-class LabelSetConfig(AnswerConfig):
-    """Configuration of ``label_set``."""
-
-    vocabulary: tuple[str, ...] | None = Field(None, description="all labels there are; default: the sample's own")
-    synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the label that it stands for")
-    threshold: float = Field(0.5, gt=0, le=1, description="score from which a label counts as named")
-
-
 class LabelSet(PerText[LabelTruth]):
     """F1 between the labels named and the true ones."""
 
@@ -155,7 +147,14 @@ class LabelSet(PerText[LabelTruth]):
             "have many labels. Compare with the baseline all_labels."
         ),
     )
-    Config = LabelSetConfig
+
+    class Config(AnswerConfig):
+        """Configuration of ``label_set``."""
+
+        vocabulary: tuple[str, ...] | None = Field(None, description="all labels there are; default: the sample's own")
+        synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the label that it stands for")
+        threshold: float = Field(0.5, gt=0, le=1, description="score from which a label counts as named")
+
     reported = (SumMetric(("micro_f1",), _micro, bounds=(0.0, 1.0)), MacroF1(), MeanAveragePrecision())
 
     def __init__(self, config: Any = None) -> None:

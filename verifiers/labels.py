@@ -151,16 +151,6 @@ class ClassAccuracy(KindAccuracy):
         return super().terms(rows.assign(kind=truths), stats)
 
 
-class SceneLabelConfig(AnswerConfig):
-    """Configuration of ``scene_label``."""
-
-    reading: Literal["strict", "unpunctuated"] = Field(
-        "strict", description="as in exact_match; unpunctuated: lower case without punctuation, as TEOChat compares"
-    )
-    vocabulary: tuple[str, ...] | None = Field(None, description="all classes there are; default: the sample's own")
-    synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the class that it stands for")
-
-
 class SceneLabel(AnswerVerifier):
     """1 for the right class of a scene and nothing else beside it, otherwise 0."""
 
@@ -174,7 +164,15 @@ class SceneLabel(AnswerVerifier):
         source=("overall accuracy as usual for NWPU-RESISC45 (arXiv 1703.00121) and ERA (arXiv 2001.11394)."),
         gaming=("Several classes, a class outside of the vocabulary, and a class inside a sentence are invalid."),
     )
-    Config = SceneLabelConfig
+
+    class Config(AnswerConfig):
+        """Configuration of ``scene_label``."""
+
+        reading: Literal["strict", "unpunctuated"] = Field(
+            "strict", description="as in exact_match; unpunctuated: lower case without punctuation, as TEOChat compares"
+        )
+        vocabulary: tuple[str, ...] | None = Field(None, description="all classes there are; default: the sample's own")
+        synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the class that it stands for")
 
     _classes: tuple[str, ...] = ()
 

@@ -73,12 +73,6 @@ class PixelError(Paired):
         return self.sums(self.number(truth, farthest(truth.future)), self.number(truth, self.copy(truth)))
 
 
-class PsnrConfig(PairedConfig):
-    """Where PSNR is taken and how it becomes a value."""
-
-    scale: float = Field(0.1, gt=0.0, description="root mean squared error (in units of [0, 1]) that is worth 0.5")
-
-
 class Psnr(PixelError):
     """Peak signal-to-noise ratio of the forecast to the true future."""
 
@@ -86,7 +80,12 @@ class Psnr(PixelError):
     worst_number = 0.0
     bounds = (0.0, PSNR_CEILING_DB)
     gain_bounds = (-PSNR_CEILING_DB, PSNR_CEILING_DB)
-    Config = PsnrConfig
+
+    class Config(PairedConfig):
+        """Where PSNR is taken and how it becomes a value."""
+
+        scale: float = Field(0.1, gt=0.0, description="root mean squared error (in units of [0, 1]) that is worth 0.5")
+
     card = paired_card(
         summary="Peak signal-to-noise ratio of the forecast to the true future over the pixels that `region` chooses; the mean of images is reported.",
         range=f"dB, at most {PSNR_CEILING_DB:g} (equal images); an invalid output counts as 0 dB. With gain: dB above a copy",
@@ -143,19 +142,18 @@ class Mse(PixelError):
         return 1.0 - math.sqrt(number)
 
 
-class GainConfig(PairedConfig):
-    """How the gain over copying is measured."""
-
-    distance: Distance = Field("mse", description="mse or l1")
-    gain: Literal[True] = Field(True, description="always the gain")
-
-
 class GainOverCopy(PixelError):
     """How much closer the forecast comes to the true future than a copy of the input does."""
 
     name = "gain_over_copy"
     needs = frozenset({"output.image", "reference.images", "sample.images"})
-    Config = GainConfig
+
+    class Config(PairedConfig):
+        """How the gain over copying is measured."""
+
+        distance: Distance = Field("mse", description="mse or l1")
+        gain: Literal[True] = Field(True, description="always the gain")
+
     card = paired_card(
         summary="1 - d(forecast, future) / d(input, future): what the forecast gains over copying the newest input image.",
         range="(-inf, 1]: 1 = perfect, 0 = as good as copying, negative = worse than copying",

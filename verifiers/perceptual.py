@@ -30,29 +30,6 @@ HEADS_SHA256 = {
 """Of ``v0.1/<net>.pth`` of richzhang/PerceptualSimilarity, which the lpips package and torchmetrics ship unchanged."""
 
 
-class LpipsConfig(PairedConfig):
-    """Which network looks, and where its weights are."""
-
-    net: Trunk = Field("alex", description="alex is what tables call LPIPS unless they say otherwise")
-    backbone: Path | None = Field(
-        None,
-        description="torchvision's weights of the network (file or folder); default: where torchvision keeps its downloads",
-    )
-    heads: Path | None = Field(
-        None, description="the linear heads, v0.1/<net>.pth of the lpips project; default: torchmetrics' copy"
-    )
-    name: str | None = Field(
-        None, description="for other weights than the published ones: the key becomes lpips_<name>"
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _fits_a_key(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[\w.-]{1,40}", name):
-            raise ValueError("a name is made of letters, digits, '_', '.' and '-', 40 at most")
-        return name
-
-
 def default_backbone(net: str) -> Path:
     """Where torchvision keeps the weights of a network once it has downloaded them."""
     need("LPIPS", "torch")
@@ -85,7 +62,29 @@ class Lpips(Paired):
 
     name = "lpips"
     needs = Paired.needs | {"network"}
-    Config = LpipsConfig
+
+    class Config(PairedConfig):
+        """Which network looks, and where its weights are."""
+
+        net: Trunk = Field("alex", description="alex is what tables call LPIPS unless they say otherwise")
+        backbone: Path | None = Field(
+            None,
+            description="torchvision's weights of the network (file or folder); default: where torchvision keeps its downloads",
+        )
+        heads: Path | None = Field(
+            None, description="the linear heads, v0.1/<net>.pth of the lpips project; default: torchmetrics' copy"
+        )
+        name: str | None = Field(
+            None, description="for other weights than the published ones: the key becomes lpips_<name>"
+        )
+
+        @field_validator("name")
+        @classmethod
+        def _fits_a_key(cls, name: str | None) -> str | None:
+            if name is not None and not re.fullmatch(r"[\w.-]{1,40}", name):
+                raise ValueError("a name is made of letters, digits, '_', '.' and '-', 40 at most")
+            return name
+
     worst_number = 2.0
     bounds = (0.0, math.inf)
     floor = 0.05

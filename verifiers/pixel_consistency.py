@@ -59,24 +59,6 @@ def change_consistency(fulfilled: float | None, kept: float | None) -> float:
     return value if kept is None else value * kept
 
 
-class ConsistencyConfig(NoConfig):
-    """How the two regions are compared."""
-
-    band: int = Field(1, ge=0, description="pixels around the mask that count neither as inside nor as outside")
-    distance: Distance = Field("mse", description="mse or l1")
-    min_change: float | None = Field(
-        None,
-        gt=0.0,
-        description="least error of copying that is divided by, pixels in [0, 1]; 0.003 for mse, 0.03 for l1",
-    )
-    shift: int = Field(0, ge=0, le=MAX_SHIFT, description="pixels of misregistration that are tolerated")
-
-    @property
-    def floor(self) -> float:
-        """``min_change``, or its default for the distance."""
-        return self.min_change if self.min_change is not None else MIN_CHANGE[self.distance]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangeTruth:
     """A sample made ready for its forecasts."""
@@ -101,7 +83,24 @@ class ChangeConsistency(PerForecast[ChangeTruth]):
     """Fulfilment inside the true change mask and preservation outside it, by the pixels."""
 
     name = "change_consistency"
-    Config = ConsistencyConfig
+
+    class Config(NoConfig):
+        """How the two regions are compared."""
+
+        band: int = Field(1, ge=0, description="pixels around the mask that count neither as inside nor as outside")
+        distance: Distance = Field("mse", description="mse or l1")
+        min_change: float | None = Field(
+            None,
+            gt=0.0,
+            description="least error of copying that is divided by, pixels in [0, 1]; 0.003 for mse, 0.03 for l1",
+        )
+        shift: int = Field(0, ge=0, le=MAX_SHIFT, description="pixels of misregistration that are tolerated")
+
+        @property
+        def floor(self) -> float:
+            """``min_change``, or its default for the distance."""
+            return self.min_change if self.min_change is not None else MIN_CHANGE[self.distance]
+
     card = Card(
         summary=(
             "Fulfilment: inside the true change mask, how much closer the forecast is to the true future than the "

@@ -187,12 +187,6 @@ RULES: Mapping[BoxReading, _Rule] = {
 """Name -> how boxes are scored."""
 
 
-class PublishedBoxConfig(NoConfig):
-    """Configuration of ``published_box``."""
-
-    reading: BoxReading = Field(description=f"whose code: {', '.join(get_args(BoxReading))}")
-
-
 class PublishedBox(PerSample[Target]):
     """Boxes scored as published code does; it measures, and rewards nothing."""
 
@@ -210,7 +204,11 @@ class PublishedBox(PerSample[Target]):
             "step to each side, so that small boxes overlap more."
         ),
     )
-    Config = PublishedBoxConfig
+
+    class Config(NoConfig):
+        """Configuration of ``published_box``."""
+
+        reading: BoxReading = Field(description=f"whose code: {', '.join(get_args(BoxReading))}")
 
     @property
     def rule(self) -> _Rule:

@@ -101,20 +101,6 @@ def _stats(truth: np.ndarray, predicted: np.ndarray, no_target: NoTarget) -> dic
     }
 
 
-class ReferringMaskConfig(NoConfig):
-    """Configuration of ``referring_mask``."""
-
-    no_target: NoTarget = Field(
-        "match",
-        description="an empty mask where nothing is meant: match (IoU 1, gRefCOCO), zero (IoU 0, RRSIS-D), or segearth-r1 (IoU 1, counted"
-        " in p@x, which asks for more than x)",
-    )
-    text: MaskText | None = Field(
-        None,
-        description="how a text writes a mask, where an output has a text and no mask: text4seg, or teochat for boxes in percent",
-    )
-
-
 class ReferringMask(PerSample[MapTruth]):
     """IoU of a mask with what an expression refers to."""
 
@@ -136,7 +122,19 @@ class ReferringMask(PerSample[MapTruth]):
         ),
         cost="about five milliseconds per megapixel, plus decoding",
     )
-    Config = ReferringMaskConfig
+
+    class Config(NoConfig):
+        """Configuration of ``referring_mask``."""
+
+        no_target: NoTarget = Field(
+            "match",
+            description="an empty mask where nothing is meant: match (IoU 1, gRefCOCO), zero (IoU 0, RRSIS-D), or segearth-r1 (IoU 1, counted"
+            " in p@x, which asks for more than x)",
+        )
+        text: MaskText | None = Field(
+            None,
+            description="how a text writes a mask, where an output has a text and no mask: text4seg, or teochat for boxes in percent",
+        )
 
     def truth(self, sample: Sample) -> MapTruth | Score:
         mask = sample.reference.get("mask")

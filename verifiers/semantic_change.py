@@ -58,20 +58,6 @@ def sample_value(numbers: Mapping[str, float | None]) -> tuple[float, float, flo
     return 0.3 * miou + 0.7 * fscd, miou, fscd
 
 
-class SemanticChangeConfig(NoConfig):
-    """Configuration of ``semantic_change``."""
-
-    joint: Literal["stacked", "from_to"] = Field(
-        "stacked", description="stacked: both dates in one matrix; from_to: one matrix of transitions"
-    )
-    classes: int = Field(7, ge=2, le=16, description="classes of one date, 0 = unchanged included; 7 in SECOND")
-
-    @property
-    def joint_classes(self) -> int:
-        """Classes of the matrix."""
-        return self.classes if self.joint == "stacked" else (self.classes - 1) ** 2 + 1
-
-
 class SemanticChange(MapVerifier):
     """Agreement of predicted class maps of two dates with the true ones, over the pixels that count."""
 
@@ -95,7 +81,19 @@ class SemanticChange(MapVerifier):
         gaming=("Maps without change get a high oa: read sek."),
         cost="about ten milliseconds per megapixel of a pair, plus decoding",
     )
-    Config = SemanticChangeConfig
+
+    class Config(NoConfig):
+        """Configuration of ``semantic_change``."""
+
+        joint: Literal["stacked", "from_to"] = Field(
+            "stacked", description="stacked: both dates in one matrix; from_to: one matrix of transitions"
+        )
+        classes: int = Field(7, ge=2, le=16, description="classes of one date, 0 = unchanged included; 7 in SECOND")
+
+        @property
+        def joint_classes(self) -> int:
+            """Classes of the matrix."""
+            return self.classes if self.joint == "stacked" else (self.classes - 1) ** 2 + 1
 
     def truth(self, sample: Sample) -> MapTruth | Score:
         names = sample.reference.get("classes")

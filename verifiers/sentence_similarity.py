@@ -40,14 +40,6 @@ def sentence_similarity(cosines: Sequence[float], references: Literal["max", "me
     return max(max(cosines) if references == "max" else float(np.mean(cosines)), 0.0)
 
 
-class SentenceSimilarityConfig(TextConfig):
-    """Which encoder reads the texts, and how several references are taken."""
-
-    encoder: str = Field(MINILM, description="sentence:minilm, sentence:<folder> or sentence:<hub name>")
-    references: Literal["max", "mean"] = Field("max", description="best reference, or the mean of all")
-    extract: Extract = Field("auto", description="where the text stands: auto, tag or whole")
-
-
 class SentenceSimilarity(Encoded, PerText[tuple[str, ...]]):
     """Cosine of sentence embeddings of a text and its references."""
 
@@ -56,7 +48,14 @@ class SentenceSimilarity(Encoded, PerText[tuple[str, ...]]):
     at_once = 4096  # texts are small, and those of one length share a pass of the encoder
     tasks = frozenset({Task.CHANGE_CAPTION, Task.CHANGE_QA})
     needs = frozenset({"output.text", "encoder"})
-    Config = SentenceSimilarityConfig
+
+    class Config(TextConfig):
+        """Which encoder reads the texts, and how several references are taken."""
+
+        encoder: str = Field(MINILM, description="sentence:minilm, sentence:<folder> or sentence:<hub name>")
+        references: Literal["max", "mean"] = Field("max", description="best reference, or the mean of all")
+        extract: Extract = Field("auto", description="where the text stands: auto, tag or whole")
+
     card = Card(
         summary=(
             "Cosine between the sentence embeddings of a caption or a free answer and of its references; the "

@@ -142,20 +142,19 @@ class FrechetCredit(SetCredit):
         return self._kept
 
 
-class InfluenceConfig(SetCreditConfig):
-    """Configuration of ``frechet_influence``."""
-
-    decay: float = Field(
-        0.9, ge=0, lt=1, description="share of its weight that the history keeps at every training step"
-    )
-    refresh: int = Field(1, ge=1, description="training steps between two eigen-decompositions")
-
-
 class FrechetInfluence(FrechetCredit):
     """First-order influence of a forecast on the Frechet distance of everything drawn lately."""
 
     name = "frechet_influence"
-    Config = InfluenceConfig
+
+    class Config(SetCreditConfig):
+        """Configuration of ``frechet_influence``."""
+
+        decay: float = Field(
+            0.9, ge=0, lt=1, description="share of its weight that the history keeps at every training step"
+        )
+        refresh: int = Field(1, ge=1, description="training steps between two eigen-decompositions")
+
     card = Card(
         summary=(
             "Derivative of the Frechet distance with respect to a forecast's weight, the set being the batches of the last steps"

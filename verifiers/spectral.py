@@ -116,19 +116,6 @@ class Asked:
     still: Mapping[str, Movement]
 
 
-class SpectralConfig(NoConfig):
-    """Which indices are looked at, and from when on one has moved."""
-
-    indices: tuple[Literal["ndvi", "ndwi", "mndwi", "ndbi"], ...] | None = Field(
-        None, min_length=1, description="some of ndvi, ndwi, mndwi, ndbi; by default all that the bands allow"
-    )
-    region: Literal["inside", "all"] = Field(
-        "inside",
-        description="where indices are compared: inside the change mask (all where there is none), or everywhere",
-    )
-    min_change: float = Field(0.02, gt=0.0, le=2.0, description="mean movement of an index that counts as one")
-
-
 def _shares(sums: Sums) -> Numbers:
     asked, right = (np.asarray(sums.get(key, np.zeros(len(NAMES)))) for key in ("asked", "right"))
     every = {f"spectral_direction/{name}": ratio(right[k], asked[k]) for k, name in enumerate(NAMES)}
@@ -139,7 +126,19 @@ class SpectralDirection(PerForecast[Asked]):
     """Whether the vegetation, water and built-up indices of a forecast move as those of the true future do."""
 
     name = "spectral_direction"
-    Config = SpectralConfig
+
+    class Config(NoConfig):
+        """Which indices are looked at, and from when on one has moved."""
+
+        indices: tuple[Literal["ndvi", "ndwi", "mndwi", "ndbi"], ...] | None = Field(
+            None, min_length=1, description="some of ndvi, ndwi, mndwi, ndbi; by default all that the bands allow"
+        )
+        region: Literal["inside", "all"] = Field(
+            "inside",
+            description="where indices are compared: inside the change mask (all where there is none), or everywhere",
+        )
+        min_change: float = Field(0.02, gt=0.0, le=2.0, description="mean movement of an index that counts as one")
+
     card = Card(
         summary=(
             "Whether NDVI, NDWI, MNDWI and NDBI change from the input to the forecast, inside the change mask, as they "

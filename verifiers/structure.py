@@ -169,14 +169,6 @@ class Ssim(Paired):
         return 1.0 - number
 
 
-class MsSsimConfig(PairedConfig):
-    """Over how many scales."""
-
-    scales: int = Field(
-        5, ge=1, le=5, description="scales, each half as large; the smallest must still hold an 11-pixel window"
-    )
-
-
 class MsSsim(Paired):
     """Multi-scale structural similarity of the forecast to the true future."""
 
@@ -184,7 +176,14 @@ class MsSsim(Paired):
     bounds = (0.0, 1.0)
     worst_number = 0.0
     floor = 0.025
-    Config = MsSsimConfig
+
+    class Config(PairedConfig):
+        """Over how many scales."""
+
+        scales: int = Field(
+            5, ge=1, le=5, description="scales, each half as large; the smallest must still hold an 11-pixel window"
+        )
+
     card = paired_card(
         summary="Structural similarity at five scales (RGB), each the mean over the pixels that `region` chooses.",
         range="[0, 1], 1 = equal; an invalid output counts as 0. Its distance is 1 - ms_ssim; min_change is 0.025",
