@@ -21,7 +21,7 @@ from rsw_rewards.errors import ImageError
 from rsw_rewards.io.pairing import Problem, coverage
 from rsw_rewards.verifiers.answers import extract_answer, normalise, true_answers
 from rsw_rewards.verifiers.box_texts import SCALES, Scale
-from rsw_rewards.verifiers.boxes import BoxIoU, agreement, box_scale, parse_box, scaled, unit_of
+from rsw_rewards.verifiers.boxes import BoxIoU, box_scale, iou_of_pairs, match_boxes, parse_box, scaled, unit_of
 from rsw_rewards.verifiers.caption_base import is_changed, no_change_sentences
 
 LOOKED_AT = 500
@@ -127,7 +127,7 @@ def _mean_iou(rows: Sequence[tuple[Sample, Sequence[Sequence[float]]]], scale: S
         try:
             unit = unit_of(sample, scale)
             truth = [parse_box(box) for box in sample.reference["boxes"]]
-            found.append(agreement(truth, [parse_box(scaled(box, unit)) for box in boxes])[0])
+            found.append(match_boxes(iou_of_pairs(truth, [parse_box(scaled(box, unit)) for box in boxes]))[0])
         except (ValueError, ImageError):
             found.append(0.0)
     return float(np.mean(found))

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.metric import AdditiveMetric, Numbers, SumMetric, Sums, Terms
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_ZERO = np.zeros(())
+from rsw_rewards.core.metric import AdditiveMetric, Frame, Numbers, SumMetric, Sums, Terms
+from rsw_rewards.verifiers.confusion import kappa_of_margins, ratio
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class KindAccuracy(AdditiveMetric):
     epsilon: float = 0.0
     """Added to the count of each kind before dividing in the mean: VisTA's script has 1e-4."""
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
         codes, names = (rows["kind"].replace(dict(self.merge)) if self.merge else rows["kind"]).factorize()
         if self.kinds is not None:
@@ -67,8 +63,7 @@ class KindAccuracy(AdditiveMetric):
 
 def share(sums: Sums, name: str, over: str = "n") -> float | None:
     """The summed statistic ``name`` over that of ``over``, None where the latter is zero."""
-    total = float(sums.get(over, _ZERO))
-    return float(sums.get(name, _ZERO)) / total if total else None
+    return ratio(float(sums.get(name, 0.0)), float(sums.get(over, 0.0)))
 
 
 ACCURACY = SumMetric(("accuracy",), lambda sums: {"accuracy": share(sums, "correct")}, bounds=(0.0, 1.0))
@@ -88,7 +83,7 @@ def precision_recall_f1(tp: float, fp: float, fn: float) -> tuple[float, float, 
 
 
 def _detection(sums: Sums) -> Numbers:
-    counts = (float(sums.get(name, _ZERO)) for name in ("tp", "fp", "fn"))
+    counts = (float(sums.get(name, 0.0)) for name in ("tp", "fp", "fn"))
     return dict(zip(("precision", "recall", "f1"), precision_recall_f1(*counts), strict=True))
 
 
@@ -107,25 +102,20 @@ class AnswerKappa(AdditiveMetric):
     keys: tuple[str, ...] = ("kappa",)
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         contents = [content or {} for content in rows["content"]]
         truth = np.array([content.get("truth", "") for content in contents], dtype=object)
         answer = np.array([content.get("answer", "") for content in contents], dtype=object)
         known = (truth != "").astype(np.float64)
         names = sorted({*truth, *answer} - {""})
         return {
-            "n": known,
             "agree": known * (truth == answer),
             "true": np.stack([known * (truth == name) for name in names], axis=1) if names else known[:, None],
             "given": np.stack([known * (answer == name) for name in names], axis=1) if names else known[:, None],
         }
 
     def from_sums(self, sums: Sums) -> Numbers:
-        n = float(sums["n"])
-        if not n:
-            return {"kappa": None}
-        chance = float(sums["true"] @ sums["given"]) / n**2
-        return {"kappa": (float(sums["agree"]) / n - chance) / (1 - chance) if chance < 1 else None}
+        return {"kappa": kappa_of_margins(float(sums["agree"]), sums["true"], sums["given"])}
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,7 @@ class PromptVariants(AdditiveMetric):
     keys: tuple[str, ...] = ("majority", "all_variants", "consistency")
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         terms = {key: np.zeros(len(rows)) for key in ("questions", *self.keys)}
         counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
         groups: dict[tuple[str, int], list[int]] = {}

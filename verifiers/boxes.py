@@ -261,11 +261,6 @@ def _stats(
     }  # fmt: skip
 
 
-def agreement(truth: Sequence[Box], predicted: Sequence[Box]) -> tuple[float, tuple[bool, ...]]:
-    """:func:`match_boxes` of the boxes themselves."""
-    return match_boxes(iou_of_pairs(truth, predicted))
-
-
 class Targets(NamedTuple):
     """What a grounding sample asks for."""
 
@@ -333,7 +328,7 @@ class BoxIoU(PerSample[Targets]):
         if len(boxes) > max(MOST_BOXES, 2 * len(truth.boxes)):
             raise Unreadable(f"{len(boxes)} boxes are more than the {MOST_BOXES} that are looked at")
         predicted = [parse_box(box) for box in boxes]
-        mean, hits = agreement(truth.boxes, predicted)
+        mean, hits = match_boxes(iou_of_pairs(truth.boxes, predicted))
         targets = len(truth.boxes)
         reason = "" if targets == len(predicted) else f"{len(predicted)} boxes for {targets} targets"
         stats = _stats(mean, hits, truth.boxes, predicted)

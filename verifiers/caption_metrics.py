@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsw_rewards.core.metric import AdditiveMetric, Numbers, SumMetric, Sums, Terms
+from rsw_rewards.core.metric import AdditiveMetric, Frame, Numbers, SumMetric, Sums, Terms
+from rsw_rewards.verifiers.confusion import ratio
 from rsw_rewards.verifiers.meteor import SIZE, meteor
 from rsw_rewards.verifiers.ngrams import CiderD, DocumentFrequency, ReferenceSet, bleu
 from rsw_rewards.verifiers.vocabulary import ORDERS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BLEU_SIZE = 2 + 2 * ORDERS
 """Counts of one caption that BLEU sums."""
@@ -27,7 +24,7 @@ def _stored(references: str) -> ReferenceSet:
     return ReferenceSet.of_text(references)
 
 
-def corpus_cider_d(rows: pd.DataFrame) -> np.ndarray:
+def corpus_cider_d(rows: Frame) -> np.ndarray:
     """CIDEr-D of every row, its n-grams weighted by how many of the rows' samples have them in a reference.
 
     Args:
@@ -61,7 +58,7 @@ class CaptionMetric(AdditiveMetric):
     keys: tuple[str, ...]
     bounds: tuple[float, float]
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         n = len(rows)
         meteors = stats.get("meteor", np.zeros((n, SIZE)))
         terms = {
@@ -90,7 +87,7 @@ class CaptionMetric(AdditiveMetric):
             numbers["s_star_m"] = sum(known) / 4 if len(known) == 4 else None
         return {key: numbers[key] for key in self.keys}
 
-    def notes(self, rows: pd.DataFrame) -> Mapping[str, str]:
+    def notes(self, rows: Frame) -> Mapping[str, str]:
         """Why METEOR is missing."""
         reason = next((why for content in rows["content"] if (why := (content or {}).get("no_meteor"))), "")
         return {"meteor": reason, "s_star_m": reason} if reason else {}
@@ -99,11 +96,10 @@ class CaptionMetric(AdditiveMetric):
 def _change_numbers(sums: Sums) -> Numbers:
     counts = sums.get("change", np.zeros((2, 2)))
     right, asked = np.diagonal(counts), counts.sum(1)
-    shares = [float(hit / total) if total else None for hit, total in zip(right, asked, strict=True)]
     return {
-        "change_accuracy": float(right.sum() / asked.sum()) if asked.sum() else None,
-        "no_change_recall": shares[0],
-        "change_recall": shares[1],
+        "change_accuracy": ratio(right.sum(), asked.sum()),
+        "no_change_recall": ratio(right[0], asked[0]),
+        "change_recall": ratio(right[1], asked[1]),
     }
 
 

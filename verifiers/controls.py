@@ -20,7 +20,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
-from rsw_rewards.verifiers.forecast_case import NO_FORECAST, NO_INPUT
+from rsw_rewards.verifiers.forecast_case import NO_INPUT, forecast_of
 
 TEXTS = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
 
@@ -53,10 +53,8 @@ class OutputHash(PerSample[Sample]):
     def compare(self, truth: Sample, output: Output) -> Score:
         if truth.task is not Task.FORECAST:
             value = hash_value(truth.id, output.text or "")
-        elif output.forecast is None:
-            raise ImageError(NO_FORECAST)
         else:
-            value = hash_value(truth.id, self.context.bank.hash(output.forecast))
+            value = hash_value(truth.id, self.context.bank.hash(forecast_of(output)))
         return Score(value, raw={"value": value})
 
 
@@ -95,9 +93,7 @@ class LikenessToInput(PerSample[np.ndarray]):
         return self.context.bank.rgb(sample.images[-1])
 
     def compare(self, truth: np.ndarray, output: Output) -> Score:
-        if output.forecast is None:
-            raise ImageError(NO_FORECAST)
-        forecast = self.context.bank.rgb(output.forecast)
+        forecast = self.context.bank.rgb(forecast_of(output))
         if forecast.shape != truth.shape:
             raise ImageError(f"the forecast's height and width are {forecast.shape[:2]}, the input's {truth.shape[:2]}")
         mse = float(np.mean((forecast.astype(np.float64) - truth) ** 2)) / 255.0**2

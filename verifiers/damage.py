@@ -34,10 +34,11 @@ def localization_counts(truth: np.ndarray, predicted: np.ndarray, valid: np.ndar
     return np.array([hits, wrong, missed], dtype=np.float64)
 
 
-def damage_counts(truth: np.ndarray, predicted: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+def damage_counts(built: np.ndarray, truth: np.ndarray, predicted: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """``[hits, false alarms, misses]`` of every damage level within the true buildings.
 
     Args:
+        built: (H, W) bool, the true buildings.
         truth: (H, W) uint8 damage, 0 .. 4.
         predicted: (H, W) uint8 damage, 0 where no building is predicted.
         valid: (H, W) bool, the pixels that count.
@@ -45,23 +46,12 @@ def damage_counts(truth: np.ndarray, predicted: np.ndarray, valid: np.ndarray | 
     Returns:
         (4, 3) float64.
     """
-    built = truth > 0
     counts = confusion_matrix(truth, predicted, built if valid is None else built & valid, VALUES).astype(np.float64)
     return _by_level(counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0))
 
 
 def _by_level(hits: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.stack([hits, predicted - hits, truth - hits], axis=1)[1:]
-
-
-def unmasked_damage_counts(
-    buildings: np.ndarray, truth: np.ndarray, predicted: np.ndarray, valid: np.ndarray | None
-) -> np.ndarray:
-    """As :func:`damage_counts`, within the (H, W) bool true buildings, whatever buildings are predicted: MambaBDA's reading."""
-    counts = confusion_matrix(truth, predicted, buildings if valid is None else buildings & valid, VALUES).astype(
-        np.float64
-    )
-    return _by_level(counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0))
 
 
 def unmasked_metrics(localization: np.ndarray, damage: np.ndarray) -> dict[str, float | None]:
@@ -75,9 +65,19 @@ def unmasked_metrics(localization: np.ndarray, damage: np.ndarray) -> dict[str, 
         precision, recall = hits / (hits + wrong + LEVEL_EPSILON), hits / (hits + missed + LEVEL_EPSILON)
         levels.append(2 * precision * recall / (precision + recall + LEVEL_EPSILON))
     harmonic = len(levels) / sum(1 / level for level in levels) if all(levels) else 0.0
-    score = None if located is None else LOCALIZATION_WEIGHT * located + (1.0 - LOCALIZATION_WEIGHT) * harmonic
-    named = {f"f1_{name}": level for name, level in zip(LEVELS, levels, strict=True)}
-    return {"score": score, "localization_f1": located, "damage_f1": harmonic, **named}
+    return _named(located, harmonic, levels)
+
+
+def _named(located: float | None, harmonic: float | None, levels: Sequence[float | None]) -> Numbers:
+    score = None
+    if located is not None and harmonic is not None:
+        score = LOCALIZATION_WEIGHT * located + (1.0 - LOCALIZATION_WEIGHT) * harmonic
+    return {
+        "score": score,
+        "localization_f1": located,
+        "damage_f1": harmonic,
+        **{f"f1_{name}": level for name, level in zip(LEVELS, levels, strict=True)},
+    }
 
 
 def damage_metrics(localization: np.ndarray, damage: np.ndarray) -> dict[str, float | None]:
@@ -93,15 +93,9 @@ def damage_metrics(localization: np.ndarray, damage: np.ndarray) -> dict[str, fl
         the truth is None, and with it damage_f1 and score, where the challenge's code would give 0 and pull the mean to 4e-6.
     """
     levels = [f1_score(*counts) if counts[0] + counts[2] else None for counts in damage]
-    localization_f1 = f1_score(*localization)
-    harmonic = None
-    if None not in levels:
-        harmonic = len(levels) / sum(1.0 / (level + HARMONIC_EPSILON) for level in levels if level is not None)
-    score = None
-    if harmonic is not None and localization_f1 is not None:
-        score = LOCALIZATION_WEIGHT * localization_f1 + (1.0 - LOCALIZATION_WEIGHT) * harmonic
-    named = {f"f1_{name}": level for name, level in zip(LEVELS, levels, strict=True)}
-    return {"score": score, "localization_f1": localization_f1, "damage_f1": harmonic, **named}
+    known = [level for level in levels if level is not None]
+    harmonic = None if None in levels else len(known) / sum(1.0 / (level + HARMONIC_EPSILON) for level in known)
+    return _named(f1_score(*localization), harmonic, levels)
 
 
 def sample_value(numbers: Mapping[str, float | None]) -> float:
@@ -159,13 +153,11 @@ class BuildingDamage(MapVerifier):
         buildings = read_classes(output.buildings, truth, VALUES, "map of buildings") > 0
         damage = read_classes(output.damage, truth, VALUES, "map of damage")
         true_buildings, true_damage = truth.maps
-        if self.config.unmasked:
-            counts = unmasked_damage_counts(true_buildings > 0, true_damage, damage, truth.valid)
-        else:
-            counts = damage_counts(true_damage, damage * buildings, truth.valid)
+        unmasked = self.config.unmasked
+        built = true_buildings > 0 if unmasked else true_damage > 0
         stats = {
             "localization": localization_counts(true_buildings > 0, buildings, truth.valid),
-            "damage": counts,
+            "damage": damage_counts(built, true_damage, damage if unmasked else damage * buildings, truth.valid),
         }
         numbers = damage_metrics(**stats)  # of one image, in which a level may not occur
         raw = {key: value for key, value in numbers.items() if value is not None}

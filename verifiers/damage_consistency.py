@@ -116,7 +116,7 @@ class DamageConsistency(NetworkVerifier):
         found = probability.argmax(axis=-1).astype(np.uint8)
         stats = {
             "localization": localization_counts(truth > 0, found > 0, valid),
-            "damage": damage_counts(truth, found, valid),
+            "damage": damage_counts(truth > 0, truth, found, valid),
         }
         raw = {key: value for key, value in damage_metrics(**stats).items() if value is not None}
         return Score(soft_damage_value(probability[valid], truth[valid]), raw=raw, stats=stats)

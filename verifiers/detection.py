@@ -8,12 +8,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import FeatureLookup, Metric, Numbers
+from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -24,9 +24,6 @@ from rsw_rewards.verifiers.answers import normalise
 from rsw_rewards.verifiers.box_texts import Scale
 from rsw_rewards.verifiers.boxes import parse_box, scaled, unit_of
 from rsw_rewards.verifiers.texts import answer_of, known, reply_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_DETECTIONS = 1000
 """Boxes of one answer that are looked at; COCO counts the 100 surest of each class."""
@@ -139,7 +136,7 @@ class CocoPrecision(Metric):
 
     def compute(
         self,
-        rows: pd.DataFrame,
+        rows: Frame,
         stats: Mapping[str, np.ndarray],
         weight: np.ndarray,
         features: FeatureLookup | None = None,

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import FeatureLookup, Metric, Numbers
+from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import declared_bands
 from rsw_rewards.verifiers.forecast_case import NO_FUTURE, PerForecast
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VALUE_POWER = 0.06649346971087526
 SERIES_POWER = 0.10082047548620601
@@ -164,7 +161,7 @@ class EarthNetScore(Metric):
 
     def compute(
         self,
-        rows: pd.DataFrame,
+        rows: Frame,
         stats: Mapping[str, np.ndarray],
         weight: np.ndarray,
         features: FeatureLookup | None = None,

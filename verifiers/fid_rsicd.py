@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import Metric
+from rsw_rewards.core.metric import Frame, Metric
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.encoders import RSICD_INCEPTION
@@ -22,9 +22,6 @@ from rsw_rewards.verifiers.distribution import SetMeasure
 from rsw_rewards.verifiers.frechet import Reference, frechet_of_features
 from rsw_rewards.verifiers.set_metrics import FrechetMetric
 from rsw_rewards.verifiers.sets import SetConfig, SetTruth
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def listed_images(file: Path, root: Path) -> list[Path]:
@@ -61,17 +58,17 @@ class ListedFrechet(FrechetMetric):
     def keys(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def written_key(self, rows: pd.DataFrame) -> str:
+    def written_key(self, rows: Frame) -> str:
         return self.name
 
-    def notes(self, rows: pd.DataFrame) -> dict[str, str]:
+    def notes(self, rows: Frame) -> dict[str, str]:
         found = super().notes(rows)
         if self.name != "fid_rsicd":
             other = "held against the samples' own real images, not the 1,000 of the authors' list (reference_list)"
             found[self.name] = "; ".join(part for part in (other, found.get(self.name, "")) if part)
         return found
 
-    def numbers(self, sets: Any, features: Any, rows: pd.DataFrame) -> dict[str, float | None]:
+    def numbers(self, sets: Any, features: Any, rows: Frame) -> dict[str, float | None]:
         if self.name != "fid_rsicd":
             return super().numbers(sets, features, rows)
         listed = {digest for row in rows["content"] for digest in (row or {}).get("listed", "").split()}

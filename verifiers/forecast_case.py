@@ -30,6 +30,13 @@ NOTHING_COUNTS = Score.not_applicable("no pixel counts")
 NO_FORECAST = "the output holds no image"
 
 
+def forecast_of(output: Output) -> ImageRef:
+    """The forecast of an output; of a series, its last frame. Raises :class:`ImageError` where there is none."""
+    if output.forecast is None:
+        raise ImageError(NO_FORECAST)
+    return output.forecast
+
+
 def in_bands(image: ImageRef, bands: tuple[int, ...] | None) -> ImageRef:
     """The image with the three bands that an encoder reads in place of those shown; as it is for an encoder that names none."""
     return image if bands is None else replace(image, bands=bands)
@@ -155,10 +162,8 @@ class ForecastCase:
         return self.bank.rgb(self._checked(output))
 
     def _checked(self, output: Output) -> ImageRef:
-        if output.forecast is None:
-            raise ImageError(NO_FORECAST)
         future = self.future if self.sample.reference.get("images") else None
-        drawn = as_future(output.forecast, future)
+        drawn = as_future(forecast_of(output), future)
         shown = in_bands(drawn, self.bands)
         picture = self.bank.rgb(shown)
         if future is None or not self.sample.images:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -123,8 +124,6 @@ class Reference:
         self.covariance = np.atleast_2d(np.asarray(covariance, dtype=np.float64))
         if self.covariance.shape != (len(self.mean), len(self.mean)):
             raise ValueError(f"a mean of {len(self.mean)} and a covariance of shape {self.covariance.shape} do not fit")
-        self._root: np.ndarray | None = None
-        self._factor: np.ndarray | None = None
 
     @classmethod
     def of(cls, features: np.ndarray) -> Reference:
@@ -136,23 +135,19 @@ class Reference:
         """The reference of streamed moments."""
         return cls(moments.mean, moments.covariance)
 
-    @property
+    @cached_property
     def root(self) -> np.ndarray:
         """(d, d) symmetric square root of the covariance."""
-        if self._root is None:
-            values, vectors = _eigh(self.covariance)
-            self._root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-        return self._root
+        values, vectors = _eigh(self.covariance)
+        return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
-    @property
+    @cached_property
     def factor(self) -> np.ndarray:
         """(d, d) lower triangular ``L`` with ``L L'`` the covariance, which may be singular; column-major, as LAPACK takes it."""
-        if self._factor is None:
-            values, vectors = _eigh(self.covariance)
-            # Not by Cholesky's way, which stops at a singular matrix.
-            vectors *= np.sqrt(np.maximum(values, 0.0))
-            self._factor = np.asarray(np.linalg.qr(vectors.T, mode="r")).T
-        return self._factor
+        values, vectors = _eigh(self.covariance)
+        # Not by Cholesky's way, which stops at a singular matrix.
+        vectors *= np.sqrt(np.maximum(values, 0.0))
+        return np.asarray(np.linalg.qr(vectors.T, mode="r")).T
 
 
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from rsw_rewards.io.chat_reply import Answer
 from rsw_rewards.io.endpoint import ChatClient, EndpointConfig, EndpointError
 from rsw_rewards.verifiers import answers
 from rsw_rewards.verifiers.caption_base import true_captions
-from rsw_rewards.verifiers.confusion import cohen_kappa
+from rsw_rewards.verifiers.confusion import cohen_kappa, ratio
 from rsw_rewards.verifiers.texts import PerText, TextConfig, filled
 
 LONGEST_ANSWER = 8000
@@ -79,11 +79,7 @@ AGREEMENT: Mapping[str, tuple[float, float]] = {"judge_agreement": (0.0, 1.0), "
 def _agreement(sums: Sums) -> Numbers:
     """From a (2, 2) table: the strict verdict (rows) by the judge's (columns)."""
     table = sums.get("agreement", np.zeros((2, 2)))
-    total = float(table.sum())
-    return {
-        "judge_agreement": float(np.trace(table)) / total if total else None,
-        "judge_agreement_kappa": cohen_kappa(table) if total else None,
-    }
+    return {"judge_agreement": ratio(np.trace(table), table.sum()), "judge_agreement_kappa": cohen_kappa(table)}
 
 
 class Judge(PerText[Question]):

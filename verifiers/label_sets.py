@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric, Numbers, SumMetric, Sums, Terms
+from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Frame, Metric, Numbers, SumMetric, Sums, Terms
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -20,9 +20,6 @@ from rsw_rewards.verifiers.answers import AnswerConfig, normalise, plain_truths,
 from rsw_rewards.verifiers.denials import denial, taken_back
 from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
 from rsw_rewards.verifiers.texts import PerText
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray, weight: np.ndarray | None = None) -> float | None:
@@ -47,7 +44,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray, weight: np.ndarray 
     return float(np.sum(np.diff(hits, prepend=0.0) * hits / seen) / hits[-1])
 
 
-def _contents(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _contents(rows: Frame) -> list[dict[str, Any]]:
     """What ``label_set`` stored beside each row; an empty one where a row has failed."""
     return [json.loads(content["labels"]) if content and "labels" in content else {} for content in rows["content"]]
 
@@ -59,7 +56,7 @@ class MacroF1(AdditiveMetric):
     keys: tuple[str, ...] = ("macro_f1",)
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         contents = _contents(rows)
         names = sorted({label for content in contents for label in content.get("true", ())})
         place = {name: column for column, name in enumerate(names)}
@@ -87,7 +84,7 @@ class MeanAveragePrecision(Metric):
     keys: tuple[str, ...] = ("map",)
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def notes(self, rows: pd.DataFrame) -> dict[str, str]:
+    def notes(self, rows: Frame) -> dict[str, str]:
         """Why there is no number, in words."""
         lacking = sum("named" in content and "scores" not in content for content in _contents(rows))
         why = f"{lacking} of {len(rows)} answers give labels without scores; map needs JSON objects of label to score"
@@ -95,7 +92,7 @@ class MeanAveragePrecision(Metric):
 
     def compute(
         self,
-        rows: pd.DataFrame,
+        rows: Frame,
         stats: Mapping[str, np.ndarray],
         weight: np.ndarray,
         features: FeatureLookup | None = None,

@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import Metric, Terms
+from rsw_rewards.core.metric import Frame, Metric, Terms
 from rsw_rewards.core.per_sample import truths_of
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
@@ -32,9 +32,6 @@ from rsw_rewards.verifiers.answers import (
 )
 from rsw_rewards.verifiers.contradictions import States
 from rsw_rewards.verifiers.texts import filled, known
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LONGEST_TEXT = 20_000
 """Characters of an answer that is read; lists that are longer are no answers."""
@@ -146,7 +143,7 @@ def normalised(labels: Iterable[str], synonyms: Mapping[str, str]) -> frozenset[
 class ClassAccuracy(KindAccuracy):
     """Accuracy over all rows (``oa``), over the rows of each true class (``oa/<class>``), and the mean of those (``aa``)."""
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         truths = np.array([(content or {}).get("truth") for content in rows["content"]], dtype=object)
         return super().terms(rows.assign(kind=truths), stats)
 

@@ -9,21 +9,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import levels_of
-from rsw_rewards.core.metric import SumMetric, Sums
+from rsw_rewards.core.metric import Frame, SumMetric
 from rsw_rewards.core.per_sample import PerSample, Unscored
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import Decoded, read_class_map, read_index, read_marked, read_mask
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +148,13 @@ class MapVerifier(PerSample[MapTruth]):
         """The score of an output that cannot be used: wrong in every pixel, or it would improve summed metrics by its absence."""
 
 
-def _nothing(sums: Sums) -> Mapping[str, str]:
-    return {}
-
-
 @dataclass(frozen=True)
 class ExplainedMetric(SumMetric):
     """A metric of sums that says in words why a number is undefined."""
 
-    why: Callable[[Mapping[str, np.ndarray]], Mapping[str, str]] = _nothing
+    why: Callable[[Mapping[str, np.ndarray]], Mapping[str, str]] = lambda sums: {}
     """Key -> reason, for the keys that have no number under these sums."""
 
-    def notes(self, rows: pd.DataFrame) -> dict[str, str]:
+    def notes(self, rows: Frame) -> dict[str, str]:
         """Key -> why it cannot be computed from these rows."""
         return dict(self.why({name: stat.sum(axis=0) for name, stat in ScoreTable(rows).stats().items()}))

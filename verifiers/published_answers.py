@@ -57,11 +57,8 @@ class PublishedAnswerConfig(TextConfig):
 
 
 def _rmse(sums: Sums) -> Numbers:
-    keys = ("rmse", *ERROR_GROUPS)
-    return {
-        key: None if (mean := share(sums, f"{key}_squares", f"{key}_count")) is None else float(mean**0.5)
-        for key in keys
-    }
+    means = {key: share(sums, f"{key}_squares", f"{key}_count") for key in ("rmse", *ERROR_GROUPS)}
+    return {key: None if mean is None else float(mean**0.5) for key, mean in means.items()}
 
 
 class PublishedAnswer(PerText[Asked]):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Metric, SumMetric, Sums
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import Unreadable
+from rsw_rewards.verifiers.answer_metrics import share
 from rsw_rewards.verifiers.box_texts import turned
 from rsw_rewards.verifiers.boxes import Box, box_iou, clipped_area, parse_box, unit_of
 from rsw_rewards.verifiers.texts import known
@@ -212,8 +213,7 @@ class PublishedBox(PerSample[Target]):
 
     @property
     def rule(self) -> _Rule:
-        reading: BoxReading = self.config.reading
-        return RULES[reading]
+        return RULES[self.config.reading]
 
     def truth(self, sample: Sample) -> Target | Score:
         boxes = sample.reference.get("boxes")
@@ -240,11 +240,8 @@ class PublishedBox(PerSample[Target]):
     def metrics(self) -> Sequence[Metric]:
         quotients = self.rule.keys
 
-        def numbers(sums: Mapping[str, Any]) -> dict[str, float | None]:
-            return {
-                key: float(sums.get(above, 0.0)) / float(sums[below]) if float(sums.get(below, 0.0)) else None
-                for key, (above, below) in quotients.items()
-            }
+        def numbers(sums: Sums) -> dict[str, float | None]:
+            return {key: share(sums, above, below) for key, (above, below) in quotients.items()}
 
         # A reversed box of a model has a negative area in the originals, which the quotient of sums keeps.
         bounds = {key: (0.0, 1.0) for key in quotients if key != "cumulative_iou"}

@@ -24,7 +24,7 @@ from rsw_rewards.verifiers.bands import (
     size_of,
     stored_bands,
 )
-from rsw_rewards.verifiers.forecast_case import NO_FORECAST, NOTHING_COUNTS, images_of, masked_in, true_mask
+from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, forecast_of, images_of, masked_in, true_mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,14 +50,13 @@ class Rasters:
             ImageError: there is none, it cannot be read, it has another size, other bands or another scale than the true future,
                 it has no data at a pixel that counts, as its own mask or alpha band says, or it lies elsewhere.
         """
-        if output.forecast is None:
-            raise ImageError(NO_FORECAST)
-        forecast = stored_bands(output.forecast, self.future.shape[2])
+        drawn = forecast_of(output)
+        forecast = stored_bands(drawn, self.future.shape[2])
         if forecast.shape != self.future.shape:
             raise ImageError(f"the forecast is {size_of(forecast)}, the true future {size_of(self.future)}")
-        check_holes(output.forecast, self.future.shape[2], self.valid)
+        check_holes(drawn, self.future.shape[2], self.valid)
         check_numbers(forecast, self.future, self.valid)
-        check_place(output.forecast, self.grid, self.valid.shape)
+        check_place(drawn, self.grid, self.valid.shape)
         return forecast
 
 

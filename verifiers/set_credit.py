@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,29 +64,25 @@ class SetCredit(EncodedSetVerifier):
     Config = SetCreditConfig
 
     _shown: Sequence[Sample] = ()
-    _references: np.ndarray | None = None
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         known = [sample for sample in samples if sample.reference.get("images")]
         step = max(1, -(-len(known) // self.config.references))
         self._shown = known[::step]
 
-    @property
+    @cached_property
     def references(self) -> np.ndarray:
         """(m, d) float64 features of the true futures, encoded when first needed."""
-        if self._references is None:
-            futures = []
-            for sample in self._shown:
-                truth = truth_of(self, sample)
-                if not isinstance(truth, Score):  # without pixels that count a future says nothing
-                    futures.append(truth.future)
-                elif truth.status is Status.ERROR:
-                    raise InputError(truth.reason)
-            if len(futures) < 3:
-                raise ConfigError(f"{self.name!r} needs 3 or more true futures among the samples, not {len(futures)}")
-            encoded = self.context.bank.image_features(self.config.encoder, futures, as_is=True)
-            self._references = encoded.astype(np.float64)
-        return self._references
+        futures = []
+        for sample in self._shown:
+            truth = truth_of(self, sample)
+            if not isinstance(truth, Score):  # without pixels that count a future says nothing
+                futures.append(truth.future)
+            elif truth.status is Status.ERROR:
+                raise InputError(truth.reason)
+        if len(futures) < 3:
+            raise ConfigError(f"{self.name!r} needs 3 or more true futures among the samples, not {len(futures)}")
+        return self.context.bank.image_features(self.config.encoder, futures, as_is=True).astype(np.float64)
 
     def score(self, batch: Batch) -> list[Score]:
         scores = super().score(batch)
@@ -130,16 +127,12 @@ class FrechetCredit(SetCredit):
         cost="10 to 40 ms for 16 to 64 and half a second for 600 forecasts of 2048 features, plus one pass of the encoder",
     )
 
-    _kept: Reference | None = None
-
     def credit(self, features: np.ndarray) -> np.ndarray:
         return leave_one_out(features, self._reference)
 
-    @property
+    @cached_property
     def _reference(self) -> Reference:
-        if self._kept is None:
-            self._kept = Reference.of(self.references)
-        return self._kept
+        return Reference.of(self.references)
 
 
 class FrechetInfluence(FrechetCredit):
@@ -234,9 +227,9 @@ class MmdCredit(SetCredit):
         cost="n x (m + n) kernel values: a millisecond for 64 forecasts and 4096 references",
     )
 
-    _bandwidth: float | None = None
+    @cached_property
+    def _bandwidth(self) -> float:
+        return BANDWIDTH * median_bandwidth(self.references)
 
     def credit(self, features: np.ndarray) -> np.ndarray:
-        if self._bandwidth is None:
-            self._bandwidth = BANDWIDTH * median_bandwidth(self.references)
         return witness(features, self.references, self._bandwidth)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.metric import FeatureLookup, Metric, Numbers
+from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers
 from rsw_rewards.encoders import CMMD_ENCODER, encoder_label, is_standard_inception
 from rsw_rewards.verifiers.frechet import (
     Moments,
@@ -20,9 +20,6 @@ from rsw_rewards.verifiers.frechet import (
 )
 from rsw_rewards.verifiers.kernel_distances import Rows, kernel_sums, polynomial_kernel, unit_rbf_kernel
 from rsw_rewards.verifiers.neighbours import frechet_at_infinity, precision_recall_density_coverage
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BLOCK = 1024
 """Features that are held at once where sums over them will do."""
@@ -42,7 +39,7 @@ class Sets:
     part_of_truth: np.ndarray
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, part: np.ndarray) -> Sets:
+    def of(cls, rows: Frame, part: np.ndarray) -> Sets:
         """From score rows and a part number for each; rows that are not OK, and those of negative parts, are left out."""
         usable = (rows["status"] == "ok").to_numpy() & (part >= 0)
         content = rows["content"].to_numpy()[usable]
@@ -88,7 +85,7 @@ class SetMetric(Metric):
 
     def compute(
         self,
-        rows: pd.DataFrame,
+        rows: Frame,
         stats: Mapping[str, np.ndarray],
         weight: np.ndarray,
         features: FeatureLookup | None = None,
@@ -107,10 +104,10 @@ class SetMetric(Metric):
         return {**dict.fromkeys(self.keys), **self.numbers(sets, features, rows)}
 
     @abstractmethod
-    def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
+    def numbers(self, sets: Sets, features: FeatureLookup, rows: Frame) -> Numbers:
         """The numbers of two sets of two members or more."""
 
-    def notes(self, rows: pd.DataFrame) -> dict[str, str]:
+    def notes(self, rows: Frame) -> dict[str, str]:
         """Key -> what a reader of the number must know, in words."""
         n = int((rows["status"] == "ok").sum())
         return (
@@ -135,7 +132,7 @@ class FrechetMetric(SetMetric):
     def keys(self) -> tuple[str, ...]:
         return ("fid", "fid@n") if self.key == "fid" else (self.key,)
 
-    def written_key(self, rows: pd.DataFrame) -> str:
+    def written_key(self, rows: Frame) -> str:
         """The key that carries the number of these rows: ``fid@n`` instead of ``fid`` below ``min_images``.
 
         It depends on the rows, not on their weights, so that a jackknife does not change keys half way.
@@ -143,7 +140,7 @@ class FrechetMetric(SetMetric):
         small = self.key == "fid" and int((rows["status"] == "ok").sum()) < self.min_images
         return "fid@n" if small else self.key
 
-    def notes(self, rows: pd.DataFrame) -> dict[str, str]:
+    def notes(self, rows: Frame) -> dict[str, str]:
         """Key -> what a reader of the number must know, in words: how many images, and which way that biases it."""
         n = int((rows["status"] == "ok").sum())
         if n >= self.min_images or n < 2:
@@ -154,7 +151,7 @@ class FrechetMetric(SetMetric):
             notes["fid"] = f"not written for {n} images, fewer than {self.min_images}; see fid@n"
         return notes
 
-    def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
+    def numbers(self, sets: Sets, features: FeatureLookup, rows: Frame) -> Numbers:
         small, large = sorted(sets.features(self.encoder, features), key=lambda side: side.count)
         if large.count <= large.dim:
             return {self.written_key(rows): frechet_from_features(small.whole, large.whole)}
@@ -165,7 +162,7 @@ class FrechetMetric(SetMetric):
         return {self.written_key(rows): frechet_of_moments(_moments(small), reference)}
 
     def left_out(
-        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
+        self, rows: Frame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
     ) -> list[Numbers] | None:
         """The numbers without each part of the rows: large sets are summed once, and a part's sums taken off."""
         sets = Sets.of(rows, part)
@@ -198,7 +195,7 @@ class InfinityMetric(SetMetric):
             "fid_infinity" if is_standard_inception(self.encoder) else f"fd_infinity_{encoder_label(self.encoder)}",
         )
 
-    def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
+    def numbers(self, sets: Sets, features: FeatureLookup, rows: Frame) -> Numbers:
         if len(sets.outputs) < 10:
             return {}
         made, real = sets.features(self.encoder, features)
@@ -222,12 +219,12 @@ class KernelMetric(SetMetric):
         standard = is_standard_inception(self.encoder) if self.kind == "kid" else self.encoder == CMMD_ENCODER
         return (self.kind if standard else f"{self.kind}_{encoder_label(self.encoder)}",)
 
-    def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
+    def numbers(self, sets: Sets, features: FeatureLookup, rows: Frame) -> Numbers:
         alone = np.zeros(len(sets.outputs), np.int64), np.zeros(len(sets.truths), np.int64)
         return self._numbers(sets, features, alone, np.ones((1, 1), bool))[0]
 
     def left_out(
-        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
+        self, rows: Frame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
     ) -> list[Numbers] | None:
         """The numbers without each part of the rows, all from one pass over the kernel."""
         sets = Sets.of(rows, part)
@@ -265,7 +262,7 @@ class NeighbourMetric(SetMetric):
         """By key."""
         return dict(zip(self.keys, ((0.0, 1.0), (0.0, 1.0), (0.0, np.inf), (0.0, 1.0)), strict=True))
 
-    def numbers(self, sets: Sets, features: FeatureLookup, rows: pd.DataFrame) -> Numbers:
+    def numbers(self, sets: Sets, features: FeatureLookup, rows: Frame) -> Numbers:
         if min(len(sets.outputs), len(sets.truths)) <= self.k:
             return {}
         made, real = sets.features(self.encoder, features)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Frame: TypeAlias = "pd.DataFrame"
+"""Score rows of one verifier, with the columns of :data:`rsw_rewards.core.scores.COLUMNS`; named so that nobody imports pandas for it."""
 Bounds = tuple[float, float]
 Numbers = dict[str, float | None]
 """Key -> number, None where it is undefined."""
@@ -50,7 +52,7 @@ class Metric(ABC):
     @abstractmethod
     def compute(
         self,
-        rows: pd.DataFrame,
+        rows: Frame,
         stats: Mapping[str, np.ndarray],
         weight: np.ndarray,
         features: FeatureLookup | None = None,
@@ -58,18 +60,18 @@ class Metric(ABC):
         """The numbers over ``rows``.
 
         Args:
-            rows: score rows of one verifier, with the columns of :data:`rsw_rewards.core.scores.COLUMNS`.
+            rows: score rows of one verifier.
             stats: their sufficient statistics, name -> (rows, ...) float64, zero where a row has none.
             weight: (rows,) float64 multiplicities: ones for the number itself, counts for a resample.
             features: stored encoder features by content hash, for set-level metrics.
         """
 
-    def notes(self, rows: pd.DataFrame) -> Mapping[str, str]:
+    def notes(self, rows: Frame) -> Mapping[str, str]:
         """Key -> what must be said of a number over these rows, such as why it is undefined; by default nothing."""
         return {}
 
     def left_out(
-        self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
+        self, rows: Frame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
     ) -> list[Numbers] | None:
         """The numbers without each part of the rows, where that is faster than computing them anew.
 
@@ -94,7 +96,7 @@ class AdditiveMetric(Metric):
     """
 
     @abstractmethod
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         """What is summed over the rows."""
 
     @abstractmethod
@@ -103,7 +105,7 @@ class AdditiveMetric(Metric):
 
     def compute(
         self,
-        rows: pd.DataFrame,
+        rows: Frame,
         stats: Mapping[str, np.ndarray],
         weight: np.ndarray,
         features: FeatureLookup | None = None,
@@ -130,7 +132,7 @@ class SumMetric(AdditiveMetric):
     function: Callable[[Sums], Mapping[str, float | None]]
     bounds: Bounds | Mapping[str, Bounds] | None = None
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         return {**stats, "n": np.ones(len(rows))}
 
     def from_sums(self, sums: Sums) -> Mapping[str, float | None]:
@@ -160,7 +162,7 @@ class MeanValue(AdditiveMetric):
     def keys(self) -> tuple[str, ...]:
         return (self.key,)
 
-    def terms(self, rows: pd.DataFrame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
         if self.raw is None:
             values = rows["value"].to_numpy().astype(np.float64)
         else:
