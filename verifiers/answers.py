@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.answer import ZERO_WIDTH, is_bare, read_reply
-from rsw_rewards.core.records import Sample
+from rsw_rewards.core.per_sample import T
+from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.verifiers.contradictions import States, contradiction
 from rsw_rewards.verifiers.texts import PerText, TextConfig
@@ -340,3 +341,11 @@ class AnswerConfig(TextConfig):
     """Configuration of a verifier of an answer."""
 
     extract: Extract = Field("auto", description="where the answer stands: auto, tag or whole")
+
+
+class PerQuestion(PerText[T]):
+    """Base of the verifiers that read more than a word of a vocabulary in the answer to a question."""
+
+    tasks = frozenset({Task.CHANGE_QA})
+    needs = frozenset({"output.text", "reference.answers"})
+    Config = AnswerConfig

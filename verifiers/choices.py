@@ -11,13 +11,14 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import Metric
-from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, KindAccuracy, PromptVariants
 from rsw_rewards.verifiers.answers import (
     AnswerConfig,
+    PerQuestion,
     extract_answer,
     normalise,
     plain_truths,
@@ -25,7 +26,7 @@ from rsw_rewards.verifiers.answers import (
     true_answers,
 )
 from rsw_rewards.verifiers.denials import taken_back
-from rsw_rewards.verifiers.texts import PerText, known
+from rsw_rewards.verifiers.texts import known
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST = 2000  # characters; a longer text is no choice
@@ -179,12 +180,10 @@ def _named(letters: frozenset[str]) -> str:
     return ", ".join(sorted(letters))
 
 
-class MultipleChoice(PerText[Question]):
+class MultipleChoice(PerQuestion[Question]):
     """1 for exactly the right letter, or exactly the right set of them, otherwise 0."""
 
     name = "multiple_choice"
-    tasks = frozenset({Task.CHANGE_QA})
-    needs = frozenset({"output.text", "reference.answers"})
     card = Card(
         summary=(
             "1 if the chosen letter, or set of letters, is a true one. Each entry of reference.answers is a whole right "

@@ -21,8 +21,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
 from rsw_rewards.verifiers.forecast_case import NO_INPUT, forecast_of
-
-TEXTS = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION, Task.CLASSIFICATION})
+from rsw_rewards.verifiers.texts import OfForm
 
 
 def hash_value(*parts: str) -> float:
@@ -35,7 +34,7 @@ class OutputHash(PerSample[Sample]):
     """A number drawn from a hash of sample and output. No output is better than another, so nothing can be learnt from it."""
 
     name = "output_hash"
-    tasks = TEXTS | {Task.FORECAST}
+    tasks = OfForm.tasks | {Task.FORECAST}
     card = Card(
         summary="A control: a number drawn from a hash of sample and output, which knows nothing of the truth.",
         range="[0, 1), uniform",
@@ -101,12 +100,10 @@ class LikenessToInput(PerSample[np.ndarray]):
         return Score(like if self.config.wanted == "copy" else 1.0 - like, raw={"mse": mse})
 
 
-class AnswerLength(PerSample[None]):
+class AnswerLength(OfForm):
     """The length of a text, right or wrong: pays for going on talking."""
 
     name = "answer_length"
-    tasks = TEXTS
-    needs = frozenset({"output.text"})
 
     class Config(NoConfig):
         """What counts as long."""

@@ -10,14 +10,14 @@ from functools import lru_cache
 import numpy as np
 
 from rsw_rewards.core.metric import Numbers, SumMetric, Sums
-from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE
-from rsw_rewards.verifiers.answers import AnswerConfig, extract_answer, normalise, true_answer
+from rsw_rewards.verifiers.answers import PerQuestion, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.quantities import LONGEST, NUMERAL, TOO_LONG, WORDS, changed_by, read_number
-from rsw_rewards.verifiers.texts import PerText, known
+from rsw_rewards.verifiers.texts import known
 
 CLASSES = ("roads", "buildings")
 """The classes of ChangeChat whose changes are counted and located."""
@@ -83,12 +83,10 @@ def _stats(correct: bool, valid: bool, errors: Mapping[str, float]) -> dict[str,
     return {"correct": np.asarray(float(correct)), "valid": np.asarray(float(valid)), "errors": table}
 
 
-class ChangeCounts(PerText[Mapping[str, float]]):
+class ChangeCounts(PerQuestion[Mapping[str, float]]):
     """How far counted roads and buildings are off."""
 
     name = "change_counts"
-    tasks = frozenset({Task.CHANGE_QA})
-    needs = frozenset({"output.text", "reference.answers"})
     card = Card(
         summary=(
             "Reads the numbers of new roads and new buildings from a sentence, and compares them with those of the "
@@ -102,7 +100,6 @@ class ChangeCounts(PerText[Mapping[str, float]]):
             "the baselines, and read the errors beside valid_rate."
         ),
     )
-    Config = AnswerConfig
     reported = (ACCURACY, VALID_RATE, SumMetric(ERROR_KEYS, _errors, bounds=(0.0, math.inf)))
 
     def truth(self, sample: Sample) -> Mapping[str, float]:

@@ -17,15 +17,15 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from rsw_rewards.core.metric import Metric, Numbers, SumMetric, Sums
-from rsw_rewards.core.per_sample import PerSample, Unscored
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.per_sample import Unscored
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context, NoConfig
 from rsw_rewards.detectors import SCENE_DETECTOR, Views, detector_bands, load_detector, predict_pairs
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.confusion import binary_change_metrics, confusion_matrix, ratio
-from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, fitting, read_case
+from rsw_rewards.verifiers.forecast_case import NOTHING_COUNTS, ForecastCase, PerForecast, fitting, read_case
 from rsw_rewards.verifiers.rasters import Rasters, read_rasters
 from rsw_rewards.verifiers.regions import dilate, ignore_levels, steadied
 
@@ -164,10 +164,9 @@ def _pair_in_bands(bank: FeatureBank, sample: Sample, bands: tuple[int, ...]) ->
     return PairTruth(rasters, Views(before, future, rasters.valid), rasters.valid, rasters.mask)
 
 
-class NetworkVerifier(PerSample[PairTruth]):
+class NetworkVerifier(PerForecast[PairTruth]):
     """Base of the verifiers that show a forecast to a frozen network beside the input, and hold its answer against a true one."""
 
-    tasks = frozenset({Task.FORECAST})
     at_once = 32
 
     @property

@@ -17,7 +17,7 @@ from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answers import AnswerConfig, Extract, normalise
 from rsw_rewards.verifiers.contradictions import States
-from rsw_rewards.verifiers.labels import answer_body, read_json, set_f1
+from rsw_rewards.verifiers.labels import answer_body, read_json, scalars, set_f1
 from rsw_rewards.verifiers.texts import PerText
 
 MOST_CHANGES = 100
@@ -193,16 +193,11 @@ def difference_metrics(sums: Sums) -> Numbers:
     }
 
 
-def _stats(matched: int, listed: int, true: int) -> dict[str, np.ndarray]:
-    return {name: np.asarray(float(n)) for name, n in (("matched", matched), ("listed", listed), ("true", true))}
-
-
 class DifferenceList(PerText[tuple[Change, ...]]):
     """F1 between the changes listed and the true ones."""
 
     name = "difference_list"
     tasks = frozenset({Task.CHANGE_QA, Task.CHANGE_CAPTION})
-    needs = frozenset({"output.text"})
     card = Card(
         summary=(
             "Compares a list of changes with reference.changes: JSON objects {object, change, where?, count?}, or "
@@ -259,7 +254,11 @@ class DifferenceList(PerText[tuple[Change, ...]]):
             for what, entries, left in (("missed", truth, missed), ("wrong", listed, wrong))
             if left
         )
-        return Score(f1, raw={"f1": f1}, stats=_stats(matched, len(listed), len(truth)), reason=reason)
+        return Score(
+            f1, raw={"f1": f1}, stats=scalars(matched=matched, listed=len(listed), true=len(truth)), reason=reason
+        )
 
     def worst(self, truth: tuple[Change, ...], reason: str) -> Score:
-        return Score.invalid(reason, raw={"f1": 0.0}, stats=_stats(0, max(len(truth), 1), len(truth)))
+        return Score.invalid(
+            reason, raw={"f1": 0.0}, stats=scalars(matched=0, listed=max(len(truth), 1), true=len(truth))
+        )

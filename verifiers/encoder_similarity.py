@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,7 +12,7 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.encoders import SCENE_CLIP, encoder_label
 from rsw_rewards.verifiers.alignment import cosine
 from rsw_rewards.verifiers.encoded import Encoded
-from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
+from rsw_rewards.verifiers.paired_base import Likeness, PairedConfig, PairedTruth, paired_card
 from rsw_rewards.verifiers.regions import ignore_levels, steadied
 
 
@@ -32,7 +32,7 @@ class EncoderSimilarityConfig(PairedConfig):
         return self
 
 
-class EncoderSimilarity(Encoded, Paired):
+class EncoderSimilarity(Encoded, Likeness):
     """Cosine of the forecast's and the true future's features."""
 
     name = "encoder_similarity"
@@ -52,7 +52,6 @@ class EncoderSimilarity(Encoded, Paired):
         ),
         gaming=("All cosines are close to 1, and a copy is nearly perfect if little changes: use gain."),
         cost="one pass of the encoder per new image",
-        seen=", or in those that the encoder's name maps (#bands=3,2,1)",
     )
 
     @property
@@ -77,13 +76,3 @@ class EncoderSimilarity(Encoded, Paired):
         seen = truth.filled(image)
         levels = self.config.ignore_levels
         return steadied(seen, truth.filled(self.copy(truth)), levels) if levels else seen
-
-    def worth(self, number: float) -> float:
-        return (number + 1.0) / 2.0
-
-    def distance(self, number: float) -> float:
-        return 1.0 - number
-
-    def worst_sums(self, truth: PairedTruth) -> dict[str, Any]:
-        # Known without an encoder. The copy's part is left out, which would only soften it.
-        return {"gained": np.float64(-self.distance(self.worst_number)), "possible": np.float64(0.0)}

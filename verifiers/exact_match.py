@@ -54,7 +54,6 @@ class ExactMatch(AnswerVerifier):
 
     name = "exact_match"
     tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION})
-    needs = frozenset({"output.text"})
     card = Card(
         summary="1 if the normalised answer equals a true answer. If there is a vocabulary, the answer must be one of its "
         "entries.",

@@ -9,11 +9,11 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.metric import SumMetric
-from rsw_rewards.core.per_sample import PerSample
-from rsw_rewards.core.records import Output, Task
+from rsw_rewards.core.records import Output
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.verifiers.answer_metrics import share
+from rsw_rewards.verifiers.texts import OfForm
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
@@ -56,12 +56,10 @@ def format_problem(
     return f"{words} words, more than the {max_words} allowed" if words > max_words else ""
 
 
-class AnswerFormat(PerSample[None]):
+class AnswerFormat(OfForm):
     """1 for a well-formed text. Says nothing about whether it is right."""
 
     name = "answer_format"
-    tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
-    needs = frozenset({"output.text"})
     card = Card(
         summary="1 if a text has the agreed form: one answer tag and nothing after it, or a short text that was not cut "
         "off.",

@@ -18,7 +18,7 @@ from rsw_rewards.core.verifier import Card
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answers import AnswerConfig, normalise, plain_truths, texts_of
 from rsw_rewards.verifiers.denials import denial, taken_back
-from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, set_f1
+from rsw_rewards.verifiers.labels import Labels, normalised, parse_labels, scalars, set_f1
 from rsw_rewards.verifiers.texts import PerText
 
 
@@ -133,7 +133,6 @@ class LabelSet(PerText[LabelTruth]):
 
     name = "label_set"
     tasks = frozenset({Task.CLASSIFICATION})
-    needs = frozenset({"output.text"})
     card = Card(
         summary=("Compares a set of labels with reference.labels."),
         range="f1 of the two sets: [0, 1]; 1 if both are empty. unknown: the number of labels outside the vocabulary",
@@ -193,7 +192,7 @@ class LabelSet(PerText[LabelTruth]):
         return Score.invalid(
             reason,
             raw={"f1": 0.0},
-            stats=_stats(0, max(len(named), 1), len(truth.labels)),
+            stats=scalars(hits=0, wrong=max(len(named), 1), missed=len(truth.labels)),
             content=_content(truth.labels, named, {"scores": None}),
         )
 
@@ -202,10 +201,6 @@ def _taken_back(part: str, known: frozenset[str]) -> str:
     """The words of a part of a list that speak of the other labels and deny or hedge them; empty for a label, also one that is hedged."""
     labels = any(re.search(rf"\b{re.escape(label)}\b", part) for label in known)
     return taken_back(part) or ("" if labels else denial(part))
-
-
-def _stats(hits: int, wrong: int, missed: int) -> dict[str, np.ndarray]:
-    return {name: np.asarray(float(n)) for name, n in (("hits", hits), ("wrong", wrong), ("missed", missed))}
 
 
 def _content(true: frozenset[str], named: frozenset[str], scores: Mapping[str, Any]) -> dict[str, str]:
@@ -226,7 +221,7 @@ def _judged(answer: Labels, truth: LabelTruth) -> Score:
     return Score(
         f1,
         raw={"f1": f1, "unknown": float(len(unknown))},
-        stats=_stats(hits, wrong, missed),
+        stats=scalars(hits=hits, wrong=wrong, missed=missed),
         reason="; ".join(reasons),
         content=_content(true, named, {} if answer.scores is None else {"scores": answer.scores}),
     )

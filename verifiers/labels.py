@@ -126,6 +126,11 @@ def parse_labels(
     return Labels(frozenset(table.get(name, name) for name in map(normalise, listed) if name), None)
 
 
+def scalars(**numbers: float) -> dict[str, np.ndarray]:
+    """Statistics that are one number each."""
+    return {name: np.asarray(float(number)) for name, number in numbers.items()}
+
+
 def set_f1(hits: float, wrong: float, missed: float) -> float:
     """F1 of two sets: 2 hits / (2 hits + wrong + missed), and 1 where both are empty."""
     return 2 * hits / (2 * hits + wrong + missed) if hits or wrong or missed else 1.0
@@ -153,7 +158,6 @@ class SceneLabel(AnswerVerifier):
 
     name = "scene_label"
     tasks = frozenset({Task.CLASSIFICATION})
-    needs = frozenset({"output.text"})
     card = Card(
         summary="1 if the normalised answer equals reference.label, and is in the vocabulary; for an image or a series.",
         range="correct: 0 or 1",

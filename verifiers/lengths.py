@@ -8,11 +8,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rsw_rewards.core.metric import MeanValue
-from rsw_rewards.core.per_sample import PerSample
-from rsw_rewards.core.records import Output, Task
+from rsw_rewards.core.records import Output
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import Unreadable
+from rsw_rewards.verifiers.texts import OfForm
 
 
 def overlong_penalty(length: float, limit: float, cache: float) -> float:
@@ -45,12 +45,10 @@ class SoftOverlongConfig(NoConfig):
         return self
 
 
-class SoftOverlong(PerSample[None]):
+class SoftOverlong(OfForm):
     """1 for a text of ordinary length, less the nearer it comes to a limit."""
 
     name = "soft_overlong"
-    tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
-    needs = frozenset({"output.text"})
     card = Card(
         summary="A penalty for texts close to or above a length limit. It does not check whether the text is right.",
         range="overlong_penalty: -1 to 0; length: tokens, words or characters, reasoning among them",

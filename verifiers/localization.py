@@ -10,13 +10,13 @@ from itertools import product
 import numpy as np
 
 from rsw_rewards.core.metric import Numbers, SumMetric, Sums
-from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.verifiers.answer_metrics import VALID_RATE, precision_recall_f1
-from rsw_rewards.verifiers.answers import AnswerConfig, extract_answer, normalise, true_answer
+from rsw_rewards.verifiers.answers import PerQuestion, extract_answer, normalise, true_answer
 from rsw_rewards.verifiers.counts import CLASSES
-from rsw_rewards.verifiers.texts import PerText, known
+from rsw_rewards.verifiers.texts import known
 
 CELLS = tuple(f"{row}-{column}" for row, column in product(("top", "center", "bottom"), ("left", "center", "right")))
 """The nine cells, row by row."""
@@ -108,12 +108,10 @@ def _outcome(true: np.ndarray, predicted: np.ndarray, valid: bool) -> tuple[dict
     return raw, {"cells": np.array(rows), "valid": np.asarray(float(valid))}
 
 
-class GridLocalization(PerText[Cells]):
+class GridLocalization(PerQuestion[Cells]):
     """Which cells of a 3 x 3 grid changed, for roads and for buildings."""
 
     name = "grid_localization"
-    tasks = frozenset({Task.CHANGE_QA})
-    needs = frozenset({"output.text", "reference.answers"})
     card = Card(
         summary=(
             "Multi-label metrics over the nine cells of a grid: per class, and without a class's name over the eighteen"
@@ -127,7 +125,6 @@ class GridLocalization(PerText[Cells]):
             "even the truth gets less than 1: read jaccard_empty1."
         ),
     )
-    Config = AnswerConfig
     reported = (SumMetric(GRID_KEYS, _numbers, bounds=(0.0, 1.0)), VALID_RATE)
 
     def truth(self, sample: Sample) -> Cells:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rsw_rewards.core.metric import Metric, SumMetric, Sums
-from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
@@ -20,6 +20,7 @@ from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
 from rsw_rewards.verifiers.answers import (
     AnswerConfig,
+    PerQuestion,
     Rules,
     Truth,
     answer_truth,
@@ -41,7 +42,7 @@ from rsw_rewards.verifiers.quantities import (
     read_number,
     within,
 )
-from rsw_rewards.verifiers.texts import PerText, known
+from rsw_rewards.verifiers.texts import known
 
 MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Confidence thresholds of the mean relative accuracy."""
@@ -293,12 +294,10 @@ ERRORS = SumMetric(("mae", "rmse"), _errors, bounds=(0.0, math.inf))
 MRA = SumMetric(("mra",), lambda sums: {"mra": share(sums, "mra")}, bounds=(0.0, 1.0))
 
 
-class NumericMatch(PerText[Numbers | Ranges | Truth]):
+class NumericMatch(PerQuestion[Numbers | Ranges | Truth]):
     """Whether the number in an answer is right, and how far off it is."""
 
     name = "numeric_match"
-    tasks = frozenset({Task.CHANGE_QA})
-    needs = frozenset({"output.text", "reference.answers"})
     card = Card(
         summary=(
             "Reads the only number of an answer, which may have the sample's unit, and compares it with the true number or "

@@ -76,18 +76,9 @@ class PairedConfig(NoConfig):
     shift: int = Field(0, ge=0, le=MAX_SHIFT, description="pixels of misregistration that are tolerated")
 
 
-def paired_card(
-    summary: str, range: str, transform: str, source: str, gaming: str, cost: str, seen: str | None = None
-) -> Card:
-    """The card of a paired verifier, with what all of them share; ``seen`` says which other bands it can read."""
-    return Card(
-        summary=summary,
-        range=range,
-        transform=f"{transform}; with gain: 1 / (2 - gain), so a copy gets 0.5",
-        source=source,
-        gaming=gaming,
-        cost=cost,
-    )
+def paired_card(transform: str, **others: str) -> Card:
+    """The card of a paired verifier, with what all of them share."""
+    return Card(transform=f"{transform}; with gain: 1 / (2 - gain), so a copy gets 0.5", **others)
 
 
 def _gain_of_sums(sums: Sums) -> float | None:
@@ -160,11 +151,6 @@ class Paired(PerForecast[PairedTruth]):
         return self.name
 
     @property
-    def gains(self) -> bool:
-        """Whether the gain over copying is measured."""
-        return bool(self.config.gain)
-
-    @property
     def bands(self) -> tuple[int, ...] | None:
         """The bands of a raster that are compared, where they are not those shown as red, green and blue."""
         return None
@@ -176,17 +162,17 @@ class Paired(PerForecast[PairedTruth]):
         region = "" if config.region == "all" else f"_{config.region}"
         match = "" if config.match == "none" else f"_{config.match}"
         shift = f"_shift{config.shift}" if config.shift else ""
-        return f"{'gain_' if self.gains else ''}{self.stem}{region}{match}{shift}"
+        return f"{'gain_' if self.config.gain else ''}{self.stem}{region}{match}{shift}"
 
     def metrics(self) -> Sequence[Metric]:
         key = self.key
-        if self.gains:
+        if self.config.gain:
             return (SumMetric((key,), lambda sums: {key: _gain_of_sums(sums)}, self.gain_bounds),)
         return (MeanValue(key, self.unit, self.worst_number, self.bounds),)
 
     def truth(self, sample: Sample) -> PairedTruth | Score:
         config = self.config
-        case = read_case(self.context.bank, sample, self.bands, future=True, before=self.gains)
+        case = read_case(self.context.bank, sample, self.bands, future=True, before=self.config.gain)
         future = case.picture(case.future)
         mask, counted = case.change(future), case.counted(future)
         if config.region != "all" and mask is None:
@@ -212,7 +198,7 @@ class Paired(PerForecast[PairedTruth]):
         return image
 
     def rate(self, truths: Sequence[PairedTruth], compared: Sequence[np.ndarray]) -> list[Score]:
-        places = {truth: self.copy(truth) for truth in truths} if self.gains else {}
+        places = {truth: self.copy(truth) for truth in truths} if self.config.gain else {}
         found = self.numbers([*truths, *places], [*compared, *places.values()])
         copied = dict(zip(places, found[len(truths) :], strict=True))
         return [self._scored(*pair) for pair in zip(found, map(copied.get, truths), strict=False)]
@@ -251,7 +237,25 @@ class Paired(PerForecast[PairedTruth]):
 
     def worst_sums(self, truth: PairedTruth) -> dict[str, Any]:
         """:meth:`sums` of an output that cannot be used; those of the worst number there is."""
+        if self.needs & {
+            "encoder",
+            "network",
+        }:  # known without them; the copy's part is left out, which would only soften it
+            return {"gained": np.float64(-self.distance(self.worst_number)), "possible": np.float64(0.0)}
         return self.sums(self.worst_number, self.number(truth, self.copy(truth)))
 
     def worst(self, truth: PairedTruth, reason: str) -> Score:
-        return Score.invalid(reason, stats=self.worst_sums(truth) if self.gains else {})
+        return Score.invalid(reason, stats=self.worst_sums(truth) if self.config.gain else {})
+
+
+class Likeness(Paired):
+    """Base of the paired verifiers whose number is largest for equal images: it is worth its place within its bounds."""
+
+    bounds: ClassVar[tuple[float, float]]
+
+    def worth(self, number: float) -> float:
+        low, high = self.bounds
+        return (number - low) / (high - low)
+
+    def distance(self, number: float) -> float:
+        return 1.0 - number

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -156,7 +155,3 @@ class Lpips(Paired):
 
     def worth(self, number: float) -> float:
         return 1.0 / (1.0 + 2.0 * number)
-
-    def worst_sums(self, truth: PairedTruth) -> dict[str, Any]:
-        # Known without the network. The copy's part is left out, which would only soften it.
-        return {"gained": np.float64(-self.worst_number), "possible": np.float64(0.0)}

@@ -66,7 +66,6 @@ class PublishedAnswer(PerText[Asked]):
 
     name = "published_answer"
     tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION})
-    needs = frozenset({"output.text"})
     rewarding = False
     card = Card(
         summary="The value that the published code of a benchmark gives an answer, including where this code is lenient.",

@@ -8,12 +8,11 @@ from typing import Generic, TypeVar
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.per_sample import PerSample
-from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.verifier import NoConfig
 from rsw_rewards.encoders import SCENE_CLIP
 from rsw_rewards.verifiers.encoded import Encoded
-from rsw_rewards.verifiers.forecast_case import ForecastCase, read_case
+from rsw_rewards.verifiers.forecast_case import ForecastCase, PerForecast, read_case
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,10 +27,9 @@ class SetTruth:
 T = TypeVar("T", bound=SetTruth)
 
 
-class SetVerifier(PerSample[T], Generic[T]):
+class SetVerifier(PerForecast[T], Generic[T]):
     """Base of the verifiers that rate the usable forecasts of a batch together; the others are taken out first, as everywhere."""
 
-    tasks = frozenset({Task.FORECAST})
     scope = "population"
 
     def compare(self, truth: T, output: Output) -> ImageRef:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
+from rsw_rewards.verifiers.paired_base import Likeness, PairedConfig, PairedTruth, paired_card
 from rsw_rewards.verifiers.regions import region_mean
 
 SSIM_RADIUS = 5
@@ -137,7 +137,7 @@ def ms_ssim(first: np.ndarray, second: np.ndarray, shares: list[np.ndarray], val
     return result
 
 
-class Ssim(Paired):
+class Ssim(Likeness):
     """Structural similarity of the forecast to the true future."""
 
     name = "ssim"
@@ -162,14 +162,8 @@ class Ssim(Paired):
     def number(self, truth: PairedTruth, image: np.ndarray) -> float:
         return region_mean(ssim_map(image, truth.future, truth.valid), truth.weights)
 
-    def worth(self, number: float) -> float:
-        return (number + 1.0) / 2.0
 
-    def distance(self, number: float) -> float:
-        return 1.0 - number
-
-
-class MsSsim(Paired):
+class MsSsim(Likeness):
     """Multi-scale structural similarity of the forecast to the true future."""
 
     name = "ms_ssim"
@@ -217,9 +211,3 @@ class MsSsim(Paired):
 
     def number(self, truth: PairedTruth, image: np.ndarray) -> float:
         return ms_ssim(image, truth.future, self._shares(truth), truth.valid)
-
-    def distance(self, number: float) -> float:
-        return 1.0 - number
-
-    def worth(self, number: float) -> float:
-        return number

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from rsw_rewards.core.answer import Reply, is_bare, read_reply
 from rsw_rewards.core.per_sample import PerSample, T
-from rsw_rewards.core.records import Output
+from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import NoConfig
 from rsw_rewards.errors import Unreadable
@@ -41,6 +41,7 @@ class PerText(PerSample[T]):
     ``took_chat_tokens`` and ``took_zero_width`` are 1.
     """
 
+    needs = frozenset({"output.text"})
     Config = TextConfig
 
     @abstractmethod
@@ -60,6 +61,13 @@ class PerText(PerSample[T]):
 
     def _compare_reply(self, truth: T, reply: Reply) -> Any:
         return self.compare_text(truth, answer_of(reply))
+
+
+class OfForm(PerSample[None]):
+    """Base of the verifiers of the form of a text, whatever it says."""
+
+    tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
+    needs = frozenset({"output.text"})
 
 
 def answer_of(reply: Reply) -> str:
