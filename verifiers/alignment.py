@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -113,7 +113,7 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
     """Base of the verifiers that hold texts against images: says once how outputs are encoded, and what went wrong in it."""
 
     reads_texts = True
-    Config = AlignmentConfig
+    Config: ClassVar[type[AlignmentConfig]] = AlignmentConfig
 
     @abstractmethod
     def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:

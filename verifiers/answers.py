@@ -8,7 +8,7 @@ import string
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -348,4 +348,4 @@ class PerQuestion(PerText[T]):
 
     tasks = frozenset({Task.CHANGE_QA})
     needs = frozenset({"output.text", "reference.answers"})
-    Config = AnswerConfig
+    Config: ClassVar[type[AnswerConfig]] = AnswerConfig

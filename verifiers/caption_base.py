@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -110,7 +110,7 @@ class CaptionVerifier(PerText[T]):
 
     tasks = frozenset({Task.CHANGE_CAPTION})
     needs = frozenset({"output.text", "reference.captions"})
-    Config = CaptionConfig
+    Config: ClassVar[type[CaptionConfig]] = CaptionConfig
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

@@ -33,7 +33,7 @@ def _checked(features: np.ndarray, least: int = 1) -> np.ndarray:
 class Moments:
     """Mean and covariance of features that are never held together: (d,) and (d, d) float64 sums about a fixed origin.
 
-    Moments of parts merge by addition, so shards of a set can be summed where they are.
+    A part of the set can be taken out again by subtraction.
     """
 
     dim: int
@@ -68,28 +68,18 @@ class Moments:
             self.total += offset.sum(axis=0)
             self.products += offset.T @ offset
 
-    def merge(self, other: Moments) -> Moments:
-        """Moments of both sets together."""
-        return self._combined(other, 1)
-
     def without(self, part: Moments) -> Moments:
-        """Moments of the set after a part of it was taken out."""
-        return self._combined(part, -1)
-
-    def _combined(self, other: Moments, sign: int) -> Moments:
-        if not other.count or not self.count:
-            return self.copy() if other.count == 0 else other.copy()
-        merged = self.copy()
-        shift = other.origin - self.origin
-        merged.count += sign * other.count
-        merged.total += sign * (other.total + other.count * shift)
+        """Moments of the set after a part of it, of one sample at least, was taken out."""
+        rest = self.copy()
+        shift = part.origin - self.origin
+        rest.count -= part.count
+        rest.total -= part.total + part.count * shift
         # Written in place: at 2048 dimensions every matrix is 32 MB.
-        (np.add if sign > 0 else np.subtract)(merged.products, other.products, out=merged.products)
-        half = sign * (other.total + 0.5 * other.count * shift)
-        outer = np.outer(half, shift)
-        merged.products += outer
-        merged.products += outer.T
-        return merged
+        rest.products -= part.products
+        outer = np.outer(part.total + 0.5 * part.count * shift, shift)
+        rest.products -= outer
+        rest.products -= outer.T
+        return rest
 
     def copy(self) -> Moments:
         """Independent sums."""

@@ -15,7 +15,6 @@ CMMD_BANDWIDTH = 10.0
 
 Estimator = Literal["unbiased", "biased", "u-statistic"]
 """Whether the diagonals count: not within the sets, everywhere, or (for sets of one size) nowhere."""
-KidStyle = Literal["clean-fid", "torch-fidelity"]
 
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -130,68 +129,24 @@ def kernel_sums(
     return KernelSums(sums[0], sums[1], sums[2], diagonals, counts)
 
 
-def _mmd(a: np.ndarray, b: np.ndarray, kernel: Kernel, estimator: Estimator) -> float:
-    """Squared maximum mean discrepancy of (n, d) and (m, d) under a kernel."""
-    return kernel_sums(a, b, kernel).mmd(None, estimator)
-
-
-def kid(
-    made: np.ndarray,
-    real: np.ndarray,
-    subsets: int = 100,
-    subset_size: int = 1000,
-    seed: int = 123,
-    style: KidStyle = "clean-fid",
-) -> tuple[float, float]:
-    """Kernel inception distance: the unbiased squared MMD under the cubic kernel, over random subsets.
-
-    Binkowski et al. 2018 (arXiv 1801.01401). The two styles differ in which set is drawn from first; given the seed that the
-    original is run with, the numbers are those of clean-fid (numpy's global seed, there) and torch-fidelity. Where a subset would
-    be all of both sets, clean-fid's has no chance in it. The mean may be slightly negative.
-
-    Args:
-        made, real: (n, d) and (m, d), n, m >= 2.
-        subset_size: cut to the smaller set; a subset is drawn without replacement.
-
-    Returns:
-        Mean and standard deviation over the subsets.
-
-    Raises:
-        ValueError: fewer than 2 rows, or different dimensions.
-    """
-    made, real = _pair(made, real)
-    size = min(len(made), len(real), subset_size)
-    if style == "clean-fid" and size == len(made) == len(real):
-        return _mmd(made, real, polynomial_kernel, "unbiased"), 0.0
-    generator = np.random.RandomState(seed)
-    values = []
-    for _ in range(subsets):
-        drawn = {}
-        for name in ("real", "made") if style == "clean-fid" else ("made", "real"):
-            features = real if name == "real" else made
-            drawn[name] = features[generator.choice(len(features), size, replace=False)]
-        values.append(_mmd(drawn["made"], drawn["real"], polynomial_kernel, "unbiased"))
-    return float(np.mean(values)), float(np.std(values))
-
-
 def polynomial_mmd(a: np.ndarray, b: np.ndarray, estimator: Estimator = "unbiased") -> float:
     """Squared MMD of whole sets under KID's cubic kernel; the unbiased estimator has no need of subsets."""
-    return _mmd(*_pair(a, b), polynomial_kernel, estimator)
+    return kernel_sums(*_pair(a, b), polynomial_kernel).mmd(None, estimator)
 
 
-def cmmd(a: np.ndarray, b: np.ndarray, bandwidth: float = CMMD_BANDWIDTH) -> float:
+def cmmd(a: np.ndarray, b: np.ndarray) -> float:
     """CLIP maximum mean discrepancy, times 1000: Jayasumana et al. 2024 (arXiv 2401.09603).
 
     Features are brought to unit length and the RBF kernel has the bandwidth 10. The estimator is the one of the authors' code
     (google-research/cmmd, distance.mmd), which leaves the diagonal in and is slightly biased upwards. On unit vectors the kernel
     is nearly linear, so as a reward it says little more than the mean: it is a benchmark number only.
     """
-    return 1000.0 * _mmd(*_pair(a, b), lambda x, y: unit_rbf_kernel(x, y, bandwidth), "biased")
+    return 1000.0 * kernel_sums(*_pair(a, b), unit_rbf_kernel).mmd(None, "biased")
 
 
-def unit_rbf_kernel(a: np.ndarray, b: np.ndarray, bandwidth: float = CMMD_BANDWIDTH) -> np.ndarray:
+def unit_rbf_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """:func:`rbf_kernel` of features brought to unit length, as CMMD has it: (n, m) float64."""
-    return rbf_kernel(_unit(a), _unit(b), bandwidth)
+    return rbf_kernel(_unit(a), _unit(b), CMMD_BANDWIDTH)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ class Paired(PerForecast[PairedTruth]):
     says how far from equal it is (:meth:`distance`). Regions, gains, matched colours and shifts come from here.
     """
 
-    Config = PairedConfig
+    Config: ClassVar[type[PairedConfig]] = PairedConfig
     bounds: ClassVar[tuple[float, float] | None] = None
     """Range that the mean cannot leave."""
     gain_bounds: ClassVar[tuple[float, float] | None] = (-math.inf, 1.0)

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -61,7 +61,7 @@ class SetCreditConfig(SetConfig):
 class SetCredit(EncodedSetVerifier):
     """Base of the rewards that a set-level distance gives its members."""
 
-    Config = SetCreditConfig
+    Config: ClassVar[type[SetCreditConfig]] = SetCreditConfig
 
     _shown: Sequence[Sample] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
@@ -48,7 +48,7 @@ class EncodedSetVerifier(Encoded, SetVerifier[SetTruth]):
     """Base of what is told of two sets, the forecasts and the true futures, in the features of an encoder."""
 
     needs = frozenset({"output.image", "reference.images", "encoder"})
-    Config = SetConfig
+    Config: ClassVar[type[SetConfig]] = SetConfig
 
     def truth(self, sample: Sample) -> SetTruth:
         case = read_case(self.context.bank, sample, self.bands, future=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -42,7 +42,7 @@ class PerText(PerSample[T]):
     """
 
     needs = frozenset({"output.text"})
-    Config = TextConfig
+    Config: ClassVar[type[TextConfig]] = TextConfig
 
     @abstractmethod
     def compare_text(self, truth: T, text: str) -> Any:
