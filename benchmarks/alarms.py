@@ -1,11 +1,11 @@
 """Does the alarm of a training ring before it is too late, and only then? Trainings on rewards that can be hacked, and on sound ones.
 
-    python benchmarks/alarms.py OUT [--seeds 4 5 6] [--only brightness,gain] [--write docs/alarms.md]
+    python benchmarks/alarms.py OUT [--seeds 21 22 23] [--only brightness,gain] [--write docs/reliability.md]
 
 Every training is one line of OUT/runs.jsonl, written when it ends; the command can be stopped and repeated, and does none twice.
 It uses the small world model that is shipped, on scenes that are made on the spot. For rewards on texts the model is first taught to
 add words to some answers, so that there is something to find. OUT/runs.jsonl has all signals of every step and every look at held-out
-samples; the table is computed from it. Seeds 1 to 3 and those from 100 on chose what the alarm rings at (`rsw_rewards/training/agreement.py`),
+samples; the table is computed from it. Seeds up to 16 and those from 100 on chose what the alarm rings at (`rsw_rewards/training/agreement.py`),
 and are not reported.
 
 Lost: the held-out headline is below its start + 0.8 x the best gain that its interval showed; where nothing was gained, below the start
@@ -145,7 +145,7 @@ def configuration(kind: Kind, seed: int, out: Path, start: Path) -> dict[str, An
         "heldout": {**source, "split": "test", "seed": seed, wanted: held},
         "rubric": {"components": [dict(one) for one in kind.components]},
         "grpo": {
-            "steps": kind.steps, "prompts": 3 if forecasts else 8, "group": 6 if forecasts else 8, "threads": 1,
+            "steps": kind.steps, "prompts": 6 if forecasts else 16, "group": 6 if forecasts else 8, "threads": 1,
             "learning_rate": kind.learning_rate, "micro_batch": None,
         },
         "rollouts": {"actors": 0, "chunk": 8}, "checkpoints": {"every": 0}, "log": [], "dump_every": 0,
@@ -249,7 +249,7 @@ def tables(runs: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[4, 5, 6])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
     parser.add_argument("--no-runs", action="store_true", help="only the tables, of the runs that are there")
     parser.add_argument("--write", type=Path, help="a page whose tables are replaced")
     parser.add_argument("--only", help="some of the kinds, with commas between them")
@@ -270,7 +270,7 @@ def main() -> None:
         with file.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
         print(f"{name} {seed}: {row['seconds']} s", file=sys.stderr, flush=True)
-    text = tables([row for row in known if 3 < row["seed"] < 100])
+    text = tables([row for row in known if 16 < row["seed"] < 100])
     print(text)
     if given.write:
         page = given.write.read_text(encoding="utf-8")

@@ -22,13 +22,13 @@ PROMPTS = "agreement_prompts/"
 CLEAR = "agreement_clear/"
 """Before the same, on how many of these prompts they agree clearly: their correlation is :data:`CLEAR_FROM` or more."""
 CLEAR_FROM = 0.8
-EXPECTED = 0.75
+EXPECTED = 0.85
 """The least share of prompts on which a sound reward agrees clearly."""
-CHANCE = 0.05
+CHANCE = 0.02
 """The alarm is raised if a sound reward would agree clearly on so few prompts with less than this probability, ..."""
 LOW = 0.6
 """... and if the mean agreement is below this too. All four were chosen on other seeds than those that benchmarks/alarms.py reports."""
-NEWEST = 8
+NEWEST = 24
 """Prompts that are looked at, the newest ones, in whole generations; fewer where there are not yet so many."""
 LOOKED_AT = 50
 """Steps back that these prompts are looked for."""

@@ -111,19 +111,19 @@ def test_the_alarm_of_agreement_needs_all_components_to_agree_on_too_few_prompts
     (alarm,) = disagreements(logged((3, 0), (1, 1), (0, 0), (1, 1)))
     assert (alarm.step, alarm.component, alarm.clear, alarm.prompts) == (3, "forecast/a", 4, 9)
     assert alarm.agreement == pytest.approx(0.5)
-    again = disagreements(logged((0, 0), (0, 0), (3, 0), (3, 0), (3, 0), (0, 0), (0, 0)))
-    assert [one.step for one in again] == [1, 7]
+    again = disagreements(logged(*[(0, 0)] * 2, *[(12, 0)] * 3, *[(0, 0)] * 2, prompts=12))
+    assert [one.step for one in again] == [1, 6]
     assert not disagreements(logged((0, 0), prompts=2)) and not disagreements(logged((0, 0), prompts=0))
-    near = [{**row, "agreement/forecast/a": 0.7} for row in logged((0, 0), (0, 0))]
+    near = [{**row, "agreement/forecast/a": 0.75} for row in logged((0, 0), (0, 0))]
     assert [alarm.component for alarm in disagreements(near)] == [] and disagreements(logged((0, 0), (0, 0)))
 
 
 def test_the_chance_of_so_few_prompts_is_a_binomial_tail() -> None:
     for prompts in range(1, 12):
         for clear in range(prompts + 1):
-            assert chance_of(clear, prompts) == pytest.approx(binom.cdf(clear, prompts, 0.75))
-    assert [max((k for k in range(n) if chance_of(k, n) < CHANCE), default=None) for n in (2, 3, 4, 6, 8, 10)] == [
-        None, 0, 0, 2, 3, 4,
+            assert chance_of(clear, prompts) == pytest.approx(binom.cdf(clear, prompts, 0.85))
+    assert [max((k for k in range(n) if chance_of(k, n) < CHANCE), default=None) for n in (2, 3, 4, 8, 12, 24)] == [
+        None, 0, 1, 3, 6, 16,
     ]  # fmt: skip
 
 
