@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from rsw_rewards.errors import MissingExtra
 
@@ -88,3 +89,10 @@ _QUIET = {
     "PYTHONWARNINGS": "ignore::FutureWarning",
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
+
+
+def installed_file(package: str, *parts: str) -> Path | None:
+    """A file in the folder of an installed package, found without importing it; None where there is none."""
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations if spec is not None else None) or ()
+    return next((file for place in places if (file := Path(place, *parts)).is_file()), None)

@@ -116,8 +116,9 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
     Config: ClassVar[type[AlignmentConfig]] = AlignmentConfig
 
     @abstractmethod
-    def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
-        """The score from (d,) image features, not normalised, and (len(query.texts), d) text features."""
+    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+        """The score from (d,) features, not normalised, of the query's ``drawn`` and ``given`` image, those there are, and (len(query.texts), d)
+        text features."""
 
     def key(self, stem: str, published: bool = False) -> str:
         """Key of a metric: ``stem`` alone where the number is ``published`` under that name, else with encoder and wording."""
@@ -166,8 +167,8 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
         cut = self.cut(list(dict.fromkeys(text for query in compared for text in _worded(query.texts[0], query))))
         scores = []
         for query, features in zip(compared, self.text_features(compared), strict=True):
-            drawn, given = (None if image is None else next(images) for image in (query.drawn, query.given))
-            score = self.judge(query, drawn, given, features)
+            seen = [next(images) for image in (query.drawn, query.given) if image is not None]
+            score = self.judge(query, seen, features)
             if cut is not None:
                 first = query.texts[0]
                 whole = len(first) <= MOST_CHARACTERS and not any(cut[text] for text in _worded(first, query))

@@ -33,7 +33,7 @@ class KindAccuracy(AdditiveMetric):
     epsilon: float = 0.0
     """Added to the count of each kind before dividing in the mean: VisTA's script has 1e-4."""
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
         codes, names = (rows["kind"].replace(dict(self.merge)) if self.merge else rows["kind"]).factorize()
         if self.kinds is not None:
@@ -102,7 +102,7 @@ class AnswerKappa(AdditiveMetric):
     keys: tuple[str, ...] = ("kappa",)
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         contents = [content or {} for content in rows["content"]]
         truth = np.array([content.get("truth", "") for content in contents], dtype=object)
         answer = np.array([content.get("answer", "") for content in contents], dtype=object)
@@ -131,7 +131,7 @@ class PromptVariants(AdditiveMetric):
     keys: tuple[str, ...] = ("majority", "all_variants", "consistency")
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         terms = {key: np.zeros(len(rows)) for key in ("questions", *self.keys)}
         counts = rows["status"].isin(("ok", "invalid_output")).to_numpy()
         groups: dict[tuple[str, int], list[int]] = {}

@@ -24,7 +24,7 @@ Extract = Literal["auto", "tag", "whole"]
 """Where the answer stands: between answer tags, in the whole text, or (auto) in tags if the text has any."""
 
 _ANY_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
-_LONGEST_CACHED = 400  # characters: the caches below must stay small under rambling policies
+LONGEST_CACHED = 400  # characters: the caches below must stay small under rambling policies
 
 # Shared by every score that says the same, so that a score costs no arrays of its own. Read-only for that reason.
 _ONE = np.ones(())
@@ -331,7 +331,7 @@ class AnswerVerifier(PerText[Truth]):
     """Base of the verifiers that hold a whole answer against true ones; they say which are true."""
 
     def compare_text(self, truth: Truth, text: str) -> Score:
-        return (_judge_cached if len(text) <= _LONGEST_CACHED else judge)(text, truth)
+        return (_judge_cached if len(text) <= LONGEST_CACHED else judge)(text, truth)
 
     def worst(self, truth: Truth, reason: str) -> Score:
         return unanswered(truth, reason)

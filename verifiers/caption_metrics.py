@@ -58,7 +58,7 @@ class CaptionMetric(AdditiveMetric):
     keys: tuple[str, ...]
     bounds: tuple[float, float]
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         n = len(rows)
         meteors = stats.get("meteor", np.zeros((n, SIZE)))
         terms = {

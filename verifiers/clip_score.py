@@ -60,10 +60,8 @@ class ClipScore(AlignmentVerifier):
     def truth(self, sample: Sample) -> Query:
         return self.query(sample, wording="clipscore" if sample.task is Task.CHANGE_CAPTION else "plain")
 
-    def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
-        image = drawn if drawn is not None else given
-        assert image is not None
-        cos = cosine(image, texts[0])
+    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+        cos = cosine(images[0], texts[0])
         return Score((cos + 1.0) / 2.0, raw={"clip_score": clip_score(cos), "cos": cos})
 
     def metrics(self) -> Sequence[Metric]:
@@ -93,9 +91,8 @@ class RefClipScore(AlignmentVerifier):
         captions = [text.strip() for text in true_captions(sample) if text.strip()]
         return self.query(sample, captions, wording="clipscore")
 
-    def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
-        assert given is not None
-        cos = cosine(given, texts[0])
+    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+        cos = cosine(images[0], texts[0])
         references = cosines(texts[0], texts[1:])
         number = ref_clip_score(cos, references)
         raw = {"ref_clip_score": number, "clip_score": clip_score(cos), "reference": max(*references, 0.0)}

@@ -144,10 +144,8 @@ class CaptionContrast(AlignmentVerifier):
             return Score.error(f"sample {sample.id!r} has no distractors: all texts of the run are its own")
         return query
 
-    def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
-        image = drawn if drawn is not None else given
-        assert image is not None
-        cos, *others = cosines(image, texts)
+    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+        cos, *others = cosines(images[0], texts)
         value = contrast(cos, others, self.config.temperature)
         best = int(np.argmax(others))
         reason = f"fits better: {query.texts[best + 1][:80]!r}" if others[best] > cos else ""

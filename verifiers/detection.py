@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers
+from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers, Terms
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
@@ -134,13 +134,7 @@ class CocoPrecision(Metric):
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     interval: ClassVar[bool] = False
 
-    def compute(
-        self,
-        rows: Frame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> Numbers:
+    def compute(self, rows: Frame, stats: Terms, weight: np.ndarray, features: FeatureLookup | None = None) -> Numbers:
         contents = [json.loads(content["boxes"]) for content in rows["content"] if content]
         return coco_precision([one["true"] for one in contents], [one["given"] for one in contents])
 

@@ -97,8 +97,8 @@ class DirectionalSimilarity(AlignmentVerifier):
         (texts,) = self.text_features([truth])
         return super().worst(truth, reason) if _direction(texts).any() else UNTOLD
 
-    def judge(self, query: Query, drawn: np.ndarray | None, given: np.ndarray | None, texts: np.ndarray) -> Score:
-        assert drawn is not None and given is not None
+    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+        drawn, given = images
         moved, told = unit(drawn) - unit(given), _direction(texts)
         if not told.any():
             return UNTOLD

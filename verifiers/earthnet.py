@@ -5,14 +5,14 @@ All functions are those of the package ``earthnet`` 0.3.11, ``earthnet/parallel_
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers
+from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers, Terms
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -159,13 +159,7 @@ class EarthNetScore(Metric):
     keys: tuple[str, ...] = ("ens", *SCORES)
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def compute(
-        self,
-        rows: Frame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> Numbers:
+    def compute(self, rows: Frame, stats: Terms, weight: np.ndarray, features: FeatureLookup | None = None) -> Numbers:
         best: dict[str, tuple[float, list[float | None], float]] = {}
         for name, raw, status, times in zip(rows["sample"], rows["raw"], rows["status"], weight, strict=True):
             if status not in ("ok", "invalid_output") or not times:

@@ -11,7 +11,16 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Frame, Metric, Numbers, SumMetric, Sums, Terms
+from rsw_rewards.core.metric import (
+    AdditiveMetric,
+    FeatureLookup,
+    Frame,
+    Metric,
+    Numbers,
+    SumMetric,
+    Sums,
+    Terms,
+)
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
@@ -56,7 +65,7 @@ class MacroF1(AdditiveMetric):
     keys: tuple[str, ...] = ("macro_f1",)
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         contents = _contents(rows)
         names = sorted({label for content in contents for label in content.get("true", ())})
         place = {name: column for column, name in enumerate(names)}
@@ -90,13 +99,7 @@ class MeanAveragePrecision(Metric):
         why = f"{lacking} of {len(rows)} answers give labels without scores; map needs JSON objects of label to score"
         return {"map": why} if lacking else {}
 
-    def compute(
-        self,
-        rows: Frame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> dict[str, float | None]:
+    def compute(self, rows: Frame, stats: Terms, weight: np.ndarray, features: FeatureLookup | None = None) -> Numbers:
         kept = [(content, times) for content, times in zip(_contents(rows), weight, strict=True) if content]
         if any("scores" not in content for content, _ in kept):
             return {"map": None}

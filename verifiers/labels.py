@@ -148,7 +148,7 @@ def normalised(labels: Iterable[str], synonyms: Mapping[str, str]) -> frozenset[
 class ClassAccuracy(KindAccuracy):
     """Accuracy over all rows (``oa``), over the rows of each true class (``oa/<class>``), and the mean of those (``aa``)."""
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         truths = np.array([(content or {}).get("truth") for content in rows["content"]], dtype=object)
         return super().terms(rows.assign(kind=truths), stats)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.extras import installed_file
 from rsw_rewards.verifiers.caption_tokens import pieces
 
 SIZE = 23
@@ -78,9 +78,7 @@ def no_match(stats: np.ndarray) -> np.ndarray:
 
 def jar() -> Path:
     """The program's file. Raises :class:`MeteorError` where it or Java is not installed."""
-    package = importlib.util.find_spec("pycocoevalcap")
-    places = [Path(place) for place in (package.submodule_search_locations or ())] if package else []
-    found = next((file for place in places if (file := place / "meteor" / "meteor-1.5.jar").is_file()), None)
+    found = installed_file("pycocoevalcap", "meteor", "meteor-1.5.jar")
     if found is None:
         raise MeteorError("METEOR needs the program of pycocoevalcap: pip install 'rsw_rewards[meteor]'")
     if shutil.which("java") is None:

@@ -19,6 +19,7 @@ from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
 from rsw_rewards.errors import Unreadable
 from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
 from rsw_rewards.verifiers.answers import (
+    LONGEST_CACHED,
     AnswerConfig,
     PerQuestion,
     Rules,
@@ -148,9 +149,6 @@ def reward_of(predicted: float, target: float, config: NumericMatchConfig) -> fl
     if scale == 0:
         return float(predicted == target)
     return math.exp(-abs(predicted - target) / scale)
-
-
-_LONGEST_CACHED = 400  # characters: the cache below must stay small under rambling policies
 
 
 def _stats(
@@ -334,7 +332,7 @@ class NumericMatch(PerQuestion[Numbers | Ranges | Truth]):
             text = known(*extract_answer(text, config.extract, states=truth.stated))
         if isinstance(truth, Numbers):
             return _number_score(text, truth, config)
-        return (_range_score if len(text) <= _LONGEST_CACHED else _range_score.__wrapped__)(text, truth)
+        return (_range_score if len(text) <= LONGEST_CACHED else _range_score.__wrapped__)(text, truth)
 
     def worst(self, truth: Numbers | Ranges | Truth, reason: str) -> Score:
         return Score.invalid(reason, raw={"correct": 0.0, "mra": 0.0}, stats=_stats())

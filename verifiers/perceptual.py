@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from rsw_rewards.core.files import digest_of
 from rsw_rewards.core.verifier import Context
 from rsw_rewards.encoders.lpips import FILES, SMALLEST, LpipsNetwork, Trunk, lpips_from_maps
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.extras import need
+from rsw_rewards.extras import installed_file, need
 from rsw_rewards.verifiers.paired_base import Paired, PairedConfig, PairedTruth, paired_card
 
 MICRO_BATCH = 8
@@ -39,11 +38,7 @@ def default_backbone(net: str) -> Path:
 
 def default_heads(net: str) -> Path | None:
     """The linear heads in the installed torchmetrics, found without importing it; None where that has none."""
-    spec = importlib.util.find_spec("torchmetrics")
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (file := Path(place) / "functional" / "image" / "lpips_models" / f"{net}.pth").is_file():
-            return file
-    return None
+    return installed_file("torchmetrics", "functional", "image", "lpips_models", f"{net}.pth")
 
 
 def unpublished(net: str, backbone: Path, heads: Path | None) -> str:

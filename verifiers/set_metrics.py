@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers
+from rsw_rewards.core.metric import FeatureLookup, Frame, Metric, Numbers, Terms
 from rsw_rewards.encoders import CMMD_ENCODER, encoder_label, is_standard_inception
 from rsw_rewards.verifiers.frechet import (
     Moments,
@@ -83,13 +82,7 @@ class SetMetric(Metric):
     def keys(self) -> tuple[str, ...]:
         """Names of the numbers."""
 
-    def compute(
-        self,
-        rows: Frame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> Numbers:
+    def compute(self, rows: Frame, stats: Terms, weight: np.ndarray, features: FeatureLookup | None = None) -> Numbers:
         """See :class:`rsw_rewards.core.metric.Metric`. None with fewer than 2 forecasts or 2 samples.
 
         Raises:
@@ -162,7 +155,7 @@ class FrechetMetric(SetMetric):
         return {self.written_key(rows): frechet_of_moments(_moments(small), reference)}
 
     def left_out(
-        self, rows: Frame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
+        self, rows: Frame, stats: Terms, part: np.ndarray, features: FeatureLookup | None
     ) -> list[Numbers] | None:
         """The numbers without each part of the rows: large sets are summed once, and a part's sums taken off."""
         sets = Sets.of(rows, part)
@@ -224,7 +217,7 @@ class KernelMetric(SetMetric):
         return self._numbers(sets, features, alone, np.ones((1, 1), bool))[0]
 
     def left_out(
-        self, rows: Frame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
+        self, rows: Frame, stats: Terms, part: np.ndarray, features: FeatureLookup | None
     ) -> list[Numbers] | None:
         """The numbers without each part of the rows, all from one pass over the kernel."""
         sets = Sets.of(rows, part)

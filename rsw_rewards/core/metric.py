@@ -17,6 +17,8 @@ Frame: TypeAlias = "pd.DataFrame"
 Bounds = tuple[float, float]
 Numbers = dict[str, float | None]
 """Key -> number, None where it is undefined."""
+Terms = Mapping[str, np.ndarray]
+"""Name -> (rows, ...) float64: statistics of the rows, and what an :class:`AdditiveMetric` sums of them."""
 Sums = Mapping[str, np.ndarray]
 """Name of a statistic -> its weighted sum over rows; what no row has may be missing."""
 
@@ -50,13 +52,7 @@ class Metric(ABC):
         bounds = None
 
     @abstractmethod
-    def compute(
-        self,
-        rows: Frame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> Numbers:
+    def compute(self, rows: Frame, stats: Terms, weight: np.ndarray, features: FeatureLookup | None = None) -> Numbers:
         """The numbers over ``rows``.
 
         Args:
@@ -71,7 +67,7 @@ class Metric(ABC):
         return {}
 
     def left_out(
-        self, rows: Frame, stats: Mapping[str, np.ndarray], part: np.ndarray, features: FeatureLookup | None
+        self, rows: Frame, stats: Terms, part: np.ndarray, features: FeatureLookup | None
     ) -> list[Numbers] | None:
         """The numbers without each part of the rows, where that is faster than computing them anew.
 
@@ -85,10 +81,6 @@ class Metric(ABC):
         return None if self.interval else []
 
 
-Terms = Mapping[str, np.ndarray]
-"""Name -> (rows, ...) float64 array whose weighted sum over rows is all that a metric needs."""
-
-
 class AdditiveMetric(Metric):
     """A metric that is a function of weighted sums over rows: accuracy, F1, kappa, corpus gain.
 
@@ -96,20 +88,14 @@ class AdditiveMetric(Metric):
     """
 
     @abstractmethod
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         """What is summed over the rows."""
 
     @abstractmethod
     def from_sums(self, sums: Sums) -> Mapping[str, float | None]:
         """The numbers from the sums of the terms."""
 
-    def compute(
-        self,
-        rows: Frame,
-        stats: Mapping[str, np.ndarray],
-        weight: np.ndarray,
-        features: FeatureLookup | None = None,
-    ) -> Numbers:
+    def compute(self, rows: Frame, stats: Terms, weight: np.ndarray, features: FeatureLookup | None = None) -> Numbers:
         sums = {name: np.tensordot(weight, value, axes=1) for name, value in self.terms(rows, stats).items()}
         return dict(self.from_sums(sums))
 
@@ -132,7 +118,7 @@ class SumMetric(AdditiveMetric):
     function: Callable[[Sums], Mapping[str, float | None]]
     bounds: Bounds | Mapping[str, Bounds] | None = None
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         return {**stats, "n": np.ones(len(rows))}
 
     def from_sums(self, sums: Sums) -> Mapping[str, float | None]:
@@ -162,7 +148,7 @@ class MeanValue(AdditiveMetric):
     def keys(self) -> tuple[str, ...]:
         return (self.key,)
 
-    def terms(self, rows: Frame, stats: Mapping[str, np.ndarray]) -> Terms:
+    def terms(self, rows: Frame, stats: Terms) -> Terms:
         if self.raw is None:
             values = rows["value"].to_numpy().astype(np.float64)
         else:

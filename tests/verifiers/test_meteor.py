@@ -65,7 +65,7 @@ def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     with pytest.raises(MeteorError, match=r"install a Java runtime|pip install"):
         Meteor().stats([(["a"], [["a"]])])
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MeteorError, match=r"pip install 'rsw_rewards\[meteor\]'"):
         jar()
 
