@@ -49,10 +49,6 @@ class CaptionReward(CaptionVerifier[ReferenceSet]):
         """The score of a caption without a word."""
         return self.worst(match.references, EMPTY)
 
-    @abstractmethod
-    def worst(self, truth: ReferenceSet, reason: str) -> Score:
-        """The score of an output that is no caption: missing, cut off, too long."""
-
 
 class Bleu(CaptionReward):
     """Sentence BLEU against the reference captions."""
@@ -118,13 +114,11 @@ class RougeL(CaptionReward):
         ),
     )
     reported = (MeanValue("rouge_l", raw="rouge_l", bounds=(0.0, 1.0)),)
+    worst_facts = {"raw": {"rouge_l": 0.0}}
 
     def measure(self, match: Match) -> Score:
         value = match.references.rouge_l(match.tokens)
         return Score(value, raw={"rouge_l": value})
-
-    def worst(self, truth: ReferenceSet, reason: str) -> Score:
-        return Score.invalid(reason, raw={"rouge_l": 0.0})
 
 
 class CiderDReward(CaptionReward):
@@ -151,6 +145,7 @@ class CiderDReward(CaptionReward):
         )
 
     reported = (MeanValue("cider_d", raw="cider_d", bounds=(0.0, 10.0)),)
+    worst_facts = {"raw": {"cider_d": 0.0}}
 
     _cider: CiderD | None = None
 
@@ -184,9 +179,6 @@ class CiderDReward(CaptionReward):
     def measure(self, match: Match) -> Score:
         found = self._table().score(match)
         return Score(min(1.0, found / 10.0), raw={"cider_d": found})
-
-    def worst(self, truth: ReferenceSet, reason: str) -> Score:
-        return Score.invalid(reason, raw={"cider_d": 0.0})
 
 
 class CaptionTruth(NamedTuple):

@@ -197,6 +197,7 @@ class MultipleChoice(PerQuestion[Question]):
             "are invalid."
         ),
     )
+    worst_facts = {"raw": {"correct": 0.0}, "stats": {"correct": np.zeros(())}}
 
     class Config(AnswerConfig):
         """Configuration of ``multiple_choice``."""
@@ -229,9 +230,6 @@ class MultipleChoice(PerQuestion[Question]):
             reason=why,
             content={"answer": _named(letters)} if self.config.variants else {},
         )
-
-    def worst(self, truth: Question, reason: str) -> Score:
-        return Score.invalid(reason, raw={"correct": 0.0}, stats={"correct": np.zeros(())})
 
     def metrics(self) -> Sequence[Metric]:
         kinds = KindAccuracy(("oa", "aa", *(f"oa/{kind}" for kind in self.config.metric_kinds)))

@@ -101,6 +101,7 @@ class ChangeCounts(PerQuestion[Mapping[str, float]]):
         ),
     )
     reported = (ACCURACY, VALID_RATE, SumMetric(ERROR_KEYS, _errors, bounds=(0.0, math.inf)))
+    worst_facts = {"raw": {"correct": 0.0}, "stats": _stats(False, False, {})}
 
     def truth(self, sample: Sample) -> Mapping[str, float]:
         answer = extract_answer(true_answer(sample), "whole").answer or ""
@@ -121,9 +122,6 @@ class ChangeCounts(PerQuestion[Mapping[str, float]]):
         value = sum(1 / (1 + error) for error in errors.values()) / len(errors)
         why = "" if right else f"counted {_said(found)}, not {_said(truth)}"
         return Score(value, raw=raw, stats=_stats(right, True, errors), reason=why)
-
-    def worst(self, truth: Mapping[str, float], reason: str) -> Score:
-        return Score.invalid(reason, raw={"correct": 0.0}, stats=_stats(False, False, {}))
 
 
 def _said(counts: Mapping[str, float]) -> str:

@@ -31,13 +31,9 @@ def write_document_frequency(
         ValueError: a sample has no reference with a word.
     """
     tokenise = make_tokeniser(tokens, load_word_map(word_map) if word_map else None)
-    sets: dict[tuple[str, ...], ReferenceSet] = {}
-    listed = []
-    for one in map(tuple, captions):
-        if one not in sets:
-            sets[one] = ReferenceSet(tokenise(caption) for caption in one)
-        listed.append(sets[one])
-    frequency = DocumentFrequency.of(listed)
+    listed = [tuple(one) for one in captions]
+    sets = {one: ReferenceSet(tokenise(caption) for caption in one) for one in dict.fromkeys(listed)}
+    frequency = DocumentFrequency.of(sets[one] for one in listed)
     record = {"tokens": tokens, "documents": frequency.documents, "ngrams": frequency.words()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

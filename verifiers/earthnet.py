@@ -206,6 +206,7 @@ class EarthNet(PerForecast[np.ndarray]):
         cost="about two seconds a cube of 128 x 128 and 20 dates",
     )
     reported = (EarthNetScore(),)
+    worst_facts = {"raw": dict.fromkeys(SCORES, 0.0)}
 
     def truth(self, sample: Sample) -> np.ndarray | Score:
         images: Sequence[ImageRef] = sample.reference.get("images") or ()
@@ -224,6 +225,3 @@ class EarthNet(PerForecast[np.ndarray]):
             given = np.where(counted, given, mean)
         scores = cube_scores(given, truth, seen)
         return Score(None, raw={key: value for key, value in scores.items() if value is not None})
-
-    def worst(self, truth: np.ndarray, reason: str) -> Score:
-        return Score.invalid(reason, raw=dict.fromkeys(SCORES, 0.0))

@@ -177,25 +177,20 @@ def _distance(gap: np.ndarray, traces: float, cross: float) -> float:
     return max(0.0, float(gap @ gap) + traces - 2.0 * cross)
 
 
-def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
-    """Squared Frechet (2-Wasserstein) distance of two normal distributions, never negative.
-
-    ``|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2))`` (Dowson and Landau 1982). The trace of the root comes from
-    the eigenvalues of ``L' cov_a L`` with ``L L' = cov_b``, which is symmetric where ``cov_a cov_b`` is not.
-
-    Args:
-        mean_a, mean_b: (d,).
-        cov_a, cov_b: (d, d), symmetric, positive semi-definite; they may be singular.
-    """
-    return frechet_to_reference(np.atleast_1d(mean_a), np.atleast_2d(cov_a), Reference(mean_b, cov_b))
-
-
 def frechet_to_reference(
     mean: np.ndarray, covariance: np.ndarray, reference: Reference, overwrite: bool = False
 ) -> float:
-    """:func:`frechet_distance` to a reference whose factor is kept: one triangular reduction, one symmetric eigenvalue problem.
+    """Squared Frechet (2-Wasserstein) distance of a normal distribution to a reference, never negative.
 
-    ``overwrite`` lets the covariance's memory be used.
+    ``|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2))`` (Dowson and Landau 1982). The trace of the root comes from
+    the eigenvalues of ``L' cov_a L`` with ``L L' = cov_b``, which is symmetric where ``cov_a cov_b`` is not: one triangular reduction, as
+    ``L`` is kept, and one symmetric eigenvalue problem.
+
+    Args:
+        mean: (d,).
+        covariance: (d, d), symmetric, positive semi-definite; it may be singular.
+        reference: what it is held against.
+        overwrite: lets the covariance's memory be used.
     """
     from scipy.linalg.lapack import dsygst
 

@@ -57,6 +57,7 @@ class SoftOverlong(OfForm):
         gaming="Every short text gets 1: give it less weight than the verifier of the answer.",
     )
     Config = SoftOverlongConfig
+    worst_facts = {"raw": {"length": np.nan, "overlong_penalty": -1.0}}
     reported = (
         MeanValue("overlong_penalty", "overlong_penalty", invalid=-1.0, bounds=(-1.0, 0.0)),
         MeanValue("length", "length", invalid=np.nan, bounds=(0.0, np.inf)),
@@ -81,6 +82,3 @@ class SoftOverlong(OfForm):
         if length > limit:
             return Score.invalid(f"{length} {unit}, more than the limit of {limit}", raw=raw)
         return Score(1.0 + penalty, raw=raw)
-
-    def worst(self, truth: None, reason: str) -> Score:
-        return Score.invalid(reason, raw={"length": np.nan, "overlong_penalty": -1.0})

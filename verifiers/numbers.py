@@ -315,6 +315,7 @@ class NumericMatch(PerQuestion[Numbers | Ranges | Truth]):
         ),
     )
     Config = NumericMatchConfig
+    worst_facts = {"raw": {"correct": 0.0, "mra": 0.0}, "stats": _stats()}
 
     def truth(self, sample: Sample) -> Numbers | Ranges | Truth:
         config: NumericMatchConfig = self.config
@@ -333,9 +334,6 @@ class NumericMatch(PerQuestion[Numbers | Ranges | Truth]):
         if isinstance(truth, Numbers):
             return _number_score(text, truth, config)
         return (_range_score if len(text) <= LONGEST_CACHED else _range_score.__wrapped__)(text, truth)
-
-    def worst(self, truth: Numbers | Ranges | Truth, reason: str) -> Score:
-        return Score.invalid(reason, raw={"correct": 0.0, "mra": 0.0}, stats=_stats())
 
     def metrics(self) -> Sequence[Metric]:
         config: NumericMatchConfig = self.config

@@ -114,6 +114,7 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
         ),
     )
     reported = (SumMetric(("accuracy",), lambda sums: {"accuracy": share(sums, "vqa_accuracy")}, bounds=(0.0, 1.0)),)
+    worst_facts = {"raw": {"vqa_accuracy": 0.0}, "stats": {"vqa_accuracy": np.zeros(())}}
 
     def truth(self, sample: Sample) -> tuple[str, ...]:
         answers = true_answers(sample)
@@ -130,6 +131,3 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
         why = "" if accuracy == 1 else f"answered {text[:60]!r}, annotators {', '.join(sorted(set(truth)))[:120]!r}"
         raw, stats = {"vqa_accuracy": accuracy}, {"vqa_accuracy": np.asarray(accuracy)}
         return Score(accuracy, raw=raw, stats=stats, reason=why)
-
-    def worst(self, truth: tuple[str, ...], reason: str) -> Score:
-        return Score.invalid(reason, raw={"vqa_accuracy": 0.0}, stats={"vqa_accuracy": np.zeros(())})

@@ -64,6 +64,7 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
     name = "zero_shot_cls"
     needs = frozenset({"output.image", "reference.images", "reference.label"})
     Config = ZeroShotConfig
+    worst_facts = _counted(False)
     card = Card(
         summary="Accuracy on real images of an ImageNet ResNet-18 that was trained on the generated images, with the class "
         "of each caption. Samples without a class are left out.",
@@ -121,9 +122,6 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
         places = list(dict.fromkeys(truths))
         said = dict(zip(places, self._said(network, [truth.future for truth in places]), strict=True))
         return [Score(float(said[truth] == truth.label), **_counted(said[truth] == truth.label)) for truth in truths]
-
-    def worst(self, truth: Labelled, reason: str) -> Score:
-        return Score.invalid(reason, **_counted(False))
 
     def _batches(self, images: Sequence[ImageRef], order: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
         import torch

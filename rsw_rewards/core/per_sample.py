@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
@@ -34,6 +34,9 @@ class PerSample(Verifier, Generic[T]):
     1.0
     """
 
+    worst_facts: ClassVar[Mapping[str, Any]] = {}
+    """``raw`` and ``stats`` of an output that cannot be used, where they depend neither on its truth nor on the configuration."""
+
     @abstractmethod
     def compare(self, truth: T, output: Output) -> Any:
         """The score of one output, or what :meth:`rate` scores it by.
@@ -48,8 +51,8 @@ class PerSample(Verifier, Generic[T]):
         raise TypeError(f"{type(self).__name__}.compare gave {compared[0]!r:.80} instead of a Score")
 
     def worst(self, truth: T, reason: str) -> Score:
-        """The score of an output that cannot be used. Override it where such a row must enter summed metrics."""
-        return Score.invalid(reason)
+        """The score of an output that cannot be used. Override it, or declare :attr:`worst_facts`, where such a row must enter summed metrics."""
+        return Score.invalid(reason, **self.worst_facts)
 
     def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
         """The scores of several outputs, each beside its truth."""

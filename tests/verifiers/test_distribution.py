@@ -16,7 +16,7 @@ from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.verifiers.distribution import Frechet, FrechetConfig
-from rsw_rewards.verifiers.frechet import frechet_distance, frechet_from_features
+from rsw_rewards.verifiers.frechet import Reference, frechet_from_features, frechet_to_reference
 from rsw_rewards.verifiers.set_metrics import FrechetMetric
 from tests.tiny_clip import write_tiny_clip
 
@@ -30,7 +30,7 @@ def test_golden_distances(case: str) -> None:
         a, b = features[f"{case}__a"], features[f"{case}__b"]
     for name in ("pytorch_fid_0.3.0", "clean_fid_0.1.35", "torch_fidelity_0.4.0", "symmetric_eig_reference"):
         assert frechet_from_features(a, b) == pytest.approx(CASES[case][name], rel=1e-6, abs=1e-8)
-    assert frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T)) == pytest.approx(
+    assert frechet_to_reference(a.mean(0), np.cov(a.T), Reference(b.mean(0), np.cov(b.T))) == pytest.approx(
         CASES[case]["clean_fid_0.1.35"], rel=1e-6, abs=1e-8
     )
 
