@@ -202,7 +202,7 @@ def texts_of(reference: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 class Rules(NamedTuple):
-    """How answers are read and what is kept of them; see :class:`ExactMatchConfig`."""
+    """How answers are read and what is kept of them; see the options of ``exact_match``."""
 
     extract: Extract = "auto"
     reading: Literal["strict", "unpunctuated"] = "strict"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,28 +16,27 @@ from rsw_rewards.verifiers.paired_base import Likeness, PairedConfig, PairedTrut
 from rsw_rewards.verifiers.regions import ignore_levels, steadied
 
 
-class EncoderSimilarityConfig(PairedConfig):
-    """Whose features are compared."""
-
-    encoder: str = Field(
-        SCENE_CLIP, description="an encoder by name, such as dinov2:<folder> or open_clip:<model>:<weights>"
-    )
-    region: Literal["all"] = Field("all", description="a feature is of the whole image")
-    ignore_levels: int = ignore_levels("encoder", "; needs gain")
-
-    @model_validator(mode="after")
-    def _knows_the_input(self) -> EncoderSimilarityConfig:
-        if self.ignore_levels and not self.gain:
-            raise ValueError("ignore_levels needs gain: true, by which the input is read")
-        return self
-
-
 class EncoderSimilarity(Encoded, Likeness):
     """Cosine of the forecast's and the true future's features."""
 
     name = "encoder_similarity"
     needs = frozenset({"output.image", "reference.images", "encoder"})
-    Config = EncoderSimilarityConfig
+
+    class Config(PairedConfig):
+        """Whose features are compared."""
+
+        encoder: str = Field(
+            SCENE_CLIP, description="an encoder by name, such as dinov2:<folder> or open_clip:<model>:<weights>"
+        )
+        region: Literal["all"] = Field("all", description="a feature is of the whole image")
+        ignore_levels: int = ignore_levels("encoder", "; needs gain")
+
+        @model_validator(mode="after")
+        def _knows_the_input(self) -> Self:
+            if self.ignore_levels and not self.gain:
+                raise ValueError("ignore_levels needs gain: true, by which the input is read")
+            return self
+
     bounds = (-1.0, 1.0)
     worst_number = -1.0
     floor = 0.05

@@ -23,32 +23,6 @@ from rsw_rewards.verifiers.answers import (
 )
 
 
-class ExactMatchConfig(AnswerConfig):
-    """Configuration of ``exact_match``."""
-
-    reading: Literal["strict", "unpunctuated"] = Field(
-        "strict", description="strict: see the card; unpunctuated: lower case without punctuation, as TEOChat compares"
-    )
-    vocabulary: tuple[str, ...] | None = Field(None, description="closed set of answers; default: the sample's own")
-    synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the answer that it stands for")
-    positive: str | None = Field(None, description="the answer that precision, recall and f1 are of")
-    kappa: bool = Field(False, description="keep answers and report Cohen's kappa between them and the true ones")
-    merge_kinds: dict[str, str] = Field(
-        default_factory=dict, description="kind -> the kind that it counts as in overall (oa) and average accuracy (aa)"
-    )
-    metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
-    only_kinds: tuple[str, ...] = Field((), description="kinds that count in oa and aa; all where none is named")
-    variants: bool = Field(
-        False,
-        description="also report majority, all_variants and consistency over the wordings of a question: samples whose ids are equal up to their last '#'",
-    )
-    answers: Literal["all", "closed"] = Field(
-        "all", description="closed: only samples that have a vocabulary, where a judge has the others"
-    )
-    aa_divisor: int | None = Field(None, ge=1, description="divide aa by this, not by the number of kinds seen")
-    aa_epsilon: float = Field(0.0, ge=0, allow_inf_nan=False, description="added to the count of each kind in aa")
-
-
 class ExactMatch(AnswerVerifier):
     """1 for the right answer and nothing else beside it, otherwise 0."""
 
@@ -65,7 +39,33 @@ class ExactMatch(AnswerVerifier):
             "must equal one entry of the vocabulary."
         ),
     )
-    Config = ExactMatchConfig
+
+    class Config(AnswerConfig):
+        """Configuration of ``exact_match``."""
+
+        reading: Literal["strict", "unpunctuated"] = Field(
+            "strict",
+            description="strict: see the card; unpunctuated: lower case without punctuation, as TEOChat compares",
+        )
+        vocabulary: tuple[str, ...] | None = Field(None, description="closed set of answers; default: the sample's own")
+        synonyms: dict[str, str] = Field(default_factory=dict, description="variant -> the answer that it stands for")
+        positive: str | None = Field(None, description="the answer that precision, recall and f1 are of")
+        kappa: bool = Field(False, description="keep answers and report Cohen's kappa between them and the true ones")
+        merge_kinds: dict[str, str] = Field(
+            default_factory=dict,
+            description="kind -> the kind that it counts as in overall (oa) and average accuracy (aa)",
+        )
+        metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
+        only_kinds: tuple[str, ...] = Field((), description="kinds that count in oa and aa; all where none is named")
+        variants: bool = Field(
+            False,
+            description="also report majority, all_variants and consistency over the wordings of a question: samples whose ids are equal up to their last '#'",
+        )
+        answers: Literal["all", "closed"] = Field(
+            "all", description="closed: only samples that have a vocabulary, where a judge has the others"
+        )
+        aa_divisor: int | None = Field(None, ge=1, description="divide aa by this, not by the number of kinds seen")
+        aa_epsilon: float = Field(0.0, ge=0, allow_inf_nan=False, description="added to the count of each kind in aa")
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -81,7 +81,7 @@ class ExactMatch(AnswerVerifier):
         return answer_truth(answers, vocabulary if fixed is None else fixed, self._rules)
 
     def metrics(self) -> Sequence[Metric]:
-        config: ExactMatchConfig = self.config
+        config = self.config
         keys = ("oa", "aa", *(f"oa/{kind}" for kind in config.metric_kinds))
         kinds = KindAccuracy(
             keys, config.only_kinds or None, config.merge_kinds, divisor=config.aa_divisor, epsilon=config.aa_epsilon

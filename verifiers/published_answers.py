@@ -34,28 +34,6 @@ class Asked(NamedTuple):
     kind: str | None
 
 
-class PublishedAnswerConfig(TextConfig):
-    """Configuration of ``published_answer``."""
-
-    thinking: Thinking = Field(
-        "keep", description="keep: the whole text is read, as published code does; strip: without reasoning"
-    )
-    reading: str = Field(description=f"how answers are read: {', '.join(READINGS)}")
-    metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
-    only_kinds: tuple[str, ...] = Field((), description="kinds that count; all where none is named")
-    aa_divisor: int | None = Field(None, ge=1, description="divide aa by this, not by the number of kinds seen")
-    variants: bool = Field(
-        False, description="numbers over the variants of a question, see the card of multiple_choice"
-    )
-
-    @field_validator("reading")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in READINGS:
-            raise ValueError(f"there is no reading {value!r}; {did_you_mean(value, READINGS)}")
-        return value
-
-
 def _rmse(sums: Sums) -> Numbers:
     means = {key: share(sums, f"{key}_squares", f"{key}_count") for key in ("rmse", *ERROR_GROUPS)}
     return {key: None if mean is None else float(mean**0.5) for key, mean in means.items()}
@@ -79,7 +57,27 @@ class PublishedAnswer(PerText[Asked]):
         ),
         cost="microseconds on a CPU; WordNet about a millisecond for a pair of words",
     )
-    Config = PublishedAnswerConfig
+
+    class Config(TextConfig):
+        """Configuration of ``published_answer``."""
+
+        thinking: Thinking = Field(
+            "keep", description="keep: the whole text is read, as published code does; strip: without reasoning"
+        )
+        reading: str = Field(description=f"how answers are read: {', '.join(READINGS)}")
+        metric_kinds: tuple[str, ...] = Field((), description="kinds to report as oa/<kind>")
+        only_kinds: tuple[str, ...] = Field((), description="kinds that count; all where none is named")
+        aa_divisor: int | None = Field(None, ge=1, description="divide aa by this, not by the number of kinds seen")
+        variants: bool = Field(
+            False, description="numbers over the variants of a question, see the card of multiple_choice"
+        )
+
+        @field_validator("reading")
+        @classmethod
+        def _known(cls, value: str) -> str:
+            if value not in READINGS:
+                raise ValueError(f"there is no reading {value!r}; {did_you_mean(value, READINGS)}")
+            return value
 
     @property
     def reading(self) -> Reading:
@@ -133,7 +131,7 @@ class PublishedAnswer(PerText[Asked]):
         return stats
 
     def metrics(self) -> Sequence[Metric]:
-        config: PublishedAnswerConfig = self.config
+        config = self.config
         kinds = KindAccuracy(
             ("oa", "aa", *(f"oa/{kind}" for kind in config.metric_kinds)),
             kinds=config.only_kinds or None,

@@ -38,14 +38,6 @@ def win_rates(values: np.ndarray, beaten: int = 0, margin: float = 0.0) -> np.nd
     return wins / siblings if siblings else np.ones(len(values))
 
 
-class WinRateConfig(NoConfig):
-    """Configuration of ``win_rate``."""
-
-    use: str = Field(description="the verifier whose scores are compared; it must look at one output at a time")
-    config: dict[str, Any] = Field({}, description="its settings")
-    margin: float = Field(0.0, ge=0, description="differences of its values up to this are ties")
-
-
 class WinRate(Verifier):
     """The share of its siblings that an output beats."""
 
@@ -62,9 +54,15 @@ class WinRate(Verifier):
         ),
         cost="that of the other verifier",
     )
-    Config = WinRateConfig
 
-    def __init__(self, config: WinRateConfig) -> None:
+    class Config(NoConfig):
+        """Configuration of ``win_rate``."""
+
+        use: str = Field(description="the verifier whose scores are compared; it must look at one output at a time")
+        config: dict[str, Any] = Field({}, description="its settings")
+        margin: float = Field(0.0, ge=0, description="differences of its values up to this are ties")
+
+    def __init__(self, config: Any) -> None:
         from rsw_rewards.core.building import build
 
         super().__init__(config)

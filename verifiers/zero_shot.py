@@ -44,26 +44,25 @@ def _counted(right: bool) -> dict[str, Any]:
     return {"raw": {"right": float(right)}, "stats": {"right": np.float64(right), "tested": np.float64(1.0)}}
 
 
-class ZeroShotConfig(NoConfig):
-    """How the classifier is taught; the defaults are the authors'."""
-
-    weights: Path | None = Field(
-        None,
-        description=f"ImageNet weights of ResNet-18; by default torchvision's {RESNET_FILE} in the cache of torch.hub",
-    )
-    epochs: int = Field(5, ge=1, le=1000, description="passes over the generated images")
-    batch_size: int = Field(64, ge=2, le=4096, description="images per step")
-    learning_rate: float = Field(1e-4, gt=0.0, description="of Adam")
-    side: int = Field(256, ge=32, le=1024, description="pixels on a side that images are resized to")
-    seed: int = Field(0, description="of the new head and of the order of images")
-
-
 class ZeroShotAccuracy(SetVerifier[Labelled]):
     """Accuracy on real images of a classifier that has seen generated ones only."""
 
     name = "zero_shot_cls"
     needs = frozenset({"output.image", "reference.images", "reference.label"})
-    Config = ZeroShotConfig
+
+    class Config(NoConfig):
+        """How the classifier is taught; the defaults are the authors'."""
+
+        weights: Path | None = Field(
+            None,
+            description=f"ImageNet weights of ResNet-18; by default torchvision's {RESNET_FILE} in the cache of torch.hub",
+        )
+        epochs: int = Field(5, ge=1, le=1000, description="passes over the generated images")
+        batch_size: int = Field(64, ge=2, le=4096, description="images per step")
+        learning_rate: float = Field(1e-4, gt=0.0, description="of Adam")
+        side: int = Field(256, ge=32, le=1024, description="pixels on a side that images are resized to")
+        seed: int = Field(0, description="of the new head and of the order of images")
+
     worst_facts = _counted(False)
     card = Card(
         summary="Accuracy on real images of an ImageNet ResNet-18 that was trained on the generated images, with the class "
@@ -161,7 +160,7 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
 
     def metrics(self) -> Sequence[Metric]:
         usual = {
-            key: field.default for key, field in ZeroShotConfig.model_fields.items() if key not in ("weights", "seed")
+            key: field.default for key, field in self.Config.model_fields.items() if key not in ("weights", "seed")
         }
         same = all(getattr(self.config, key) == value for key, value in usual.items())
         key = "zero_shot_cls_oa" + ("" if same else f"/{self.config.epochs}x{self.config.side}")
