@@ -78,13 +78,11 @@ class CaptionMetric(AdditiveMetric):
             return dict.fromkeys(self.keys)
         scores = bleu(sums["bleu"].tolist())
         numbers: dict[str, float | None] = {f"bleu{order}": score for order, score in enumerate(scores, start=1)}
-        numbers["rouge_l"] = float(sums["rouge_l"]) / n
+        numbers["rouge_l"] = rouge = float(sums["rouge_l"]) / n
         numbers["meteor"] = alignment = None if float(sums["no_meteor"]) > 0 else meteor(sums["meteor"])
         if "cider" in sums:
             numbers["cider"] = consensus = float(sums["cider"]) / n
-            parts = (scores[3], alignment, numbers["rouge_l"], consensus)
-            known = [part for part in parts if part is not None]
-            numbers["s_star_m"] = sum(known) / 4 if len(known) == 4 else None
+            numbers["s_star_m"] = None if alignment is None else (scores[3] + alignment + rouge + consensus) / 4
         return {key: numbers[key] for key in self.keys}
 
     def notes(self, rows: Frame) -> Mapping[str, str]:

@@ -31,10 +31,6 @@ class MapTruth:
     valid: np.ndarray | None
     """(H, W) bool, the pixels that count; None where all do. At least one does."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.maps[0].shape
-
     def counted(self, marked: np.ndarray) -> np.ndarray:
         """(H, W) bool: what is marked, where pixels count."""
         return marked if self.valid is None else marked & self.valid
@@ -88,7 +84,7 @@ def read_class_truth(
 
 def fitted(pixels: np.ndarray, truth: MapTruth, what: str) -> np.ndarray:
     """A predicted map that has the size of the true one. Raises :class:`ImageError` where it has not."""
-    if pixels.shape != truth.shape:
+    if pixels.shape != truth.maps[0].shape:
         raise ImageError(f"the {what} has {size_of(pixels)} pixels, the true one {size_of(truth.maps[0])}")
     return pixels
 

@@ -82,9 +82,8 @@ def paired_card(transform: str, **others: str) -> Card:
 
 
 def _gain_of_sums(sums: Sums) -> float | None:
-    if "possible" not in sums or not float(sums["possible"]) > 0.0:
-        return None
-    return float(sums["gained"]) / float(sums["possible"])
+    possible = float(sums.get("possible", 0.0))  # of likenesses it may round below 0
+    return float(sums["gained"]) / possible if possible > 0.0 else None
 
 
 class Paired(PerForecast[PairedTruth]):

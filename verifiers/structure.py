@@ -103,6 +103,16 @@ def scale_weights(weights: np.ndarray, scales: int, inner: bool) -> list[np.ndar
     return [share * interior(share.shape) for share in shares] if inner else shares
 
 
+def _coarser(
+    x: np.ndarray, y: np.ndarray, present: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Both images and the pixels that count at half the size."""
+    if present is None:
+        return halved(x), halved(y), None
+    covered = np.maximum(halved(present), 1e-12)
+    return halved(x * present) / covered, halved(y * present) / covered, (covered > 1e-12).astype(np.float64)
+
+
 def ms_ssim(first: np.ndarray, second: np.ndarray, shares: list[np.ndarray], valid: np.ndarray | None = None) -> float:
     """Multi-scale structural similarity of two (H, W, 3) uint8 images, in [0, 1].
 
@@ -121,19 +131,12 @@ def ms_ssim(first: np.ndarray, second: np.ndarray, shares: list[np.ndarray], val
     present = None if valid is None or valid.all() else valid.astype(np.float64)
     result = 1.0
     for scale, (share, exponent) in enumerate(zip(shares, exponents, strict=True)):
-        last = scale == len(shares) - 1
+        if scale:
+            x, y, present = _coarser(x, y, present)
         luminance, structure = ssim_terms(x, y, None if present is None else present > 0.0)
-        likeness = (luminance * structure if last else structure).mean(axis=0)
+        likeness = (luminance * structure if scale == len(shares) - 1 else structure).mean(axis=0)
         mean = float((likeness * share).sum() / share.sum())
         result *= max(0.0, mean) ** float(exponent)
-        if last:
-            break
-        if present is None:
-            x, y = halved(x), halved(y)
-        else:
-            covered = np.maximum(halved(present), 1e-12)
-            x, y = halved(x * present) / covered, halved(y * present) / covered
-            present = (covered > 1e-12).astype(np.float64)
     return result
 
 
