@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -100,20 +99,19 @@ def _forecast(sample: Sample) -> Output:
     return Output(sample.id, images=tuple(made)) if len(made) > 1 else Output(sample.id, image=made[0])
 
 
-def pixels_of(image: ImageRef) -> tuple[np.ndarray, Callable[[np.ndarray], ImageRef]]:
-    """A true mask or map as (H, W) uint8, and what makes an output of such an array."""
+def true_pixels(image: ImageRef) -> np.ndarray:
+    """A true mask or map as (H, W) uint8: a mask of 0 and 255, or the indices of a map."""
     if image.levels is None and image.palette is None:
         plain = image.pixels(bands=1)
-        if plain.ndim == 2 and plain.dtype == np.uint8 and set(np.unique(plain)) - {0, 255}:
-            return read_index(image).astype(np.uint8), in_memory
-    elif len(image.levels or image.palette or ()) > 2:
-        return read_index(image).astype(np.uint8), in_memory
-    return read_mask(image).astype(np.uint8) * 255, in_memory
+        has_indices = plain.ndim == 2 and plain.dtype == np.uint8 and bool(set(np.unique(plain)) - {0, 255})
+    else:
+        has_indices = len(image.levels or image.palette or ()) > 2
+    return read_index(image).astype(np.uint8) if has_indices else read_mask(image).astype(np.uint8) * 255
 
 
 def _shifted(image: ImageRef) -> ImageRef:
-    pixels, made = pixels_of(image)
-    return made(np.roll(pixels, max(1, pixels.shape[1] // 32), axis=1))
+    pixels = true_pixels(image)
+    return in_memory(np.roll(pixels, max(1, pixels.shape[1] // 32), axis=1))
 
 
 def _shifted_box(box: list[float]) -> tuple[float, ...]:

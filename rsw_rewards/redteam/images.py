@@ -8,7 +8,7 @@ import numpy as np
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ImageError
-from rsw_rewards.redteam.kit import Attack, Pool, each, from_baseline
+from rsw_rewards.redteam.kit import Attack, Pool, baseline_attacks, each
 from rsw_rewards.rollouts.baselines.base import drawn_as, in_memory, is_raster, stored, whole_future
 from rsw_rewards.rollouts.baselines.pictures import newest
 
@@ -19,7 +19,7 @@ Draw = Callable[[Sample, np.ndarray], "np.ndarray | None"]
 
 def image_attacks(pool: Pool) -> list[Attack]:
     """All attacks on forecasts that no gradient and no search is needed for."""
-    found = [Attack(name, "image", from_baseline(name, pool), "does not look at what will change") for name in _BLIND]
+    found = baseline_attacks(_BLIND, pool, "image", "does not look at what will change")
     return found + [Attack(name, "image", each(drawing(draw)), about) for name, about, draw in _drawings(pool)]
 
 

@@ -101,6 +101,12 @@ def from_baseline(name: str, pool: Pool) -> Make:
     return make
 
 
+def baseline_attacks(names: Sequence[str], pool: Pool, family: str, about: str) -> list[Attack]:
+    """The baselines of these names that answer the task of a pool, as attacks."""
+    known = [name for name in names if pool.task in make_baseline(name, pool.samples[:1]).tasks]
+    return [Attack(name, family, from_baseline(name, pool), about) for name in known]
+
+
 def each(one: Callable[[Sample], Output | None]) -> Make:
     """An attack that looks at one sample after another."""
     return lambda samples: [one(sample) for sample in samples]

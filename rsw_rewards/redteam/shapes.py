@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.redteam.compared_with import pixels_of, true_levels
-from rsw_rewards.redteam.kit import Attack, Pool, each, from_baseline
-from rsw_rewards.rollouts.baselines import make_baseline
+from rsw_rewards.redteam.compared_with import true_levels, true_pixels
+from rsw_rewards.redteam.kit import Attack, Pool, baseline_attacks, each
 from rsw_rewards.rollouts.baselines.base import in_memory
 from rsw_rewards.rollouts.baselines.pictures import size_of
 
@@ -19,8 +18,7 @@ _MASKS = frozenset({Task.CHANGE_MASK, Task.GROUNDING})
 
 def shape_attacks(pool: Pool) -> list[Attack]:
     """All attacks with masks, maps and boxes for the samples of a task."""
-    names = [name for name in _BLIND if pool.task in make_baseline(name, pool.samples[:1]).tasks]
-    found = [Attack(name, "mask", from_baseline(name, pool), "looks at no image") for name in names]
+    found = baseline_attacks(_BLIND, pool, "mask", "looks at no image")
     if pool.task in _MASKS:
         found += [Attack(name, "mask", each(_masked(draw)), about) for name, about, draw in _masks(pool)]
     if pool.task is Task.GROUNDING:
@@ -38,8 +36,7 @@ def _masked(draw: Draw) -> Callable[[Sample], Output | None]:
         image = true_levels(sample)
         if image is None:
             return None
-        true, _ = pixels_of(image)
-        drawn = draw(sample, true)
+        drawn = draw(sample, true_pixels(image))
         return None if drawn is None else Output(sample.id, mask=in_memory(drawn.astype(np.uint8)))
 
     return output
@@ -52,7 +49,7 @@ def _masks(pool: Pool) -> Sequence[tuple[str, str, Draw]]:
     def another(sample: Sample, true: np.ndarray) -> np.ndarray | None:
         other = pool.other(sample, lambda one: size_of(one) == true.shape)
         image = None if other is None else true_levels(other)
-        return None if image is None else pixels_of(image)[0]
+        return None if image is None else true_pixels(image)
 
     def checked(sample: Sample, true: np.ndarray) -> np.ndarray:
         return np.asarray(np.indices(true.shape).sum(0) % 2 * most(true))

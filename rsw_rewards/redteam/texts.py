@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.redteam.kit import Attack, Pool, as_number, from_baseline, texts
-from rsw_rewards.rollouts.baselines import make_baseline, true_text
+from rsw_rewards.redteam.kit import Attack, Pool, as_number, baseline_attacks, texts
+from rsw_rewards.rollouts.baselines import true_text
 
 _BLIND = (
     "empty", "letter", "echo", "constant", "majority", "blind", "shuffled", "all_labels", "hedge", "every_tag", "no_change", "repeat",
@@ -22,14 +22,10 @@ _CYRILLIC = str.maketrans("oaec", "\u043e\u0430\u0435\u0441")
 
 def text_attacks(pool: Pool) -> list[Attack]:
     """All text attacks for the samples of a task whose outputs are texts."""
-    found = [Attack(name, "text", from_baseline(name, pool), "looks at no image") for name in _names(pool)]
+    found = baseline_attacks(_BLIND, pool, "text", "looks at no image")
     captions = pool.task is Task.CHANGE_CAPTION
     listed = [*_on_any_truth(pool), *(_on_captions(pool) if captions else _on_answers(pool))]
     return found + [Attack(name, "text", texts(write), about) for name, about, write in listed]
-
-
-def _names(pool: Pool) -> list[str]:
-    return [name for name in _BLIND if pool.task in make_baseline(name, pool.samples[:1]).tasks]
 
 
 Listed = tuple[str, str, Callable[[Sample], str | None]]
