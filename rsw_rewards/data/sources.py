@@ -10,15 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.core.records import Sample
 from rsw_rewards.data.raster_specs import expand
 from rsw_rewards.data.registry import converted, resolve_adapter
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
-
-IN_MEMORY: Mapping[str, str] = {"raster-pairs": "rsw_rewards.data.raster_pairs:load"}
-"""Sources that make their samples without writing a file, as ``module:function``."""
 
 
 def load_from_adapter(name: str, options: Mapping[str, Any], where: str) -> list[Sample]:
@@ -44,27 +40,26 @@ def load_from_adapter(name: str, options: Mapping[str, Any], where: str) -> list
             f"{known} wants its data in {folder}, which does not exist; put it there, or name its place by --set {where}.path=FOLDER"
             + (f" (the path reads environment variables: {path})" if "$" in path else "")
         )
-    if name in IN_MEMORY:
-        load: Callable[..., list[Sample]] = resolve_object(IN_MEMORY[name], "source of samples")
-        return load(*_bound(load, known, folder, left), **left)
+    if name == "raster-pairs":  # makes its samples without writing a file
+        from rsw_rewards.data.raster_pairs import load
+
+        _check_options(load, known, left, folder)
+        return load(folder, **left)
     # Some adapters draw files that their samples name, which must be there for as long as the samples are used.
     out = Path(tempfile.mkdtemp(prefix="rsw-"))
     atexit.register(shutil.rmtree, out, ignore_errors=True)
-    _bound(resolve_adapter(name), known, folder, left, out)
+    _check_options(resolve_adapter(name), known, left, folder, out)
     conversion = converted(name, folder, out, left)
     return load_samples(conversion.file, conversion.roots)
 
 
-def _bound(
-    function: Callable[..., Any], known: str, folder: Path, options: Mapping[str, Any], *further: Path
-) -> tuple[Path, ...]:
-    """The positional arguments, once it is sure that the function takes them beside the options."""
+def _check_options(function: Callable[..., Any], known: str, options: Mapping[str, Any], *places: Path) -> None:
+    """Refuse options that the function does not take beside the places. Raises :class:`ConfigError`."""
     try:
-        inspect.signature(function).bind(folder, *further, **options)
+        inspect.signature(function).bind(*places, **options)
     except TypeError as error:
         found = inspect.signature(function).parameters.values()
         keys = [parameter.name for parameter in found if parameter.kind is parameter.KEYWORD_ONLY]
         raise ConfigError(
             f"{known} cannot take its options: {error}; its keys are {', '.join(['path', *keys])}"
         ) from None
-    return (folder, *further)
