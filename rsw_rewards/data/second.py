@@ -12,7 +12,7 @@ successors write them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,11 +80,16 @@ LANDSAT = Maps(
 )
 
 
-def map_entry(
-    source: Path, label: str, coloured: bool, palette: Mapping[str, tuple[int, int, int]] = PALETTE
-) -> str | dict[str, Any]:
-    """A label as an image entry of a record: the path, with the palette if it is a picture in colours."""
-    return {"path": label, "palette": [list(colour) for colour in palette.values()]} if coloured else label
+def map_reference(
+    labels: Sequence[str], coloured: Sequence[bool], palette: Mapping[str, tuple[int, int, int]] = PALETTE
+) -> dict[str, Any]:
+    """The reference of a sample: its maps before and after, each with the palette if it is a picture in colours."""
+    colours = [list(colour) for colour in palette.values()]
+    before, after = (
+        {"path": label, "palette": colours} if is_coloured else label
+        for label, is_coloured in zip(labels, coloured, strict=True)
+    )
+    return {"map_before": before, "map_after": after, "classes": list(palette)}
 
 
 def in_colours(source: Path, labels: ImageFolder, kind: Maps = SECOND) -> bool:
@@ -106,17 +111,13 @@ def _samples(kind: Maps, source: Path, split: str | None, folders: list[ImageFol
     listed = source / f"{split}_list.txt"
     stems = _listed(listed, source) if split and not find_folder(source, split) else label1.stems
     for stem in stems:
-        maps = [
-            map_entry(source, labels[stem], colours, kind.palette)
-            for labels, colours in zip((label1, label2), coloured, strict=True)
-        ]
         yield {
             "id": f"{kind.name}/{split}/{stem}" if split else f"{kind.name}/{stem}",
             "task": "semantic_change",
             "scene": kind.scene(stem),
             "images": [before[stem], after[stem]],
             "prompt": PROMPT,
-            "reference": {"map_before": maps[0], "map_after": maps[1], "classes": list(kind.palette)},
+            "reference": map_reference((label1[stem], label2[stem]), coloured, kind.palette),
             "metadata": {"dataset": kind.name, **({"split": split} if split else {})},
         }
 

@@ -22,8 +22,8 @@ from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import PROMPT, RSICC, Captioned, change_fields, flag_field, read_captioned
 from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_entry, image_folders, needed
 from rsw_rewards.data.levir_cc import NO_IMAGERY
-from rsw_rewards.data.second import PALETTE, in_colours, map_entry
 from rsw_rewards.data.second import PROMPT as MAP_PROMPT
+from rsw_rewards.data.second import in_colours, map_reference
 from rsw_rewards.errors import ConfigError
 
 CAPTIONS = ("SECOND-CC-AUG.json", "SECOND-CC.json")
@@ -69,11 +69,10 @@ def _samples(source: Path, entries: list[Captioned], task: str, bare: bool) -> I
         fields: dict[str, Any] = {"task": "change_caption", "prompt": PROMPT, **change_fields(entry, _READING)}
         if task == "semantic":
             labels = [folder[entry.name] for folder in sem[entry.split]]
-            maps = [map_entry(source, *pair) for pair in zip(labels, coloured[entry.split], strict=True)]
             fields |= {
                 "task": "semantic_change",
                 "prompt": MAP_PROMPT,
-                "reference": {"map_before": maps[0], "map_after": maps[1], "classes": list(PALETTE)},
+                "reference": map_reference(labels, coloured[entry.split]),
             }
         yield {
             "id": f"second_cc/{entry.split}/{entry.stem}",
