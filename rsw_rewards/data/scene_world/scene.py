@@ -27,7 +27,7 @@ class Scene:
         material_before, material_after: (s, s) uint8 index into ``MATERIALS``.
         mask: (s, s) bool, where the material changed. Season, light, jitter and noise are not in it.
         event: what happened.
-        new_buildings, removed_buildings: counts.
+        new_buildings: their count.
         questions: at most one of each kind.
         captions: paraphrases of what happened.
         forecast_prompt: what should change and where.
@@ -45,7 +45,6 @@ class Scene:
     mask: NDArray[np.bool_]
     event: Event
     new_buildings: int
-    removed_buildings: int
     questions: tuple[Question, ...]
     captions: tuple[str, ...]
     forecast_prompt: str
@@ -92,7 +91,6 @@ def make_scene(seed: int, index: int, size: int = 64) -> Scene:
         mask=mask,
         event=event,
         new_buildings=new,
-        removed_buildings=removed,
         questions=make_questions(rng, measure(map_before, map_after, mask), new, removed),
         captions=captions(event, new or removed),
         forecast_prompt=forecast_prompt(event),
