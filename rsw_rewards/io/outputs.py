@@ -153,15 +153,13 @@ def _on_scale(output: Output, sample: Sample) -> Output:
             if not isinstance(image, ImageRef) or image.array is None:
                 continue
             if name in ("image", "images"):
-                _check_picture(name, image, sample)
+                _check_picture(name, image, image.array, sample)
             else:
-                _check_mask(name, image, sample)
+                _check_mask(name, image, image.array, sample)
     return output
 
 
-def _check_picture(name: str, image: ImageRef, sample: Sample) -> None:
-    array = image.array
-    assert array is not None
+def _check_picture(name: str, image: ImageRef, array: np.ndarray, sample: Sample) -> None:
     if image.is_mapped or _holds_rasters(sample):
         return
     if array.dtype not in (np.uint8, bool):
@@ -175,9 +173,7 @@ def _check_picture(name: str, image: ImageRef, sample: Sample) -> None:
         )
 
 
-def _check_mask(name: str, image: ImageRef, sample: Sample) -> None:
-    array = image.array
-    assert array is not None
+def _check_mask(name: str, image: ImageRef, array: np.ndarray, sample: Sample) -> None:
     if array.dtype.kind not in "bui" and image.threshold is None:
         raise InputError(f"{name!r}: {describe(array)} is no mask; give bool or whole numbers")
     declared = (image.levels, image.palette, image.threshold, image.nodata) != (None,) * 4
