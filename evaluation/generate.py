@@ -12,7 +12,7 @@ from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.identity import Identity, difference, identities, read_identities, write_identities
 from rsw_rewards.evaluation.progress import Progress
-from rsw_rewards.evaluation.run_directory import INPUTS
+from rsw_rewards.evaluation.run_directory import IDENTITIES
 from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import output_to_json, write_jsonl
 from rsw_rewards.rollouts.policy import Policy
@@ -63,7 +63,7 @@ def generate_file(
     (folder / "images").mkdir(parents=True, exist_ok=True)
     described = folder / "policy.yaml"
     write_run_yaml(described, {**about, DIGESTS: [digest_of(path)] if path.exists() else []})
-    write_identities(folder / INPUTS, asked)
+    write_identities(folder / IDENTITIES, asked)
     todo = [sample for sample in samples if len(groups.get(sample.id, ())) < about["candidates"]]
     store = ImageStore(folder / "images")
 
@@ -114,7 +114,9 @@ def _made_before(
     digests = known.pop(DIGESTS, None) if known else None
     if known != dict(about):
         raise InputError(f"the outputs in {folder} were made by {known}, not by {dict(about)}; name another folder")
-    if (folder / INPUTS).is_file() and (other := difference(read_identities(folder / INPUTS), asked, shared=True)):
+    if (folder / IDENTITIES).is_file() and (
+        other := difference(read_identities(folder / IDENTITIES), asked, shared=True)
+    ):
         raise InputError(f"the outputs in {folder} answer other samples: {other}; name another folder")
     if digests is not None and digest_of(path) not in digests:
         raise InputError(

@@ -102,7 +102,7 @@ def evaluate(
             "components": protocol.written(),
             "about": dict(about or {}),
             "versions": versions(),
-            "config_hash": config_hash(protocol, scorer, chosen),
+            "config_hash": run_hash(protocol, scorer, chosen),
             "inputs_hash": hash_of(asked),
         }
         run = None if out is None else RunDirectory(out, config, asked, resume)
@@ -152,7 +152,7 @@ def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
     return bank
 
 
-def config_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -> str:
+def run_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -> str:
     """Twelve hexadecimal digits that change with the protocol, its verifiers' configurations or the set of samples."""
     digest = hashlib.sha256(json.dumps([protocol.name, [component.hash for component in scorer.components]]).encode())
     for sample in samples:

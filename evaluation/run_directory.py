@@ -17,7 +17,7 @@ from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.identity import Identity, difference, hash_of, read_identities, write_identities
 
-INPUTS = "inputs.parquet"
+IDENTITIES = "inputs.parquet"
 FEATURES = "features"
 """Where a run directory keeps the encoder features that its numbers are computed from."""
 
@@ -116,14 +116,16 @@ class RunDirectory:
             raise InputError(
                 f"the folder {self.folder} cannot be made: {error.strerror}; name another folder"
             ) from error
-        write_identities(self.folder / INPUTS, asked)
+        write_identities(self.folder / IDENTITIES, asked)
         write_run_yaml(known, config)
 
     def _first_other(self, asked: Mapping[str, Identity], owner: Any) -> str:
         """The first sample that is another one than that of the run, as the end of a sentence; empty where none is."""
         try:
-            known = read_identities(self.folder / INPUTS)
-            found = difference(known, asked) or ("" if hash_of(known) == owner else f"{INPUTS} belongs to another run")
+            known = read_identities(self.folder / IDENTITIES)
+            found = difference(known, asked) or (
+                "" if hash_of(known) == owner else f"{IDENTITIES} belongs to another run"
+            )
         except InputError as error:  # the hashes differ all the same
             found = str(error)
         return f": {found}" if found else ""
