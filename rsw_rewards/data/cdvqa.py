@@ -14,7 +14,15 @@ from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, conversion, unknown_kinds
 from rsw_rewards.data.bins import RATIO_BINS
-from rsw_rewards.data.layout import data_folder, image_folders, needed, plain_name, read_entries
+from rsw_rewards.data.layout import (
+    check_fields,
+    data_folder,
+    image_folders,
+    needed,
+    only_split,
+    plain_name,
+    read_entries,
+)
 from rsw_rewards.errors import InputError
 
 KINDS = (
@@ -54,12 +62,9 @@ def _choose(source: Path, split: str | None) -> tuple[str, dict[str, Path]]:
         raise InputError(
             f"{source} has no *_questions.json; it should hold CDVQA's JSON files, such as Val_questions.json"
         )
-    names = ", ".join(splits)
-    if split is None and len(splits) > 1:
-        raise InputError(f"{source} holds the splits {names}; name one with --split")
-    chosen = next(iter(splits)) if split is None else split.lower()
+    chosen = only_split(splits, source) if split is None else split.lower()
     if chosen not in splits:
-        raise InputError(f"{source} holds no {split}_questions.json, only the splits {names}")
+        raise InputError(f"{source} holds no {split}_questions.json, only the splits {', '.join(splits)}")
     for part in _PARTS:
         if part not in splits[chosen]:
             raise InputError(f"{source} lacks the file *{chosen}_{part}.json beside {splits[chosen]['questions'].name}")
@@ -76,9 +81,7 @@ def _records(
             raise InputError(f"{where} has no whole number 'id'")
         if not record.get("active", True):
             continue
-        for field, kind in fields.items():
-            if not isinstance(record.get(field), kind):
-                raise InputError(f"{where} (id {record['id']}) lacks {field!r} or has it of another type")
+        check_fields(record, fields, f"{where} (id {record['id']})")
         if record["id"] in found:
             raise InputError(f"{where} repeats the id {record['id']}")
         found[record["id"]] = record

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, conversion
-from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_folder, inside, natural
+from rsw_rewards.data.layout import ImageFolder, choose_parts, data_folder, find_folder, inside, natural
 from rsw_rewards.errors import ConfigError, InputError
 
 CLASSES = (
@@ -121,9 +121,8 @@ def convert(
     found = {name: place for name in _SPLITS if (place := find_folder(source, name)) is not None}
     if not found and source.name.capitalize() in _SPLITS:
         found = {source.name.capitalize(): source}
-    if not found:
-        raise InputError(f"{source} should hold Train and Test, in each a folder per class with a folder per clip")
-    chosen = choose_splits(found, split, source)
+    expected = "Train and Test, in each a folder per class with a folder per clip"
+    chosen = choose_parts(found, split, source, expected)
     labels = {name: _labels(place, source) for name, place in found.items()}
     records = (record for name in chosen for record in _samples(source, name, labels[name], frames))
     there = {label for name in chosen for label in labels[name].values()}

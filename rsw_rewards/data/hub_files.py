@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsw_rewards.data.layout import inside, plain_name, read_json
+from rsw_rewards.data.layout import inside, only_split, plain_name, read_json
 from rsw_rewards.errors import InputError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import write_png
@@ -25,11 +25,9 @@ _SIGNS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", **dict.fromkeys(_TIFF, ".
 
 
 def _pick(known: list[str], split: str | None, what: str) -> str:
-    if split is None and len(known) > 1:
-        raise InputError(f"{what} holds the splits {', '.join(known)}; name one with --split")
     if split is not None and split not in known:
         raise InputError(f"{what} holds the splits {', '.join(known)}, not {split!r}")
-    return known[0] if split is None else split
+    return only_split(known, what) if split is None else split
 
 
 def _split_of(file: Path, folder: Path) -> str:

@@ -117,6 +117,21 @@ def choose_parts(places: Mapping[str, _T | None], split: str | None, source: Pat
     return {name: found[name] for name in choose_splits(found, split, source)}
 
 
+def only_split(known: Iterable[str], what: str | Path) -> str:
+    """The split of a data set that is converted where none is named. Raises :class:`InputError` where there are several."""
+    first, *others = known
+    if others:
+        raise InputError(f"{what} holds the splits {', '.join([first, *others])}; name one with --split")
+    return first
+
+
+def check_fields(record: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:
+    """Raise :class:`InputError` where a field of a record is not there or is of another type."""
+    for field, kind in fields.items():
+        if not isinstance(record.get(field), kind):
+            raise InputError(f"{where} lacks {field!r} or has it of another type")
+
+
 def read_list(file: Path) -> str:
     """The text of a list of names. Raises :class:`InputError`."""
     try:

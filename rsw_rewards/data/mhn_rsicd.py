@@ -15,7 +15,7 @@ from typing import Any
 from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import Captioned, Reading, read_captioned
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, needed
-from rsw_rewards.data.rsicd import CAPTIONS, _captions_file
+from rsw_rewards.data.rsicd import CAPTIONS, captions_file
 from rsw_rewards.errors import InputError
 
 LIST = "RSICD_test.txt"
@@ -78,7 +78,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     source = data_folder(source, f"{LIST}, {CAPTIONS} and RSICD_images")
     if split not in (None, "test"):
         raise InputError(f"the list {LIST} has one part, 'test', not {split!r}")
-    names, captions = _names(source), _captions_file(source)
+    names, captions = _names(source), captions_file(source)
     folder = needed(find_folder(source, "RSICD_images", "images"), f"{source} has no folder RSICD_images")
     entries = {entry.stem: entry for entry in read_captioned(captions, source, None, Reading("raw", before_stop))}
     unnamed = sum(class_of(name) is None for name in names[:limit])

@@ -21,6 +21,7 @@ from rsw_rewards.data.layout import (
     inside,
     is_texts,
     needed,
+    only_split,
     plain_name,
     read_entries,
     read_json,
@@ -245,9 +246,7 @@ def earthvqa(source: Path, out: Path, *, split: str | None = None, limit: int | 
     }
     if not parts:
         raise InputError(f"{source} should hold Train_QA.json or Val_QA.json")
-    if split is None and len(parts) > 1:
-        raise InputError(f"{source} holds the splits {', '.join(parts)}; name one with --split")
-    (part,) = choose_splits(parts, split or next(iter(parts)), source)
+    (part,) = choose_splits(parts, split or only_split(parts, source), source)
     return _written("earthvqa", source, out, _earthvqa(source, part, parts[part]), limit)
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import TOKENS, Captioned, read_captioned
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder
-from rsw_rewards.errors import InputError
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, needed
 
 CAPTIONS = "dataset_rsicd.json"
 PROMPT = "Describe the image."
@@ -22,12 +21,11 @@ PROMPT = "Describe the image."
 _IMAGES = ("RSICD_images", "images")
 
 
-def _captions_file(source: Path) -> Path:
-    for folder in (source, find_folder(source, "annotations_rsicd", "annotations")):
-        file = find_entry(folder, CAPTIONS) if folder is not None else None
-        if file is not None:
-            return file
-    raise InputError(f"{source} has no {CAPTIONS}, and neither has annotations_rsicd below it")
+def captions_file(source: Path) -> Path:
+    """The file of captions, in the source or in a folder of annotations. Raises :class:`InputError` where there is none."""
+    below = find_folder(source, "annotations_rsicd", "annotations")
+    found = find_entry(source, CAPTIONS) or (below and find_entry(below, CAPTIONS))
+    return needed(found, f"{source} has no {CAPTIONS}, and neither has annotations_rsicd below it")
 
 
 def _samples(entries: list[Captioned], images: ImageFolder | None) -> Iterator[dict[str, Any]]:
@@ -51,7 +49,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
     the same, so that captions made elsewhere can be scored; a note says so.
     """
     source = data_folder(source, f"{CAPTIONS} and {_IMAGES[0]}")
-    captions = _captions_file(source)
+    captions = captions_file(source)
     entries = read_captioned(captions, source, split, TOKENS)
     folder = find_folder(source, *_IMAGES)
     images = ImageFolder(folder, source) if folder is not None else None

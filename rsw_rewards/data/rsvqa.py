@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, conversion, unknown_kinds
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_folder, needed, read_entries
+from rsw_rewards.data.layout import (
+    ImageFolder,
+    check_fields,
+    data_folder,
+    find_folder,
+    needed,
+    only_split,
+    read_entries,
+)
 from rsw_rewards.errors import InputError
 
 _PARTS = ("questions", "answers", "images")
@@ -39,9 +47,7 @@ def _active(file: Path, source: Path, part: str, fields: Mapping[str, type | tup
     for _, where, record in read_entries(file, source, part):
         if not record.get("active", True):
             continue
-        for field, kind in {"id": int, **fields}.items():
-            if not isinstance(record.get(field), kind):
-                raise InputError(f"{where} lacks {field!r} or has it of another type")
+        check_fields(record, {"id": int, **fields}, where)
         if record["id"] in found:
             raise InputError(f"{where} repeats the id {record['id']}")
         found[record["id"]] = record
@@ -111,9 +117,7 @@ def convert(
         raise InputError(
             f"{source} should hold *_split_<split>_questions.json with the files of _answers and _images beside it"
         )
-    if split is None and len(splits) > 1:
-        raise InputError(f"{source} holds the splits {', '.join(splits)}; name one with --split")
-    chosen = next(iter(splits)) if split is None else split.lower()
+    chosen = only_split(splits, source) if split is None else split.lower()
     if chosen not in splits:
         raise InputError(f"{source} holds the splits {', '.join(splits)}, not {split!r}")
     place = find_folder(source, *folders)
