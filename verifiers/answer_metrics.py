@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rsw_rewards.core.metric import AdditiveMetric, Frame, Numbers, SumMetric, Sums, Terms
+from rsw_rewards.core.metric import AdditiveMetric, Bounds, Frame, Numbers, SumMetric, Sums, Terms
 from rsw_rewards.verifiers.confusion import kappa_of_margins, ratio
 
 
@@ -66,10 +66,17 @@ def share(sums: Sums, name: str, over: str = "n") -> float | None:
     return ratio(float(sums.get(name, 0.0)), float(sums.get(over, 0.0)))
 
 
-ACCURACY = SumMetric(("accuracy",), lambda sums: {"accuracy": share(sums, "correct")}, bounds=(0.0, 1.0))
+def quotients(
+    of: Mapping[str, tuple[str, str]], bounds: Bounds | Mapping[str, Bounds] | None = (0.0, 1.0)
+) -> SumMetric:
+    """Metrics that are each the sum of one statistic over that of another; ``n`` is the number of rows."""
+    return SumMetric(tuple(of), lambda sums: {key: share(sums, *pair) for key, pair in of.items()}, bounds)
+
+
+ACCURACY = quotients({"accuracy": ("correct", "n")})
 """Share of right answers among the rows given; an invalid output counts as wrong, so failed rows must be left out first."""
 
-VALID_RATE = SumMetric(("valid_rate",), lambda sums: {"valid_rate": share(sums, "valid")}, bounds=(0.0, 1.0))
+VALID_RATE = quotients({"valid_rate": ("valid", "n")})
 """Share of the rows whose output could be read at all."""
 
 

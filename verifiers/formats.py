@@ -8,11 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.records import Output
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
-from rsw_rewards.verifiers.answer_metrics import share
+from rsw_rewards.verifiers.answer_metrics import quotients
 from rsw_rewards.verifiers.texts import OfForm
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
@@ -77,9 +76,7 @@ class AnswerFormat(OfForm):
         )
         max_words: int = Field(64, ge=1, description="longest answer in words")
 
-    reported = (
-        SumMetric(("format_rate",), lambda sums: {"format_rate": share(sums, "well_formed")}, bounds=(0.0, 1.0)),
-    )
+    reported = (quotients({"format_rate": ("well_formed", "n")}),)
 
     def compare(self, truth: None, output: Output) -> Score:
         problem = format_problem(output.text or "", self.config.mode, self.config.max_words, output.finish_reason)

@@ -18,7 +18,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import declared_bands, read_data
-from rsw_rewards.verifiers.answer_metrics import VALID_RATE, share
+from rsw_rewards.verifiers.answer_metrics import VALID_RATE, quotients, share
 from rsw_rewards.verifiers.bands import check_numbers
 from rsw_rewards.verifiers.forecast_case import NO_FUTURE, PerForecast, masked_in
 
@@ -90,7 +90,7 @@ class IndexSeries(PerForecast[np.ndarray]):
         least: int = Field(3, ge=2, description="observed frames that a pixel must have to enter nnse")
 
     reported = (
-        SumMetric(("nnse",), lambda sums: {"nnse": share(sums, "nnse", "pixels")}, bounds=(0.0, 1.0)),
+        quotients({"nnse": ("nnse", "pixels")}),
         SumMetric(("mae", "rmse"), _numbers, bounds=(0.0, float("inf"))),
         SumMetric(("bias",), _numbers),
         VALID_RATE,

@@ -17,7 +17,7 @@ from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Card
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin, rsvqa_bin
 from rsw_rewards.errors import Unreadable
-from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, share
+from rsw_rewards.verifiers.answer_metrics import ACCURACY, VALID_RATE, KindAccuracy, quotients, share
 from rsw_rewards.verifiers.answers import (
     LONGEST_CACHED,
     AnswerConfig,
@@ -289,7 +289,7 @@ def _errors(sums: Sums) -> dict[str, float | None]:
 
 
 ERRORS = SumMetric(("mae", "rmse"), _errors, bounds=(0.0, math.inf))
-MRA = SumMetric(("mra",), lambda sums: {"mra": share(sums, "mra")}, bounds=(0.0, 1.0))
+MRA = quotients({"mra": ("mra", "n")})
 
 
 class NumericMatch(PerQuestion[Numbers | Ranges | Truth]):

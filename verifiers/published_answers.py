@@ -13,7 +13,7 @@ from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context
 from rsw_rewards.errors import did_you_mean
-from rsw_rewards.verifiers.answer_metrics import KindAccuracy, PromptVariants, share
+from rsw_rewards.verifiers.answer_metrics import KindAccuracy, PromptVariants, quotients, share
 from rsw_rewards.verifiers.answers import texts_of, true_answers
 from rsw_rewards.verifiers.choices import true_letters
 from rsw_rewards.verifiers.readings import READINGS, Reading, prepare
@@ -139,7 +139,7 @@ class PublishedAnswer(PerText[Asked]):
         )
         found: list[Metric] = [kinds]
         if self.reading.skips_missing:
-            found.append(SumMetric(("answered",), lambda sums: {"answered": share(sums, "seen")}, bounds=(0.0, 1.0)))
+            found.append(quotients({"answered": ("seen", "n")}))
         if self.reading.number is not None:
             found.append(SumMetric(("rmse", *ERROR_GROUPS), _rmse))
         if config.variants:

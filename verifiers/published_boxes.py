@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from pydantic import Field
 
-from rsw_rewards.core.metric import Metric, SumMetric, Sums
+from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.per_sample import PerSample
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import Unreadable
-from rsw_rewards.verifiers.answer_metrics import share
+from rsw_rewards.verifiers.answer_metrics import quotients
 from rsw_rewards.verifiers.box_texts import turned
 from rsw_rewards.verifiers.boxes import Box, box_iou, clipped_area, parse_box, unit_of
 from rsw_rewards.verifiers.texts import known
@@ -238,11 +238,6 @@ class PublishedBox(PerSample[Target]):
         return Score.invalid(reason, stats={name: np.zeros(()) for name in self.rule.names})
 
     def metrics(self) -> Sequence[Metric]:
-        quotients = self.rule.keys
-
-        def numbers(sums: Sums) -> dict[str, float | None]:
-            return {key: share(sums, above, below) for key, (above, below) in quotients.items()}
-
         # A reversed box of a model has a negative area in the originals, which the quotient of sums keeps.
-        bounds = {key: (0.0, 1.0) for key in quotients if key != "cumulative_iou"}
-        return (SumMetric(tuple(quotients), numbers, bounds=bounds),)
+        bounds = {key: (0.0, 1.0) for key in self.rule.keys if key != "cumulative_iou"}
+        return (quotients(self.rule.keys, bounds),)

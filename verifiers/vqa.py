@@ -8,11 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card
-from rsw_rewards.verifiers.answer_metrics import share
+from rsw_rewards.verifiers.answer_metrics import quotients
 from rsw_rewards.verifiers.answers import true_answers
 from rsw_rewards.verifiers.texts import PerText, filled
 
@@ -113,7 +112,7 @@ class VqaAccuracy(PerText[tuple[str, ...]]):
             "answers get much: compare with the baseline majority."
         ),
     )
-    reported = (SumMetric(("accuracy",), lambda sums: {"accuracy": share(sums, "vqa_accuracy")}, bounds=(0.0, 1.0)),)
+    reported = (quotients({"accuracy": ("vqa_accuracy", "n")}),)
     worst_facts = {"raw": {"vqa_accuracy": 0.0}, "stats": {"vqa_accuracy": np.zeros(())}}
 
     def truth(self, sample: Sample) -> tuple[str, ...]:

@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric import Metric, SumMetric
+from rsw_rewards.core.metric import Metric
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Card, Context, NoConfig
 from rsw_rewards.encoders.base import load_exactly, read_state
 from rsw_rewards.encoders.rsicd_inception import squash
 from rsw_rewards.extras import need
-from rsw_rewards.verifiers.answer_metrics import share
+from rsw_rewards.verifiers.answer_metrics import quotients
 from rsw_rewards.verifiers.forecast_case import read_case
 from rsw_rewards.verifiers.sets import SetTruth, SetVerifier
 
@@ -165,4 +165,4 @@ class ZeroShotAccuracy(SetVerifier[Labelled]):
         same = all(getattr(self.config, key) == value for key, value in usual.items())
         key = "zero_shot_cls_oa" + ("" if same else f"/{self.config.epochs}x{self.config.side}")
 
-        return (SumMetric((key,), lambda sums: {key: share(sums, "right", "tested")}, bounds=(0.0, 1.0)),)
+        return (quotients({key: ("right", "tested")}),)
