@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -92,10 +92,7 @@ def make_tokeniser(tokens: Tokens, word_map: Mapping[str, str] | None = None) ->
     if tokens == "ids":
         if word_map is None:
             raise ConfigError("tokens 'ids' need a word map: set 'word_map' to its JSON file")
-        numbers = word_map
-
-        def split(text: str) -> list[str]:
-            return ids(text, numbers)
+        split: Callable[[str], list[str]] = partial(ids, word_map=word_map)
     else:
         split = words if tokens == "words" else ptb
 
