@@ -16,8 +16,7 @@ from typing import Any
 
 import rsw_rewards as rsw
 from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
-from rsw_rewards.engine.scorer import Scorer
-from rsw_rewards.evaluation.chunks import batches
+from rsw_rewards.engine.scorer import Scorer, batches
 from rsw_rewards.evaluation.inputs import read_pair, seldom_collecting
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.summary import metrics_of, slices_of

@@ -25,7 +25,7 @@ import yaml
 
 import rsw_rewards as rsw
 from rsw_rewards.cli import main
-from rsw_rewards.core.building import VERIFIERS
+from rsw_rewards.core.rubric import VERIFIERS
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.io.records_io import load_samples
 

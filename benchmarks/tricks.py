@@ -24,10 +24,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
-from rsw_rewards.core.building import build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.rubric import Component, Rubric, build
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.engine.scorer import Scorer

@@ -8,9 +8,8 @@ from typing import Any
 from rsw_rewards.core.plugins import named
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.engine.scorer import CHUNK, Scorer, batches, needs_whole
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.evaluation.chunks import CHUNK, batches, needs_whole
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.summary import metrics_of
@@ -37,7 +36,7 @@ def baseline_rows(
     # Pictures are dropped once they are scored; texts are small, and looked at in larger parts.
     size = CHUNK if draws and not needs_whole(scorer) else len(part)
     by_id = {sample.id: sample for sample in part}
-    scale = box_scale(scorer.by_name)
+    scale = box_scale(scorer.by_name) if "boxes" in OUTPUT_FIELDS[protocol.task] else "pixels"
     for number, use in enumerate(protocol.baselines):
         progress("baselines", number, len(protocol.baselines))
         name = named(use)
@@ -48,9 +47,10 @@ def baseline_rows(
             set_up(policy)
             for start in range(0, len(part), size):
                 made = outputs_of(policy, [Request(sample) for sample in part[start : start + size]])
-                outputs = [written_in(scale, output, by_id[output.sample_id]) for output in made]
+                outputs = made if scale == "pixels" else [written_in(scale, one, by_id[one.sample_id]) for one in made]
                 lost += [output.lost for output in outputs if output.lost is not None]
-                tables += [scorer.score(batch) for batch in batches(scorer, part, outputs, grow=True)]
+                for batch in batches(scorer, part, outputs, grow=True):
+                    tables.append(scorer.score(batch))
                 scorer.bank.settle()
         except (
             ConfigError

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.metric_names import named_metrics
-from rsw_rewards.core.verifier import Verifier
+from rsw_rewards.core.verifier import Verifier, named_metrics
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
 from rsw_rewards.evaluation.intervals import holm, mcnemar_p

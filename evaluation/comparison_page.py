@@ -11,15 +11,13 @@ from typing import Any
 import pandas as pd
 
 from rsw_rewards.core.files import write_text
-from rsw_rewards.evaluation.axes import Axis, Lane, Mark
 from rsw_rewards.evaluation.comparison import compare_runs, run_names
 from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
-from rsw_rewards.evaluation.gallery import Key, card, gathered, paged, score_rows
+from rsw_rewards.evaluation.gallery import Key, card, gathered, paged, read_cards, score_rows
 from rsw_rewards.evaluation.leaderboard import NOTHING, Leaderboard
-from rsw_rewards.evaluation.numbers import arrow
+from rsw_rewards.evaluation.numbers import Axis, Lane, Mark, arrow
 from rsw_rewards.evaluation.pages import render
 from rsw_rewards.evaluation.report import ROWS, axis_of, command, shared_folder
-from rsw_rewards.evaluation.sample_pages import read_cards
 
 DISPUTED = 24
 """Samples that are shown first: those on which the runs are furthest apart."""

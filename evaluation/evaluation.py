@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.evaluation.identity import Identity
 from rsw_rewards.evaluation.numbers import number
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.report import write_report
-from rsw_rewards.evaluation.run_directory import RunDirectory
+from rsw_rewards.evaluation.run_directory import Identity, RunDirectory
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.io.pairing import Problem
 

@@ -10,9 +10,15 @@ from rsw_rewards.core.files import atomic, digest_of
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.identity import Identity, difference, identities, read_identities, write_identities
 from rsw_rewards.evaluation.progress import Progress
-from rsw_rewards.evaluation.run_directory import IDENTITIES
+from rsw_rewards.evaluation.run_directory import (
+    IDENTITIES,
+    Identity,
+    difference,
+    identities,
+    read_identities,
+    write_identities,
+)
 from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import output_to_json, write_jsonl
 from rsw_rewards.rollouts.policy import Policy

@@ -1,11 +1,18 @@
-"""Numbers for people: how many digits are shown, and which direction of a metric is better."""
+"""Numbers for people: how many digits are shown, which direction is better, and where they stand on an axis. Pure functions."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 LOWER_IS_BETTER = ("fid", "fd_", "kid", "cmmd", "lpips", "l1", "mae", "mse", "rmse", "hamming")
 """Beginnings of the keys of metrics that should fall."""
 NEITHER = ("bias", "length")
 """Beginnings of the keys of numbers that are best somewhere in between: no run is marked as the best."""
+LETTER = 0.85
+"""Width of a letter of a mark's name, in percent of the axis, where a page is wide."""
 
 
 def sign(key: str) -> int:
@@ -51,3 +58,132 @@ def compact(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from ``low`` to ``high``, about ``count`` of them.
+
+    >>> ticks(0.0, 1.0)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    >>> ticks(1, 100)
+    [20.0, 40.0, 60.0, 80.0, 100.0]
+    """
+    if not high > low:
+        return [low]
+    raw = (high - low) / count
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{k * step:.10g}") for k in range(first, last + 1)]
+
+
+def span(values: Iterable[float]) -> tuple[float, float]:
+    """The range of an axis: all values, and a little around them; some height where all are equal. No axis goes below 0 for values
+    that do not.
+
+    >>> span([0.0, 0.0]), span([2.0, 2.0])
+    ((0.0, 1.0), (1.0, 3.0))
+    """
+    found = list(values)
+    low, high = min(found, default=0.0), max(found, default=1.0)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        around = 0.5 * abs(low)
+        return (low - around, high + around) if around else (0.0, 1.0)
+    pad = 0.05 * (high - low)
+    return low - pad if low < 0 else max(0.0, low - pad), high + pad
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One number that stands beside others on an axis."""
+
+    sort: str
+    """``baseline``, ``published`` or ``seed``."""
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A horizontal axis; places on it are percentages of its width.
+
+    >>> axis = Axis.over([0.2, 0.7], bounds=(0.0, 1.0))
+    >>> axis.place(0.25), [label for _, label in axis.ticks]
+    (25.0, ['0', '0.2', '0.4', '0.6', '0.8', '1'])
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, values: Iterable[float], bounds: tuple[float, float] | None = None) -> Axis:
+        """An axis that shows all values.
+
+        Args:
+            values: numbers that must have a place.
+            bounds: the range that is shown where all values lie within it.
+        """
+        found = list(values)
+        if bounds is not None and all(bounds[0] <= value <= bounds[1] for value in found):
+            return cls(*bounds)
+        return cls(*span(found))
+
+    def place(self, value: float) -> float:
+        """Where a value stands."""
+        return round(100.0 * (value - self.low) / (self.high - self.low), 3)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Place and words of every tick."""
+        return [(self.place(tick), f"{tick:.4g}") for tick in ticks(self.low, self.high)]
+
+    @property
+    def zero(self) -> float | None:
+        """Where 0 stands, within an axis on both sides of it."""
+        return self.place(0.0) if self.low < 0 < self.high else None
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One number with its interval on an axis, and marks beside it, for the template."""
+
+    name: str
+    value: float
+    axis: Axis
+    ci95: Sequence[float] | None = None
+    marks: Sequence[Mark] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else a page says of it."""
+
+    @property
+    def at(self) -> float:
+        """Where the number stands."""
+        return self.axis.place(self.value)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the interval begins, and its width."""
+        if self.ci95 is None:
+            return None
+        return self.axis.place(self.ci95[0]), self.axis.place(self.ci95[1]) - self.axis.place(self.ci95[0])
+
+    @property
+    def named(self) -> list[dict[str, Any]]:
+        """The marks from left to right, each with a ``row`` for its name in which no other name is in its way."""
+        free: list[float] = []
+        placed = []
+        for mark in sorted(self.marks, key=lambda mark: mark.value):
+            at = self.axis.place(mark.value)
+            width = LETTER * (len(mark.name) + 2)
+            start = min(max(at - width / 2, 0.0), 100.0 - width)
+            row = next((row for row, end in enumerate(free) if end <= start), len(free))
+            free[row : row + 1] = [start + width]
+            placed.append(
+                {"sort": mark.sort, "name": mark.name, "value": mark.value, "at": at, "row": row, "start": start}
+            )
+        return placed
+
+    @property
+    def rows(self) -> int:
+        """Rows that the names of the marks take."""
+        return max((mark["row"] for mark in self.named), default=-1) + 1

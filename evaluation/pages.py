@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.evaluation.numbers import arrow, compact, number, signed
@@ -26,10 +27,13 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
 
     loader = PackageLoader("rsw_rewards.evaluation")
     found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     found.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the order of the values, not of their names
+    folder = Path(__file__).parent / "templates"
+    found.globals["file"] = cache(lambda name: Markup((folder / name).read_text(encoding="utf-8").removesuffix("\n")))
     found.filters |= {
         "number": number,
         "signed": signed,

@@ -80,9 +80,11 @@ def pictures(sample: Sample, output: Output, parts: Sequence[str] = PARTS) -> li
     if sample.images and (reference.get("boxes") or output.boxes):
         boxed = _boxed(sample.images[-1], reference.get("boxes") or (), output.boxes or ())
         shown.append(("both", "blue: true, orange: predicted", boxed, True))
-    return [
-        {"part": part, "label": label, **_picture(draw, photo)} for part, label, draw, photo in shown if part in parts
-    ]
+    found = []
+    for part, label, draw, photo in shown:
+        if part in parts:
+            found.append({"part": part, "label": label, **_picture(draw, photo)})
+    return found
 
 
 def difference_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:

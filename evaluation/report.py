@@ -17,7 +17,6 @@ import pandas as pd
 from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.evaluation.axes import Axis, Lane, Mark
 from rsw_rewards.evaluation.gallery import (
     FAILED,
     Key,
@@ -28,13 +27,13 @@ from rsw_rewards.evaluation.gallery import (
     paged,
     score_rows,
     truth_of,
+    write_pages,
 )
-from rsw_rewards.evaluation.numbers import arrow, number, sign
+from rsw_rewards.evaluation.numbers import Axis, Lane, Mark, arrow, number, sign
 from rsw_rewards.evaluation.pages import render
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import footnote
-from rsw_rewards.evaluation.sample_pages import write_pages
 from rsw_rewards.evaluation.summary import kind_of
 
 BINS = 20

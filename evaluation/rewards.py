@@ -14,8 +14,7 @@ from rsw_rewards.core.rewards import NOTHING_KNOWN, rewards
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.yaml_text import write_run_yaml
-from rsw_rewards.engine.scorer import Scorer
-from rsw_rewards.evaluation.chunks import batches
+from rsw_rewards.engine.scorer import Scorer, batches
 from rsw_rewards.evaluation.inputs import read_pair
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.warnings import coverage_warnings

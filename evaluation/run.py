@@ -13,18 +13,16 @@ from typing import Any
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.engine.scorer import CHUNK, Scorer, batches
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.baseline_rows import add_chance_corrected, baseline_rows
-from rsw_rewards.evaluation.chunks import CHUNK, batches
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.identity import hash_of, identities
 from rsw_rewards.evaluation.inputs import seldom_collecting
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
 from rsw_rewards.evaluation.report import write_report
-from rsw_rewards.evaluation.run_directory import FEATURES, RunDirectory, versions
+from rsw_rewards.evaluation.run_directory import FEATURES, RunDirectory, hash_of, identities, versions
 from rsw_rewards.evaluation.summary import summarise
 from rsw_rewards.evaluation.warnings import (
     baseline_warnings,

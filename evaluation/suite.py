@@ -10,9 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from rsw_rewards.core.files import read_json, write_json, write_text
-from rsw_rewards.evaluation.axes import Lane, Mark
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.numbers import arrow, number
+from rsw_rewards.evaluation.numbers import Lane, Mark, arrow, number
 from rsw_rewards.evaluation.pages import render
 from rsw_rewards.evaluation.report import axis_of, best_baseline
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.metric import FeatureLookup, Metric
-from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.core.verifier import Verifier
+from rsw_rewards.core.verifier import Verifier, named_metrics
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.statistics import (
     COUNTED,

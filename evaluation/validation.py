@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.core.rubric import Component, Rubric
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.core.verifier import Batch
-from rsw_rewards.engine.scorer import Scorer
+from rsw_rewards.core.verifier import Batch, named_metrics
+from rsw_rewards.engine.scorer import CHUNK, Scorer
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.evaluation.baseline_rows import BASELINE_SAMPLES
 from rsw_rewards.evaluation.ceilings import GOLD, ceiling, falls, perfect
-from rsw_rewards.evaluation.chunks import CHUNK
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.report import CEILINGS

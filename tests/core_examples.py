@@ -172,7 +172,7 @@ def says_how_to_install_what_is_missing(folder: Path) -> None:
 
 def never_breaks_for_want_of_an_extra(folder: Path) -> None:
     """All that has a name can be made ready, or is refused as something that the user can mend."""
-    from rsw_rewards.core.building import VERIFIERS, build
+    from rsw_rewards.core.rubric import VERIFIERS, build
     from rsw_rewards.data.importers import IMPORTERS
     from rsw_rewards.data.registry import ADAPTERS
     from rsw_rewards.detectors import load_detector

@@ -19,7 +19,7 @@ ROOMS = (
 )  # fmt: skip
 """From the ground up: modules and folders of the package; ``rsw_rewards`` is its face, the module of the public names."""
 UPWARDS = {
-    ("core.building", "verifiers"): "the table of the built-in verifiers",
+    ("core.rubric", "verifiers"): "the table of the built-in verifiers",
     ("core.verifier", "features.bank"): "a type alone",
 }
 """Imports that go up, and what they are for."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import rsw_rewards as rsw
-from rsw_rewards.core.building import VERIFIERS
+from rsw_rewards.core.rubric import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
 

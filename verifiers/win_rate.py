@@ -63,7 +63,7 @@ class WinRate(Verifier):
         margin: float = Field(0.0, ge=0, description="differences of its values up to this are ties")
 
     def __init__(self, config: Any) -> None:
-        from rsw_rewards.core.building import build
+        from rsw_rewards.core.rubric import build
 
         super().__init__(config)
         self.judge = build(config.use, config.config)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rsw_rewards.api.common import File, check_device, check_missing
 from rsw_rewards.core.fields import limit_of
-from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Task, as_task
 from rsw_rewards.core.rubric import Component, as_rubric
+from rsw_rewards.core.verifier import named_metrics
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.io.in_memory import as_samples
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rsw_rewards.errors import ConfigError
 
 KINDS = {
-    "verifiers": "rsw_rewards.core.building:VERIFIERS",
+    "verifiers": "rsw_rewards.core.rubric:VERIFIERS",
     "protocols": "rsw_rewards.evaluation.protocols:PROTOCOLS",
     "policies": "rsw_rewards.rollouts.policies:POLICIES",
     "baselines": "rsw_rewards.rollouts.baselines:BASELINES",

@@ -20,7 +20,7 @@ def verifiers(
     """List all verifiers, or show the card of one: what it measures, its range, its source and its weaknesses."""
     import dataclasses
 
-    from rsw_rewards.core.building import VERIFIERS
+    from rsw_rewards.core.rubric import VERIFIERS
 
     if name is None:
         listed = dict(sorted(VERIFIERS.all().items()))

@@ -1,20 +1,25 @@
-"""One call of a verifier, guarded: what it raises or makes up is a failure, and a failure is traced to the outputs that caused it."""
+"""How a component's verifier is run: every call guarded, in this process (:class:`Here`) or on actors.
+
+What a verifier raises or makes up is a failure, and a failure is traced to the outputs that caused it.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from rsw_rewards.core.functions import finished
 from rsw_rewards.core.per_sample import PerSample, truths_of
 from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.rubric import Component
 from rsw_rewards.core.scores import Score, Status
-from rsw_rewards.core.verifier import Batch, Verifier
-from rsw_rewards.errors import ImageError
+from rsw_rewards.core.verifier import Batch, Context, Verifier
+from rsw_rewards.errors import ConfigError, ImageError, RswError
 from rsw_rewards.features.bank import FeatureBank
 
 Rows = list[int]
@@ -185,3 +190,85 @@ def bisect(verifier: Verifier, batch: Batch) -> list[Score]:
         for row, score in zip(rows, bisect(verifier, batch.take(rows)), strict=True):
             scores[row] = score
     return [score for score in scores if score is not None]
+
+
+class Runner(ABC):
+    """A component's verifier, set up. Calls may not overlap."""
+
+    apart: ClassVar[bool]
+    """Whether it works in other processes, so that this one only waits."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Mapping[str, str]:
+        """Networks that the verifier works with: id -> SHA-256 of their weights."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> list[Score]:
+        """Scores of the batch, in its order."""
+
+    @abstractmethod
+    def warm(self) -> None:
+        """Do what the first batch would otherwise wait for. Raises :class:`ConfigError`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the verifier holds."""
+
+
+class Here(Runner):
+    """A verifier in this process.
+
+    Raises:
+        ConfigError: it cannot be set up.
+    """
+
+    apart = False
+
+    def __init__(self, component: Component, verifier: Verifier, context: Context) -> None:
+        self._label, self._verifier, self._context = component.label, verifier, context
+        try:
+            verifier.setup(context)
+        except RswError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._not_set_up(error) from error
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        return weights_of(self._verifier, self._context.bank)
+
+    def __call__(self, batch: Batch) -> list[Score]:
+        return bisect(self._verifier, batch)
+
+    def warm(self) -> None:
+        try:
+            self._verifier.warm()
+        except RswError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._not_set_up(error) from error
+
+    def close(self) -> None:
+        self._verifier.close()
+
+    def _not_set_up(self, error: BaseException) -> ConfigError:
+        return ConfigError(f"{self._label!r} cannot be set up: {type(error).__name__}: {error}")
+
+
+def actors_for(component: Component, verifier: Verifier, workers: int) -> int:
+    """How many Ray actors score a component where ``workers`` may share the work; 0 scores it in the caller's process.
+
+    Raises:
+        ConfigError: a verifier that keeps state has a time limit.
+    """
+    # State lives in the caller's process, so a verifier with state is scored where it observes, also before it has any.
+    stateful = type(verifier).observe is not Verifier.observe or bool(verifier.state_dict())
+    if stateful and component.timeout_s is not None:
+        raise ConfigError(
+            f"{component.label!r} keeps state from step to step, so it cannot run in a process that may be killed; "
+            f"leave its 'timeout_s' out"
+        )
+    if component.timeout_s is None and (workers == 0 or stateful):
+        return 0
+    return max(1, workers) if verifier.scope != "population" else 1

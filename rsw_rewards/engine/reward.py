@@ -24,7 +24,7 @@ from rsw_rewards.core.rubric import Rubric, as_rubric
 from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Verifier
 from rsw_rewards.engine.batching import Batcher, Scores
-from rsw_rewards.engine.runner import actors_for
+from rsw_rewards.engine.calls import actors_for
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.features.bank import FeatureBank

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from rsw_rewards.core.rubric import Component
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
-from rsw_rewards.engine.calls import Failure, parts, scored, weights_of
+from rsw_rewards.engine.calls import Failure, Runner, parts, scored, weights_of
 from rsw_rewards.engine.cluster import ensure_ray, require_gpus
-from rsw_rewards.engine.runner import Runner
 from rsw_rewards.engine.workers import Done, Workers
 
 DEATHS = 2

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.features.encoders import LoadedEncoders
 from rsw_rewards.features.pixel_cache import PixelCache
 from rsw_rewards.features.store import KINDS, FeatureStore
 
@@ -238,7 +237,7 @@ class FeatureBank:
                     "stored": stored,
                     "added": added,
                 }
-        return {"decoded": self.decoded, "pixel_hits": self.pixels.hits, "encoders": rows}
+        return {"decoded": self.pixels.decoded, "pixel_hits": self.pixels.hits, "encoders": rows}
 
 
 def _as_read_by(encoder: str, images: Sequence[ImageRef]) -> Sequence[ImageRef]:
@@ -247,3 +246,23 @@ def _as_read_by(encoder: str, images: Sequence[ImageRef]) -> Sequence[ImageRef]:
 
     bands = bands_of(encoder)
     return images if bands is None else [replace(image, bands=bands) for image in images]
+
+
+class LoadedEncoders(dict[str, "Encoder"]):
+    """Encoders by name, each loaded once, when it is first asked for.
+
+    Asking raises ``ConfigError`` where the weights cannot be had.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+        self._lock = threading.Lock()
+
+    def __missing__(self, name: str) -> Encoder:
+        from rsw_rewards.encoders import load_encoder
+
+        with self._lock:
+            if name not in self:
+                self[name] = load_encoder(name, self.device)
+            return super().__getitem__(name)

@@ -14,11 +14,10 @@ from rich.table import Table
 
 from rsw_rewards.config import HeldoutConfig
 from rsw_rewards.core.files import write_json
-from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Rubric, component_tasks, parse_rubric
 from rsw_rewards.core.scores import ScoreTable
-from rsw_rewards.core.verifier import Batch
+from rsw_rewards.core.verifier import Batch, named_metrics
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.evaluation.numbers import sign

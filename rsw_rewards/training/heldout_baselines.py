@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rsw_rewards.core.files import write_json
-from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample, Task
-from rsw_rewards.core.verifier import Batch
+from rsw_rewards.core.verifier import Batch, named_metrics
 from rsw_rewards.errors import RswError
 from rsw_rewards.evaluation.statistics import estimates
 from rsw_rewards.rollouts.baselines import make_baseline

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.rubric import Rubric
-from rsw_rewards.engine.runner import actors_for
+from rsw_rewards.engine.calls import actors_for
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
 from rsw_rewards.training.heldout import measured_rubric

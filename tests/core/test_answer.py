@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsw_rewards.core.answer import AT_LIMIT, CUT_OFF, NOTHING_SAID, closing_tag, opened_reasoning, read_reply
-from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.evaluation.protocols import PROTOCOLS

@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 
 import rsw_rewards as rsw
-from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.plugins import load_file, place_of
-from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.rubric import VERIFIERS, build, parse_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError
@@ -328,7 +327,7 @@ def test_a_hash_changes_with_the_files_that_a_configuration_names(tmp_path: Path
 
 NOTEBOOK = """
 import rsw_rewards as rsw
-from rsw_rewards.core.building import build
+from rsw_rewards.core.rubric import build
 
 SHARE = {share}
 WORDS = {{"yes", "no", "trees", "water"}}
@@ -354,7 +353,7 @@ def test_a_function_of_a_notebook_is_hashed_by_its_code_and_by_what_it_uses() ->
 
 HOLDS = """
 import numpy as np, torch
-from rsw_rewards.core.building import build
+from rsw_rewards.core.rubric import build
 
 class Table:
     def __init__(self, words, numbers):
@@ -431,7 +430,7 @@ def test_what_a_script_defines_travels_to_actors(tmp_path: Path) -> None:
 
 def test_names_are_listed_and_files_loaded_without_heavy_imports() -> None:
     code = (
-        "import sys; from rsw_rewards.core.building import VERIFIERS, build;"
+        "import sys; from rsw_rewards.core.rubric import VERIFIERS, build;"
         f"build({f'{Path(__file__).parents[1]}/engine/faulty.py:length'!r});"
         "print(len(VERIFIERS.names()), [m for m in ('torch', 'ray', 'rasterio', 'rsw_rewards.verifiers.frechet') if m in sys.modules])"
     )

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 import rsw_rewards as rsw
-from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.registry import Registry
+from rsw_rewards.core.rubric import VERIFIERS, build
 from rsw_rewards.data.importers import IMPORTERS, read_predictions
 from rsw_rewards.data.registry import ADAPTERS, resolve_adapter
 from rsw_rewards.detectors import DETECTORS, load_detector

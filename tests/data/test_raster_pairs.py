@@ -372,8 +372,8 @@ def test_prompts_hold_only_words_the_shipped_model_knows(six: Path) -> None:
 
 
 def test_verifiers_accept_the_true_answers(six: Path) -> None:
-    from rsw_rewards.core.building import build
     from rsw_rewards.core.records import Output
+    from rsw_rewards.core.rubric import build
     from rsw_rewards.core.verifier import Batch
 
     for name, kinds in (("exact_match", CLOSED_KINDS), ("numeric_match", NUMERIC_KINDS)):

@@ -8,10 +8,9 @@ import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards.config import HeldoutConfig
-from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Rubric
-from rsw_rewards.core.verifier import Batch
+from rsw_rewards.core.verifier import Batch, named_metrics
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.training.heldout import Heldout, changes_record
 

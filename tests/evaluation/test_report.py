@@ -16,12 +16,11 @@ import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.axes import Axis, Lane, Mark
-from rsw_rewards.evaluation.gallery import choose, paged
+from rsw_rewards.evaluation.gallery import choose, paged, read_cards
+from rsw_rewards.evaluation.numbers import Axis, Lane, Mark
 from rsw_rewards.evaluation.pictures import PALETTE, THUMBNAIL, data_uri, pictures
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.report import histograms, kind_lanes, lanes, tiles
-from rsw_rewards.evaluation.sample_pages import read_cards
 
 ATTACK = '<script>document.title="taken"</script><img src=x onerror=alert(1)>"\'{{ 7 * 7 }}'
 

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rsw_rewards.core.building import VERIFIERS
 from rsw_rewards.core.metric import FeatureLookup, MeanValue, Metric, SumMetric
-from rsw_rewards.core.rubric import Component
+from rsw_rewards.core.rubric import VERIFIERS, Component
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation import statistics

@@ -11,9 +11,9 @@ import pytest
 
 from rsw_rewards import verifier
 from rsw_rewards.cli.display import print_validation
-from rsw_rewards.core.building import build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.data.scene_world import write_scene_world
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.config import PpoRunConfig, RunConfig
-from rsw_rewards.core.building import VERIFIERS
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import VERIFIERS
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples

@@ -20,8 +20,8 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.core.yaml_text import write_run_yaml
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.axes import span, ticks
 from rsw_rewards.evaluation.gallery import paged
+from rsw_rewards.evaluation.numbers import span, ticks
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.rollouts.dumps import write_dump, write_outputs
 from rsw_rewards.training.generation import commonest_share

@@ -13,10 +13,10 @@ import yaml
 from safetensors.torch import load_file as load_weights
 
 from rsw_rewards.cli import main
-from rsw_rewards.core.building import build
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.pool import RolloutPool

@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 
-from rsw_rewards.core.building import build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.features.bank import FeatureBank

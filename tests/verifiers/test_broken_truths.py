@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import VERIFIERS, build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.engine.calls import scored

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.errors import ConfigError

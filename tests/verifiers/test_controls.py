@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from rsw_rewards.config import load_config
-from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.rubric import parse_rubric
+from rsw_rewards.core.rubric import VERIFIERS, build, parse_rubric
 from rsw_rewards.core.scores import Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.verifiers.controls import hash_value

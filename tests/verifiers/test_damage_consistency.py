@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from rsw_rewards.core.building import build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Status
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.errors import ConfigError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rsw_rewards as rsw
-from rsw_rewards.core.building import build
+from rsw_rewards.core.rubric import build
 
 LEVELS = 12
 ENCODER = {"use": "encoder_similarity", "config": {"gain": True, "ignore_levels": LEVELS}}

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.rubric import Component, Rubric, build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context
 from rsw_rewards.engine.scorer import Scorer

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, f1_score
 
-from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.core.rubric import Component, Rubric
+from rsw_rewards.core.rubric import Component, Rubric, build
 from rsw_rewards.core.scores import Score, ScoreTable, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.evaluation.statistics import estimates

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsw_rewards.core.building import VERIFIERS, build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.per_sample import Unscored
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import VERIFIERS, build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.errors import ImageError

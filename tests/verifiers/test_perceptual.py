@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import rsw_rewards as rsw
-from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
 from rsw_rewards.encoders import lpips as networks

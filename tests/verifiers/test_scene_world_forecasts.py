@@ -12,9 +12,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from rsw_rewards import detectors
-from rsw_rewards.core.building import build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.data.scene_world import Scene, make_scene, split_seed

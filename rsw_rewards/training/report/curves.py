@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rsw_rewards.evaluation.axes import span, ticks
+from rsw_rewards.evaluation.numbers import span, ticks
 
 WIDTH, HEIGHT = 280, 160
 """Of a plot, in the units of its view box."""
