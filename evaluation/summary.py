@@ -62,13 +62,12 @@ def summarise(
 ) -> dict[str, Any]:
     """The part of ``summary.json`` that follows from the table."""
     candidates = int(table.frame.groupby("group")["candidate"].nunique().max()) if len(table) else 0
-    counted = first_candidates(table) if candidates == 1 else table
     summary: dict[str, Any] = {
         "protocol": protocol.name,
         "n": len(samples),
         "n_scenes": len({sample.scene for sample in samples}),
-        "metrics": metrics_of(protocol, verifiers, counted, features),
-        "slices": slices_of(protocol, verifiers, counted, features),
+        "metrics": metrics_of(protocol, verifiers, table, features),
+        "slices": slices_of(protocol, verifiers, table, features),
         "status": status_counts(table),
         "nothing_valid": nothing_valid(table),
     }
@@ -189,12 +188,6 @@ def status_counts(table: ScoreTable) -> dict[str, dict[str, int]]:
         column = table.verifier(label).frame["status"]
         counts[label] = {str(status): int((column == status).sum()) for status in Status}
     return counts
-
-
-def first_candidates(table: ScoreTable) -> ScoreTable:
-    """The first candidate of every sample: what a benchmark with one answer per sample counts."""
-    lowest = table.frame.groupby("group")["candidate"].transform("min")
-    return ScoreTable(table.frame[table.frame["candidate"] == lowest].reset_index(drop=True))
 
 
 def best_of(table: ScoreTable, label: str, k: int) -> dict[str, dict[str, Any]]:

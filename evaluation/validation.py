@@ -16,12 +16,11 @@ from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.core.verifier import Batch, named_metrics
 from rsw_rewards.engine.scorer import CHUNK, Scorer
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.evaluation.baseline_rows import BASELINE_SAMPLES
 from rsw_rewards.evaluation.ceilings import GOLD, ceiling, falls, perfect
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.report import CEILINGS
-from rsw_rewards.evaluation.run import select
+from rsw_rewards.evaluation.run import BASELINE_SAMPLES, select
 from rsw_rewards.evaluation.statistics import Rows
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.baselines import BASELINES, make_baseline

@@ -69,20 +69,20 @@ def scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     Returns:
         One score per row, or the failure of a batch that can be divided to find the outputs at fault.
     """
-    if type(verifier).truth is Verifier.truth or verifier.scope != "sample" or len(batch) <= verifier.at_once:
-        return _scored(verifier, batch)
+    plain = type(verifier).truth is Verifier.truth
+    size = len(batch) if plain or verifier.scope != "sample" else min(verifier.at_once, len(batch))
     scores: list[Score] = []
-    for start in range(0, len(batch), verifier.at_once):
-        part = _scored(verifier, batch.take(range(start, min(start + verifier.at_once, len(batch)))))
-        if isinstance(part, Failure):
-            return part
-        scores += part
+    for start in range(0, len(batch), size or 1):
+        part = batch if size == len(batch) else batch.take(range(start, min(start + size, len(batch))))
+        truths = [None] * len(part) if plain else truths_of(verifier, part.samples)
+        found = _scored(verifier, part, truths)
+        if isinstance(found, Failure):
+            return found
+        scores += found
     return scores
 
 
-def _scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
-    plain = type(verifier).truth is Verifier.truth
-    truths = [None] * len(batch) if plain else truths_of(verifier, batch.samples)
+def _scored(verifier: Verifier, batch: Batch, truths: Sequence[Any]) -> list[Score] | Failure:
     scores: list[Score | None] = [truth if isinstance(truth, Score) else None for truth in truths]
     left: Rows = []
     for row, output in enumerate(batch.outputs):
