@@ -10,6 +10,7 @@ from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import PROMPT, Reading, read_captioned, without_stops
 from rsw_rewards.data.layout import (
     ImageFolder,
+    check_choice,
     data_folder,
     find_file,
     find_folder,
@@ -22,7 +23,7 @@ from rsw_rewards.data.layout import (
 from rsw_rewards.data.levir_cc import NO_IMAGERY, SCENES, caption_samples
 from rsw_rewards.data.mask_pairs import MaskPairs
 from rsw_rewards.data.mask_pairs import convert as convert_pairs
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import InputError
 
 _DATES = (("A", "time1"), ("B", "time2"))
 
@@ -98,8 +99,7 @@ def forest_change(
     Raises:
         ConfigError: another ``task``.
     """
-    if task not in ("mask", "caption"):
-        raise ConfigError(f"the task of forest-change is 'mask' or 'caption', not {task!r}")
+    check_choice(task, ("mask", "caption"), "the task of forest-change")
     source = data_folder(source, "images and ForestChatcaptions.json")
     images = find_folder(source, "images")
     if task == "mask":

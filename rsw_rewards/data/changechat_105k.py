@@ -19,9 +19,9 @@ from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import without_spaced_stops
-from rsw_rewards.data.layout import data_folder, find_folder, is_texts, plain_name, read_entries
+from rsw_rewards.data.layout import check_choice, data_folder, find_folder, is_texts, plain_name, read_entries
 from rsw_rewards.data.levir_cc import GSD_M, NO_IMAGERY, SCENES, Pairs, scene_of
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import InputError
 
 CAPTION_PROMPT = "Please briefly describe the changes in these two images."
 """What DeltaVLM asks for a caption of the test part, whose file has no question (``infer_subtasks.py``)."""
@@ -205,8 +205,7 @@ def convert(
     Raises:
         ConfigError: another ``open_as``.
     """
-    if open_as not in ("qa", "caption"):
-        raise ConfigError(f"open_as of changechat-105k is 'qa' or 'caption', not {open_as!r}")
+    check_choice(open_as, ("qa", "caption"), "open_as of changechat-105k")
     source = data_folder(source, "annotations and images of ChangeChat-105k")
     rows = [row for part, file in _choose(source, split).items() for row in _rows(part, file, source)]
     pairs = Pairs(source, [row.split for row in rows])

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard, TypeVar
 
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.json_files import load_json
 
 SPLITS = ("train", "val", "test")
@@ -22,12 +22,29 @@ MAX_FILES = 1 << 22
 _T = TypeVar("_T")
 
 
-def data_folder(source: Path, what: str) -> Path:
-    """``source`` as a path. Raises :class:`InputError` where it is not a folder; ``what`` says what the right one holds."""
+def data_folder(source: Path, what: str, split: str | None = None) -> Path:
+    """``source`` as a path.
+
+    Args:
+        source: what the user named.
+        what: what the right folder holds, for the error.
+        split: the split named by the user, where it becomes a part of file names.
+
+    Raises:
+        InputError: the source is not a folder, or the split is a path.
+    """
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; give the one that holds {what}")
+    if split is not None:
+        plain_name(split, "--split")
     return source
+
+
+def check_choice(value: Any, choices: Sequence[str], what: str) -> None:
+    """Raise :class:`ConfigError` where an option of an adapter, called ``what``, is none of its choices."""
+    if value not in choices:
+        raise ConfigError(f"{what} is {' or '.join(map(repr, choices))}, not {value!r}")
 
 
 def inside(path: Path, source: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rsw_rewards.data import mask_pairs
 from rsw_rewards.data.adapter import Conversion
-from rsw_rewards.data.layout import data_folder, image_folders, plain_name, split_folders
+from rsw_rewards.data.layout import data_folder, image_folders, split_folders
 from rsw_rewards.errors import ConfigError, InputError
 
 TILES = {"train": 445, "val": 64, "test": 128}
@@ -62,9 +62,7 @@ def convert(
     """
     if dataset is not None and not (isinstance(dataset, str) and _DATASET.fullmatch(dataset)):
         raise ConfigError(f"'dataset' is a name of small letters, digits and underscores, not {dataset!r}")
-    source = data_folder(source, "A, B and label")
-    if split is not None:
-        plain_name(split, "--split")
+    source = data_folder(source, "A, B and label", split)
     name = dataset or _named(source, split)
     known = name in ("levir_cd", "levir_cd_plus")
     kind = mask_pairs.MaskPairs(

@@ -17,9 +17,8 @@ from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import CHANGE_AGENT
-from rsw_rewards.data.layout import SPLITS, ImageFolder, choose_parts, data_folder, image_folders
+from rsw_rewards.data.layout import SPLITS, ImageFolder, check_choice, choose_parts, data_folder, image_folders
 from rsw_rewards.data.levir_cc import GSD_M, SCENES, convert_captions, scene_of, split_folder
-from rsw_rewards.errors import ConfigError
 
 CLASSES = ("background", "road", "building")
 TILES = {"train": 6_815, "val": 1_333, "test": 1_929}
@@ -76,8 +75,7 @@ def convert(
     Raises:
         ConfigError: another ``task``.
     """
-    if task not in ("mask", "caption"):
-        raise ConfigError(f"the task of levir-mci is 'mask' or 'caption', not {task!r}")
+    check_choice(task, ("mask", "caption"), "the task of levir-mci")
     source = data_folder(source, "images and LevirCCcaptions.json")
     if task == "caption":
         return convert_captions(source, Path(out), "levir_mci", CHANGE_AGENT, split, limit)

@@ -19,7 +19,6 @@ from rsw_rewards.data.layout import (
     inside,
     natural,
     needed,
-    plain_name,
     read_list,
     split_parts,
 )
@@ -114,8 +113,6 @@ def convert(
     Without ``split`` everything found is written. A split is a folder, a list file ``list/<split>.txt``, or the prefix of
     the file names.
     """
-    source = data_folder(source, kind.official)
-    if split is not None:
-        plain_name(split, "--split")
+    source = data_folder(source, kind.official, split)
     what = f"the folders in {source} hold no images"
     return conversion(out, _parts(kind, source, split), limit, what, [source], [note])

@@ -141,9 +141,7 @@ def _parts(kind: Maps, source: Path, split: str | None) -> dict[str | None, list
 
 
 def _convert(kind: Maps, source: Path, out: Path, split: str | None, limit: int | None, note: str = "") -> Conversion:
-    source = data_folder(source, "im1, im2, label1 and label2")
-    if split is not None:
-        plain_name(split, "--split")
+    source = data_folder(source, "im1, im2, label1 and label2", split)
     records = (
         record
         for name, folders in _parts(kind, source, split).items()

@@ -20,11 +20,18 @@ from typing import Any
 
 from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import PROMPT, RSICC, Captioned, change_fields, flag_field, read_captioned
-from rsw_rewards.data.layout import ImageFolder, choose_splits, data_folder, find_entry, image_folders, needed
+from rsw_rewards.data.layout import (
+    ImageFolder,
+    check_choice,
+    choose_splits,
+    data_folder,
+    find_entry,
+    image_folders,
+    needed,
+)
 from rsw_rewards.data.levir_cc import NO_IMAGERY
 from rsw_rewards.data.second import PROMPT as MAP_PROMPT
 from rsw_rewards.data.second import in_colours, map_reference
-from rsw_rewards.errors import ConfigError
 
 CAPTIONS = ("SECOND-CC-AUG.json", "SECOND-CC.json")
 NO_CHANGE = (
@@ -98,8 +105,7 @@ def convert(
     Raises:
         ConfigError: another ``task``.
     """
-    if task not in ("caption", "semantic"):
-        raise ConfigError(f"the task of second-cc is 'caption' or 'semantic', not {task!r}")
+    check_choice(task, ("caption", "semantic"), "the task of second-cc")
     source = data_folder(source, f"{CAPTIONS[0]} and the folders train, val and test")
     captions = needed(
         find_entry(source, *CAPTIONS),

@@ -23,7 +23,6 @@ from rsw_rewards.data.layout import (
     data_folder,
     find_folder,
     inside,
-    plain_name,
     read_json,
 )
 from rsw_rewards.data.polygons import fill_polygon
@@ -170,9 +169,7 @@ def convert(source: Path, out: Path, *, split: str | None = None, limit: int | N
 
     Without ``split`` all of ``train``, ``tier3``, ``test`` and ``hold`` that are there are written. ``kind`` is the event.
     """
-    source, out = data_folder(source, "xBD's train, tier3, test or hold"), Path(out)
-    if split is not None:
-        plain_name(split, "--split")
+    source, out = data_folder(source, "xBD's train, tier3, test or hold", split), Path(out)
     if find_folder(source, "images") is not None:
         if split not in (None, source.name):
             raise InputError(f"{source} is the split {source.name} itself; for {split} give the folder above it")
