@@ -45,14 +45,15 @@ def _samples(rows: Iterator[Mapping[str, Any]], split: str, images: ImageWriter)
             raise InputError(f"{where}: the answer {answer[:40]!r} is no letter of its {len(choices)} options")
         shown = row["image"] if isinstance(row["image"], list) else [row["image"]]
         options = "\n".join(f"({chr(ord('A') + place)}) {choice}" for place, choice in enumerate(choices))
-        one_or_all = ("the letter of one option", "the letters of all options that are right")
+        all_right = "Overall Land use" in kind
+        by = "the letters of all options that are right" if all_right else "the letter of one option"
         yield {
             "id": f"xlrs_bench/{row['index']}",
             "task": "change_qa",
             "scene": f"xlrs_bench/{row['index']}",
             "kind": kind,
             "images": [images.as_stored(one, f"{number:07d}_{place}", where) for place, one in enumerate(shown)],
-            "prompt": f"{question.strip()}\n{options}\nAnswer with {one_or_all['Overall Land use' in kind]}.",
+            "prompt": f"{question.strip()}\n{options}\nAnswer with {by}.",
             "reference": {"answers": [", ".join(letters)], "choices": choices},
             "metadata": {"dataset": "xlrs_bench", "split": split, "l2-category": str(row["l2-category"])},
         }
