@@ -11,13 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rsw_rewards.errors import ConfigError
-from rsw_rewards.rollouts.visual_tokenizer import MICRO_BATCH, PictureCodec, padded, to_tensor
+from rsw_rewards.rollouts.visual_tokenizer import PictureCodec
 
 if TYPE_CHECKING:
     from diffusers import VQModel
@@ -38,12 +36,7 @@ class MovqTokenizer(PictureCodec):
         self.stride = 2 ** (len(self.model.config.block_out_channels) - 1)
 
     @property
-    def codes(self) -> int:
-        """Size of the codebook."""
-        return int(self.model.config.num_vq_embeddings)
-
-    @property
-    def codebook(self) -> Tensor:
+    def codebook(self) -> Tensor:  # type: ignore[override]
         """(codes, length of a code vector) float32."""
         return self.model.quantize.embedding.weight
 
@@ -52,41 +45,15 @@ class MovqTokenizer(PictureCodec):
         self.model.to(device)
         return self
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        if height % self.stride or width % self.stride:
-            raise ValueError(f"picture sides must be multiples of {self.stride}, got {height} x {width}")
-        return height // self.stride, width // self.stride
+    def coded(self, x: Tensor) -> Tensor:
+        found: Tensor = self.model.quantize(self.model.encode(2 * x).latents)[2][2]
+        return found
 
-    @torch.no_grad()
-    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        rows, columns = self.grid(*images.shape[1:3])
-        out = np.empty((len(images), rows * columns), np.int64)
-        for start in range(0, len(images), MICRO_BATCH):
-            part = images[start : start + MICRO_BATCH]
-            latents = self.model.encode(2 * to_tensor(padded(part)).to(self.codebook.device)).latents
-            index = self.model.quantize(latents)[2][2]
-            out[start : start + len(part)] = index.view(MICRO_BATCH, -1)[: len(part)].cpu().numpy()
-        return out
-
-    @torch.no_grad()
-    def decode(self, codes: NDArray[np.int64], grid: tuple[int, int] | None = None) -> NDArray[np.float32]:
-        codes = np.asarray(codes, np.int64)
-        side = round(codes.shape[1] ** 0.5)
-        rows, columns = grid or (side, side)
-        if rows * columns != codes.shape[1]:
-            raise ValueError(f"{codes.shape[1]} codes do not fill a grid of {rows} x {columns}")
-        if codes.size and (codes.min() < 0 or codes.max() >= self.codes):
-            raise ValueError(f"codes must lie in [0, {self.codes})")
-        out = np.empty((len(codes), rows * self.stride, columns * self.stride, 3), np.float32)
-        for start in range(0, len(codes), MICRO_BATCH):
-            part = codes[start : start + MICRO_BATCH]
-            index = torch.from_numpy(padded(part)).to(self.codebook.device)
-            vectors = self.codebook[index].view(MICRO_BATCH, rows, columns, -1).permute(0, 3, 1, 2).contiguous()
-            # Not the model's own decode, which would look for the nearest codes again or, by its configuration, take indices.
-            modulation = vectors if self.model.config.norm_type == "spatial" else None
-            pictures = self.model.decoder(self.model.post_quant_conv(vectors), modulation).permute(0, 2, 3, 1) / 2 + 0.5
-            out[start : start + len(part)] = pictures[: len(part)].cpu().numpy()
-        return out
+    def drawn(self, vectors: Tensor) -> Tensor:
+        # Not the model's own decode, which would look for the nearest codes again or, by its configuration, take indices.
+        modulation = vectors if self.model.config.norm_type == "spatial" else None
+        found: Tensor = self.model.decoder(self.model.post_quant_conv(vectors), modulation) / 2
+        return found
 
     def save(self, folder: Path | str) -> None:
         """Writes what :func:`load_movq` reads, as safetensors."""

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from rsw_rewards.core.files import write_text
 
 MICRO_BATCH = 16
-_STRIDE = 8  # pixels on a side of the square that one code stands for
 _PATCH = 4  # pixels folded into channels before the first convolution
 
 
@@ -63,17 +62,77 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
 class PictureCodec(ABC):
     """What turns pictures into a grid of codes and back."""
 
+    codebook: Tensor
+    """(codes, length of a code vector) float32."""
+    stride: int
+    """Pixels on a side of the square that one code stands for."""
+
+    @property
+    def codes(self) -> int:
+        """Size of the codebook."""
+        return len(self.codebook)
+
     @abstractmethod
+    def coded(self, x: Tensor) -> Tensor:
+        """Codes, row by row and picture by picture, of (n, 3, h, w) float32 pictures in [-0.5, 0.5]."""
+
+    @abstractmethod
+    def drawn(self, vectors: Tensor) -> Tensor:
+        """(n, 3, h, w) pictures, around 0, of (n, length of a code vector, rows, columns)."""
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of codes of a picture. Raises ValueError for sides that do not divide."""
+        """Rows and columns of codes of a picture. Raises ValueError for sides that are no multiples of :attr:`stride`."""
+        if height % self.stride or width % self.stride:
+            raise ValueError(f"picture sides must be multiples of {self.stride}, got {height} x {width}")
+        return height // self.stride, width // self.stride
 
-    @abstractmethod
+    @torch.no_grad()
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """(n, rows * columns) codes, row by row, of (n, h, w, 3) uint8 RGB."""
+        """Codes of pictures.
 
-    @abstractmethod
+        Args:
+            images: (n, h, w, 3) uint8 RGB, sides multiples of :attr:`stride`.
+
+        Returns:
+            (n, rows * columns) int64 codes in [0, codes), row by row.
+        """
+        rows, columns = self.grid(*images.shape[1:3])
+        out = np.empty((len(images), rows * columns), np.int64)
+        for start in range(0, len(images), MICRO_BATCH):
+            part = images[start : start + MICRO_BATCH]
+            found = self.coded(to_tensor(padded(part)).to(self.codebook.device))
+            out[start : start + len(part)] = found.view(MICRO_BATCH, -1)[: len(part)].cpu().numpy()
+        return out
+
+    @torch.no_grad()
     def decode(self, codes: NDArray[np.int64], grid: tuple[int, int] | None = None) -> NDArray[np.float32]:
-        """(n, h, w, 3) pictures, about [0, 1] but not clipped, of (n, rows * columns) codes."""
+        """Pictures of codes.
+
+        Args:
+            codes: (n, rows * columns) integers in [0, codes).
+            grid: rows and columns; a square grid where left out.
+
+        Returns:
+            (n, h, w, 3) float32, about [0, 1] but not clipped.
+
+        Raises:
+            ValueError: codes outside the codebook, or not a full grid.
+        """
+        codes = np.asarray(codes, np.int64)
+        side = round(codes.shape[1] ** 0.5)
+        rows, columns = grid or (side, side)
+        if rows * columns != codes.shape[1]:
+            raise ValueError(f"{codes.shape[1]} codes do not fill a grid of {rows} x {columns}")
+        if codes.size and (codes.min() < 0 or codes.max() >= self.codes):
+            raise ValueError(f"codes must lie in [0, {self.codes})")
+        out = np.empty((len(codes), rows * self.stride, columns * self.stride, 3), np.float32)
+        for start in range(0, len(codes), MICRO_BATCH):
+            part = codes[start : start + MICRO_BATCH]
+            index = torch.from_numpy(padded(part)).to(self.codebook.device)
+            vectors = self.codebook[index].view(MICRO_BATCH, rows, columns, -1).permute(0, 3, 1, 2).contiguous()
+            pictures = self.drawn(vectors).permute(0, 2, 3, 1) + 0.5
+            out[start : start + len(part)] = pictures[: len(part)].cpu().numpy()
+        return out
 
     def decode_forecast(self, before: NDArray[np.uint8], codes: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Forecast pictures from their codes and the pictures they continue.
@@ -93,7 +152,7 @@ class PictureCodec(ABC):
 class VisualTokenizer(nn.Module, PictureCodec):
     """Encoder, codebook and decoder. One code stands for 8 x 8 pixels, so 64 x 64 pixels are 8 x 8 codes."""
 
-    codebook: Tensor
+    stride = 8
 
     def __init__(self, config: VisualTokenizerConfig | None = None) -> None:
         super().__init__()
@@ -135,60 +194,11 @@ class VisualTokenizer(nn.Module, PictureCodec):
 
     # Inference
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of codes of a picture. Raises ValueError for sides that are no multiples of 8."""
-        if height % _STRIDE or width % _STRIDE:
-            raise ValueError(f"picture sides must be multiples of {_STRIDE}, got {height} x {width}")
-        return height // _STRIDE, width // _STRIDE
+    def coded(self, x: Tensor) -> Tensor:
+        return self.nearest(self.features(x).permute(0, 2, 3, 1).reshape(-1, self.config.dim))
 
-    @torch.no_grad()
-    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Codes of pictures.
-
-        Args:
-            images: (n, h, w, 3) uint8 RGB, sides multiples of 8.
-
-        Returns:
-            (n, h / 8 * w / 8) int64 codes in [0, codes), row by row.
-        """
-        rows, columns = self.grid(*images.shape[1:3])
-        out = np.empty((len(images), rows * columns), np.int64)
-        for start in range(0, len(images), MICRO_BATCH):
-            part = images[start : start + MICRO_BATCH]
-            x = to_tensor(padded(part)).to(self.codebook.device)
-            z = self.features(x).permute(0, 2, 3, 1).reshape(-1, self.config.dim)
-            out[start : start + len(part)] = self.nearest(z).view(MICRO_BATCH, -1)[: len(part)].cpu().numpy()
-        return out
-
-    @torch.no_grad()
-    def decode(self, codes: NDArray[np.int64], grid: tuple[int, int] | None = None) -> NDArray[np.float32]:
-        """Pictures of codes.
-
-        Args:
-            codes: (n, rows * columns) integers in [0, codes).
-            grid: rows and columns; a square grid where left out.
-
-        Returns:
-            (n, 8 rows, 8 columns, 3) float32, about [0, 1] but not clipped.
-
-        Raises:
-            ValueError: codes outside the codebook, or not a full grid.
-        """
-        codes = np.asarray(codes, np.int64)
-        side = round(codes.shape[1] ** 0.5)
-        rows, columns = grid or (side, side)
-        if rows * columns != codes.shape[1]:
-            raise ValueError(f"{codes.shape[1]} codes do not fill a grid of {rows} x {columns}")
-        if codes.size and (codes.min() < 0 or codes.max() >= self.config.codes):
-            raise ValueError(f"codes must lie in [0, {self.config.codes})")
-        out = np.empty((len(codes), rows * _STRIDE, columns * _STRIDE, 3), np.float32)
-        for start in range(0, len(codes), MICRO_BATCH):
-            part = codes[start : start + MICRO_BATCH]
-            index = torch.from_numpy(padded(part)).to(self.codebook.device)
-            q = self.codebook[index].view(MICRO_BATCH, rows, columns, -1).permute(0, 3, 1, 2)
-            pictures = self.render(q.contiguous())[0].permute(0, 2, 3, 1) + 0.5
-            out[start : start + len(part)] = pictures[: len(part)].cpu().numpy()
-        return out
+    def drawn(self, vectors: Tensor) -> Tensor:
+        return self.render(vectors)[0]
 
     # Files
 
