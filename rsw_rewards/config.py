@@ -231,6 +231,78 @@ class FlowGrpoRunConfig(ExperimentConfig):
         return self.flow_grpo
 
 
+class TeachingConfig(Strict):
+    """What every supervised stage reads."""
+
+    out: Path
+    policy: PolicySpec
+    """What is trained; with ``lora`` only its adapter is."""
+    train: DataSpec
+    seed: NonNegativeInt = 0
+    steps: PositiveInt = 1000
+    batch: PositiveInt = 16
+    """Samples per step, of all processes together."""
+    learning_rate: PositiveFloat = 1e-5
+    warmup: NonNegativeInt = 20
+    """Steps over which the learning rate rises."""
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    threads: PositiveInt | None = None
+    device: str = "auto"
+    fsdp: bool = False
+    """Divide weights, gradients and optimizer state among the processes (FSDP2), where there are several."""
+    log_every: PositiveInt = 50
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the stage is computed on the CPU."""
+        import torch
+
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+
+    def check_processes(self, count: int) -> None:
+        """Raise :class:`ConfigError` for what cannot be divided among ``count`` processes."""
+
+
+class VlmSupervisedConfig(TeachingConfig):
+    """Configuration of ``method: vlm_supervised``: true answers and true futures by cross-entropy, the start of reinforcement learning.
+
+    RS-WorldModel's first two stages (arXiv 2603.14941) are this with a ``backbone_world_model``: forecasts by metadata alone
+    (``policy.forecast_template`` empty), then forecasts and questions together.
+    """
+
+    method: Literal["vlm_supervised"] = "vlm_supervised"
+    steps: PositiveInt = 200
+    mix: dict[str, NonNegativeInt] | None = None
+    """Samples per step by task, adding up to ``batch``; drawn from all samples alike where left out."""
+    micro_batch: PositiveInt | None = None
+    """Samples per forward and backward pass, of all processes together; all of a task where left out."""
+    autocast: bool = False
+    """Compute in bfloat16 while the weights stay as they are: what training all weights, in float32, is fast with."""
+    gradient_checkpointing: bool = False
+    """Compute activations a second time instead of remembering them."""
+    warmup: NonNegativeInt = 10
+    """Steps over which the learning rate rises."""
+    log_every: PositiveInt = 20
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> VlmSupervisedConfig:
+        if self.mix is not None and sum(self.mix.values()) != self.batch:
+            raise ValueError(f"the shares in 'mix' add up to {sum(self.mix.values())}, but 'batch' is {self.batch}")
+        return self
+
+
+class DiffusionSupervisedConfig(TeachingConfig):
+    """Configuration of ``method: diffusion_supervised``; the policy is a ``diffusion_forecaster``."""
+
+    method: Literal["diffusion_supervised"] = "diffusion_supervised"
+    drop_text: float = Field(default=0.0, ge=0, lt=1)
+    """Share of samples shown without their text, and again without their picture: what classifier-free guidance needs."""
+
+    def check_processes(self, count: int) -> None:
+        if self.batch % count:
+            raise ConfigError(f"a batch of {self.batch} cannot be divided among {count} processes; change 'batch'")
+
+
 def load_config(path: Path, changes: Mapping[str, Any] | None = None, smoke: bool = False) -> BaseModel:
     """Read, change and validate a run configuration.
 

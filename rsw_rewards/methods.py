@@ -29,17 +29,14 @@ METHODS: Mapping[str, Method] = {
         "rsw_rewards.training.supervised:train",
         makes="token_world_model",
     ),
-    "vlm_supervised": Method(
-        "rsw_rewards.training.vision_language:VlmSupervisedConfig", "rsw_rewards.training.vision_language:train"
-    ),
+    "vlm_supervised": Method("rsw_rewards.config:VlmSupervisedConfig", "rsw_rewards.training.vision_language:train"),
     "build_world_model": Method(
         "rsw_rewards.training.build_world_model:BuildWorldModelConfig",
         "rsw_rewards.training.build_world_model:train",
         makes="backbone_world_model",
     ),
     "diffusion_supervised": Method(
-        "rsw_rewards.training.diffusion_supervised:DiffusionSupervisedConfig",
-        "rsw_rewards.training.diffusion_supervised:train",
+        "rsw_rewards.config:DiffusionSupervisedConfig", "rsw_rewards.training.diffusion_supervised:train"
     ),
     "tokenizer": Method("rsw_rewards.training.tokenizer:TokenizerConfig", "rsw_rewards.training.tokenizer:train"),
     "clip": Method("rsw_rewards.training.encoders:ClipConfig", "rsw_rewards.training.encoders:train_clip"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import pickle
 from collections.abc import Iterator, Sequence
@@ -87,11 +88,32 @@ class BuiltIn:
     network: str = ""
     """What tells two networks with the same weights apart, such as their activation."""
 
+    def __init__(self, model: Any, device: str, name: str, weights_sha256: str | None = None) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.device = device
+        self.name = name
+        self.weights_sha256 = weights_sha256 or state_hash(model.state_dict())
+
     @property
     def id(self) -> str:
         """Label and hash. The same weights under another path are the same encoder; with another resize they are not."""
         made_of = [self.weights_sha256, self.input_size, self.resize, self.network, bands_of(self.name)]
         return f"{encoder_label(self.name)}@{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
+
+    def prepared(self, images: Sequence[np.ndarray]) -> Any:
+        """(n, 3, h, w) of images, as the network takes them."""
+        raise NotImplementedError
+
+    def features(self, pixels: Any) -> Any:
+        """(n, d) of what :meth:`prepared` gives, on the network's device."""
+        return self.model(pixels)
+
+    def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
+        """See :class:`Encoder`."""
+        check_images(images)
+        with repeatable(self.device):
+            features = self.features(padded(self.prepared(images), micro_batch).to(self.device))
+        return features[: len(images)].float().cpu().numpy()
 
     def encode_texts(self, texts: Sequence[str], micro_batch: int) -> np.ndarray:
         """Without a text tower. Raises :class:`ConfigError`."""
@@ -122,6 +144,25 @@ def repeatable(device: str) -> Iterator[None]:
         torch.set_num_threads(1)
         stack.callback(torch.set_num_threads, threads)
         yield
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turns what loading an encoder raises into a sentence that names it. Raises :class:`ConfigError`."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a foreign file makes a loader raise, the user must mend the file
+        first_line = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"the encoder {name!r} cannot be loaded: {type(error).__name__}: {first_line}") from error
+
+
+def in_package(package: str, place: str) -> Path | None:
+    """A file or folder of an installed package, found without importing it; None where it is absent."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or ()) if spec is not None else ()
+    return next((path for folder in folders if (path := Path(folder) / place).exists()), None)
 
 
 def state_hash(state: dict[str, torch.Tensor]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.assets import ASSETS
-from rsw_rewards.encoders.base import BuiltIn, check_images, load_exactly, padded, read_state, repeatable, state_hash
+from rsw_rewards.encoders.base import BuiltIn, load_exactly, loading, read_state, repeatable
 from rsw_rewards.encoders.names import CMMD_RESIZE, NAMES_HELP, is_path, split_options
 from rsw_rewards.encoders.presets import PRESETS
 from rsw_rewards.errors import ConfigError
@@ -26,12 +26,9 @@ class OpenClipEncoder(BuiltIn):
     """A CLIP model of the open_clip library, with the library's own preprocessing and tokenizer."""
 
     def __init__(self, model: Any, preprocess: Any, tokenizer: Any, device: str, name: str) -> None:
-        self.model = model.eval().requires_grad_(False)
+        super().__init__(model, device, name)
         self.preprocess = preprocess
         self.tokenizer = tokenizer
-        self.device = device
-        self.name = name
-        self.weights_sha256 = state_hash(model.state_dict())
         self.crop_first = split_options(name)[1].get("resize") == CMMD_RESIZE
         size = model.visual.image_size
         self.input_size = int(max(size)) if isinstance(size, tuple | list) else int(size)
@@ -124,33 +121,24 @@ class OpenClipEncoder(BuiltIn):
         need(f"the encoder {name!r}", "open_clip")
         import open_clip
 
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "No pretrained weights loaded")
-                network, _, preprocess = open_clip.create_model_and_transforms(
-                    model, pretrained=weights, device=device, weights_only=True, force_quick_gelu=quick_gelu
-                )
+        with loading(name), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No pretrained weights loaded")
+            network, _, preprocess = open_clip.create_model_and_transforms(
+                model, pretrained=weights, device=device, weights_only=True, force_quick_gelu=quick_gelu
+            )
             if state is not None:
-                load_exactly(
-                    network, _as_written_now(read_state(state, f"the encoder {name!r}")), f"the encoder {name!r}"
-                )
+                what = f"the encoder {name!r}"
+                load_exactly(network, _as_written_now(read_state(state, what)), what)
             return cls(network, preprocess, open_clip.get_tokenizer(model), device, name)
-        except ConfigError:
-            raise
-        except Exception as error:  # whatever a foreign file makes a loader raise, the user must mend the file
-            first_line = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"the encoder {name!r} cannot be loaded: {type(error).__name__}: {first_line}") from error
 
-    def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
-        """See :class:`rsw_rewards.encoders.Encoder`."""
+    def prepared(self, images: Sequence[np.ndarray]) -> Any:
         import torch
         from PIL import Image
 
-        check_images(images)
-        with repeatable(self.device):
-            batch = torch.stack([self.preprocess(self._cropped(Image.fromarray(image))) for image in images])
-            features = self.model.encode_image(padded(batch, micro_batch).to(self.device))
-        return features[: len(images)].float().cpu().numpy()
+        return torch.stack([self.preprocess(self._cropped(Image.fromarray(image))) for image in images])
+
+    def features(self, pixels: Any) -> Any:
+        return self.model.encode_image(pixels)
 
     def _cropped(self, image: Image) -> Image:
         """The image, or the square that CMMD cuts out of its middle."""

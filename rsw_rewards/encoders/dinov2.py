@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.encoders.base import BuiltIn, check_images, padded, repeatable, state_hash
+from rsw_rewards.encoders.base import BuiltIn, loading
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
 
@@ -30,11 +30,8 @@ class DinoV2Encoder(BuiltIn):
     resize = f"to {SIDE} x {SIDE}, Pillow bicubic"
 
     def __init__(self, model: Any, device: str, name: str) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
-        self.device = device
-        self.name = name
+        super().__init__(model, device, name)
         self.network = str(model.config.model_type)
-        self.weights_sha256 = state_hash(model.state_dict())
         self.dim = int(model.config.hidden_size)
 
     @classmethod
@@ -46,22 +43,22 @@ class DinoV2Encoder(BuiltIn):
         """
         return cls(load_transformers(place, KINDS, name, "facebook/dinov2-large"), device, name)
 
-    def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
-        """See :class:`rsw_rewards.encoders.Encoder`."""
+    def prepared(self, images: Sequence[np.ndarray]) -> Any:
         import torch
 
-        check_images(images)
-        with repeatable(self.device):
-            batch = torch.from_numpy(np.stack([squashed(image, SIDE, MEAN, STD) for image in images]))
-            features = self.model(padded(batch, micro_batch).to(self.device)).pooler_output
-        return features[: len(images)].float().cpu().numpy()
+        return torch.from_numpy(np.stack([squashed(image, SIDE, MEAN, STD) for image in images]))
+
+    def features(self, pixels: Any) -> Any:
+        return self.model(pixels).pooler_output
 
 
-def squashed(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, side, side) float32: resized by Pillow's bicubic filter, scaled to [0, 1], ``(x - mean) / std``."""
+def squashed(
+    image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float], resampling: str = "BICUBIC"
+) -> np.ndarray:
+    """(H, W, 3) uint8 -> (3, side, side) float32: resized by a filter of Pillow, scaled to [0, 1], ``(x - mean) / std``."""
     from PIL import Image
 
-    resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling[resampling]))
     scaled = (resized.astype(np.float32) / 255.0 - np.array(mean, np.float32)) / np.array(std, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
@@ -73,6 +70,7 @@ def load_transformers(place: str, kinds: Sequence[str], name: str, example: str)
         ConfigError: neither a folder with a model of these kinds nor a name on the hub.
     """
     need(f"the encoder {name!r}", "torch", "transformers")
+    import torch
     from transformers import AutoConfig, AutoModel
 
     folder = Path(place).expanduser()
@@ -86,15 +84,8 @@ def load_transformers(place: str, kinds: Sequence[str], name: str, example: str)
         raise ConfigError(f"the encoder {name!r} has no weights: put config.json and model.safetensors into {folder}")
     source = str(folder) if local else place
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
-    try:
+    with loading(name):
         config = AutoConfig.from_pretrained(source, **options)
         if config.model_type not in kinds:
             raise ConfigError(f"the encoder {name!r} is a {config.model_type} model, not one of {', '.join(kinds)}")
-        import torch
-
         return AutoModel.from_pretrained(source, config=config, use_safetensors=True, dtype=torch.float32, **options)
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever a foreign folder makes the library raise
-        first_line = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"the encoder {name!r} cannot be loaded: {type(error).__name__}: {first_line}") from error

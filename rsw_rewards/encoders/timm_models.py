@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.encoders.base import BuiltIn, check_images, load_exactly, padded, read_state, repeatable, state_hash
+from rsw_rewards.encoders.base import BuiltIn, load_exactly, read_state
 from rsw_rewards.encoders.names import NAMES_HELP
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
@@ -20,9 +20,7 @@ class TimmEncoder(BuiltIn):
     def __init__(self, model: Any, device: str, name: str) -> None:
         from timm.data import create_transform, resolve_model_data_config
 
-        self.model = model.eval().requires_grad_(False).to(device)
-        self.device = device
-        self.name = name
+        super().__init__(model, device, name)
         rule = resolve_model_data_config(model)
         self.preprocess = create_transform(**rule, is_training=False)
         self.input_size = int(rule["input_size"][-1])
@@ -32,7 +30,6 @@ class TimmEncoder(BuiltIn):
             if rule["crop_mode"] == "center"
             else f"crop mode {rule['crop_mode']}, share {rule['crop_pct']}, Pillow {rule['interpolation']}"
         )
-        self.weights_sha256 = state_hash(model.state_dict())
         self.dim = int(self.encode_images([np.zeros((8, 8, 3), np.uint8)], 1).shape[1])
 
     @classmethod
@@ -60,13 +57,8 @@ class TimmEncoder(BuiltIn):
         load_exactly(network, kept, f"the encoder {name!r}")
         return cls(network, device, name)
 
-    def encode_images(self, images: Sequence[np.ndarray], micro_batch: int) -> np.ndarray:
-        """See :class:`rsw_rewards.encoders.Encoder`."""
+    def prepared(self, images: Sequence[np.ndarray]) -> Any:
         import torch
         from PIL import Image
 
-        check_images(images)
-        with repeatable(self.device):
-            batch = torch.stack([self.preprocess(Image.fromarray(image)) for image in images])
-            features = self.model(padded(batch, micro_batch).to(self.device))
-        return features[: len(images)].float().cpu().numpy()
+        return torch.stack([self.preprocess(Image.fromarray(image)) for image in images])

@@ -7,31 +7,19 @@ and the text of what is to come.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
+import torch
 
+from rsw_rewards.config import DiffusionSupervisedConfig
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.training.processes import ALONE, Processes
-from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
-
-if TYPE_CHECKING:
-    from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
-
-
-class DiffusionSupervisedConfig(TeachingConfig):
-    """Configuration of ``method: diffusion_supervised``; the policy is a ``diffusion_forecaster``."""
-
-    method: Literal["diffusion_supervised"] = "diffusion_supervised"
-    drop_text: float = Field(default=0.0, ge=0, lt=1)
-    """Share of samples shown without their text, and again without their picture: what classifier-free guidance needs."""
-
-    def check_processes(self, count: int) -> None:
-        if self.batch % count:
-            raise ConfigError(f"a batch of {self.batch} cannot be divided among {count} processes; change 'batch'")
+from rsw_rewards.training.sources import load_source
+from rsw_rewards.training.teaching import Checkpoints, optimise, prepare, teach
 
 
 def train(config: DiffusionSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
@@ -41,10 +29,6 @@ def train(config: DiffusionSupervisedConfig, resume: bool = False, processes: Pr
         ConfigError: the policy is no diffusion forecaster, or cannot be loaded.
         InputError: there is no forecast among the samples, or one without a true future.
     """
-
-    from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
-    from rsw_rewards.training.sources import load_source
-
     policy = build_policy(config.policy)
     if not isinstance(policy, DiffusionForecaster):
         raise ConfigError(f"method 'diffusion_supervised' trains a 'diffusion_forecaster', not {policy.name!r}")
@@ -79,8 +63,6 @@ def fit(
     Raises:
         InputError: a sample without a true future, or whose images cannot be used.
     """
-    import torch
-
     pipeline = policy.pipeline
     mine, _ = processes.own(np.arange(batch))
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.config import ExperimentConfig, load_config
+from rsw_rewards.config import ExperimentConfig, TeachingConfig, load_config
 from rsw_rewards.core.plugins import resolve_object
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need, quiet
@@ -16,7 +16,6 @@ from rsw_rewards.training.processes import ALONE, check_one_process, join, launc
 from rsw_rewards.training.report.page import LivePage
 from rsw_rewards.training.report.run_files import note_start
 from rsw_rewards.training.run_folder import run_folder
-from rsw_rewards.training.teaching import TeachingConfig
 
 
 def train(
@@ -44,13 +43,10 @@ def train(
     out, method = Path(getattr(run, "out")), str(getattr(run, "method"))  # noqa: B009  (every method's model has them)
     arguments: list[Any] = []
     processes = ALONE
-    if isinstance(run, ExperimentConfig):
+    if isinstance(run, ExperimentConfig | TeachingConfig):
         run.check_processes(launched())
-        processes = join(run.generation.on_cpu, run.generation.fsdp)
-        arguments = [resume is not None, processes]
-    elif isinstance(run, TeachingConfig):
-        run.check_processes(launched())
-        processes = join(run.on_cpu, run.fsdp)
+        learner = run.generation if isinstance(run, ExperimentConfig) else run
+        processes = join(learner.on_cpu, learner.fsdp)
         arguments = [resume is not None, processes]
     else:
         check_one_process(f"the method {method!r}")

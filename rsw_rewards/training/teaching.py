@@ -1,59 +1,27 @@
-"""What the supervised stages of large policies share: settings, the loop of optimizer steps, its checkpoints and its log."""
+"""What the supervised stages of large policies share: the loop of optimizer steps, its checkpoints and its log."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+import torch
 
-from rsw_rewards.config import CheckpointConfig, DataSpec, PolicySpec
+from rsw_rewards.config import TeachingConfig
 from rsw_rewards.core.records import Sample
-from rsw_rewards.core.settings import Strict
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.trained import CHECKPOINTS, writing
 from rsw_rewards.rollouts.weights import trained_weights, whole
+from rsw_rewards.training.checkpoints import checkpoint_step, last_complete, learner_state, write_checkpoint
 from rsw_rewards.training.log_rows import append_row, keep_until
 from rsw_rewards.training.processes import ALONE, Processes
-
-if TYPE_CHECKING:
-    import torch
-
-
-class TeachingConfig(Strict):
-    """What every supervised stage reads."""
-
-    out: Path
-    policy: PolicySpec
-    """What is trained; with ``lora`` only its adapter is."""
-    train: DataSpec
-    seed: NonNegativeInt = 0
-    steps: PositiveInt = 1000
-    batch: PositiveInt = 16
-    """Samples per step, of all processes together."""
-    learning_rate: PositiveFloat = 1e-5
-    warmup: NonNegativeInt = 20
-    """Steps over which the learning rate rises."""
-    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    threads: PositiveInt | None = None
-    device: str = "auto"
-    fsdp: bool = False
-    """Divide weights, gradients and optimizer state among the processes (FSDP2), where there are several."""
-    log_every: PositiveInt = 50
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the stage is computed on the CPU."""
-        import torch
-
-        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
-
-    def check_processes(self, count: int) -> None:
-        """Raise :class:`ConfigError` for what cannot be divided among ``count`` processes."""
+from rsw_rewards.training.report.page import LivePage
+from rsw_rewards.training.run_folder import check_inputs
+from rsw_rewards.training.sharding import load_optimizer, shard, whole_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +40,10 @@ class Checkpoints:
     @property
     def done(self) -> int:
         """Steps done already."""
-        from rsw_rewards.training.checkpoints import checkpoint_step
-
         return checkpoint_step(self.last) if self.last else 0
 
     def restore(self, policy: Any, optimizer: torch.optim.Optimizer) -> None:
         """Put back what :meth:`save` wrote. Raises :class:`ConfigError` where it is that of another network."""
-        from rsw_rewards.training.checkpoints import learner_state
-        from rsw_rewards.training.sharding import load_optimizer
-
         if self.last is None:
             return
         state = learner_state(self.last)
@@ -92,8 +55,6 @@ class Checkpoints:
 
     def save(self, step: int, policy: Any, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint where one is due after ``step`` steps."""
-        from rsw_rewards.training.checkpoints import write_checkpoint
-
         if self.every and step % self.every == 0:
             learner = {"policy": trained_weights(policy.model), "optimizer": whole(optimizer.state_dict())}
             if self.processes.first:
@@ -124,10 +85,6 @@ def optimise(
         checkpoints: where to go on from, and to keep the state.
         processes: which draw the same batches and share the work.
     """
-    import torch
-
-    from rsw_rewards.training.sharding import shard
-
     shard(policy.model, processes)
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, learning_rate, betas=betas, weight_decay=0.0)
@@ -147,8 +104,6 @@ def optimise(
 
 def prepare(config: TeachingConfig, policy: Policy) -> None:
     """Set a policy up where the configuration says. Raises :class:`ConfigError`."""
-    import torch
-
     device = config.device if config.device != "auto" else "cpu" if config.on_cpu else "cuda"
     set_up(policy, device, config.threads or torch.get_num_threads())
 
@@ -169,11 +124,6 @@ def teach(
         unit: of the loss, for the line that is printed.
         processes: all of which take the steps; the first one prints and writes.
     """
-    from rsw_rewards.training.checkpoints import last_complete
-    from rsw_rewards.training.report.page import LivePage
-    from rsw_rewards.training.run_folder import check_inputs
-    from rsw_rewards.training.sharding import whole_policy
-
     folder = config.out / CHECKPOINTS
     last = None
     if processes.first:

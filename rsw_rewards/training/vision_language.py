@@ -8,26 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from PIL import Image
+from transformers import ProcessorMixin
 
+from rsw_rewards.config import VlmSupervisedConfig
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError, InputError
+from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
 from rsw_rewards.rollouts.baselines.base import true_text
 from rsw_rewards.rollouts.policies import build_policy
+from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.training.processes import ALONE, Processes
-from rsw_rewards.training.teaching import Checkpoints, TeachingConfig, optimise, prepare, teach
-
-if TYPE_CHECKING:
-    import torch
-    from datasets import Dataset
-    from PIL.Image import Image
-    from transformers import ProcessorMixin
-
-    from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
-    from rsw_rewards.rollouts.vision_language import VisionLanguageModel
+from rsw_rewards.training.sources import load_source
+from rsw_rewards.training.teaching import Checkpoints, optimise, prepare, teach
 
 KEPT = 256
 """Samples whose decoded images are kept: at least those of a generation, each of which is asked for once per rollout."""
@@ -53,8 +52,6 @@ class ConversationView:
 
     def dataset(self, ids: Sequence[str]) -> Dataset:
         """Rows with ``prompt`` (messages) and ``images`` (RGB pictures), made when they are asked for."""
-        from datasets import Dataset
-
         return Dataset.from_dict({"prompt": list(ids)}).with_transform(self._rows)
 
     def _rows(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
@@ -64,7 +61,7 @@ class ConversationView:
             prompts.append([*system, {**user, "sample": name}])
         return {"prompt": prompts, "images": [list(self.pictures(name)) for name in batch["prompt"]]}
 
-    def _pictures(self, name: str) -> list[Image]:
+    def _pictures(self, name: str) -> list[Image.Image]:
         """The images of a sample, or black ones where they cannot be used: its rollouts are lost and have no reward."""
         sample = self.samples[name]
         try:
@@ -72,8 +69,6 @@ class ConversationView:
             self.policy.encode([sample], [pictures])
             return pictures
         except ImageError:
-            from PIL import Image
-
             return [Image.new("RGB", (64, 64)) for _ in sample.images]
 
     def ids(self, prompts: Sequence[Any]) -> list[str]:
@@ -119,34 +114,6 @@ class WorldView(ConversationView):
         return found | {"env_mask": masks}
 
 
-class VlmSupervisedConfig(TeachingConfig):
-    """Configuration of ``method: vlm_supervised``: true answers and true futures by cross-entropy, the start of reinforcement learning.
-
-    RS-WorldModel's first two stages (arXiv 2603.14941) are this with a ``backbone_world_model``: forecasts by metadata alone
-    (``policy.forecast_template`` empty), then forecasts and questions together.
-    """
-
-    method: Literal["vlm_supervised"] = "vlm_supervised"
-    steps: PositiveInt = 200
-    mix: dict[str, NonNegativeInt] | None = None
-    """Samples per step by task, adding up to ``batch``; drawn from all samples alike where left out."""
-    micro_batch: PositiveInt | None = None
-    """Samples per forward and backward pass, of all processes together; all of a task where left out."""
-    autocast: bool = False
-    """Compute in bfloat16 while the weights stay as they are: what training all weights, in float32, is fast with."""
-    gradient_checkpointing: bool = False
-    """Compute activations a second time instead of remembering them."""
-    warmup: NonNegativeInt = 10
-    """Steps over which the learning rate rises."""
-    log_every: PositiveInt = 20
-
-    @model_validator(mode="after")
-    def _shares_add_up(self) -> VlmSupervisedConfig:
-        if self.mix is not None and sum(self.mix.values()) != self.batch:
-            raise ValueError(f"the shares in 'mix' add up to {sum(self.mix.values())}, but 'batch' is {self.batch}")
-        return self
-
-
 def train(config: VlmSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
     """Trains and writes the policy to ``config.out``. Deterministic for a number of threads.
 
@@ -154,10 +121,6 @@ def train(config: VlmSupervisedConfig, resume: bool = False, processes: Processe
         ConfigError: the policy is no vision-language model, or cannot be loaded.
         InputError: a sample without an answer or a future, or whose images cannot be used; or none of a task in ``mix``.
     """
-
-    from rsw_rewards.rollouts.vision_language import VisionLanguageModel
-    from rsw_rewards.training.sources import load_source
-
     policy = build_policy(config.policy)
     if not isinstance(policy, VisionLanguageModel):
         raise ConfigError(f"method 'vlm_supervised' trains a 'vision_language' policy, not {policy.name!r}")
@@ -202,8 +165,6 @@ def fit(
     Raises:
         InputError: a sample without an answer or a future, or whose images cannot be used.
     """
-    import torch
-
     model = policy.model
     by_task = {str(task): [s for s in samples if s.task is task] for task in dict.fromkeys(s.task for s in samples)}
 
@@ -246,9 +207,6 @@ def completion_loss(
 ) -> torch.Tensor:
     """Cross-entropy of the first ``counted`` of ``completions``, summed over their tokens, ends included (nats), under the
     distribution that is sampled from."""
-    import torch
-    import torch.nn.functional as F
-
     inputs = dict(policy.prompt(samples, [policy.pictures(sample) for sample in samples]))
     width = max(map(len, completions))
     words = torch.tensor([[*ids, *[policy.pad_id] * (width - len(ids))] for ids in completions])
@@ -280,7 +238,7 @@ def true_completions(
     for sample in samples:
         if not sample.reference.get("images"):
             raise InputError(f"sample {sample.id!r} has no true future to learn from")
-    return cast("BackboneWorldModel", policy).drawings([sample.reference["images"][-1] for sample in samples])
+    return cast(BackboneWorldModel, policy).drawings([sample.reference["images"][-1] for sample in samples])
 
 
 def taught_text(sample: Sample, rng: np.random.Generator) -> str:

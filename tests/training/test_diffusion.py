@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file as load_weights
 
-from rsw_rewards.config import load_config
+from rsw_rewards.config import DiffusionSupervisedConfig, load_config
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.records import Output, Sample
@@ -22,7 +22,7 @@ from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig, FlowGrpoRunConfig, train
-from rsw_rewards.training.diffusion_supervised import DiffusionSupervisedConfig, fit
+from rsw_rewards.training.diffusion_supervised import fit
 from rsw_rewards.training.diffusion_supervised import train as train_supervised
 from tests.training.run_files import changed, dumped_rewards, log, same, without_times
 
