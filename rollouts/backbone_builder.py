@@ -8,15 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
+from transformers.utils import logging
 
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts import backbone_vocabulary, movq, tiny_vlm
 from rsw_rewards.rollouts.backbone_vocabulary import BackboneVocabulary, added_tokens
 from rsw_rewards.rollouts.movq import MovqTokenizer, file_hash, load_movq, tiny_movq
-from rsw_rewards.rollouts.tiny import kept_folder
-from rsw_rewards.rollouts.tiny_vlm import MODELS, PREFIX, tiny_folder
+from rsw_rewards.rollouts.tiny import PREFIX, kept_folder
+from rsw_rewards.rollouts.tiny_vlm import MODELS, tiny_folder
 from rsw_rewards.rollouts.vlm_files import load_processor, loading
 
 CODEC = "picture_tokenizer"
@@ -133,9 +137,6 @@ def _matrices(model: Any) -> list[Tensor]:
 
 
 def _load(backbone: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging
-
     logging.disable_progress_bar()
     path = str(tiny_folder(backbone.removeprefix(PREFIX))) if backbone.startswith(PREFIX) else backbone
     with loading("the backbone", path):
@@ -149,9 +150,6 @@ def tiny_world_folder(name: str) -> Path:
     Raises:
         ConfigError: no architecture of that name.
     """
-    import diffusers
-    import transformers
-
     parts = [file_hash(Path(str(module.__file__))) for module in (backbone_vocabulary, movq, tiny_vlm)]
     version = "".join([transformers.__version__, diffusers.__version__, *parts])
 

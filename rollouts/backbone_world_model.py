@@ -25,7 +25,7 @@ from rsw_rewards.rollouts.diffusion_forecaster import resize
 from rsw_rewards.rollouts.model_class import become
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.special_tokens import as_words
-from rsw_rewards.rollouts.tiny_vlm import PREFIX
+from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import base_model
 

@@ -10,20 +10,18 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import diffusers
 import numpy as np
+import torch
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.diffusion_steps import Step
 from rsw_rewards.rollouts.special_tokens import as_words, special_names
 
-if TYPE_CHECKING:
-    import torch
-
-    from rsw_rewards.rollouts.diffusion_steps import Step
-
-Conditions = dict[str, "torch.Tensor"]
+Conditions = dict[str, torch.Tensor]
 """What the denoiser is told besides the latent; every tensor has one row per picture."""
 
 
@@ -134,7 +132,7 @@ class DiffusionPipeline(ABC):
 
     def save(self, folder: Path) -> None:
         """Write a folder that diffusers and :func:`load_pipeline` read."""
-        index: dict[str, Any] = {"_class_name": self.kind, "_diffusers_version": _version()}
+        index: dict[str, Any] = {"_class_name": self.kind, "_diffusers_version": diffusers.__version__}
         for name, part in self.parts.items():
             part.save_pretrained(Path(folder) / name)
             library = "transformers" if type(part).__module__.startswith("transformers") else "diffusers"
@@ -148,16 +146,12 @@ class DiffusionPipeline(ABC):
 
     def _latents(self, pictures: np.ndarray) -> torch.Tensor:
         """The codec's own latents, without noise."""
-        import torch
-
         pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device).permute(0, 3, 1, 2)
         with torch.no_grad():
             found = self.vae.encode((pixels.float() / 127.5 - 1).to(self.dtype))
         return (found.latents if hasattr(found, "latents") else found.latent_dist.mode()).float()
 
     def _pixels(self, latents: torch.Tensor) -> np.ndarray:
-        import torch
-
         with torch.no_grad():
             pixels = self.vae.decode(latents.to(self.dtype), return_dict=False)[0].float()
         return (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
@@ -173,9 +167,3 @@ class DiffusionPipeline(ABC):
             return_tensors="pt",
         )
         return found.input_ids.to(self.device)
-
-
-def _version() -> str:
-    import diffusers
-
-    return str(diffusers.__version__)

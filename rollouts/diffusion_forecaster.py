@@ -25,6 +25,7 @@ from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.diffusion_windows import Window
 from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.weights import adapter_in, base_model, has_adapters
 
 if TYPE_CHECKING:
@@ -119,14 +120,14 @@ class DiffusionForecaster(Policy):
 
     def missing(self) -> str | None:
         known = ("model_index.json", "adapter_config.json")
-        return None if self.path.startswith("tiny:") else missing_model(self.path, known, hub=False)
+        return None if self.path.startswith(PREFIX) else missing_model(self.path, known, hub=False)
 
     def setup(self, device: str = "cpu", threads: int = 1) -> None:
         need(f"the policy {self.name!r}", "torch", "transformers", "diffusers")
         import torch
 
         from rsw_rewards.rollouts.diffusion_pipelines import load_pipeline
-        from rsw_rewards.rollouts.tiny_diffusion import PREFIX, tiny_folder
+        from rsw_rewards.rollouts.tiny_diffusion import tiny_folder
 
         torch.set_num_threads(threads)
         path = str(tiny_folder(self.path.removeprefix(PREFIX))) if self.path.startswith(PREFIX) else self.path

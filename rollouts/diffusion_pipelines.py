@@ -9,18 +9,17 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import diffusers
 import numpy as np
+import torch
+import transformers
 
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.diffusion_base import Conditions, DiffusionPipeline
+from rsw_rewards.rollouts.diffusion_steps import Step, cps_step, dance_step, ddim_step, flow_step
 from rsw_rewards.rollouts.weights import check_complete
-
-if TYPE_CHECKING:
-    import torch
-
-    from rsw_rewards.rollouts.diffusion_steps import Step
 
 
 class Pix2Pix(DiffusionPipeline):
@@ -38,12 +37,10 @@ class Pix2Pix(DiffusionPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from diffusers import DDIMScheduler
-
         # Whatever sampler the folder names: they share the noise levels, and only DDIM's step has the density needed here.
         # Steps are counted from the noisiest level (arXiv 2305.08891). Counted from the cleanest, as usual, the last step but one
         # ends next to the clean picture: it has hardly any noise, and its huge densities drown the gradient of all others.
-        self.parts["scheduler"] = DDIMScheduler.from_config(
+        self.parts["scheduler"] = diffusers.DDIMScheduler.from_config(
             self.parts["scheduler"].config, timestep_spacing="trailing", steps_offset=0
         )
         self.predicts = self.parts["scheduler"].config.prediction_type
@@ -70,8 +67,6 @@ class Pix2Pix(DiffusionPipeline):
         return told
 
     def _embedded(self, texts: Sequence[str]) -> torch.Tensor:
-        import torch
-
         ids = self._ids("tokenizer", texts, self.parts["tokenizer"].model_max_length)
         with torch.no_grad():
             return self.parts["text_encoder"](ids)[0].float()
@@ -79,16 +74,12 @@ class Pix2Pix(DiffusionPipeline):
     @lru_cache(maxsize=8)  # noqa: B019  (a pipeline lives as long as its process)
     def levels(self, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(steps,) timesteps and (steps + 1,) products of ``1 - beta``, on the CPU."""
-        import torch
-
         scheduler = self.parts["scheduler"]
         scheduler.set_timesteps(steps)
         times = scheduler.timesteps.clone()
         return times, torch.cat([scheduler.alphas_cumprod[times], scheduler.final_alpha_cumprod.reshape(1)])
 
     def step(self, latents: torch.Tensor, told: Conditions, number: int, steps: int, noise: float) -> Step:
-        from rsw_rewards.rollouts.diffusion_steps import ddim_step
-
         times, alphas = self.levels(steps)
         now, after = alphas[number].to(latents.device), alphas[number + 1].to(latents.device)
         predicted = self._predicted(latents, told, times[number].expand(len(latents)), self.guided)
@@ -98,8 +89,6 @@ class Pix2Pix(DiffusionPipeline):
 
     def _predicted(self, latents: torch.Tensor, told: Conditions, times: torch.Tensor, guided: bool) -> torch.Tensor:
         """What the UNet says, with or without guidance, as float32."""
-        import torch
-
         picture, text = told["picture"], told["text"]
         many = 3 if guided else 1
         if guided:
@@ -158,8 +147,6 @@ class Kontext(DiffusionPipeline):
         return float(self.vae.config.shift_factor or 0.0)
 
     def conditions(self, pictures: np.ndarray, texts: Sequence[str]) -> Conditions:
-        import torch
-
         words = self._ids("tokenizer", texts, self.parts["tokenizer"].model_max_length)
         longest = min(self.longest_text, self.parts["tokenizer_2"].model_max_length)
         with torch.no_grad():
@@ -179,8 +166,6 @@ class Kontext(DiffusionPipeline):
         return scheduler.timesteps.clone(), scheduler.sigmas.clone()
 
     def step(self, latents: torch.Tensor, told: Conditions, number: int, steps: int, noise: float) -> Step:
-        from rsw_rewards.rollouts.diffusion_steps import cps_step, dance_step, flow_step
-
         times, sigmas = self.levels(steps, latents.shape[2] * latents.shape[3] // 4)
         velocity = self._velocity(latents, told, (times[number] / 1000).expand(len(latents)))
         now, after = sigmas[number].to(latents.device), sigmas[number + 1].to(latents.device)
@@ -190,8 +175,6 @@ class Kontext(DiffusionPipeline):
         return (cps_step if self.sampler == "cps" else dance_step)(latents, velocity, now, after, level)
 
     def _velocity(self, latents: torch.Tensor, told: Conditions, sigma: torch.Tensor) -> torch.Tensor:
-        import torch
-
         height, width = latents.shape[2:]
         own = pack(latents)
         places = [_places(height // 2, width // 2, stream) for stream in (0, 1)]
@@ -232,8 +215,6 @@ def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def _places(height: int, width: int, stream: int) -> torch.Tensor:
     """(height x width, 3) positions of tokens: stream (0 the picture to be made, 1 the one given), row, column."""
-    import torch
-
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([torch.full_like(rows, stream), rows, columns], -1).reshape(-1, 3).float()
 
@@ -269,10 +250,6 @@ def load_pipeline(folder: Path, dtype: str = "float32", **settings: Any) -> Diff
 
 
 def _parts(kind: type[DiffusionPipeline], folder: Path, index: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    import diffusers
-    import torch
-    import transformers
-
     transformers.utils.logging.disable_progress_bar()  # a bar per part
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()  # of keys that it wrote itself and does not expect

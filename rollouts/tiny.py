@@ -9,6 +9,9 @@ import tempfile
 from collections.abc import Callable, Container
 from pathlib import Path
 
+PREFIX = "tiny:"
+"""What the ``path`` of a policy starts with where it names a tiny model instead of a folder."""
+
 
 def kept_folder(
     name: str, known: Container[str], source: str, version: str, build: Callable[[str, Path], object]

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.rollouts.diffusion_base import DiffusionPipeline
+from rsw_rewards.rollouts.diffusion_pipelines import Kontext, Pix2Pix
 from rsw_rewards.rollouts.tiny import kept_folder
 from rsw_rewards.rollouts.tiny_vlm import tiny_tokenizer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from rsw_rewards.rollouts.diffusion_base import DiffusionPipeline
-
-PREFIX = "tiny:"
-"""What the ``path`` of a policy starts with where it names one of these pipelines instead of a folder."""
 WORDS = 48
 """Tokens of every text, padding included."""
 _TEXTS = (
@@ -38,8 +44,6 @@ def _tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _clip(tokenizer: PreTrainedTokenizerBase) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     end = tokenizer.pad_token_id  # the pooled text is what stands at the first padding
     return CLIPTextModel(
         CLIPTextConfig(
@@ -51,9 +55,6 @@ def _clip(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 def _codec() -> Any:
     """Three channels are (red, green, blue) / 2, centred; the fourth is their mean, which decoding ignores."""
-    import torch
-    from diffusers import AutoencoderTiny
-
     codec: Any = AutoencoderTiny(
         encoder_block_out_channels=(4,), decoder_block_out_channels=(4,), num_encoder_blocks=(0,),
         num_decoder_blocks=(0,), latent_channels=4, scaling_factor=_SCALE,
@@ -77,10 +78,6 @@ def _codec() -> Any:
 
 
 def _instruct_pix2pix(tokenizer: PreTrainedTokenizerBase) -> DiffusionPipeline:
-    from diffusers import DDIMScheduler, UNet2DConditionModel
-
-    from rsw_rewards.rollouts.diffusion_pipelines import Pix2Pix
-
     unet = UNet2DConditionModel(
         sample_size=32, in_channels=8, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
         attention_head_dim=8, norm_num_groups=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -101,11 +98,6 @@ def _instruct_pix2pix(tokenizer: PreTrainedTokenizerBase) -> DiffusionPipeline:
 
 
 def _flux_kontext(tokenizer: PreTrainedTokenizerBase) -> DiffusionPipeline:
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-    from transformers import T5Config, T5EncoderModel
-
-    from rsw_rewards.rollouts.diffusion_pipelines import Kontext
-
     transformer = FluxTransformer2DModel(
         in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=4,
         joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=True, axes_dims_rope=(4, 6, 6),
@@ -130,7 +122,7 @@ PIPELINES: Mapping[str, Callable[[PreTrainedTokenizerBase], DiffusionPipeline]] 
     "instruct_pix2pix": _instruct_pix2pix,
     "flux_kontext": _flux_kontext,
 }
-"""Pipelines by the name that follows :data:`PREFIX`."""
+"""Pipelines by the name that follows :data:`rsw_rewards.rollouts.tiny.PREFIX`."""
 
 
 def build_tiny(name: str, folder: Path, seed: int = 0) -> Path:
@@ -139,8 +131,6 @@ def build_tiny(name: str, folder: Path, seed: int = 0) -> Path:
     Raises:
         ConfigError: no pipeline of that name.
     """
-    import torch
-
     if name not in PIPELINES:
         raise ConfigError(f"there is no tiny pipeline {name!r}; known are {', '.join(PIPELINES)}")
     tokenizer = _tokenizer()
@@ -160,6 +150,4 @@ def tiny_folder(name: str) -> Path:
     Raises:
         ConfigError: no pipeline of that name.
     """
-    import diffusers
-
     return kept_folder(name, PIPELINES, __file__, diffusers.__version__, build_tiny)

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.tiny import kept_folder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-
-PREFIX = "tiny:"
-"""What the ``path`` of a policy starts with where it names one of these models instead of a folder."""
 
 _SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
@@ -39,9 +54,6 @@ def tiny_tokenizer(texts: Iterable[str] | None = None, size: int = 420) -> PreTr
         texts: what its merges are learnt from; questions and answers of the scene world where left out.
         size: tokens in all; 256 of them are bytes, so that any text can be written.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -62,8 +74,6 @@ def tiny_tokenizer(texts: Iterable[str] | None = None, size: int = 420) -> PreTr
 
 
 def _scene_texts() -> list[str]:
-    from rsw_rewards.data.scene_world import scene_world_samples
-
     samples = scene_world_samples(150, 0, split="supervised", tasks=("change_qa",))
     asked = [f"{sample.prompt}\n{sample.reference['answers'][0]}" for sample in samples]
     return [*asked, *["system", "user", "assistant", "yes", "no", "did a bright square appear?"] * 40]
@@ -101,14 +111,6 @@ def _text_config(tokenizer: PreTrainedTokenizerBase, rope: Mapping[str, Any]) ->
 
 
 def _qwen2_5_vl(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, ProcessorMixin]:
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
-
     config = Qwen2_5_VLConfig(
         text_config=_text_config(tokenizer, {}),
         vision_config={
@@ -125,14 +127,6 @@ def _qwen2_5_vl(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, Pr
 
 
 def _qwen3_vl(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, ProcessorMixin]:
-    from transformers import (
-        Qwen2VLImageProcessor,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )
-
     config = Qwen3VLConfig(
         text_config={**_text_config(tokenizer, {"mrope_interleaved": True}), "head_dim": _WIDTH // 4},
         vision_config={
@@ -154,7 +148,7 @@ MODELS: Mapping[str, Callable[[PreTrainedTokenizerBase], tuple[PreTrainedModel, 
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
 }
-"""Architectures by the name that follows :data:`PREFIX`."""
+"""Architectures by the name that follows :data:`rsw_rewards.rollouts.tiny.PREFIX`."""
 
 
 def build_tiny(name: str, folder: Path, seed: int = 0) -> Path:
@@ -165,9 +159,6 @@ def build_tiny(name: str, folder: Path, seed: int = 0) -> Path:
     Raises:
         ConfigError: no architecture of that name.
     """
-    import torch
-    from transformers import GenerationConfig
-
     if name not in MODELS:
         raise ConfigError(f"there is no tiny model {name!r}; known are {', '.join(MODELS)}")
     tokenizer = tiny_tokenizer()
@@ -191,6 +182,4 @@ def tiny_folder(name: str) -> Path:
     Raises:
         ConfigError: no architecture of that name.
     """
-    import transformers
-
     return kept_folder(name, MODELS, __file__, transformers.__version__, build_tiny)

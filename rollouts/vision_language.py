@@ -22,7 +22,7 @@ from rsw_rewards.rollouts.model_class import suppress
 from rsw_rewards.rollouts.policies import even_runs
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.special_tokens import as_words, hidden_ids, special_names
-from rsw_rewards.rollouts.tiny_vlm import PREFIX, tiny_folder
+from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.vlm_files import (
     LoraConfig,
     complete_tokens,
@@ -161,6 +161,8 @@ class VisionLanguageModel(Policy):
 
     def folder(self) -> str:
         """The folder, or the name on the hub, that ``path`` stands for."""
+        from rsw_rewards.rollouts.tiny_vlm import tiny_folder
+
         path = str(self.path)
         return str(tiny_folder(path.removeprefix(PREFIX))) if path.startswith(PREFIX) else path
 

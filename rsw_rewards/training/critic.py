@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from rsw_rewards.core.records import Sample, TokenTrace
 from rsw_rewards.training.shared_prefix import UNSCORED, Images, Pack, inputs_of
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _IMPOSSIBLE = -1e4
 """Log-probability that stands for minus infinity: its differences and gradients are zero instead of not a number."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback
 
 from rsw_rewards.config import RunConfig
 from rsw_rewards.core.rubric import Rubric
@@ -24,9 +25,6 @@ from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView, trainer_view
 from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
 from rsw_rewards.training.trl_arguments import trl_arguments
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
 
 
 def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:

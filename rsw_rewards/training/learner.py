@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
 
 from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, Sample
@@ -17,16 +19,12 @@ from rsw_rewards.rl_settings import GrpoConfig
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.advantages import grpo_advantages
 from rsw_rewards.training.processes import ALONE, Processes
+from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
 from rsw_rewards.training.trl_arguments import trl_arguments
+from rsw_rewards.training.trl_trainer import Trainer
 
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
-    from trl import GRPOTrainer
-
-    from rsw_rewards.training.rollouts import Rollouts
-
-RolloutFunction = Callable[[list[Any], "GRPOTrainer"], dict[str, Any]]
+RolloutFunction = Callable[[list[Any], GRPOTrainer], dict[str, Any]]
 
 
 def rollout_function(
@@ -152,10 +150,6 @@ def make_trainer(
     Raises:
         ConfigError: TRL does not take the settings, or the rows cannot be divided.
     """
-    from trl import GRPOConfig
-
-    from rsw_rewards.training.trl_trainer import Trainer
-
     rows = config.rows_per_pass(processes.count)
     arguments: dict[str, Any] = {
         "output_dir": str(folder),

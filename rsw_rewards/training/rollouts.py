@@ -7,9 +7,10 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.records import Output, Sample
@@ -23,11 +24,7 @@ from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.generation import Generation, logged_numbers, remarks
 from rsw_rewards.training.refill import Refilled, refill, reserve
 from rsw_rewards.training.runlog import RunLog
-
-if TYPE_CHECKING:
-    import torch
-
-    from rsw_rewards.training.watch import Watch
+from rsw_rewards.training.watch import Watch
 
 
 @dataclass(slots=True)

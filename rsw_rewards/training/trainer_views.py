@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
+from rsw_rewards.rollouts.vision_language import VisionLanguageModel
+from rsw_rewards.training.vision_language import ConversationView, WorldView
 
 
 class Trainable(Protocol):
@@ -62,8 +65,6 @@ class TokenView:
 
     def dataset(self, ids: Sequence[str]) -> Dataset:
         """See :class:`TrainerView`."""
-        from datasets import Dataset
-
         return Dataset.from_dict({"prompt": list(ids)})
 
     def ids(self, prompts: Sequence[Any]) -> list[str]:
@@ -109,10 +110,6 @@ def check_tokens(outputs: Sequence[Output]) -> None:
 
 def trainer_view(policy: Trainable, samples: Sequence[Sample]) -> TrainerView:
     """Samples as conversations with images for a vision-language policy, by their ids for others."""
-    from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
-    from rsw_rewards.rollouts.vision_language import VisionLanguageModel
-    from rsw_rewards.training.vision_language import ConversationView, WorldView
-
     if isinstance(policy, BackboneWorldModel):
         return WorldView(policy, samples)
     return ConversationView(policy, samples) if isinstance(policy, VisionLanguageModel) else TokenView(policy)
@@ -120,10 +117,6 @@ def trainer_view(policy: Trainable, samples: Sequence[Sample]) -> TrainerView:
 
 def token_names(vocabulary: int, eos_id: int, pad_id: int) -> PreTrainedTokenizerBase:
     """A tokenizer that only knows ids: the trainer asks for one, but rollouts come to it as tokens already."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
     words = {f"<{number}>": number for number in range(vocabulary)}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token=f"<{pad_id}>")),
