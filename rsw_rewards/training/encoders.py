@@ -3,55 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.data.scene_world import CLASSES, Scene
 from rsw_rewards.detectors import SceneDetector, build_network
 from rsw_rewards.training.corpus import Pairs, make_pairs
+from rsw_rewards.training.small import SmallConfig, steps, update
 
 _MEAN, _STD = (0.42, 0.46, 0.32), (0.18, 0.14, 0.12)
 _QUARTERS = ("northwest", "northeast", "southwest", "southeast")
 
 
-class DetectorConfig(BaseModel):
+class DetectorConfig(SmallConfig):
     """Configuration of ``method: detector``."""
 
-    model_config = ConfigDict(extra="forbid")
-
     method: Literal["detector"] = "detector"
-    out: Path
-    seed: int = 0
     scenes: PositiveInt = 4000
     held_out: PositiveInt = 400
     steps: PositiveInt = 800
     batch: PositiveInt = 16
     width: PositiveInt = 24
     learning_rate: float = 3e-3
-    log_every: PositiveInt = 100
 
 
-class ClipConfig(BaseModel):
+class ClipConfig(SmallConfig):
     """Configuration of ``method: clip``."""
 
-    model_config = ConfigDict(extra="forbid")
-
     method: Literal["clip"] = "clip"
-    out: Path
-    seed: int = 0
     scenes: PositiveInt = 12000
     held_out: PositiveInt = 512
     steps: PositiveInt = 2000
     batch: PositiveInt = 96
     learning_rate: float = 1e-3
-    log_every: PositiveInt = 100
 
 
 def _write_weights(model: torch.nn.Module, path: Path) -> None:
@@ -66,9 +58,9 @@ def _unit(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def _rate(step: int, steps: int) -> float:
+def _rate(config: SmallConfig) -> Callable[[int], float]:
     """Short warm-up, then a straight line to a twentieth."""
-    return min(1.0, (step + 1) / 50) * (1 - 0.95 * step / steps)
+    return lambda step: min(1.0, (step + 1) / 50) * (1 - 0.95 * step / config.steps)
 
 
 def mask_scores(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -84,9 +76,7 @@ def train_detector(config: DetectorConfig) -> None:
     pairs = make_pairs("encoders", config.scenes, config.seed)
     model = build_network(config.width)
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=1e-4)
-    for step in range(config.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _rate(step, config.steps)
+    for step in steps(config, optimiser, _rate(config)):
         rng = np.random.default_rng([config.seed, step])
         rows = rng.integers(0, config.scenes, config.batch)
         before, after = _unit(pairs.before[rows]), _unit(pairs.after[rows])
@@ -98,10 +88,7 @@ def train_detector(config: DetectorConfig) -> None:
         # Overlap (soft Dice) beside cross-entropy, because few pixels change.
         overlap = 1 - (2 * (p * mask).sum() + 1) / (p.sum() + mask.sum() + 1)
         loss = F.binary_cross_entropy_with_logits(logits, mask) + 0.5 * overlap
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        update(model, optimiser, loss)
         if (step + 1) % config.log_every == 0:
             print(f"step {step + 1}: loss {loss.item():.4f}", flush=True)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -190,9 +177,7 @@ def train_clip(config: ClipConfig) -> None:
         return picture, model.encode_text(tokenize(texts), normalize=True)
 
     model.train()
-    for step in range(config.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _rate(step, config.steps)
+    for step in steps(config, optimiser, _rate(config)):
         rng = np.random.default_rng([config.seed, step])
         rows = rng.choice(config.scenes, config.batch, replace=False)
         images, texts = zip(*(_clip_pair(pairs, int(k), rng) for k in rows), strict=True)
@@ -202,10 +187,7 @@ def train_clip(config: ClipConfig) -> None:
         same = torch.tensor([[a == b for b in texts] for a in texts]).float()
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        update(model, optimiser, loss)
         with torch.no_grad():
             model.logit_scale.clamp_(0, 4.6)
         if (step + 1) % config.log_every == 0:

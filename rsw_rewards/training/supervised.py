@@ -14,11 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Task
+from rsw_rewards.core.settings import Strict
 from rsw_rewards.data.scene_world.questions import vocabulary as scene_words
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
@@ -35,13 +36,12 @@ from rsw_rewards.rollouts.trained import mark_complete
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.training.corpus import Pairs, make_pairs
 from rsw_rewards.training.report.page import LivePage
+from rsw_rewards.training.small import SmallConfig, steps
 from rsw_rewards.training.tokenizer import gain_over_copy
 
 
-class Ship(BaseModel):
+class Ship(Strict):
     """The step whose weights are shipped. The run goes on behind it, so that its curve shows what more supervision gives."""
-
-    model_config = ConfigDict(extra="forbid")
 
     step: PositiveInt
     folder: Path
@@ -49,17 +49,13 @@ class Ship(BaseModel):
     """PNG of the curve."""
 
 
-class SupervisedConfig(BaseModel):
+class SupervisedConfig(SmallConfig):
     """Configuration of ``method: supervised``."""
 
-    model_config = ConfigDict(extra="forbid")
-
     method: Literal["supervised"] = "supervised"
-    out: Path
     tokenizer: Path
     start: str | None = None
     """A world model to go on from: a folder or ``embedded``; a new one where left out."""
-    seed: int = 0
     scenes: PositiveInt = 24000
     steps: PositiveInt = 3000
     batch: PositiveInt = 24
@@ -81,7 +77,6 @@ class SupervisedConfig(BaseModel):
     """Where the weights go that reinforcement learning starts from, and the curve that shows which ones they are."""
     model: dict[str, Any] = {}
     """Values that replace those of the tiny configuration."""
-    log_every: PositiveInt = 100
 
 
 @dataclass(frozen=True)
@@ -270,11 +265,12 @@ def train(config: SupervisedConfig) -> None:
     losses: list[tuple[float, float]] = []
     page = LivePage(config.out)
     model.train()
-    for step in range(1, config.steps + 1):
+
+    def rate(step: int) -> float:
         left = (config.steps - step + 1) / config.steps
-        rate = min(1.0, step / 50) * (min(1.0, left / config.cool_share) if config.cool_share else 1.0)
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * rate
+        return min(1.0, step / 50) * (min(1.0, left / config.cool_share) if config.cool_share else 1.0)
+
+    for step in steps(config, optimiser, rate, first=1):
         rng = np.random.default_rng([config.seed, step])
         rows = rng.integers(0, config.scenes, config.batch)
         drawing, per_code = forecast_loss(model, v, data, rows, config.changed_weight)

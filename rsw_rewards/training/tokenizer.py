@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer, VisualTokenizerConfig, to_tensor
 from rsw_rewards.training.corpus import make_pairs
+from rsw_rewards.training.small import SmallConfig, steps, update
 
 
-class TokenizerConfig(BaseModel):
+class TokenizerConfig(SmallConfig):
     """Configuration of ``method: tokenizer``."""
 
-    model_config = ConfigDict(extra="forbid")
-
     method: Literal["tokenizer"] = "tokenizer"
-    out: Path
-    seed: int = 0
     scenes: PositiveInt = 8000
     held_out: PositiveInt = 400
     steps: PositiveInt = 2500
@@ -37,7 +33,6 @@ class TokenizerConfig(BaseModel):
     """Share of the steps before the codebook is put in, initialised by k-means."""
     cover_weight: float = 0.15
     """Weight of the land-cover loss, which makes codes carry what is on the ground."""
-    log_every: PositiveInt = 100
 
 
 class _CodebookAverages:
@@ -118,15 +113,15 @@ def train(config: TokenizerConfig) -> None:
     quantise_from = round(config.continuous_share * config.steps)
     averages: _CodebookAverages | None = None
     dim = model.config.dim
-    for step in range(config.steps):
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / 30) * (1 - 0.95 * max(0.0, step / config.steps - 0.3) / 0.7)
+
+    for step in steps(config, optimiser, rate):
         if step == quantise_from:
             with torch.no_grad():
                 sample = model.features(to_tensor(images[:: max(1, len(images) // 400)]))
                 averages = _CodebookAverages(model, sample.permute(0, 2, 3, 1).reshape(-1, dim), generator)
-        done = step / config.steps
-        rate = min(1.0, (step + 1) / 30) * (1 - 0.95 * max(0.0, done - 0.3) / 0.7)
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * rate
         rows = np.random.default_rng([config.seed, step]).integers(0, len(images), config.batch)
         x = to_tensor(images[rows])
         z = model.features(x)
@@ -147,10 +142,7 @@ def train(config: TokenizerConfig) -> None:
             + 0.25 * commitment
             + config.cover_weight * F.cross_entropy(logits, truth)
         )
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        update(model, optimiser, loss)
         if (step + 1) % config.log_every == 0:
             print(
                 f"step {step + 1}: loss {loss.item():.4f}, PSNR {-10 * math.log10(squared.item()):.2f} dB", flush=True
