@@ -26,7 +26,7 @@ from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.diffusion_windows import Window
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.tiny import PREFIX
-from rsw_rewards.rollouts.weights import adapter_in, base_model, has_adapters
+from rsw_rewards.rollouts.weights import adapter_in, base_model, has_adapters, load_trained
 
 if TYPE_CHECKING:
     import torch
@@ -167,12 +167,7 @@ class DiffusionForecaster(Policy):
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         self.version = version
-        if not has_adapters(self.model):
-            self.model.load_state_dict(weights)
-            return
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(self.model, dict(weights))
+        load_trained(self.model, weights)
 
     def merge_adapters(self) -> None:
         """Put what adapters have learnt into the weights of the denoiser."""
@@ -243,13 +238,12 @@ class DiffusionForecaster(Policy):
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         """See :class:`Policy`. A picture of a sample that cannot be read raises :class:`ImageError`."""
-        outputs: list[Output | None] = [None] * len(requests)
+        outputs: dict[int, Output] = {}
         for stochastic in (False, True):
             places = [place for place, request in enumerate(requests) if (request.temperature > 0) == stochastic]
             if places:
-                for place, output in zip(places, self._made([requests[p] for p in places], stochastic), strict=True):
-                    outputs[place] = output
-        return [output for output in outputs if output is not None]
+                outputs |= zip(places, self._made([requests[p] for p in places], stochastic), strict=True)
+        return [outputs[place] for place in range(len(requests))]
 
     def _made(self, requests: Sequence[Request], stochastic: bool) -> list[Output]:
         samples = list({request.sample.id: request.sample for request in requests}.values())

@@ -278,11 +278,10 @@ class TokenWorldModelPolicy(Policy):
         Raises:
             ImageError: a picture of a sample cannot be read or has another size than the model takes.
         """
-        outputs: list[Output | None] = [None] * len(requests)
+        outputs: dict[int, Output] = {}
         for (_, temperature), places in even_runs(requests).items():
-            for place, output in zip(places, self._made([requests[p] for p in places], temperature), strict=True):
-                outputs[place] = output
-        return [output for output in outputs if output is not None]
+            outputs |= zip(places, self._made([requests[p] for p in places], temperature), strict=True)
+        return [outputs[place] for place in range(len(requests))]
 
     def _made(self, requests: Sequence[Request], temperature: float) -> list[Output]:
         """Outputs of requests that hold equally many candidates of each sample, those of a sample together."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,6 @@ from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_rgb
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
     from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<boi>", "<eoi>", "<question>", "<forecast>", "<answer>")
@@ -141,23 +138,6 @@ class Vocabulary(MetadataTokens):
         pictures = [number for c, d in zip(codes, dates, strict=True) for number in self.picture(c, d)]
         head = [self.forecast, *self.place(metadata), *self.encode_text(text)]
         return [*head, *pictures, *self.date(target_date), self.boi]
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The same vocabulary as a Hugging Face tokenizer (pads on the left), for trainers that ask for one."""
-        from tokenizers import Tokenizer, models, pre_tokenizers
-        from transformers import PreTrainedTokenizerFast
-
-        words = Tokenizer(models.WordLevel(dict(self.ids), unk_token="<unk>"))
-        words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return PreTrainedTokenizerFast(
-            tokenizer_object=words,
-            pad_token="<pad>",
-            eos_token="<eos>",
-            unk_token="<unk>",
-            padding_side="left",
-            clean_up_tokenization_spaces=False,
-        )
 
     def save(self, folder: Path | str) -> None:
         """Writes ``vocabulary.json``."""

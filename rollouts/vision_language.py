@@ -32,7 +32,7 @@ from rsw_rewards.rollouts.vlm_files import (
     missing_part,
     not_text,
 )
-from rsw_rewards.rollouts.weights import base_model, has_adapters
+from rsw_rewards.rollouts.weights import base_model, load_trained
 
 if TYPE_CHECKING:
     import torch
@@ -233,12 +233,7 @@ class VisionLanguageModel(Policy):
         return inputs
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        if not has_adapters(self.model):
-            self.model.load_state_dict(weights)
-            return
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(self.model, dict(weights))
+        load_trained(self.model, weights)
 
     def merge_adapters(self) -> None:
         """Put what adapters have learnt into the weights of the model."""
@@ -316,7 +311,7 @@ class VisionLanguageModel(Policy):
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         """See :class:`Policy`. What a request gives depends on its seed and sample, and on the others by rounding alone."""
-        outputs: list[Output | None] = [None] * len(requests)
+        outputs: dict[int, Output] = {}
         pictures: dict[str, list[Image]] = {}
         for place, request in enumerate(requests):
             sample = request.sample
@@ -327,15 +322,14 @@ class VisionLanguageModel(Policy):
             except ImageError as error:
                 pictures.pop(sample.id, None)
                 outputs[place] = Output(sample.id, request.candidate, lost=str(error))
-        usable = [place for place, output in enumerate(outputs) if output is None]
+        usable = [place for place in range(len(requests)) if place not in outputs]
         for longest in sorted({self.longest(requests[place].sample) for place in usable}):
             some = [place for place in usable if self.longest(requests[place].sample) == longest]
             for (count, temperature), part in even_runs([requests[place] for place in some]).items():
                 places = [some[number] for number in part]
                 made = self.complete([requests[place] for place in places], pictures, count, temperature)
-                for place, output in zip(places, made, strict=True):
-                    outputs[place] = output
-        return [output for output in outputs if output is not None]
+                outputs |= zip(places, made, strict=True)
+        return [outputs[place] for place in range(len(requests))]
 
     def complete(
         self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float

@@ -54,6 +54,16 @@ def trained_weights(model: Any) -> dict[str, torch.Tensor]:
     return dict(whole(get_peft_model_state_dict(model)))
 
 
+def load_trained(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put what :func:`trained_weights` gave into a model of the same kind."""
+    if not has_adapters(model):
+        model.load_state_dict(weights)
+        return
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, dict(weights))
+
+
 def is_sharded(value: object) -> bool:
     """Whether a value is a tensor that is divided among processes."""
     return hasattr(value, "full_tensor")

@@ -7,6 +7,7 @@ and the text of what is to come.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.sources import load_source
-from rsw_rewards.training.teaching import Checkpoints, optimise, prepare, teach
+from rsw_rewards.training.teaching import NO_CHECKPOINTS, Checkpoints, optimise, prepare, teach
 
 
 def train(config: DiffusionSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
@@ -37,12 +38,10 @@ def train(config: DiffusionSupervisedConfig, resume: bool = False, processes: Pr
         raise InputError("train: there is no forecast among the samples")
     prepare(config, policy)
 
-    def steps(checkpoints: Checkpoints) -> Iterator[float]:
-        return fit(
-            policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
-            config.drop_text, checkpoints, processes,
-        )  # fmt: skip
-
+    steps = partial(
+        fit, policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
+        config.drop_text, processes=processes,
+    )  # fmt: skip
     teach(config, policy, samples, steps, resume, processes=processes)
 
 
@@ -55,7 +54,7 @@ def fit(
     warmup: int = 20,
     seed: int = 0,
     drop_text: float = 0.0,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     processes: Processes = ALONE,
 ) -> Iterator[float]:
     """Teach a policy (after ``setup``) the true futures; yields the loss of each step.

@@ -27,6 +27,7 @@ from rsw_rewards.training.placement import planned
 from rsw_rewards.training.run_folder import check_free
 from rsw_rewards.training.schedule import shares
 from rsw_rewards.training.sources import glance
+from rsw_rewards.training.trackers import check_trackers
 
 T = TypeVar("T")
 OPENED = 20
@@ -75,7 +76,7 @@ class DryRun:
         policy = self._policy(getattr(config, "policy", None))
         if not isinstance(config, ExperimentConfig):
             return
-        self._tried("log", lambda: self._check_log(config))
+        self._tried("log", lambda: check_trackers(config.log))
         rewards = self._components("reward", config.rubric)
         measured = self._tried("measure", lambda: measured_rubric(config.measure, config.rubric))
         if measured is not None and config.measure.components is not None:
@@ -158,11 +159,6 @@ class DryRun:
         for row in {row["verifier"]: row for row in reversed(rows)}.values():
             why = f"{row['verifier']} cannot read the truth of the sample {row['sample']!r}: {row['reason']}"
             self.lines.append(Line(what, "", why))
-
-    def _check_log(self, config: ExperimentConfig) -> None:
-        from rsw_rewards.training.trackers import check_trackers
-
-        check_trackers(config.log)
 
     def _check_train(self, config: ExperimentConfig, policy: Policy, samples: Sequence[Sample], are_all: bool) -> None:
         asked = config.generation

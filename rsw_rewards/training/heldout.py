@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,7 +275,5 @@ def _digits(value: float | None, sign: str = "") -> str:
 
 def counted(samples: Sequence[Sample]) -> str:
     """How many samples of each task, in words."""
-    tasks: dict[str, int] = {}
-    for sample in samples:
-        tasks[str(sample.task)] = tasks.get(str(sample.task), 0) + 1
+    tasks = Counter(str(sample.task) for sample in samples)
     return ", ".join(f"{count} {task}" for task, count in sorted(tasks.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,16 +23,14 @@ def shares(samples: Sequence[Sample], prompts: int, mix: Mapping[str, int] | Non
     Raises:
         ConfigError: a task without samples, or with fewer than one generation asks for.
     """
-    counts: dict[str, int] = {}
-    for sample in samples:
-        counts[str(sample.task)] = counts.get(str(sample.task), 0) + 1
+    counts = Counter(str(sample.task) for sample in samples)
     tasks = sorted(counts)
     if mix is None:
         mix = {task: prompts // len(tasks) + (number < prompts % len(tasks)) for number, task in enumerate(tasks)}
     for task, share in mix.items():
-        if share > counts.get(task, 0):
+        if share > counts[task]:
             raise ConfigError(
-                f"a generation asks for {share} samples of the task {task!r}, but the training data holds {counts.get(task, 0)}"
+                f"a generation asks for {share} samples of the task {task!r}, but the training data holds {counts[task]}"
             )
     return {task: share for task, share in sorted(mix.items()) if share}
 

@@ -12,6 +12,7 @@ from rsw_rewards.errors import ImageError
 from rsw_rewards.evaluation.gallery import shortened, truth_of
 from rsw_rewards.evaluation.numbers import number
 from rsw_rewards.io.images import read_rgb
+from rsw_rewards.training.heldout import first_of_each_task
 from rsw_rewards.verifiers.forecast_case import as_future
 
 FEW = 4
@@ -52,11 +53,7 @@ def strips(samples: Sequence[Sample], outputs: Sequence[Output]) -> list[np.ndar
     for task, one, own in _first(samples, outputs):
         if task is not Task.FORECAST:
             continue
-        future = (one.reference.get("images") or (None,))[-1]
-        images = [one.images[-1] if one.images else None, future]
-        for output in own:
-            forecast = output.forecast
-            images.append(None if forecast is None else _shown(forecast, future))
+        images = [*input_and_truth(one), *(forecast_pixels(one, output) for output in own)]
         found.append(np.concatenate([_square(image) for image in images], axis=1))
     return found
 
@@ -66,29 +63,39 @@ def _first(samples: Sequence[Sample], outputs: Sequence[Output]) -> list[tuple[T
     by_sample: dict[str, list[Output]] = {}
     for output in outputs:
         by_sample.setdefault(output.sample_id, []).append(output)
-    seen: dict[Task, int] = {}
-    found = []
-    for sample in samples:
-        seen[sample.task] = seen.get(sample.task, 0) + 1
-        if seen[sample.task] <= FEW:
-            found.append((sample.task, sample, by_sample.get(sample.id, [])))
-    return found
+    return [(one.task, one, by_sample.get(one.id, [])) for one in first_of_each_task(samples, FEW)]
 
 
-def _shown(forecast: ImageRef, future: ImageRef | None) -> ImageRef | None:
+def input_and_truth(sample: Sample) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(H, W, 3) uint8 of the newest input and of the true future of a forecast; None for what cannot be read."""
+    return _read(sample.images[-1] if sample.images else None), _read(_future(sample))
+
+
+def forecast_pixels(sample: Sample, output: Output | None) -> np.ndarray | None:
+    """(H, W, 3) uint8 of a forecast, shown as its true future is; None where there is none that can be read."""
+    if output is None or output.forecast is None:
+        return None
     try:
-        return as_future(forecast, future)
+        return _read(as_future(output.forecast, _future(sample)))
     except ImageError:
         return None
 
 
-def _square(image: ImageRef | None) -> np.ndarray:
+def _future(sample: Sample) -> ImageRef | None:
+    future: ImageRef | None = (sample.reference.get("images") or (None,))[-1]
+    return future
+
+
+def _read(image: ImageRef | None) -> np.ndarray | None:
+    try:
+        return None if image is None else read_rgb(image)
+    except ImageError:
+        return None
+
+
+def _square(pixels: np.ndarray | None) -> np.ndarray:
     from PIL import Image
 
-    try:
-        pixels = None if image is None else read_rgb(image)
-    except ImageError:
-        pixels = None
     if pixels is None:
         return np.zeros((SIDE, SIDE, 3), np.uint8)
     return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST))

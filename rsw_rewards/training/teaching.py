@@ -61,6 +61,10 @@ class Checkpoints:
                 write_checkpoint(self.folder, step, learner, {}, self.keep)
 
 
+NO_CHECKPOINTS = Checkpoints(Path(), every=0, keep=None)
+"""Nothing is kept, and there is nothing to go on from."""
+
+
 def optimise(
     policy: Any,
     backward: Callable[[np.random.Generator], float],
@@ -70,7 +74,7 @@ def optimise(
     warmup: int,
     betas: tuple[float, float],
     seed: int,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     processes: Processes = ALONE,
 ) -> Iterator[float]:
     """AdamW steps on a policy (after ``setup``), each from its own seed; yields the loss of each.
@@ -88,17 +92,15 @@ def optimise(
     shard(policy.model, processes)
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, learning_rate, betas=betas, weight_decay=0.0)
-    if checkpoints is not None:
-        checkpoints.restore(policy, optimizer)
-    for step in range(checkpoints.done if checkpoints else 0, steps):
+    checkpoints.restore(policy, optimizer)
+    for step in range(checkpoints.done, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / max(warmup, 1))
         loss = processes.add_gradients(weights, {"loss": backward(np.random.default_rng([seed, step]))})["loss"]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if checkpoints is not None:
-            checkpoints.save(step + 1, policy, optimizer)
+        checkpoints.save(step + 1, policy, optimizer)
         yield loss
 
 
@@ -112,7 +114,7 @@ def teach(
     config: TeachingConfig,
     policy: Any,
     samples: Sequence[Sample],
-    fit: Callable[[Checkpoints], Iterator[float]],
+    fit: Callable[..., Iterator[float]],
     resume: bool,
     unit: str = "",
     processes: Processes = ALONE,
@@ -120,7 +122,7 @@ def teach(
     """Run a stage: goes on from its last checkpoint, prints the mean loss, and writes the policy to ``config.out``.
 
     Args:
-        fit: the steps from a checkpoint on; yields the loss of each.
+        fit: takes ``checkpoints``, and gives the steps from there on; yields the loss of each.
         unit: of the loss, for the line that is printed.
         processes: all of which take the steps; the first one prints and writes.
     """
@@ -137,7 +139,7 @@ def teach(
             f"--resume: there is no whole checkpoint in {folder}; start the stage anew in another directory, with checkpoints: {{every: N}}"
         )
     if not processes.first:
-        for _ in fit(checkpoints):
+        for _ in fit(checkpoints=checkpoints):
             pass
         whole_policy(policy, config.policy, processes)
         return
@@ -146,7 +148,7 @@ def teach(
     log, page = config.out / "log.jsonl", LivePage(config.out)
     keep_until(log, checkpoints.done)
     losses: list[float] = []
-    for step, loss in enumerate(fit(checkpoints), start=checkpoints.done + 1):
+    for step, loss in enumerate(fit(checkpoints=checkpoints), start=checkpoints.done + 1):
         losses.append(loss)
         append_row(log, {"step": step, "loss": loss if np.isfinite(loss) else None})
         page.refresh()

@@ -7,7 +7,7 @@ use the policy's own messages and processor, so they fit together: as many place
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +26,7 @@ from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.sources import load_source
-from rsw_rewards.training.teaching import Checkpoints, optimise, prepare, teach
+from rsw_rewards.training.teaching import NO_CHECKPOINTS, Checkpoints, optimise, prepare, teach
 
 KEPT = 256
 """Samples whose decoded images are kept: at least those of a generation, each of which is asked for once per rollout."""
@@ -134,12 +134,10 @@ def train(config: VlmSupervisedConfig, resume: bool = False, processes: Processe
     if config.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable()
 
-    def steps(checkpoints: Checkpoints) -> Iterator[float]:
-        return fit(
-            policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
-            mix=config.mix, micro_batch=config.micro_batch, autocast=config.autocast, checkpoints=checkpoints, processes=processes,
-        )  # fmt: skip
-
+    steps = partial(
+        fit, policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
+        mix=config.mix, micro_batch=config.micro_batch, autocast=config.autocast, processes=processes,
+    )  # fmt: skip
     teach(config, policy, samples, steps, resume, " per token", processes)
 
 
@@ -155,7 +153,7 @@ def fit(
     mix: Mapping[str, int] | None = None,
     micro_batch: int | None = None,
     autocast: bool = False,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     processes: Processes = ALONE,
 ) -> Iterator[float]:
     """Teach a policy (after ``setup``) what is true; yields the loss of each step, in nats per token.

@@ -201,12 +201,6 @@ def test_saved_and_read_back_with_another_size(world, prompts, tmp_path):
         load_world_model(tmp_path / "nothing")
 
 
-def test_the_hugging_face_tokenizer_has_the_same_ids(world):
-    v = world.vocabulary
-    assert v.tokenizer("<boi> <v3> <eoi> trees")["input_ids"] == [v.boi, v.visual_start + 3, v.eoi, v.ids["trees"]]
-    assert (v.tokenizer.pad_token_id, v.tokenizer.eos_token_id) == (v.pad, v.eos)
-
-
 def test_shipped_model_beats_majority_and_leaves_room_to_learn():
     world = load_world_model("embedded")
     samples = scene_world_samples(240, seed=903, split="dev")

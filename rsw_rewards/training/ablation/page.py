@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -26,33 +26,31 @@ def table(found: Ablation) -> str:
     lines = []
     for mode, effects in groupby(_ordered(found.effects), key=lambda effect: effect.mode):
         listed = list(effects)
-        metrics = list(dict.fromkeys(effect.metric for effect in listed))
         lines += [
             f"**{mode}**, differences to all rewards with 95 % intervals over scenes and seeds {_seeds(found)}",
             "",
+            *_rows(listed, lambda effect, full: number(effect.value) if full else _interval(effect)),
+            "",
+            f"**{mode}**, change by training, after less before",
+            "",
+            *_rows(listed, lambda effect, full: _between(effect.change, effect.change_ci95)),
+            "",
         ]
-        lines += ["| variant | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-        for variant in dict.fromkeys(effect.variant for effect in listed):
-            row = {effect.metric: effect for effect in listed if effect.variant == variant}
-            first = all(not effect.component and effect.ci95 is None for effect in row.values())
-            cells = [
-                "-" if metric not in row else number(row[metric].value) if first else _interval(row[metric])
-                for metric in metrics
-            ]
-            lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-        lines.append("")
-        lines += [f"**{mode}**, change by training, after less before", ""]
-        lines += ["| variant | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-        for variant in dict.fromkeys(effect.variant for effect in listed):
-            row = {effect.metric: effect for effect in listed if effect.variant == variant}
-            cells = [
-                _between(row[metric].change, row[metric].change_ci95) if metric in row else "-" for metric in metrics
-            ]
-            lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-        lines.append("")
     lines += [f"- {words}" for words in sentences(found)]
     lines += [f"- {run} has no numbers: {why}" for run, why in found.failed.items()]
     return "\n".join(lines) + "\n"
+
+
+def _rows(effects: Sequence[Effect], cell: Callable[[Effect, bool], str]) -> Iterator[str]:
+    """A table of variants by metrics. ``cell`` is also told whether a variant is the full rubric, with which others are compared."""
+    metrics = list(dict.fromkeys(effect.metric for effect in effects))
+    yield "| variant | " + " | ".join(metrics) + " |"
+    yield "|---" * (len(metrics) + 1) + "|"
+    for variant in dict.fromkeys(effect.variant for effect in effects):
+        row = {effect.metric: effect for effect in effects if effect.variant == variant}
+        full = all(not effect.component and effect.ci95 is None for effect in row.values())
+        cells = [cell(row[metric], full) if metric in row else "-" for metric in metrics]
+        yield f"| {variant} | " + " | ".join(cells) + " |"
 
 
 def _ordered(effects: Iterable[Effect]) -> list[Effect]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
@@ -240,15 +241,8 @@ def counted(step: int, outputs: Sequence[Any], reasons: Sequence[tuple[Any, str]
         outputs: all of them.
         reasons: (output, reason) of every score whose status is ``invalid_output``.
     """
-    answers: dict[str, int] = {}
-    prompts = set()
-    for output in outputs:
-        if output.text is not None and output.invalid is None:
-            prompts.add(output.sample_id)
-            text = output.text.strip()
-            answers[text] = answers.get(text, 0) + 1
+    answered = [output for output in outputs if output.text is not None and output.invalid is None]
+    answers = Counter(output.text.strip() for output in answered)
     why = dict(reasons)  # one reason per output: a broken output fails in every component alike
-    counts: dict[str, int] = {}
-    for reason in why.values():
-        counts[reason] = counts.get(reason, 0) + 1
-    return Dumped(step, answers, counts, len(outputs), len(why), len(prompts))
+    prompts = {output.sample_id for output in answered}
+    return Dumped(step, answers, Counter(why.values()), len(outputs), len(why), len(prompts))

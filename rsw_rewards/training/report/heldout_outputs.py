@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.errors import ImageError
 from rsw_rewards.evaluation.gallery import shortened, truth_of
 from rsw_rewards.evaluation.pictures import data_uri, difference_map
-from rsw_rewards.io.images import read_rgb
 from rsw_rewards.io.records_io import load_outputs, load_samples
-from rsw_rewards.verifiers.forecast_case import as_future
+from rsw_rewards.training.shown_rollouts import forecast_pixels, input_and_truth
 
 
 def before_and_after(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -43,13 +39,9 @@ def _outputs(folder: Path, samples: list[Sample]) -> dict[str, Output]:
 
 
 def _forecast(sample: Sample, before: Output | None, after: Output | None) -> dict[str, Any]:
-    future = (sample.reference.get("images") or (None,))[-1]
-    images = {
-        "input": _read(sample.images[-1] if sample.images else None),
-        "before": _pixels(sample, before),
-        "after": _pixels(sample, after),
-        "truth": _read(future),
-    }
+    shown_last, truth = input_and_truth(sample)
+    made = {"before": forecast_pixels(sample, before), "after": forecast_pixels(sample, after)}
+    images = {"input": shown_last, **made, "truth": truth}
     shown = [
         {"label": name, "src": data_uri(pixels, photo=True)} for name, pixels in images.items() if pixels is not None
     ]
@@ -73,19 +65,3 @@ def _said(output: Output | None) -> str:
     if output is None:
         return ""
     return shortened(output.text or output.invalid or output.lost or "")
-
-
-def _pixels(sample: Sample, output: Output | None) -> np.ndarray | None:
-    if output is None or output.forecast is None:
-        return None
-    try:
-        return _read(as_future(output.forecast, (sample.reference.get("images") or (None,))[-1]))
-    except ImageError:
-        return None
-
-
-def _read(image: Any) -> np.ndarray | None:
-    try:
-        return None if image is None else read_rgb(image)
-    except ImageError:
-        return None
