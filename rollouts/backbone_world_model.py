@@ -23,7 +23,7 @@ from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.backbone_vocabulary import BackboneVocabulary
 from rsw_rewards.rollouts.diffusion_forecaster import resize
 from rsw_rewards.rollouts.model_class import become
-from rsw_rewards.rollouts.policy import Request
+from rsw_rewards.rollouts.policy import Request, after_setup
 from rsw_rewards.rollouts.special_tokens import as_words
 from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
@@ -94,16 +94,12 @@ class BackboneWorldModel(VisionLanguageModel):
     @property
     def vocabulary(self) -> BackboneVocabulary:
         """Where pictures and metadata lie in the vocabulary, after :meth:`setup`."""
-        if self._vocabulary is None:
-            raise RuntimeError("call setup() first")
-        return self._vocabulary
+        return after_setup(self._vocabulary)
 
     @property
     def codec(self) -> MovqTokenizer:
         """The visual tokenizer, after :meth:`setup`."""
-        if self._codec is None:
-            raise RuntimeError("call setup() first")
-        return self._codec
+        return after_setup(self._codec)
 
     def save(self, folder: Path) -> None:
         from rsw_rewards.rollouts.backbone_builder import save_world_model

@@ -24,7 +24,7 @@ from rsw_rewards.io.images import read_rgb, read_size
 from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.diffusion_windows import Window
-from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup
 from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.weights import adapter_in, base_model, has_adapters, load_trained
 
@@ -147,9 +147,7 @@ class DiffusionForecaster(Policy):
     @property
     def pipeline(self) -> DiffusionPipeline:
         """Networks and noise schedule, after :meth:`setup`."""
-        if self._pipeline is None:
-            raise RuntimeError("call setup() first")
-        return self._pipeline
+        return after_setup(self._pipeline)
 
     @property
     def model(self) -> Any:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 class Draw:
@@ -28,16 +25,12 @@ class Draw:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) that leave one token possible in each row."""
-        import torch
-
         token, logprob = self.draw(scores, range(len(scores)), len(self.logprobs))
         self.logprobs.append(logprob)
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
     def draw(self, logits: torch.Tensor, rows: Sequence[int], step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(n,) tokens and (n,) log-probabilities of ``rows`` at a step, from (n, vocabulary) logits."""
-        import torch
-
         log_p = torch.log_softmax(logits.float() / (self.temperature or 1.0), -1)
         if self.uniforms is None:
             token = log_p.argmax(-1, keepdim=True)

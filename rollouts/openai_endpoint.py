@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.io.chat_reply import Answer
 from rsw_rewards.io.endpoint import ChatClient, EndpointConfig, EndpointError, UnusableEndpointError
 from rsw_rewards.io.images import encode_png, read_rgb
-from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup
 
 _PLACE = re.compile(r"\{(prompt|vocabulary)\}")
 
@@ -49,8 +51,6 @@ class OpenAIEndpoint(Policy):
         send_images: bool = True,
         **endpoint: Any,
     ) -> None:
-        from pydantic import ValidationError
-
         try:
             self.config = EndpointConfig(base_url=base_url, model=model, **endpoint)
         except ValidationError as error:
@@ -71,8 +71,7 @@ class OpenAIEndpoint(Policy):
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         """See :class:`Policy`; the requests are in flight together, up to ``concurrency``."""
-        if self._client is None:
-            raise RuntimeError("call setup() first")
+        client = after_setup(self._client)
         outputs: dict[int, Output] = {}
         bodies: dict[int, Mapping[str, Any]] = {}
         shown: dict[str, list[dict[str, Any]]] = {}
@@ -88,7 +87,7 @@ class OpenAIEndpoint(Policy):
                 }
             except ImageError as error:
                 outputs[place] = Output(sample.id, request.candidate, lost=str(error))
-        answers = self._client.ask_all(list(bodies.values()))
+        answers = client.ask_all(list(bodies.values()))
         for place, answer in zip(bodies, answers, strict=True):
             if isinstance(answer, UnusableEndpointError):
                 raise answer

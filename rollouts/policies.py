@@ -21,7 +21,7 @@ from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup
 from rsw_rewards.rollouts.trained import CONFIG, checkpoint_weights, find_trained
 from rsw_rewards.rollouts.weights import adapter_in
 
@@ -237,9 +237,7 @@ class TokenWorldModelPolicy(Policy):
     @property
     def world(self) -> WorldModel:
         """Model, vocabulary and visual tokenizer, after :meth:`setup`."""
-        if self._world is None:
-            raise RuntimeError("call setup() first")
-        return self._world
+        return after_setup(self._world)
 
     @property
     def model(self) -> TokenWorldModel:

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.plugins import raised
@@ -17,6 +17,8 @@ from rsw_rewards.io.in_memory import as_output
 
 if TYPE_CHECKING:
     import torch
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,13 @@ class Policy(ABC):
     def describe(self) -> dict[str, Any]:
         """What a report says of the policy: name, source of its weights, settings."""
         return {"name": self.name}
+
+
+def after_setup(part: Part | None) -> Part:
+    """What a policy has only after :meth:`Policy.setup`. Raises ``RuntimeError`` before."""
+    if part is None:
+        raise RuntimeError("call setup() first")
+    return part
 
 
 def set_up(policy: Policy, device: str = "cpu", threads: int = 1) -> None:

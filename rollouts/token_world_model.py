@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rsw_rewards.assets import ASSETS
 from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.rollouts.draw import Draw
 from rsw_rewards.rollouts.picture_segments import IMPOSSIBLE, Segments
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
@@ -93,24 +95,21 @@ class TokenWorldModel(Qwen3ForCausalLM):
 
     def __init__(self, config: TokenWorldModelConfig) -> None:
         super().__init__(config)
-        self._segments: Segments | None = None
         self.cell_embedding = torch.nn.Embedding(config.grid_codes + 1, config.hidden_size)
         self.post_init()
 
-    @property
+    @cached_property
     def segments(self) -> Segments:
         """Which tokens may follow which."""
         c = self.config
-        if self._segments is None:
-            self._segments = Segments(
-                begin=c.boi_token_id,
-                end=int(c.eos_token_id),  # type: ignore[arg-type]
-                codes=(c.visual_start, c.visual_codes),
-                grid=(1, c.grid_codes),
-                words=(c.text_start, c.visual_start),
-                size=c.vocab_size,
-            )
-        return self._segments
+        return Segments(
+            begin=c.boi_token_id,
+            end=int(c.eos_token_id),  # type: ignore[arg-type]
+            codes=(c.visual_start, c.visual_codes),
+            grid=(1, c.grid_codes),
+            words=(c.text_start, c.visual_start),
+            size=c.vocab_size,
+        )
 
     def embed(self, input_ids: Tensor, picture_positions: Tensor) -> Tensor:
         """(n, length, hidden) token embeddings; inside a picture, that of the place in the grid is added.
@@ -258,13 +257,9 @@ def sample(
         for first in range(0, len(group), at_once):
             part = group[first : first + at_once]
             rows = [k * repeats + r for k in part for r in range(repeats)]
-            uniforms = None
-            if temperature > 0:
-                assert seeds is not None
-                uniforms = np.stack([np.random.default_rng(seeds[row]).random(limit) for row in rows])
-            for row, completion in zip(
-                rows, _run(model, [prompts[k] for k in part], repeats, temperature, uniforms, limit), strict=True
-            ):
+            draw = Draw([seeds[row] for row in rows] if seeds is not None else (), temperature, limit)
+            made = _run(model, [prompts[k] for k in part], repeats, draw, limit)
+            for row, completion in zip(rows, made, strict=True):
                 out[row] = completion
     return [completion for completion in out if completion is not None]
 
@@ -274,8 +269,7 @@ def _run(
     model: TokenWorldModel,
     prompts: Sequence[Sequence[int]],
     repeats: int,
-    temperature: float,
-    uniforms: NDArray[np.float64] | None,
+    draw: Draw,
     limit: int,
 ) -> list[Completion]:
     c, device = model.config, model.device
@@ -293,20 +287,13 @@ def _run(
         cache.batch_repeat_interleave(repeats)
         logits = logits.repeat_interleave(repeats, 0)
         seen = seen.repeat_interleave(repeats, 0)
-    random = None if uniforms is None else torch.from_numpy(uniforms).to(device)
     alive = torch.ones(len(logits), dtype=torch.bool, device=device)
     tokens, logprobs, lives = [], [], []
     for step in range(limit):
-        log_p = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
-        if random is None:
-            token = log_p.argmax(-1)
-        else:
-            # The first token whose cumulative probability passes the row's number; rounding may leave the last sum below one.
-            total = log_p.double().exp().cumsum(-1)
-            token = (total > random[:, step : step + 1] * total[:, -1:]).int().argmax(-1)
+        token, logprob = draw.draw(logits, range(len(logits)), step)
         token = torch.where(alive, token, pad)
         tokens.append(token)
-        logprobs.append(log_p.gather(1, token[:, None])[:, 0])
+        logprobs.append(logprob)
         lives.append(alive)
         alive = alive & (token != c.eos_token_id)
         if step + 1 == limit or not alive.any():

@@ -17,10 +17,9 @@ from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
-from rsw_rewards.rollouts.draw import Draw
 from rsw_rewards.rollouts.model_class import suppress
 from rsw_rewards.rollouts.policies import even_runs
-from rsw_rewards.rollouts.policy import Policy, Request
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup
 from rsw_rewards.rollouts.special_tokens import as_words, hidden_ids, special_names
 from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.vlm_files import (
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+
+    from rsw_rewards.rollouts.draw import Draw
 
 
 _PLACE = re.compile(r"\{(prompt|vocabulary)\}")
@@ -181,16 +182,12 @@ class VisionLanguageModel(Policy):
     @property
     def model(self) -> PreTrainedModel:
         """The network that a trainer trains, with its adapters if it has any."""
-        if self._model is None:
-            raise RuntimeError("call setup() first")
-        return self._model
+        return after_setup(self._model)
 
     @property
     def processor(self) -> ProcessorMixin:
         """Tokenizer, image processor and chat template."""
-        if self._processor is None:
-            raise RuntimeError("call setup() first")
-        return self._processor
+        return after_setup(self._processor)
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -335,6 +332,7 @@ class VisionLanguageModel(Policy):
         self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
     ) -> list[Output]:
         """Outputs of requests of one length that hold ``count`` candidates of each sample, those of a sample together."""
+        from rsw_rewards.rollouts.draw import Draw
         from rsw_rewards.rollouts.group_sampling import readable_once, sample_groups
 
         samples = [request.sample for request in requests[::count]]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,9 @@ def _load(use: str | Any, device: str) -> Any:
             raise ConfigError(
                 f"{plain!r} gives a {type(network).__name__}; with #weights= it must give a torch.nn.Module"
             )
-        return NetworkDetector.from_state(network, Path(options["weights"]), device, use, _output(options))
+        return NetworkDetector.from_state(
+            network, Path(options["weights"]), device, use, options.get("output", "logits")
+        )
     if "output" in options and kind != "torchscript":
         raise ConfigError(f"only networks have #output=, not {use!r}")
     if kind in DETECTORS.built_in:
@@ -163,11 +164,7 @@ def _change_vectors(rest: str, device: str, name: str) -> ChangeVectors:
 
 
 def _torchscript(rest: str, device: str, name: str) -> NetworkDetector:
-    return NetworkDetector.from_torchscript(Path(rest), device, name, _output(_split(name)[1]))
-
-
-def _output(options: Mapping[str, str]) -> str:
-    return options.get("output", "logits")
+    return NetworkDetector.from_torchscript(Path(rest), device, name, _split(name)[1].get("output", "logits"))
 
 
 def _ready(found: Any, name: str, device: str) -> Any:

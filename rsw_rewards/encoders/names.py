@@ -75,18 +75,13 @@ def encoder_label(name: str) -> str:
     """
     plain, options = split_options(name)
     kind, _, rest = plain.partition(":")
-    if kind == "open_clip":
+    if kind in ("open_clip", "timm"):
         model, _, weights = rest.partition(":")
         label = model if model in PRESETS else f"{model}-{_stem(weights)}"
         label = Path(weights).name if model == "local-dir" else label
-    elif kind == "timm":
-        model, _, weights = rest.partition(":")
-        label = f"{model}-{_stem(weights)}"
-    elif kind == "sentence":
+    elif kind in ("sentence", "dinov2", "hf_clip"):
         label = Path(rest).name
-    elif kind in ("dinov2", "hf_clip"):
-        label = Path(rest).name
-        label = label if label.lower().startswith("dino") or kind == "hf_clip" else f"dinov2-{label}"
+        label = f"dinov2-{label}" if kind == "dinov2" and not label.lower().startswith("dino") else label
     elif kind in (SCENE_CLIP, INCEPTION):
         label = kind
     else:

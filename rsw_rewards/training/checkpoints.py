@@ -22,11 +22,11 @@ from rsw_rewards.rollouts.trained import (
     complete_checkpoints,
     damage_of,
     mark_complete,
-    read_state,
 )
 from rsw_rewards.training.processes import ALONE, Processes
 
 STATE = "engine_state.pt"
+"""What the engine keeps in a checkpoint, beside the learner."""
 _log = logging.getLogger("rsw_rewards")
 
 
@@ -94,13 +94,3 @@ def last_complete(folder: Path) -> Path | None:
 def checkpoint_step(checkpoint: Path) -> int:
     """The optimizer steps done when a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def engine_state(checkpoint: Path) -> dict[str, Any]:
-    """What the engine had put into a checkpoint. Raises :class:`ConfigError` when it cannot be read."""
-    return read_state(checkpoint / STATE)
-
-
-def learner_state(checkpoint: Path) -> dict[str, Any]:
-    """What :func:`write_checkpoint` was given of the learner. Raises :class:`ConfigError` when it cannot be read."""
-    return read_state(checkpoint / LEARNER)

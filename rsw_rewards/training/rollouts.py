@@ -23,7 +23,7 @@ from rsw_rewards.rollouts.dumps import write_dump
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.generation import Generation, logged_numbers, remarks
 from rsw_rewards.training.refill import Refilled, refill, reserve
-from rsw_rewards.training.runlog import RunLog
+from rsw_rewards.training.runlog import RunLog, say
 from rsw_rewards.training.watch import Watch
 
 
@@ -257,7 +257,7 @@ class Rollouts:
             if cause not in self._said:
                 self._said.add(cause)
                 for line in lines:
-                    self.log.say(line, style=style)
+                    say(line, style=style)
 
     def _is_dumped(self, step: int) -> bool:
         """Whether the generation of a step is dumped: every ``dump_every`` steps from the first on, and the last."""

@@ -20,6 +20,11 @@ from rsw_rewards.training.trackers import Tracker, Trackers
 _COLUMNS = ("step", "s/step", "reward", "entropy", "grad", "waiting")
 
 
+def say(line: str, style: str | None = None) -> None:
+    """Print one line, whatever the width of the terminal."""
+    Console().print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 class RunLog(TrainerCallback):
     """Collects the numbers of a step from the trainer and from :meth:`add`, and writes them once the trainer logs.
 
@@ -48,9 +53,6 @@ class RunLog(TrainerCallback):
         self.tasks = list(tasks)
         self.steps = steps
         self.every = every
-        self.console = Console()
-        if not self.console.is_terminal:  # a log file has room
-            self.console.width = max(self.console.width, 110)
         self._pending: dict[str, float | None] = {}
         self._recent: deque[dict[str, float | None]] = deque(maxlen=every)
         self._header = False
@@ -60,7 +62,7 @@ class RunLog(TrainerCallback):
             raise InputError(
                 f"{self.path} lacks some of the {resume_at} steps that were done; bring the file back from a copy, or start another run"
             )
-        self._page = LivePage(Path(folder), self.say)
+        self._page = LivePage(Path(folder), say)
         self.trackers = Trackers(trackers, Path(folder), resume_at)
 
     def add(self, numbers: Mapping[str, float | None]) -> None:
@@ -90,7 +92,7 @@ class RunLog(TrainerCallback):
     def _line(self, step: int) -> None:
         names = [*_COLUMNS[:3], *(f"r/{task}" for task in self.tasks), *_COLUMNS[3:], "failed", "left"]
         if not self._header:
-            self.say(" ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold")
+            say(" ".join(f"{name[:17]:>{_width(name)}}" for name in names), style="bold")
             self._header = True
         cells = [
             f"{step:d}/{self.steps}",
@@ -103,11 +105,7 @@ class RunLog(TrainerCallback):
             _number(self._mean("failed"), 0),
             self._left(step),
         ]
-        self.say(" ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)))
-
-    def say(self, line: str, style: str | None = None) -> None:
-        """Print one line, whatever the width of the terminal."""
-        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        say(" ".join(f"{cell:>{_width(name)}}" for name, cell in zip(names, cells, strict=True)))
 
     def _left(self, step: int) -> str:
         """What the steps that are left will take, if they take as long as those since the first that was written."""

@@ -14,9 +14,9 @@ from rsw_rewards.config import TeachingConfig
 from rsw_rewards.core.records import Sample
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policy import Policy, set_up
-from rsw_rewards.rollouts.trained import CHECKPOINTS, writing
+from rsw_rewards.rollouts.trained import CHECKPOINTS, LEARNER, read_state, writing
 from rsw_rewards.rollouts.weights import trained_weights, whole
-from rsw_rewards.training.checkpoints import checkpoint_step, last_complete, learner_state, write_checkpoint
+from rsw_rewards.training.checkpoints import checkpoint_step, last_complete, write_checkpoint
 from rsw_rewards.training.log_rows import append_row, keep_until
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.report.page import LivePage
@@ -46,7 +46,7 @@ class Checkpoints:
         """Put back what :meth:`save` wrote. Raises :class:`ConfigError` where it is that of another network."""
         if self.last is None:
             return
-        state = learner_state(self.last)
+        state = read_state(self.last / LEARNER)
         try:
             policy.load_weights(state["policy"], self.done)
             load_optimizer(optimizer, state["optimizer"])

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.errors import ConfigError
@@ -35,23 +35,6 @@ class Trainable(Protocol):
         """Write what the policy can be loaded from again."""
 
 
-class TrainerView(Protocol):
-    """How the trainer is shown samples and rollouts."""
-
-    @property
-    def processing_class(self) -> PreTrainedTokenizerBase | ProcessorMixin:
-        """The trainer's tokenizer or processor."""
-
-    def dataset(self, ids: Sequence[str]) -> Dataset:
-        """Rows for samples, in the order of their ids. The column ``prompt`` comes back in :meth:`ids`."""
-
-    def ids(self, prompts: Sequence[Any]) -> list[str]:
-        """The samples' ids in prompts that the trainer hands over."""
-
-    def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
-        """What a rollout function returns of outputs: ``prompt_ids``, ``completion_ids``, ``logprobs``, perhaps ``env_mask``."""
-
-
 class TokenView:
     """Samples by their ids alone: rollouts bring the tokens of their prompts along."""
 
@@ -64,15 +47,15 @@ class TokenView:
         return token_names(self.policy.model.config.vocab_size, self.policy.eos_id, self.policy.pad_id)
 
     def dataset(self, ids: Sequence[str]) -> Dataset:
-        """See :class:`TrainerView`."""
+        """Rows for samples, in the order of their ids. The column ``prompt`` comes back in :meth:`ids`."""
         return Dataset.from_dict({"prompt": list(ids)})
 
     def ids(self, prompts: Sequence[Any]) -> list[str]:
-        """See :class:`TrainerView`."""
+        """The samples' ids in prompts that the trainer hands over."""
         return list(prompts)
 
     def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
-        """Prompts and completions for the learner.
+        """What a rollout function returns of outputs: ``prompt_ids``, ``completion_ids``, ``logprobs``, ``env_mask``.
 
         The prompts of questions (two images) are longer than those of forecasts, the completions shorter. All prompts are cut
         to the shortest and the rest goes before the completion, masked: rows are then nearly equally long, and little is spent on
@@ -106,6 +89,10 @@ def check_tokens(outputs: Sequence[Output]) -> None:
             "the policy's outputs have no 'tokens' (prompt_ids, completion_ids, logprobs), so nothing can be learnt from them; see"
             " 'A policy of your own' in docs/training.md"
         )
+
+
+TrainerView = TokenView | ConversationView
+"""How the trainer is shown samples and rollouts."""
 
 
 def trainer_view(policy: Trainable, samples: Sequence[Sample]) -> TrainerView:

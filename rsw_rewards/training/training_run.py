@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from rich.console import Console
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.image_ref import ImageRef
@@ -21,14 +20,13 @@ from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Policy, set_up
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.rollouts.trained import CHECKPOINTS, FINAL, REPORT, writing
+from rsw_rewards.rollouts.trained import CHECKPOINTS, FINAL, LEARNER, REPORT, read_state, writing
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.agreement import alarms_so_far
 from rsw_rewards.training.checkpoints import (
+    STATE,
     checkpoint_step,
-    engine_state,
     last_complete,
-    learner_state,
     write_checkpoint,
 )
 from rsw_rewards.training.checks import check_apart, check_learnable
@@ -40,7 +38,7 @@ from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.report.run_files import BASELINES
 from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.run_folder import check_inputs
-from rsw_rewards.training.runlog import RunLog
+from rsw_rewards.training.runlog import RunLog, say
 from rsw_rewards.training.schedule import prompt_order, shares
 from rsw_rewards.training.sharding import whole_policy
 from rsw_rewards.training.sources import load_source
@@ -163,10 +161,10 @@ class TrainingRun:
         rollouts = Rollouts(config, self.samples, self.scorer, self.pool, log, watch, ahead)
         try:
             if self.checkpoint is not None:
-                rollouts.load_state_dict(engine_state(self.checkpoint))
-                log.say(f"going on from step {self.done} ({self.checkpoint})")
+                rollouts.load_state_dict(read_state(self.checkpoint / STATE))
+                say(f"going on from step {self.done} ({self.checkpoint})")
             yield rollouts
-            log.say(rollouts.clock.summary(steps - self.done))
+            say(rollouts.clock.summary(steps - self.done))
         finally:
             rollouts.close()
             log.close()
@@ -177,7 +175,7 @@ class TrainingRun:
         The first process makes the rollouts and hands them to the others.
         """
         if self.checkpoint is not None:
-            learner.load_state_dict(learner_state(self.checkpoint))
+            learner.load_state_dict(read_state(self.checkpoint / LEARNER))
         steps = range(self.done, self.config.generation.steps)
         by_id = {sample.id: sample for sample in self.samples}
         every = self.config.checkpoints
@@ -319,8 +317,3 @@ def _scorer(samples: list[Sample], config: ExperimentConfig) -> Scorer:
     scorer.check(samples)
     scorer.prepare(samples)
     return scorer
-
-
-def say(line: str, style: str | None = None) -> None:
-    """Print one line, whatever the width of the terminal."""
-    Console().print(line, style=style, markup=False, highlight=False, soft_wrap=True)

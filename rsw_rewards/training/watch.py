@@ -30,7 +30,7 @@ from rsw_rewards.training.agreement import (
 from rsw_rewards.training.generation import Generation
 from rsw_rewards.training.heldout import Change, Heldout, changes_record, first_of_each_task
 from rsw_rewards.training.log_rows import append_row, keep_until, read_log
-from rsw_rewards.training.runlog import RunLog
+from rsw_rewards.training.runlog import RunLog, say
 
 REWARD = "reward_mean/"
 """Before a task's name, the logged number that rises: the mean weighted sum of what the components gave, before anything is
@@ -168,7 +168,7 @@ class Watch:
         self._heard += generations([{"step": step + 1, **numbers}])
         for task, alarm in lowest(self._heard).items():
             if task not in before:
-                self.log.say(str(alarm), style="bold red")
+                say(str(alarm), style="bold red")
 
     def look(self, pool: RolloutPool, step: int) -> None:
         """Measure if it is time: ``step`` steps are done, and the pool holds the weights that came of them."""
@@ -183,9 +183,9 @@ class Watch:
         numbers: dict[str, float | None] = {f"heldout/{change.metric}": change.after.value for change in changes}
         self.log.add({**numbers, "alarms": float(len(found))})
         said = ", ".join(f"{change.metric} {_value(change)}" for change in shown)
-        self.log.say(f"held-out after step {step} ({len(self.samples)} samples): {said}")
+        say(f"held-out after step {step} ({len(self.samples)} samples): {said}")
         for line in [*self.heldout.said_of(tables), *map(str, found)]:
-            self.log.say(line, style="bold red")
+            say(line, style="bold red")
         row = {"step": step, "n": len(self.samples), "reward_rise": rises, "changes": changes_record(changes)}
         append_row(self.path, {**row, "alarms": [alarm.record() for alarm in found]})
 
