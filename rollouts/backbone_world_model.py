@@ -223,11 +223,7 @@ def guide(model: PreTrainedModel, segments: Segments) -> None:
         picture_positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        if picture_positions is None:
-            cache = kwargs.get("past_key_values")
-            if input_ids is None or (cache is not None and cache.get_seq_length() > 0):
-                raise ValueError("give picture_positions where input_ids is not the whole sequence")
-            picture_positions = segments.positions(input_ids)
+        picture_positions = segments.places(picture_positions, input_ids, kwargs.get("past_key_values"))
         out = parent.forward(self, input_ids, *args, **kwargs)
         kept = picture_positions[:, -out.logits.shape[1] :]
         out.logits = out.logits.masked_fill(~segments.mask(kept), IMPOSSIBLE)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from rsw_rewards.core.settings import Strict
 
 
-class Window(BaseModel):
+class Window(Strict):
     """A window of stochastic steps (MixGRPO, arXiv 2507.21802; Flow-GRPO-Fast), under ``window`` of the policy."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: PositiveInt = 4
     """Steps in the window."""

@@ -7,6 +7,7 @@ models lay them on their logits inside ``forward``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +77,18 @@ class Segments:
         last_other = torch.where(inside, -1, position).cummax(1).values
         opened = input_ids.gather(1, last_other.clamp(min=0)) == self.begin
         return torch.where(opened & (last_other >= 0), position - last_other, -1)
+
+    def places(self, given: Tensor | None, input_ids: Tensor | None, cache: Any) -> Tensor:
+        """The positions that ``forward`` was given, else those of its tokens where they are the whole sequence.
+
+        Raises:
+            ValueError: a cache holds the beginning of the sequence, or there are no tokens.
+        """
+        if given is not None:
+            return given
+        if input_ids is None or (cache is not None and cache.get_seq_length() > 0):
+            raise ValueError("give picture_positions where input_ids is not the whole sequence")
+        return self.positions(input_ids)
 
     def after(self, position: int, token: int) -> int:
         """The position of a token that follows on one at ``position``, as :meth:`positions` gives it for whole sequences."""

@@ -157,15 +157,10 @@ class TokenWorldModel(Qwen3ForCausalLM):
         Raises:
             ValueError: the segment of a position cannot be known.
         """
-        if picture_positions is None:
-            cached = past_key_values is not None and past_key_values.get_seq_length() > 0
-            if input_ids is None or cached:
-                raise ValueError("give picture_positions where input_ids is not the whole sequence")
-            picture_positions = self.picture_positions(input_ids)
-        elif input_ids is None and inputs_embeds is None:
-            raise ValueError("give input_ids or inputs_embeds")
+        picture_positions = self.segments.places(picture_positions, input_ids, past_key_values)
         if inputs_embeds is None:
-            assert input_ids is not None
+            if input_ids is None:
+                raise ValueError("give input_ids or inputs_embeds")
             inputs_embeds = self.embed(input_ids, picture_positions)
         out = super().forward(
             attention_mask=attention_mask,

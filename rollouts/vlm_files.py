@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 
+from rsw_rewards.core.settings import Strict
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.rollouts.images_once import prepare_once
@@ -77,10 +78,8 @@ def _is_json(file: Path) -> bool:
     return True
 
 
-class LoraConfig(BaseModel):
+class LoraConfig(Strict):
     """Low-rank adapters (arXiv 2106.09685): the model stays as it is, and only these are trained and sent about."""
-
-    model_config = ConfigDict(extra="forbid")
 
     r: PositiveInt = 16
     alpha: PositiveInt = 32

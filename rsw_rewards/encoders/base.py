@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from rsw_rewards.core.plugins import raised
 from rsw_rewards.encoders.names import bands_of, encoder_label
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import has, need
@@ -154,8 +155,7 @@ def loading(name: str) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:  # whatever a foreign file makes a loader raise, the user must mend the file
-        first_line = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"the encoder {name!r} cannot be loaded: {type(error).__name__}: {first_line}") from error
+        raise ConfigError(f"the encoder {name!r} cannot be loaded: {raised(error)}") from error
 
 
 def in_package(package: str, place: str) -> Path | None:
@@ -212,10 +212,7 @@ def read_state(path: Path, what: str) -> dict[str, torch.Tensor]:
             " network's state_dict()"
         ) from None
     except Exception as error:  # whatever a foreign file makes a loader raise, the user must mend the file
-        first_line = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"{path}, the weights of {what}, cannot be read: {type(error).__name__}: {first_line}"
-        ) from None
+        raise ConfigError(f"{path}, the weights of {what}, cannot be read: {raised(error)}") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

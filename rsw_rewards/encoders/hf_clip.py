@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.plugins import raised
 from rsw_rewards.encoders.base import BuiltIn, repeatable
 from rsw_rewards.encoders.dinov2 import load_transformers
 from rsw_rewards.errors import ConfigError
@@ -45,9 +46,8 @@ class HfClipEncoder(BuiltIn):
             processor = AutoImageProcessor.from_pretrained(source, local_files_only=local, backend="pil")
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         except Exception as error:  # whatever a foreign folder makes the library raise
-            first_line = str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"the encoder {name!r} lacks its preprocessor or tokenizer ({type(error).__name__}: {first_line}); put "
+                f"the encoder {name!r} lacks its preprocessor or tokenizer ({raised(error)}); put "
                 f"preprocessor_config.json and the tokenizer's files beside the weights"
             ) from error
         return cls(model, processor, tokenizer, device, name)
