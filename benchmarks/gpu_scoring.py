@@ -82,7 +82,7 @@ def main() -> None:
     if options.inception:
         inception = InceptionEncoder.from_file(options.inception, device)
     else:
-        inception = InceptionEncoder(random_inception(device), device, "inception-random", "0" * 64)
+        inception = InceptionEncoder(random_inception(device), "0" * 64, device, "inception-random")
     model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None, device=device)
     if options.clip:
         clip = load_encoder(options.clip, device)
@@ -107,7 +107,7 @@ def main() -> None:
                 encoder.encode_images(images, MICRO_BATCH)
 
         here = {
-            "inception": InceptionEncoder.from_file(options.inception, "cpu") if options.inception else InceptionEncoder(random_inception("cpu"), "cpu", "inception-random", "0" * 64),
+            "inception": InceptionEncoder.from_file(options.inception, "cpu") if options.inception else InceptionEncoder(random_inception("cpu"), "0" * 64, "cpu", "inception-random"),
             "clip": load_encoder(options.clip, "cpu") if options.clip else OpenClipEncoder(copy.deepcopy(model).cpu(), preprocess, None, "cpu", "open_clip:ViT-B-32"),  # type: ignore[arg-type]
         }  # fmt: skip
         found["difference_to_cpu"] = {

@@ -89,11 +89,11 @@ class BuiltIn:
     network: str = ""
     """What tells two networks with the same weights apart, such as their activation."""
 
-    def __init__(self, model: Any, device: str, name: str, weights_sha256: str | None = None) -> None:
+    def __init__(self, model: Any, device: str, name: str) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
         self.device = device
         self.name = name
-        self.weights_sha256 = weights_sha256 or state_hash(model.state_dict())
+        self.weights_sha256 = state_hash(model.state_dict())
 
     @property
     def id(self) -> str:

@@ -44,6 +44,12 @@ class InceptionEncoder(BuiltIn):
     input_size = SIDE
     resize = f"each channel to {SIDE} x {SIDE} as float32, Pillow bicubic, not rounded (clean-fid)"
 
+    def __init__(self, network: Any, weights_sha256: str, device: str, name: str = INCEPTION) -> None:
+        self.model = network
+        self.weights_sha256 = weights_sha256
+        self.device = device
+        self.name = name
+
     @classmethod
     def load(cls, place: str, device: str, name: str) -> InceptionEncoder:
         """The file that a name or the environment variable gives. Raises :class:`ConfigError`."""
@@ -70,7 +76,7 @@ class InceptionEncoder(BuiltIn):
                 f"not {INCEPTION_SHA256[:12]}...; fetch it again, or name your own network as an encoder pkg.mod:object"
             )
         network = torch.jit.load(str(file), map_location=device).eval()
-        return cls(network.layers, device, name, digest)
+        return cls(network.layers, digest, device, name)
 
     def prepared(self, images: Sequence[np.ndarray]) -> Any:
         import torch
