@@ -12,12 +12,12 @@ import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.files import read_json
-from rsw_rewards.core.rubric import parse_rubric
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import named_metrics
 from rsw_rewards.evaluation.numbers import sign
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
 from rsw_rewards.training.ablation.variants import FULL, Job, Variant
+from rsw_rewards.training.heldout import measured_rubric, rewarded_labels
 from rsw_rewards.training.heldout_record import HeldoutRecord
 
 
@@ -69,11 +69,8 @@ class Trained:
 
 def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]) -> list[Effect]:
     """Every held-out number of every variant against the full rubric, over the seeds that both have finished."""
-    from rsw_rewards.training.heldout import measured_rubric, rewarded_labels
-
-    rubric = parse_rubric(config.rubric, "rubric")
-    measured = measured_rubric(config.measure, rubric)
-    trained = rewarded_labels(measured, rubric)
+    measured = measured_rubric(config.measure, config.rubric)
+    trained = rewarded_labels(measured, config.rubric)
     built = {component.label: component.build() for component in measured.components}
     wanted = config.measure.metrics
     full, effects = chosen[0], []
