@@ -293,19 +293,18 @@ class TokenWorldModelPolicy(Policy):
         drawn: list[tuple[int, np.ndarray]] = []
         for row, (request, completion) in enumerate(zip(requests, made, strict=True)):
             reading = self.world.read(completion.ids, request.sample.task)
-            output = Output(
-                request.sample.id,
-                tokens=TokenTrace(tuple(prompts[row // repeats]), completion.ids, completion.logprobs),
-                finish_reason=reading.finish_reason,
+            cut = f"cut off after {len(completion.ids)} tokens, before its end"
+            outputs.append(
+                Output(
+                    request.sample.id,
+                    text=reading.text,
+                    invalid=cut if reading.finish_reason == "length" else None,
+                    tokens=TokenTrace(tuple(prompts[row // repeats]), completion.ids, completion.logprobs),
+                    finish_reason=reading.finish_reason,
+                )
             )
-            if reading.finish_reason == "length":
-                why = f"cut off after {len(completion.ids)} tokens, before its end"
-                output = replace(output, text=reading.text, invalid=why)
-            elif reading.codes is not None:
+            if reading.codes is not None:
                 drawn.append((row, reading.codes))
-            else:
-                output = replace(output, text=reading.text)
-            outputs.append(output)
         for row, image in self._pictures(requests, drawn):
             outputs[row] = replace(outputs[row], image=image)
         return outputs

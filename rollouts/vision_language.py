@@ -378,9 +378,6 @@ class VisionLanguageModel(Policy):
         length = len(tokens) if end is None else end + 1
         trace = TokenTrace(tuple(prompt), tuple(tokens[:length]), tuple(logprobs[:length]))
         text = self._opened + self._processor.tokenizer.decode([id for id in tokens[:end] if id not in self._hidden])
-        if end is None:
-            why = f"cut off after {length} tokens, before its end"
-            return Output(
-                request.sample.id, request.candidate, text=text, invalid=why, tokens=trace, finish_reason="length"
-            )
-        return Output(request.sample.id, request.candidate, text=text, tokens=trace, finish_reason="stop")
+        cut = f"cut off after {length} tokens, before its end" if end is None else None
+        finish = "length" if end is None else "stop"
+        return Output(request.sample.id, request.candidate, text=text, invalid=cut, tokens=trace, finish_reason=finish)

@@ -202,7 +202,7 @@ class HeldOut:
         kinds = np.array(self.kinds)
         return {
             "accuracy": float(right.mean()),
-            "gain_over_copy": gain_over_copy(made, before, self.data.pairs.after)[0],
+            "gain_over_copy": gain_over_copy(made, before, self.data.pairs.after),
             "per_kind": {str(kind): round(float(right[kinds == kind].mean()), 4) for kind in np.unique(kinds)},
         }
 
