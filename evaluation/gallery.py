@@ -179,9 +179,9 @@ def paged(cards: Iterable[Mapping[str, Any]], limit: int, most: int | None = Non
         yield page
 
 
-def shortened(text: str) -> str:
-    """At most :data:`LONGEST_TEXT` characters of a text."""
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+def shortened(text: str, most: int = LONGEST_TEXT) -> str:
+    """At most ``most`` characters of a text."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def truth_of(sample: Sample) -> str:

@@ -26,6 +26,7 @@ from rsw_rewards.evaluation.gallery import (
     gathered,
     paged,
     score_rows,
+    shortened,
     truth_of,
     write_pages,
 )
@@ -181,7 +182,11 @@ def all_rows(
         truth = true if (true := truth_of(sample)) != sample.prompt else ""
         found = (values.get(key, {}).get(label) for label in measured)
         numbers = [None if value is None or value != value else round(value, 4) for value in found]
-        told = [sample.kind or "", status.get(key, "ok"), *map(_cut, (sample.prompt, said, truth))]
+        told = [
+            sample.kind or "",
+            status.get(key, "ok"),
+            *(shortened(text, TEXT) for text in (sample.prompt, said, truth)),
+        ]
         rows.append([[name, where.get(key, "")], *told, *numbers])
     used = [k for k in range(len(columns)) if any(row[k] not in ("", None, "ok") for row in rows)]
     return {"columns": [columns[k] for k in used], "rows": [[row[k] for k in used] for row in rows], "size": ROWS}
@@ -195,10 +200,6 @@ def shared_folder(ids: Sequence[str]) -> str:
     """
     same = takewhile(lambda parts: len(set(parts)) == 1, zip(*(name.split("/")[:-1] for name in ids), strict=False))
     return "/".join(parts[0] for parts in same)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= TEXT else text[: TEXT - 1] + "…"
 
 
 def beside(key: str, baselines: Mapping[str, Any]) -> dict[str, float]:

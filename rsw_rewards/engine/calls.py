@@ -262,6 +262,8 @@ def actors_for(component: Component, verifier: Verifier, workers: int) -> int:
     Raises:
         ConfigError: a verifier that keeps state has a time limit.
     """
+    if component.timeout_s is None and workers == 0:
+        return 0
     # State lives in the caller's process, so a verifier with state is scored where it observes, also before it has any.
     stateful = type(verifier).observe is not Verifier.observe or bool(verifier.state_dict())
     if stateful and component.timeout_s is not None:
@@ -269,6 +271,6 @@ def actors_for(component: Component, verifier: Verifier, workers: int) -> int:
             f"{component.label!r} keeps state from step to step, so it cannot run in a process that may be killed; "
             f"leave its 'timeout_s' out"
         )
-    if component.timeout_s is None and (workers == 0 or stateful):
+    if stateful:
         return 0
     return max(1, workers) if verifier.scope != "population" else 1
