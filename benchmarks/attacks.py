@@ -1,9 +1,10 @@
 """The tables of docs/attacks.md: what the best attack earns by every verifier of texts and of forecasts, alone and in the composites.
 
-    python benchmarks/attacks.py [--shared DIR] [--n 100] [--seed 1] [--only captions] [--write docs/attacks.md]
+    python benchmarks/attacks.py [--shared DIR] [--seeds 1] [--only captions] [--write docs/attacks.md]
+    python benchmarks/attacks.py --only forecasts --seeds 801 802 803 804 [--scenes 64] [--full] [--write docs/attacks.md]
 
-Captions are those of LEVIR-CC below the shared folder, questions are made here, forecasts are scenes of the scene world with the
-shipped world model as the model. Prints the tables as Markdown.
+Captions are those of LEVIR-CC below the shared folder. Forecasts are the changed scenes among so many of each seed of the scene world, with
+the shipped world model as the model; without --full, gradients and evolution are left out. Prints the tables as Markdown.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import binomtest
+
 import rsw_rewards as rsw
+from rsw_rewards.core.records import Task
+from rsw_rewards.core.rubric import load_rubric
+from rsw_rewards.data.scene_world import scene_world_samples
+from rsw_rewards.evaluation.inputs import of_policy
+from rsw_rewards.redteam.rows import Row
+from rsw_rewards.redteam.run import run
 
 GATE = {"component": "caption_gate"}
+POLICY = {"use": "token_world_model", "path": "embedded"}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs/rubrics"
 CAPTIONS: tuple[Mapping[str, Any], ...] = (
     {"use": "bleu"}, {"use": "rouge_l"}, {"use": "cider_d"}, {"use": "captions", "config": {"meteor": False}}, {"use": "sentence_similarity"},
@@ -48,9 +58,9 @@ def line(label: str, rubric: Any, samples: Sequence[rsw.Sample], seed: int, **op
     return f"| {label} | " + " | ".join(cells) + " |"
 
 
-def caption_table(shared: Path, seed: int) -> list[str]:
+def caption_table(options: argparse.Namespace) -> list[str]:
     """Every verifier of captions alone, and behind the gate; the recommended composite last."""
-    samples = captions(shared)
+    samples, seed = captions(options.shared), options.seeds[0]
     lines = [
         "| reward | pairs | truth | mediocre | best attack | attacks that win |",
         "|---|---|---|---|---|---|",
@@ -64,7 +74,53 @@ def caption_table(shared: Path, seed: int) -> list[str]:
     return lines
 
 
-TABLES: dict[str, Callable[..., list[str]]] = {"captions": caption_table}
+def changed_scenes(seed: int, scenes: int) -> list[rsw.Sample]:
+    """The forecast samples of so many scenes in which at least a pixel changes."""
+    made = scene_world_samples(scenes, seed, tasks=["forecast"])
+    return [sample for sample in made if sample.reference["mask"].pixels().any()]
+
+
+def forecast_table(options: argparse.Namespace) -> list[str]:
+    """Mean rewards of the recommended composite by who made the forecast, and on how many scenes their order is right."""
+    rubric = load_rubric(CONFIGS / "forecasts.yaml")
+    found = []
+    for seed in options.seeds:
+        samples = changed_scenes(seed, options.scenes)
+        outputs = of_policy(samples, POLICY, frozenset({Task.FORECAST}), None, seed=seed).outputs
+        found.append(run(rubric, samples, outputs, seed=seed, short=not options.full).tasks[0])
+    n = sum(task.n for task in found)
+    rows: dict[str, list[Row]] = {}
+    for row in (row for task in found for row in task.rows):
+        rows.setdefault(row.name, []).append(row)
+
+    def mean(own: Sequence[Row], component: str | None = None) -> float:
+        pairs = [(row.n, row.components[component][0] if component else row.reward) for row in own]
+        known = [(count, value) for count, value in pairs if value is not None]
+        return sum(count * value for count, value in known) / max(1, sum(count for count, _ in known))
+
+    parts = [label for label in found[0].labels if label != "change_extent"]
+    lines = [
+        "| | reward | " + " | ".join(f"`{label}`" for label in parts) + " |",
+        "|---|---" + "|---" * len(parts) + "|",
+    ]
+    attacks = [name for name, own in rows.items() if own[0].role == "attack"]
+    best = sorted(attacks, key=lambda name: -mean(rows[name]))[:3]
+    for name in ("truth", "mediocre", "model", *best, "copy_before"):
+        cells = [f"{mean(rows[name], label):.2f}" for label in (None, *parts)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for told, key in (
+        ("The truth gets more than the model", "truth first"),
+        ("The model gets more than every attack", "attacks last"),
+        ("Both", "both"),
+    ):
+        right = round(sum(task.n * (task.order[key] or 0.0) for task in found))
+        low, high = binomtest(right, n).proportion_ci(method="wilson")
+        lines.append(f"* {told}: {right} of {n} scenes ({right / n:.1%} [{low:.1%}, {high:.1%}]).")
+    return lines
+
+
+TABLES: dict[str, Callable[[argparse.Namespace], list[str]]] = {"captions": caption_table, "forecasts": forecast_table}
 
 
 def main() -> None:
@@ -72,7 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     shared = Path(os.environ.get("RSW_SHARED") or Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--shared", type=Path, default=shared)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--scenes", type=int, default=64, help="scenes of each seed, changed or not")
+    parser.add_argument("--full", action="store_true", help="forecasts: with gradients and evolution")
     parser.add_argument("--only", choices=list(TABLES))
     parser.add_argument(
         "--write", type=Path, help="a page whose parts between <!-- attacks:TABLE --> marks are replaced"
@@ -82,7 +140,7 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         start = time.perf_counter()
-        text = "\n".join(make(options.shared, options.seed)) + "\n"
+        text = "\n".join(make(options)) + "\n"
         print(f"{name}, {time.perf_counter() - start:.0f} s\n{text}")
         if options.write:
             page = options.write.read_text(encoding="utf-8")

@@ -6,23 +6,25 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-Claim = Literal["change", "no change", "denied change", "both", "hedged"]
-"""``denied change``: of a change that it did not happen ("no road was built"); ``both``: that nothing changed, and a change."""
+Claim = Literal["change", "no change", "denied change", "both", "hedged", "unclear"]
+"""``denied change``: of a change that it did not happen ("no road was built"); ``both``: that nothing changed, and a change; ``unclear``:
+something of the whole scene, in words that are not known here."""
 
 _CLAUSES = re.compile(
     r"[.,;:!?]+|\b(?:and|but|while|whereas|although|though|however|yet|or|after|when|where(?! (?:it|they) (?:was|were)\b)|because|so)\b"
 )
+_BUT = re.compile(r"\b(?:but|while|whereas|although|though|however|yet)\b")
 _EXCEPTED = re.compile(r"\b(?:except(?:ing)?|besides|apart from|other than|but for|aside from)\b")
 _CHANGES = re.compile(
     r"\b(?:(?:re)?buil[dt]|construct(?:s|ed)?|appear(?:s|ed)?|add(?:s|ed)?|erect(?:s|ed)?|develop(?:s|ed)?|emerge[sd]?|remove[sd]?"
     r"|demolish(?:es|ed)?|disappear(?:s|ed)?|vanish(?:es|ed)?|replace[sd]?|expand(?:s|ed)?|extend(?:s|ed)?|widen(?:s|ed)?|plant(?:s|ed)"
     r"|grown?|cleared|destroy(?:s|ed)?|damage[sd]?|pave[sd]?|laid|create[sd]?|form(?:s|ed)|occup(?:y|ies|ied)|cover(?:s|ed)?|turn(?:s|ed)"
-    r"|convert(?:s|ed)?|transform(?:s|ed)?|becomes?|became|cut|flatten(?:s|ed)?|taken|put|set up|pulled down|torn down|razed|felled|collapse[sd]?|burn(?:s|ed|t)?|fell|fallen|flood(?:s|ed)|eroded?|retreated|shr[au]nk|grew|melted|moved?|dried up|drained|show(?:s|ed|n)? up|arise[sn]?|lost|gone)\b"
+    r"|convert(?:s|ed)?|transform(?:s|ed)?|becomes?|became|cut|flatten(?:s|ed)?|taken|put|set up|pulled down|torn down|razed|felled|collapse[sd]?|burn(?:s|ed|t)?|fell|fallen|flood(?:s|ed)|eroded?|retreated|shr[au]nk|grew|melted|moved?|dried up|drained|show(?:s|ed|n)? up|arise[sn]?|lost|gone|now (?:stands?|sits?|lies?|there))\b"
 )
 """Words that say of a thing how it changed."""
 _AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never)\b(?!\s+(?:only|just|far))")
 _ANY_CHANGE = re.compile(
-    r"\b(?:chang(?:e|es|ed|ing)|differences?|different|differs?|alter(?:s|ed|ations?)?|modifi(?:ed|cations?)|happen(?:s|ed)?|occur(?:s|red)?"
+    r"\b(?:chang(?:e|es|ed|ing)|differences?|different|differs?|alter(?:s|ed|ations?)?|modifi(?:ed|cations?)|happen(?:s|ed)?|occur(?:s|red)?|developments?|constructions?|additions?"
     r"|took place|new|(?:larg|small|wid|narrow|tall|dens|bigg|broad)er)\b"
 )
 """Words that say whether there is any change."""
@@ -31,12 +33,12 @@ _SAME = re.compile(
     r"|equal|(?:as|like) before|coincides?|indistinguishable|(?:is|are|was|were) stable|persist(?:s|ed)?|(?:repeat|equal|resemble|match(?:e)?|mirror)s the (?:first|other|earlier|previous|old)|(?:kept|keeps?) (?:its|their)|(?:images?|pictures?|photo(?:graph)?s|scenes?|views?|two|both|dates?) (?:match|agree))\b"
 )
 _WHOLE = re.compile(
-    r"\b(?:scenes?|images?|pictures?|photos?|everything|nothing|(?:as|like) before)\b|^\W*(?:the )?(?:same|identical|unchanged)"
+    r"\b(?:scenes?|images?|pictures?|photo(?:graph)?s?|views?|frames?|everything|nothing(?! but)|(?:as|like) before)\b|^\W*(?:the )?(?:same|identical|unchanged)"
     r"|(?<!\bas )(?<!\bway )(?<!\bthan )\b(?:they|all|both|it|two)\s+(?:\w+\s+)?(?:is|are|was|were|looks?|seems?|remains?|stays?)\b"
 )
 """Words by which sameness is of the whole scene, not of one thing in it."""
 _NEGATION = re.compile(
-    r"\b(?:no|not|never|nothing|none|neither|nor|without|hardly|barely|cannot)\b(?!\s+(?:longer|more|only|just|doubt|less|fewer|but|left|far))"
+    r"\b(?:no|not|never|zero|nothing|none|neither|nor|without|hardly|barely|cannot)\b(?!\s+(?:longer|more|only|just|doubt|less|fewer|but|left|far))"
     r"|n['\u2019]t\b|\blittle(?=\s+(?:has|change|difference))"
 )
 _UNTRUE = re.compile(
@@ -45,9 +47,10 @@ _UNTRUE = re.compile(
 _ABSENT = re.compile(
     r"^\W*(?:there\s+(?:is|are|was|were|(?:has|have)\s+been)\s+)?(?:no|not|never)\b(?!\s+(?:only|just)\b)(?!.*\b(?:left|remain\w*|longer|any ?more)\b)"
 )
-_LIGHT = r"(?:the |a )?(?:\w+ )?(?:light(?:ing)?|shadows?|illumination|seasons?|weather|colou?rs?|clouds?|haze|brightness|tones?|contrast|time of day)"
+_LIGHT = r"(?:the |a )?(?:\w+ )?(?:dates?|light(?:ing)?|shadows?|illumination|seasons?|weather|colou?rs?|clouds?|haze|brightness|tones?|contrast|time of day)"
 _OF_LIGHT = re.compile(
-    rf"\b(?:except(?:ing)?(?: for)?|besides|apart from|other than|but for|aside from) {_LIGHT}\b"
+    r"\b(?:except(?:ing)?|besides|apart from|other than|but for|aside from) (?:(?:perhaps|maybe|possibly) )?(?:for )?"
+    rf"(?:\w+ )?(?:differences? (?:in|of) )?{_LIGHT}\b"
     rf"|\bonly {_LIGHT} (?:differs?|(?:has |have )?changed|changes|(?:is|are|was|were) different)\b"
 )
 """What is said of the light alone, which is no change of the scene."""
@@ -55,12 +58,18 @@ _NOT_AGAIN = re.compile(
     r"\b(?:not|never)(?= (?:been )?re(?:built|placed|stored|newed|opened|planted)\b)|\b(?:nothing|none)(?=.*\b(?:in (?:its|their) place|instead|since)\b)"
 )
 _IN_BOTH = re.compile(r"\bboth (?:images?|pictures?|photo(?:graph)?s?|dates?|years?|scenes?|views?|times)\b")
+_SEEMING = re.compile(rf"\b(?:appears?|looks?|seems?)(?= (?:\w+ly )?(?:to (?:be|have)\b|{_SAME.pattern}))")
+"""Verbs that say how a scene looks, where "appears" is no change."""
+_THEN_NOW = re.compile(
+    r"\b(?:no|not|none|nothing|never|without)\b[^,;.]*\b(?:before|earlier|previously|first)\b.*\bnow\b|\bthere (?:was|were) (?:no|nothing)\b.*\bnow\b"
+)
+"""Of something that was not there, and is."""
 _ALONE = re.compile(r"\bonly\b.*\b(?:remains?|remained|(?:is|are) left)\b")
 _UNTOUCHED = re.compile(r"(?:\bnot|\bnever|n't) (?:been )?\w+(?:ed|en)\b|^\W*nothing (?:has|is|was|had)\b")
 """Of a thing without a word for change: that nothing was done to it."""
 _NEITHER = re.compile(r"\bnor\b")
 _HEDGES = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|presumably|might|could(?! not|n['\u2019]t)|allegedly|supposedly|unsure|unclear|whether|either|if)\b|\bor not\b"
+    r"\b(?:maybe|perhaps|possibly|probably|presumably|might|could(?! not|n['\u2019]t)|allegedly|supposedly|unsure|unclear|whether|if)\b|\bor not\b|\beither\b(?=.*\bor\b)"
     r"|\bmay (?:have|be|not)\b"
 )
 
@@ -69,7 +78,8 @@ def claim_of(text: str) -> Claim:
     """What an English change caption claims.
 
     It reads clauses. A text that denies nothing claims a change, since captions of changed pairs often name what is new without a
-    verb; so does a text that says what is the same beside what is not.
+    verb; so does a text that says what is the same beside what is not. Of the whole scene it may say what is not known here: then the
+    claim is unclear.
 
     >>> claim_of("a road was built near the wood"), claim_of("no road was built near the wood")
     ('change', 'denied change')
@@ -78,7 +88,7 @@ def claim_of(text: str) -> Claim:
     >>> claim_of("a road was built but the scene is the same as before"), claim_of("the trees are no longer there")
     ('both', 'change')
     """
-    text = text.casefold()
+    text = _SEEMING.sub("is", text.casefold())
     if _OF_LIGHT.search(text):
         rest = _OF_LIGHT.sub(" ", text)
         return claim_of(rest) if re.search(r"\w", rest) else "no change"
@@ -87,12 +97,19 @@ def claim_of(text: str) -> Claim:
     if untrue := _UNTRUE.search(text):
         rest = text[: untrue.start()] + text[untrue.end() :]
         return "denied change" if claim_of(rest) == "change" else "change"
+    if _THEN_NOW.search(text):
+        return "change"
     kinds = list(_kinds(text))
     if "denied" in kinds:
         return "denied change"
     if "change" in kinds:
         return "both" if "still" in kinds and not _EXCEPTED.search(text) else "change"
-    return "no change" if {"still", "same"} & set(kinds) and not _EXCEPTED.search(text) else "change"
+    if _EXCEPTED.search(text):
+        return "change"
+    besides = "neutral" in kinds and _BUT.search(text)
+    if "still" in kinds or ("same" in kinds and not besides):
+        return "no change"
+    return "unclear" if "same" in kinds or _WHOLE.search(text) else "change"
 
 
 def _kinds(text: str) -> Iterator[str]:

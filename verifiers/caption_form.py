@@ -15,7 +15,7 @@ _PREPOSITIONS = frozenset(
 )  # fmt: skip
 _JOINING = frozenset({"and", "or", "but"})
 _BEING = frozenset({"is", "are", "was", "were", "has", "have", "had", "be", "been", "being"})
-_PERFECT = frozenset({("has", "been"), ("have", "been"), ("had", "been"), ("has", "had"), ("have", "had"), ("to", "be"), ("for", "being"), ("into", "being"), ("is", "being"), ("are", "being"), ("was", "being"), ("were", "being")})  # fmt: skip
+_PERFECT = frozenset({("has", "been"), ("have", "been"), ("had", "been"), ("has", "had"), ("have", "had"), ("to", "be"), ("to", "have"), ("for", "being"), ("into", "being"), ("is", "being"), ("are", "being"), ("was", "being"), ("were", "being")})  # fmt: skip
 _NEVER_FIRST = _JOINING | _BEING | {"of", "built", "constructed"}
 _NEVER_LAST = _ARTICLES | _JOINING | _BEING | {"of", "with", "to", "into", "at", "from", "some", "many", "several"}
 _COMPARING = frozenset({"as", "than", "way", "where", "what", "how"})

@@ -93,7 +93,7 @@ class CaptionGate(PerText[_Truth]):
         if says_no_change(text, truth.no_change):
             return _SAID["no change"] if truth.changed else ""
         claim = claim_of(text)
-        right: Sequence[str] = ("change",) if truth.changed else ("no change", "denied change")
+        right = ("unclear", "change") if truth.changed else ("unclear", "no change", "denied change")
         return "" if claim in right or claim in truth.claims else _SAID[claim]
 
 
