@@ -10,67 +10,112 @@ Claim = Literal["change", "no change", "denied change", "both", "hedged", "uncle
 """``denied change``: of a change that it did not happen ("no road was built"); ``both``: that nothing changed, and a change; ``unclear``:
 something of the whole scene, in words that are not known here."""
 
-_CLAUSES = re.compile(
-    r"[.,;:!?]+|\b(?:and|but|while|whereas|although|though|however|yet|or|after|when|where(?! (?:it|they) (?:was|were)\b)|because|so)\b"
+
+def _any_of(*lists: str, then: str = "") -> re.Pattern[str]:
+    """Any entry of lists divided by commas; an entry may be a pattern itself."""
+    entries = [entry.strip() for entry in ",".join(lists).split(",")]
+    return re.compile(rf"\b(?:{'|'.join(entries)})\b{then}")
+
+
+_PICTURE = r"(?:scenes?|images?|pictures?|photo(?:graph)?s?|views?|frames?|shots?)"
+_PLACE = r"(?:area|site|place|location|region|landscape|land|environment|surroundings)"
+_LIGHT = _any_of(
+    "dates?, (?:sun)?light(?:ing)?, shadows?, illumination, seasons?, weather, colou?rs?, clouds?, haze, brightness, tones?, contrast, exposure",
+    "sharpness, blur, resolution, quality, angles?, perspective, hues?, tint, times?, years, darker, brighter, blurr(?:y|ier)",
 )
-_BUT = re.compile(r"\b(?:but|while|whereas|although|though|however|yet)\b")
-_EXCEPTED = re.compile(r"\b(?:except(?:ing)?|besides|apart from|other than|but for|aside from)\b")
-_CHANGES = re.compile(
-    r"\b(?:(?:re)?buil[dt]|construct(?:s|ed)?|appear(?:s|ed)?|add(?:s|ed)?|erect(?:s|ed)?|develop(?:s|ed)?|emerge[sd]?|remove[sd]?"
-    r"|demolish(?:es|ed)?|disappear(?:s|ed)?|vanish(?:es|ed)?|replace[sd]?|expand(?:s|ed)?|extend(?:s|ed)?|widen(?:s|ed)?|plant(?:s|ed)"
-    r"|grown?|cleared|destroy(?:s|ed)?|damage[sd]?|pave[sd]?|laid|create[sd]?|form(?:s|ed)|occup(?:y|ies|ied)|cover(?:s|ed)?|turn(?:s|ed)"
-    r"|convert(?:s|ed)?|transform(?:s|ed)?|becomes?|became|cut|flatten(?:s|ed)?|taken|put|set up|pulled down|torn down|razed|felled|collapse[sd]?|burn(?:s|ed|t)?|fell|fallen|flood(?:s|ed)|eroded?|retreated|shr[au]nk|grew|melted|moved?|dried up|drained|show(?:s|ed|n)? up|arise[sn]?|lost|gone|now (?:stands?|sits?|lies?|there))\b"
+"""Words about the picture: what changes in them is no change of the scene."""
+_EXCEPTED = _any_of(
+    "except(?:ing|ed)?, besides, apart from, other than, but for, aside from, save(?: for| that)?, with the exception of, minus",
+    "excluding, barring, leaving aside, not counting",
+    then="[^,;.:]*",
+)
+_JOINTS = re.compile(
+    rf"([.,;:!?]+|(?=\bwith(?:out| no| nothing| (?:\w+ )?(?:new|additional|extra|more|fewer|less))\b)|\b(?:and|while|whereas|although|though|however"
+    r"|(?<!nothing )but|yet(?! to\b)|until|when|where(?! (?:it|they) (?:was|were)\b)|because|so|despite"
+    rf"|(?:before|after|since)(?= (?:the|a|an|any|some|new|its)\b(?!(?: \w+)? {_PICTURE})))\b)"
+)
+_BUT = frozenset({"but", "while", "whereas", "though", "however", "yet"})
+_ASIDE = re.compile(
+    r"\b(?:that|which) (?:was|were|had|did|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
+    r"|\b(?:land|ground|tree|plant|surface|natural|vegetation)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
+    rf"|\bnew(?= {_PICTURE}\b)"
+)
+"""Of a thing how it was, and words of change that name none."""
+_LIST = re.compile(r"\b(?:no|any|without)(?: [\w-]+)+?(?:, (?!no\b)[\w-]+(?: [\w-]+)?)*,? n?or\b")
+_CHANGES = _any_of(
+    "(?:construct, appear, add, erect, develop, emerge, remove, demolish, disappear, vanish, replace, expand, extend, widen, destroy, damage, pave",
+    "create, convert, transform, flatten, collapse, burn, erode, cover, move, arrive, double, install, excavate, reduce, dismantle, enlarge)(?:e?s|e?d)?",
+    "(?:re)?buil[dt], plant(?:s|ed), grown?, grew, cleared, laid, form(?:s|ed), occup(?:y|ies|ied), turn(?:s|ed), becomes?, became, cut, taken, put",
+    "set up, (?:pulled|torn|knocked) down, razed, felled, burnt, fell, fallen, flood(?:s|ed), retreated, shr[au]nk, dug, melted, dried up, drained",
+    "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone) up, arise[sn]?, lost, gone, g[ai]ven? way, (?:takes?|took) the place, comes? into view",
+    "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined)",
 )
 """Words that say of a thing how it changed."""
 _AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never)\b(?!\s+(?:only|just|far))")
-_ANY_CHANGE = re.compile(
-    r"\b(?:chang(?:e|es|ed|ing)|differences?|different|differs?|alter(?:s|ed|ations?)?|modifi(?:ed|cations?)|happen(?:s|ed)?|occur(?:s|red)?|developments?|constructions?|additions?"
-    r"|took place|new|(?:larg|small|wid|narrow|tall|dens|bigg|broad)er)\b"
+_ANY_CHANGE = _any_of(
+    "chang(?:e|es|ed|ing), differences?, different, differs?, alter(?:s|ed|ations?)?, modifi(?:ed|cations?), happen(?:s|ed)?, occur(?:s|red)?",
+    "developments?, (?:de|re)?constructions?(?! sites?), additions?, additional, extra, fewer, took place, new, loss(?:es)?, gains?, removals?",
+    "demolitions?, disappearances?, transformations?, conversions?, expansions?, replacements?, (?:larg|small|wid|narrow|tall|dens|bigg|broad|green)er",
 )
 """Words that say whether there is any change."""
-_SAME = re.compile(
-    r"\b(?:same|identical|unchanged|unaltered|alike|untouched|intact|still|remain(?:s|ed)?|stay(?:s|ed)?|(?:as|where|the way) (?:it|they) (?:was|were|did|used to)"
-    r"|equal|(?:as|like) before|coincides?|indistinguishable|(?:is|are|was|were) stable|persist(?:s|ed)?|(?:repeat|equal|resemble|match(?:e)?|mirror)s the (?:first|other|earlier|previous|old)|(?:kept|keeps?) (?:its|their)|(?:images?|pictures?|photo(?:graph)?s|scenes?|views?|two|both|dates?) (?:match|agree))\b"
+_SAME = _any_of(
+    "same, identical, unchanged, unaltered, unmodified, alike, untouched, intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
+    "(?:as|where|the way) (?:it|they) (?:was|were|did|used to), (?:as|like) before, indistinguishable, interchangeable, static, constant, preserved",
+    "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were) (?:stable|consistent), (?:kept|keeps?|retains?) (?:its|their), always been",
+    f"(?:repeat, equal, resemble, matche?, mirror)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already there, all along",
+    "from the (?:start|beginning), (?<!that )(?<!which )(?:was|were) there before",
+)
+_PREDICATE = re.compile(
+    rf"(?<!that )(?<!which )\b(?:is|are|was|were|looks?|remain(?:s|ed)?)(?: \w+)?(?: \w+)? {_SAME.pattern}"
 )
 _WHOLE = re.compile(
-    r"\b(?:scenes?|images?|pictures?|photo(?:graph)?s?|views?|frames?|everything|nothing(?! but)|(?:as|like) before)\b|^\W*(?:the )?(?:same|identical|unchanged)"
+    rf"\b(?:{_PICTURE}|everything|nothing(?! but)|(?:as|like) before|(?:just|exactly) as (?:it|they))\b|^\W*(?:the )?(?:same|identical|unchanged)"
     r"|(?<!\bas )(?<!\bway )(?<!\bthan )\b(?:they|all|both|it|two)\s+(?:\w+\s+)?(?:is|are|was|were|looks?|seems?|remains?|stays?)\b"
 )
 """Words by which sameness is of the whole scene, not of one thing in it."""
-_NEGATION = re.compile(
-    r"\b(?:no|not|never|zero|nothing|none|neither|nor|without|hardly|barely|cannot)\b(?!\s+(?:longer|more|only|just|doubt|less|fewer|but|left|far))"
-    r"|n['\u2019]t\b|\blittle(?=\s+(?:has|change|difference))"
+_PART = re.compile(
+    rf"\b(?:else|other|otherwise|rest)\b|\b(?:in|to|on|of|between) the (?!(?:\w+ )?(?:{_PICTURE}|{_PLACE})\b|two|pair)\w"
 )
-_UNTRUE = re.compile(
-    r"\b(?:untrue|false|incorrect)\b|\bnot\s+(?:\w+\s+)?(?:true|correct|right|the case)\b|\bno\s+(?:sign|trace|evidence)s?\b"
+_ABOUT_SCENE = re.compile(rf"{_WHOLE.pattern}|^\W*(?:the |this )?(?:\w+ )?{_PLACE}\b")
+_WITHIN = re.compile(rf"\b(?:in|on|into|from|across|of) (?:(?:the|both|this|two|each) )*(?:\w+ )?{_PICTURE}\b")
+_HAPPENED = re.compile(r"\b(?:has|have|had|was|were) (?:\w+ly )?(?:been )?\w+(?:ed|en)\b|\bnow\b")
+"""A verb that is not known, and says that something was done."""
+_NEGATION = re.compile(
+    _any_of(
+        "no, not, never, zero, nothing, none, nobody, neither, nor, without, hardly, barely, scarcely, cannot, yet to, fail(?:s|ed)? to, far from",
+        "(?:free|devoid|absence) of",
+        then=r"(?!\s+(?:longer|more|only|just|doubt|less than|fewer than|but|left|far))",
+    ).pattern
+    + r"|n['\u2019]t\b|\blittle(?=\s+(?:has|change|difference|in common))"
+)
+_NO_LONGER = _any_of("no longer, nothing but, anything but")
+_UNTRUE = _any_of(
+    r"untrue, false, incorrect, not\s+(?:\w+\s+)?(?:true|correct|right|the case), nothing came of, came to nothing"
 )
 _ABSENT = re.compile(
-    r"^\W*(?:there\s+(?:is|are|was|were|(?:has|have)\s+been)\s+)?(?:no|not|never)\b(?!\s+(?:only|just)\b)(?!.*\b(?:left|remain\w*|longer|any ?more)\b)"
+    r"^\W*(?:there\s+(?:is|are|was|were|(?:has|have)\s+been)\s+)?(?:no|not|never)\b(?!.*\b(?:left|remain\w*|longer|any ?more)\b)"
 )
-_LIGHT = r"(?:the |a )?(?:\w+ )?(?:dates?|light(?:ing)?|shadows?|illumination|seasons?|weather|colou?rs?|clouds?|haze|brightness|tones?|contrast|time of day)"
-_OF_LIGHT = re.compile(
-    r"\b(?:except(?:ing)?|besides|apart from|other than|but for|aside from) (?:(?:perhaps|maybe|possibly) )?(?:for )?"
-    rf"(?:\w+ )?(?:differences? (?:in|of) )?{_LIGHT}\b"
-    rf"|\bonly {_LIGHT} (?:differs?|(?:has |have )?changed|changes|(?:is|are|was|were) different)\b"
-)
-"""What is said of the light alone, which is no change of the scene."""
 _NOT_AGAIN = re.compile(
     r"\b(?:not|never)(?= (?:been )?re(?:built|placed|stored|newed|opened|planted)\b)|\b(?:nothing|none)(?=.*\b(?:in (?:its|their) place|instead|since)\b)"
 )
-_IN_BOTH = re.compile(r"\bboth (?:images?|pictures?|photo(?:graph)?s?|dates?|years?|scenes?|views?|times)\b")
+_IN_BOTH = re.compile(rf"\bboth (?:{_PICTURE}|dates?|years?|times)\b")
 _SEEMING = re.compile(rf"\b(?:appears?|looks?|seems?)(?= (?:\w+ly )?(?:to (?:be|have)\b|{_SAME.pattern}))")
 """Verbs that say how a scene looks, where "appears" is no change."""
 _THEN_NOW = re.compile(
     r"\b(?:no|not|none|nothing|never|without)\b[^,;.]*\b(?:before|earlier|previously|first)\b.*\bnow\b|\bthere (?:was|were) (?:no|nothing)\b.*\bnow\b"
+    r"|\bwithout (?:an? )?\w+ now\b"
 )
 """Of something that was not there, and is."""
-_ALONE = re.compile(r"\bonly\b.*\b(?:remains?|remained|(?:is|are) left)\b")
+_LEFT = re.compile(
+    r"\b(?:only|nothing but)\b.*\b(?:remains?|remained|(?:is|are) left)\b|\b(?:nothing|none|hardly|little)\b.*\b(?:left|survives?|remains? of)\b(?! to\b)"
+    rf"|^\W*(?:only|nothing but)\b.*{_SAME.pattern}"
+)
+"""Of what is left, which says that the rest is gone."""
 _UNTOUCHED = re.compile(r"(?:\bnot|\bnever|n't) (?:been )?\w+(?:ed|en)\b|^\W*nothing (?:has|is|was|had)\b")
 """Of a thing without a word for change: that nothing was done to it."""
-_NEITHER = re.compile(r"\bnor\b")
-_HEDGES = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|presumably|might|could(?! not|n['\u2019]t)|allegedly|supposedly|unsure|unclear|whether|if)\b|\bor not\b|\beither\b(?=.*\bor\b)"
-    r"|\bmay (?:have|be|not)\b"
+_HEDGES = _any_of(
+    r"maybe, perhaps, possibly, probably, presumably, might, could(?! not|n['\u2019]t| be (?:swapped|exchanged)), allegedly, supposedly, unsure, unclear",
+    r"uncertain, whether, if, or (?:not|nothing|it|they|there), either(?=.*\bor\b), may (?:have|be|not)",
 )
 
 
@@ -87,11 +132,15 @@ def claim_of(text: str) -> Claim:
     ('no change', 'change')
     >>> claim_of("a road was built but the scene is the same as before"), claim_of("the trees are no longer there")
     ('both', 'change')
+    >>> claim_of("the scene is the same save for a new house"), claim_of("the two scenes are a perfect fit")
+    ('change', 'unclear')
     """
-    text = _SEEMING.sub("is", text.casefold())
-    if _OF_LIGHT.search(text):
-        rest = _OF_LIGHT.sub(" ", text)
-        return claim_of(rest) if re.search(r"\w", rest) else "no change"
+    text = _ASIDE.sub("", _SEEMING.sub("is", text.casefold()))
+    if excepted := _EXCEPTED.search(text):
+        rest = text[: excepted.start()] + text[excepted.end() :]
+        if _LIGHT.search(excepted[0]):
+            return claim_of(rest) if re.search(r"\w", rest) else "no change"
+        return "denied change" if excepted[0].startswith("besides") and "denied" in _kinds(rest) else "change"
     if _HEDGES.search(text):
         return "hedged"
     if untrue := _UNTRUE.search(text):
@@ -99,44 +148,56 @@ def claim_of(text: str) -> Claim:
         return "denied change" if claim_of(rest) == "change" else "change"
     if _THEN_NOW.search(text):
         return "change"
-    kinds = list(_kinds(text))
+    kinds = set(_kinds(text))
     if "denied" in kinds:
         return "denied change"
     if "change" in kinds:
-        return "both" if "still" in kinds and not _EXCEPTED.search(text) else "change"
-    if _EXCEPTED.search(text):
+        return "both" if "still" in kinds else "change"
+    if "aside" in kinds and kinds & {"still", "same"}:
         return "change"
-    besides = "neutral" in kinds and _BUT.search(text)
-    if "still" in kinds or ("same" in kinds and not besides):
+    if "still" in kinds or ("same" in kinds and not ("neutral" in kinds and _BUT & set(text.split()))):
         return "no change"
-    return "unclear" if "same" in kinds or _WHOLE.search(text) else "change"
+    if "light" in kinds and "only" in text:
+        return "no change"
+    unknown = _ABOUT_SCENE.search(_WITHIN.sub("", text)) and (_NEGATION.search(text) or not _HAPPENED.search(text))
+    return "unclear" if unknown or kinds & {"same", "light"} else "change"
 
 
 def _kinds(text: str) -> Iterator[str]:
-    """Of every clause: ``still`` (nothing changed), ``same`` (one thing did not), ``change``, ``denied``, or ``neutral``."""
-    for number, clause in enumerate(filter(str.strip, _CLAUSES.split(text))):
+    """Of every clause: ``still`` (nothing changed), ``same`` (one thing did not), ``change``, ``denied``, ``light`` (of the picture alone),
+    ``neutral``, or ``aside`` (neutral, behind a "but")."""
+    first, *others = _JOINTS.split(_LIST.sub(lambda found: found[0].replace(",", ""), text))
+    clauses = [("", first), *zip(others[::2], others[1::2], strict=True)]
+    for number, (joint, clause) in enumerate(one for one in clauses if one[1].strip()):
         if number:  # "was torn down and not rebuilt"
             clause = _NOT_AGAIN.sub("", clause)
         if "neither" in clause:
-            clause = _NEITHER.sub("", clause)
+            clause = clause.replace(" nor ", " ")
         negations = [found.start() for found in _NEGATION.finditer(clause)]
         odd = len(negations) % 2 == 1
         things = [found.start() for found in _CHANGES.finditer(clause)]
         general = _ANY_CHANGE.search(clause)
+        same, predicate = _SAME.search(clause), _PREDICATE.search(clause)
         whole = _WHOLE.search(clause) is not None
-        if _ALONE.search(clause):
+        part = _PART.search(clause) is not None
+        if _LEFT.search(clause) and not general:
             yield "change"
-        elif _IN_BOTH.search(clause) and not things and not general and not _SAME.search(clause):
+        elif _IN_BOTH.search(clause) and not things and not general and not same:
             yield "change" if odd else "same"
-        elif _SAME.search(clause) and (whole or not things):
-            yield "change" if odd else ("still" if whole else "same")
+        elif same and (whole or not things or (predicate and predicate.start() > things[-1])):
+            denials = sum(place < same.start() for place in negations) + (_NO_LONGER.search(clause) is not None)
+            yield "change" if denials % 2 else ("still" if whole and not part else "same")
         elif _AFTERWARDS.search(clause) or (things and negations and negations[0] < things[-1]):
             yield "denied" if odd else "change"
         elif general and negations and negations[0] < general.start():
-            yield "change" if not odd else ("denied" if general[0] == "new" else "still")
+            yield "change" if not odd else ("denied" if general[0] == "new" else "same" if part else "still")
         elif odd and not things and not general and _UNTOUCHED.search(clause):
             yield "same"
-        elif number == 0 and _ABSENT.match(clause):
+        elif odd and number == 0 and _ABSENT.match(clause):
             yield "denied"
+        elif _LIGHT.search(clause) and not things and (not general or general[0] != "new"):
+            yield "light"
+        elif things or general:
+            yield "change"
         else:
-            yield "change" if things or general else "neutral"
+            yield "aside" if number and joint in _BUT else "neutral"
