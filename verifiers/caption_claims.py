@@ -17,25 +17,27 @@ def _any_of(*lists: str, then: str = "") -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(entries)})\b{then}")
 
 
-_PICTURE = r"(?:scenes?|images?|pictures?|photo(?:graph)?s?|views?|frames?|shots?)"
+_PICTURE = r"(?:scenes?|images?|pictures?|photo(?:graph)?s?|views?|frames?|shots?|acquisitions?)"
 _PLACE = r"(?:area|site|place|location|region|landscape|land|environment|surroundings)"
 _LIGHT = _any_of(
     "dates?, (?:sun)?light(?:ing)?, shadows?, illumination, seasons?, weather, colou?rs?, clouds?, haze, brightness, tones?, contrast, exposure",
     "sharpness, blur, resolution, quality, angles?, perspective, hues?, tint, times?, years, darker, brighter, blurr(?:y|ier)",
 )
 """Words about the picture: what changes in them is no change of the scene."""
+_OF_LIGHT = re.compile(rf"(?:^\W*|\b(?:only|in|of) )(?:the |a )?(?:\w+ )?{_LIGHT.pattern}")
 _EXCEPTED = _any_of(
-    "except(?:ing|ed)?, besides, apart from, other than, but for, aside from, save(?: for| that)?, with the exception of, minus",
+    "except(?:ing|ed)?, besides, apart from, other than, but for, aside from, save(?: for| that)?, with the exception of, minus, plus",
     "excluding, barring, leaving aside, not counting",
     then="[^,;.:]*",
 )
 _JOINTS = re.compile(
     rf"([.,;:!?]+|(?=\bwith(?:out| no| nothing| (?:\w+ )?(?:new|additional|extra|more|fewer|less))\b)|\b(?:and|while|whereas|although|though|however"
     r"|(?<!nothing )but|yet(?! to\b)|until|when|where(?! (?:it|they) (?:was|were)\b)|because|so|despite"
-    rf"|(?:before|after|since)(?= (?:the|a|an|any|some|new|its)\b(?!(?: \w+)? {_PICTURE})))\b)"
+    rf"|(?:before|after|since)(?= (?:the|a|an|any|some|new|its|it was|they were)\b(?!(?: \w+)? {_PICTURE})))\b)"
 )
 _BUT = frozenset({"but", "while", "whereas", "though", "however", "yet"})
 _ASIDE = re.compile(
+    r"\bcould(?: not|n['\u2019]t) be more\b|"
     r"\b(?:that|which) (?:was|were|had|did|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
     r"|\b(?:land|ground|tree|plant|surface|natural|vegetation)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
     rf"|\bnew(?= {_PICTURE}\b)"
@@ -47,23 +49,24 @@ _CHANGES = _any_of(
     "create, convert, transform, flatten, collapse, burn, erode, cover, move, arrive, double, install, excavate, reduce, dismantle, enlarge)(?:e?s|e?d)?",
     "(?:re)?buil[dt], plant(?:s|ed), grown?, grew, cleared, laid, form(?:s|ed), occup(?:y|ies|ied), turn(?:s|ed), becomes?, became, cut, taken, put",
     "set up, (?:pulled|torn|knocked) down, razed, felled, burnt, fell, fallen, flood(?:s|ed), retreated, shr[au]nk, dug, melted, dried up, drained",
-    "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone) up, arise[sn]?, lost, gone, g[ai]ven? way, (?:takes?|took) the place, comes? into view",
-    "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined)",
+    "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone) up, arise[sn]?, lost, gone, (?:g[ai]ven?|ma[dk]es?) (?:way|room), (?:takes?|took) the place, comes? into view",
+    "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined), missing, absent from",
 )
 """Words that say of a thing how it changed."""
-_AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never)\b(?!\s+(?:only|just|far))")
+_AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never|nothing)\b(?!\s+(?:only|just|far|but))")
 _ANY_CHANGE = _any_of(
     "chang(?:e|es|ed|ing), differences?, different, differs?, alter(?:s|ed|ations?)?, modifi(?:ed|cations?), happen(?:s|ed)?, occur(?:s|red)?",
     "developments?, (?:de|re)?constructions?(?! sites?), additions?, additional, extra, fewer, took place, new, loss(?:es)?, gains?, removals?",
-    "demolitions?, disappearances?, transformations?, conversions?, expansions?, replacements?, (?:larg|small|wid|narrow|tall|dens|bigg|broad|green)er",
+    "demolitions?, disappearances?, transformations?, conversions?, expansions?, replacements?, growth, decline, (?:in|de)crease, mismatch(?:es)?, to (?:report|note), (?:larg|small|wid|narrow|tall|dens|bigg|broad|green)er",
+    "than (?:before|earlier|it was|they were), (?:one|two|three|four|some|many|several) more",
 )
 """Words that say whether there is any change."""
 _SAME = _any_of(
     "same, identical, unchanged, unaltered, unmodified, alike, untouched, intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
-    "(?:as|where|the way) (?:it|they) (?:was|were|did|used to), (?:as|like) before, indistinguishable, interchangeable, static, constant, preserved",
+    "(?:as|like|where|the way) (?:it|they) (?:was|were|did|used to), (?:as|like) before, indistinguishable, interchangeable, static, constant, preserved",
     "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were) (?:stable|consistent), (?:kept|keeps?|retains?) (?:its|their), always been",
-    f"(?:repeat, equal, resemble, matche?, mirror)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already there, all along",
-    "from the (?:start|beginning), (?<!that )(?<!which )(?:was|were) there before",
+    f"(?:repeat, equal, resemble, matche?, mirror, confirm)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already there, all along",
+    "from the (?:start|beginning), as ever, undisturbed, spared, left alone, in (?:its|their) (?:old|usual|original) places?, resemble (?:each other|one another), (?<!that )(?<!which )(?:was|were) there before",
 )
 _PREDICATE = re.compile(
     rf"(?<!that )(?<!which )\b(?:is|are|was|were|looks?|remain(?:s|ed)?)(?: \w+)?(?: \w+)? {_SAME.pattern}"
@@ -82,7 +85,7 @@ _HAPPENED = re.compile(r"\b(?:has|have|had|was|were) (?:\w+ly )?(?:been )?\w+(?:
 """A verb that is not known, and says that something was done."""
 _NEGATION = re.compile(
     _any_of(
-        "no, not, never, zero, nothing, none, nobody, neither, nor, without, hardly, barely, scarcely, cannot, yet to, fail(?:s|ed)? to, far from",
+        "no, not, never, zero, nothing, none, nobody, neither, nor, without, hardly, barely, scarcely, cannot, (?:hard|difficult|impossible) to(?! miss), yet to, fail(?:s|ed)? to, far from",
         "(?:free|devoid|absence) of",
         then=r"(?!\s+(?:longer|more|only|just|doubt|less than|fewer than|but|left|far))",
     ).pattern
@@ -102,7 +105,7 @@ _IN_BOTH = re.compile(rf"\bboth (?:{_PICTURE}|dates?|years?|times)\b")
 _SEEMING = re.compile(rf"\b(?:appears?|looks?|seems?)(?= (?:\w+ly )?(?:to (?:be|have)\b|{_SAME.pattern}))")
 """Verbs that say how a scene looks, where "appears" is no change."""
 _THEN_NOW = re.compile(
-    r"\b(?:no|not|none|nothing|never|without)\b[^,;.]*\b(?:before|earlier|previously|first)\b.*\bnow\b|\bthere (?:was|were) (?:no|nothing)\b.*\bnow\b"
+    r"\b(?:no|not|none|nothing|never|without)\b[^,;.]*\b(?:before|earlier|previously|first)\b.*\bnow\b|\bthere (?:was|were) (?:no|nothing)\b.*\b(?:now|then \w+ (?:was|were))\b"
     r"|\bwithout (?:an? )?\w+ now\b"
 )
 """Of something that was not there, and is."""
@@ -111,10 +114,11 @@ _LEFT = re.compile(
     rf"|^\W*(?:only|nothing but)\b.*{_SAME.pattern}"
 )
 """Of what is left, which says that the rest is gone."""
+_SUBJECT = re.compile(r"^\W*(?:any |further )?(?:changes?|differences?|developments?|constructions?|alterations?)\b")
 _UNTOUCHED = re.compile(r"(?:\bnot|\bnever|n't) (?:been )?\w+(?:ed|en)\b|^\W*nothing (?:has|is|was|had)\b")
 """Of a thing without a word for change: that nothing was done to it."""
 _HEDGES = _any_of(
-    r"maybe, perhaps, possibly, probably, presumably, might, could(?! not|n['\u2019]t| be (?:swapped|exchanged)), allegedly, supposedly, unsure, unclear",
+    r"maybe, perhaps, possibly, probably, presumably, might, could(?= be\b(?! swapped| exchanged)| have\b), would be, would have been, allegedly, supposedly, unsure, unclear",
     r"uncertain, whether, if, or (?:not|nothing|it|they|there), either(?=.*\bor\b), may (?:have|be|not)",
 )
 
@@ -159,13 +163,14 @@ def claim_of(text: str) -> Claim:
         return "no change"
     if "light" in kinds and "only" in text:
         return "no change"
-    unknown = _ABOUT_SCENE.search(_WITHIN.sub("", text)) and (_NEGATION.search(text) or not _HAPPENED.search(text))
-    return "unclear" if unknown or kinds & {"same", "light"} else "change"
+    unknown = _ABOUT_SCENE.search(_WITHIN.sub("", text)) and not _HAPPENED.search(text)
+    return "unclear" if unknown or kinds & {"same", "light", "not"} else "change"
 
 
 def _kinds(text: str) -> Iterator[str]:
     """Of every clause: ``still`` (nothing changed), ``same`` (one thing did not), ``change``, ``denied``, ``light`` (of the picture alone),
-    ``neutral``, or ``aside`` (neutral, behind a "but")."""
+    ``not`` (something that is not known is denied), ``neutral``, or ``aside`` (neutral, behind a "but")."""
+    in_both = _IN_BOTH.search(text) is not None
     first, *others = _JOINTS.split(_LIST.sub(lambda found: found[0].replace(",", ""), text))
     clauses = [("", first), *zip(others[::2], others[1::2], strict=True)]
     for number, (joint, clause) in enumerate(one for one in clauses if one[1].strip()):
@@ -178,26 +183,33 @@ def _kinds(text: str) -> Iterator[str]:
         things = [found.start() for found in _CHANGES.finditer(clause)]
         general = _ANY_CHANGE.search(clause)
         same, predicate = _SAME.search(clause), _PREDICATE.search(clause)
+        lasting = same and same[0].startswith(("still", "remain", "stay"))  # "still without a roof"
+        now = any(clause.startswith("now", place) for place in things)
         whole = _WHOLE.search(clause) is not None
         part = _PART.search(clause) is not None
         if _LEFT.search(clause) and not general:
             yield "change"
         elif _IN_BOTH.search(clause) and not things and not general and not same:
             yield "change" if odd else "same"
-        elif same and (whole or not things or (predicate and predicate.start() > things[-1])):
-            denials = sum(place < same.start() for place in negations) + (_NO_LONGER.search(clause) is not None)
+        elif same and (not things or in_both or (whole and not now) or (predicate and predicate.start() > things[-1])):
+            denials = sum(place < same.start() or not lasting for place in negations) + (
+                _NO_LONGER.search(clause) is not None
+            )
             yield "change" if denials % 2 else ("still" if whole and not part else "same")
         elif _AFTERWARDS.search(clause) or (things and negations and negations[0] < things[-1]):
             yield "denied" if odd else "change"
-        elif general and negations and negations[0] < general.start():
+        elif general and negations and (negations[0] < general.start() or _SUBJECT.match(clause)):
             yield "change" if not odd else ("denied" if general[0] == "new" else "same" if part else "still")
         elif odd and not things and not general and _UNTOUCHED.search(clause):
             yield "same"
         elif odd and number == 0 and _ABSENT.match(clause):
             yield "denied"
-        elif _LIGHT.search(clause) and not things and (not general or general[0] != "new"):
+        elif not things and (_OF_LIGHT if general else _LIGHT).search(clause):
             yield "light"
         elif things or general:
             yield "change"
         else:
-            yield "aside" if number and joint in _BUT else "neutral"
+            unknown = (
+                odd and not clause.startswith("with") and not re.search(r"\b(?:now|any ?more|any longer)\b", clause)
+            )
+            yield "not" if unknown else "aside" if number and joint in _BUT else "neutral"

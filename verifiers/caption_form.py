@@ -45,7 +45,7 @@ def out_of_order(words: Sequence[str], references: Sequence[Sequence[str]] = ())
         wrong = (
             (first in _ARTICLES and second in _AFTER_ARTICLE)
             or (first in _JOINING and second in _JOINING)
-            or (first in _PREPOSITIONS and second in _BEING | _JOINING and (first, second) not in _PERFECT)
+            or (first in _PREPOSITIONS and second in _BEING | {"and", "but"} and (first, second) not in _PERFECT)
             or (first in _BEING and second in _BEING and (first, second) not in _PERFECT)
         )
         if wrong:
