@@ -38,7 +38,7 @@ _JOINTS = re.compile(
 _BUT = frozenset({"but", "while", "whereas", "though", "however", "yet"})
 _ASIDE = re.compile(
     r"\bcould(?: not|n['\u2019]t) be more\b|"
-    r"\b(?:that|which) (?:was|were|had|did|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
+    r"\b(?:that|which) (?:was|were|had|did|do|does|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
     r"|\b(?:land|ground|tree|plant|surface|natural|vegetation)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
     rf"|\bnew(?= {_PICTURE}\b)"
 )
@@ -47,7 +47,7 @@ _LIST = re.compile(r"\b(?:no|any|without)(?: [\w-]+)+?(?:, (?!no\b)[\w-]+(?: [\w
 _CHANGES = _any_of(
     "(?:construct, appear, add, erect, develop, emerge, remove, demolish, disappear, vanish, replace, expand, extend, widen, destroy, damage, pave",
     "create, convert, transform, flatten, collapse, burn, erode, cover, move, arrive, double, install, excavate, reduce, dismantle, enlarge)(?:e?s|e?d)?",
-    "(?:re)?buil[dt], plant(?:s|ed), grown?, grew, cleared, laid, form(?:s|ed), occup(?:y|ies|ied), turn(?:s|ed), becomes?, became, cut, taken, put",
+    "(?:re)?buil[dt], planted, grown?, grew, cleared, laid, form(?:s|ed), occup(?:y|ies|ied), turn(?:s|ed), becomes?, became, cut, taken, put",
     "set up, (?:pulled|torn|knocked) down, razed, felled, burnt, fell, fallen, flood(?:s|ed), retreated, shr[au]nk, dug, melted, dried up, drained",
     "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone) up, arise[sn]?, lost, gone, (?:g[ai]ven?|ma[dk]es?) (?:way|room), (?:takes?|took) the place, comes? into view",
     "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined), missing, absent from",
@@ -56,7 +56,7 @@ _CHANGES = _any_of(
 _AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never|nothing)\b(?!\s+(?:only|just|far|but))")
 _ANY_CHANGE = _any_of(
     "chang(?:e|es|ed|ing), differences?, different, differs?, alter(?:s|ed|ations?)?, modifi(?:ed|cations?), happen(?:s|ed)?, occur(?:s|red)?",
-    "developments?, (?:de|re)?constructions?(?! sites?), additions?, additional, extra, fewer, took place, new, loss(?:es)?, gains?, removals?",
+    "developments?, (?:de|re)?constructions?(?! sites?), additions?, additional, extra, fewer, unlike, took place, new, loss(?:es)?, gains?, removals?",
     "demolitions?, disappearances?, transformations?, conversions?, expansions?, replacements?, growth, decline, (?:in|de)crease, mismatch(?:es)?, to (?:report|note), (?:larg|small|wid|narrow|tall|dens|bigg|broad|green)er",
     "than (?:before|earlier|it was|they were), (?:one|two|three|four|some|many|several) more",
 )
@@ -64,8 +64,8 @@ _ANY_CHANGE = _any_of(
 _SAME = _any_of(
     "same, identical, unchanged, unaltered, unmodified, alike, untouched, intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
     "(?:as|like|where|the way) (?:it|they) (?:was|were|did|used to), (?:as|like) before, indistinguishable, interchangeable, static, constant, preserved",
-    "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were) (?:stable|consistent), (?:kept|keeps?|retains?) (?:its|their), always been",
-    f"(?:repeat, equal, resemble, matche?, mirror, confirm)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already there, all along",
+    "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were|been) (?:stable|consistent), (?:kept|keeps?|retains?) (?:its|their), always been",
+    f"(?:repeat, equal, resemble, matche?, mirror, confirm)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already (?:there|standing|present|existed), left standing, all along",
     "from the (?:start|beginning), as ever, undisturbed, spared, left alone, in (?:its|their) (?:old|usual|original) places?, resemble (?:each other|one another), (?<!that )(?<!which )(?:was|were) there before",
 )
 _PREDICATE = re.compile(
@@ -78,8 +78,9 @@ _WHOLE = re.compile(
 """Words by which sameness is of the whole scene, not of one thing in it."""
 _PART = re.compile(
     rf"\b(?:else|other|otherwise|rest)\b|\b(?:in|to|on|of|between) the (?!(?:\w+ )?(?:{_PICTURE}|{_PLACE})\b|two|pair)\w"
+    rf"|^\W*(?:the|which|its|these) (?!(?:\w+ )?(?:\w+ )?(?:{_PICTURE}|{_PLACE})\b|two|pair)\w"
 )
-_ABOUT_SCENE = re.compile(rf"{_WHOLE.pattern}|^\W*(?:the |this )?(?:\w+ )?{_PLACE}\b")
+_ABOUT_SCENE = re.compile(rf"{_WHOLE.pattern}|^\W*(?:all|every|(?:the |this )?(?:\w+ )?{_PLACE})\b")
 _WITHIN = re.compile(rf"\b(?:in|on|into|from|across|of) (?:(?:the|both|this|two|each) )*(?:\w+ )?{_PICTURE}\b")
 _HAPPENED = re.compile(r"\b(?:has|have|had|was|were) (?:\w+ly )?(?:been )?\w+(?:ed|en)\b|\bnow\b")
 """A verb that is not known, and says that something was done."""
@@ -87,9 +88,9 @@ _NEGATION = re.compile(
     _any_of(
         "no, not, never, zero, nothing, none, nobody, neither, nor, without, hardly, barely, scarcely, cannot, (?:hard|difficult|impossible) to(?! miss), yet to, fail(?:s|ed)? to, far from",
         "(?:free|devoid|absence) of",
-        then=r"(?!\s+(?:longer|more|only|just|doubt|less than|fewer than|but|left|far))",
+        then=r"(?!\s+(?:longer|more|only|just|doubt|less than|fewer than|but|left|far|one\s*$))",
     ).pattern
-    + r"|n['\u2019]t\b|\blittle(?=\s+(?:has|change|difference|in common))"
+    + r"|n['\u2019]t\b|\blittle(?=\s+(?:has|is|change|difference|in common))"
 )
 _NO_LONGER = _any_of("no longer, nothing but, anything but")
 _UNTRUE = _any_of(
