@@ -26,8 +26,7 @@ _LIGHT = _any_of(
 """Words about the picture: what changes in them is no change of the scene."""
 _OF_LIGHT = re.compile(rf"(?:^\W*|\b(?:only|in|of) )(?:the |a )?(?:\w+ )?{_LIGHT.pattern}")
 _EXCEPTED = _any_of(
-    "except(?:ing|ed)?, besides, apart from, other than, but for, aside from, save(?: for| that)?, with the exception of, minus, plus",
-    "excluding, barring, leaving aside, not counting",
+    "except(?:ing|ed)?, excluding, besides, (?:apart|aside) from, other than, but for, save(?: for| that)?, with the exception of, minus, plus, barring",
     then="[^,;.:]*",
 )
 _JOINTS = re.compile(
@@ -37,8 +36,7 @@ _JOINTS = re.compile(
 )
 _BUT = frozenset({"but", "while", "whereas", "though", "however", "yet"})
 _ASIDE = re.compile(
-    r"\bcould(?: not|n['\u2019]t) be more\b|"
-    r"\b(?:that|which) (?:was|were|had|did|do|does|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
+    r"\bcould(?: not|n['\u2019]t) be more\b|\b(?:that|which) (?:was|were|had|did|do|does|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
     r"|\b(?:land|ground|tree|plant|surface|natural|vegetation)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
     rf"|\bnew(?= {_PICTURE}\b)"
 )
@@ -96,9 +94,7 @@ _NO_LONGER = _any_of("no longer, nothing but, anything but")
 _UNTRUE = _any_of(
     r"untrue, false, incorrect, not\s+(?:\w+\s+)?(?:true|correct|right|the case), nothing came of, came to nothing"
 )
-_ABSENT = re.compile(
-    r"^\W*(?:there\s+(?:is|are|was|were|(?:has|have)\s+been)\s+)?(?:no|not|never)\b(?!.*\b(?:left|remain\w*|longer|any ?more)\b)"
-)
+_ABSENT = re.compile(r"^\W*(?:there (?:is|are|was|were|has been|have been) )?(?:no|not|never)\b")
 _NOT_AGAIN = re.compile(
     r"\b(?:not|never)(?= (?:been )?re(?:built|placed|stored|newed|opened|planted)\b)|\b(?:nothing|none)(?=.*\b(?:in (?:its|their) place|instead|since)\b)"
 )
@@ -111,8 +107,8 @@ _THEN_NOW = re.compile(
 )
 """Of something that was not there, and is."""
 _LEFT = re.compile(
-    r"\b(?:only|nothing but)\b.*\b(?:remains?|remained|(?:is|are) left)\b|\b(?:nothing|none|hardly|little)\b.*\b(?:left|survives?|remains? of)\b(?! to\b)"
-    rf"|^\W*(?:only|nothing but)\b.*{_SAME.pattern}"
+    rf"^\W*(?:only|nothing but)\b.*{_SAME.pattern}|\bonly\b.*\b(?:remain\w*|(?:is|are) left)\b"
+    r"|\b(?:no|not|cannot|nothing|none|hardly|little)\b.*\b(?:(?:is|are|been|nothing|none|\w+s) left(?! to\b)|survive[sd]?|remains? of|any ?more|any longer)\b"
 )
 """Of what is left, which says that the rest is gone."""
 _SUBJECT = re.compile(r"^\W*(?:any |further )?(?:changes?|differences?|developments?|constructions?|alterations?)\b")
@@ -160,9 +156,8 @@ def claim_of(text: str) -> Claim:
         return "both" if "still" in kinds else "change"
     if "aside" in kinds and kinds & {"still", "same"}:
         return "change"
-    if "still" in kinds or ("same" in kinds and not ("neutral" in kinds and _BUT & set(text.split()))):
-        return "no change"
-    if "light" in kinds and "only" in text:
+    besides = "neutral" in kinds and _BUT & set(text.split())
+    if "still" in kinds or ("same" in kinds and not besides) or ("light" in kinds and "only" in text):
         return "no change"
     unknown = _ABOUT_SCENE.search(_WITHIN.sub("", text)) and not _HAPPENED.search(text)
     return "unclear" if unknown or kinds & {"same", "light", "not"} else "change"
@@ -186,16 +181,14 @@ def _kinds(text: str) -> Iterator[str]:
         same, predicate = _SAME.search(clause), _PREDICATE.search(clause)
         lasting = same and same[0].startswith(("still", "remain", "stay"))  # "still without a roof"
         now = any(clause.startswith("now", place) for place in things)
-        whole = _WHOLE.search(clause) is not None
-        part = _PART.search(clause) is not None
+        whole, part = _WHOLE.search(clause), _PART.search(clause)
         if _LEFT.search(clause) and not general:
             yield "change"
         elif _IN_BOTH.search(clause) and not things and not general and not same:
             yield "change" if odd else "same"
         elif same and (not things or in_both or (whole and not now) or (predicate and predicate.start() > things[-1])):
-            denials = sum(place < same.start() or not lasting for place in negations) + (
-                _NO_LONGER.search(clause) is not None
-            )
+            denials = len(_NO_LONGER.findall(clause))
+            denials += sum(place < same.start() or not lasting for place in negations)
             yield "change" if denials % 2 else ("still" if whole and not part else "same")
         elif _AFTERWARDS.search(clause) or (things and negations and negations[0] < things[-1]):
             yield "denied" if odd else "change"
@@ -210,7 +203,5 @@ def _kinds(text: str) -> Iterator[str]:
         elif things or general:
             yield "change"
         else:
-            unknown = (
-                odd and not clause.startswith("with") and not re.search(r"\b(?:now|any ?more|any longer)\b", clause)
-            )
+            unknown = odd and not clause.startswith("with") and "now" not in clause.split()
             yield "not" if unknown else "aside" if number and joint in _BUT else "neutral"
