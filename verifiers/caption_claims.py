@@ -36,7 +36,7 @@ _JOINTS = re.compile(
 )
 _BUT = frozenset({"but", "while", "whereas", "though", "however", "yet"})
 _ASIDE = re.compile(
-    r"\bcould(?: not|n['\u2019]t) be more\b|\b(?:that|which) (?:was|were|had|did|do|does|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
+    r"\bcould(?: not|n['\u2019]t) be more\b|\bwithout (?:an? |any )?\w+(?= (?:has|have|was|were|is|are|now)\b)|\b(?:that|which) (?:was|were|had|did|do|does|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
     r"|\b(?:land|ground|tree|plant|surface|natural|vegetation)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
     rf"|\bnew(?= {_PICTURE}\b)"
 )
@@ -48,7 +48,7 @@ _CHANGES = _any_of(
     "(?:re)?buil[dt], planted, grown?, grew, cleared, laid, form(?:s|ed), occup(?:y|ies|ied), turn(?:s|ed), becomes?, became, cut, taken, put",
     "set up, (?:pulled|torn|knocked) down, razed, felled, burnt, fell, fallen, flood(?:s|ed), retreated, shr[au]nk, dug, melted, dried up, drained",
     "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone) up, arise[sn]?, lost, gone, (?:g[ai]ven?|ma[dk]es?) (?:way|room), (?:takes?|took) the place, comes? into view",
-    "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined), missing, absent from",
+    "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined), joined by, missing, absent from",
 )
 """Words that say of a thing how it changed."""
 _AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never|nothing)\b(?!\s+(?:only|just|far|but))")
@@ -60,11 +60,11 @@ _ANY_CHANGE = _any_of(
 )
 """Words that say whether there is any change."""
 _SAME = _any_of(
-    "same, identical, unchanged, unaltered, unmodified, alike, untouched, intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
+    "same, identical, un(?:changed|altered|modified|touched|affected|disturbed), alike, intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
     "(?:as|like|where|the way) (?:it|they) (?:was|were|did|used to), (?:as|like) before, indistinguishable, interchangeable, static, constant, preserved",
     "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were|been) (?:stable|consistent), (?:kept|keeps?|retains?) (?:its|their), always been",
     f"(?:repeat, equal, resemble, matche?, mirror, confirm)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already (?:there|standing|present|existed), left standing, all along",
-    "from the (?:start|beginning), as ever, undisturbed, spared, left alone, in (?:its|their) (?:old|usual|original) places?, resemble (?:each other|one another), (?<!that )(?<!which )(?:was|were) there before",
+    "from the (?:start|beginning), as ever, spared, left alone, in (?:its|their) (?:old|usual|original) places?, resemble (?:each other|one another), (?<!that )(?<!which )(?:was|were) there before",
 )
 _PREDICATE = re.compile(
     rf"(?<!that )(?<!which )\b(?:is|are|was|were|looks?|remain(?:s|ed)?)(?: \w+)?(?: \w+)? {_SAME.pattern}"
@@ -103,7 +103,7 @@ _SEEMING = re.compile(rf"\b(?:appears?|looks?|seems?)(?= (?:\w+ly )?(?:to (?:be|
 """Verbs that say how a scene looks, where "appears" is no change."""
 _THEN_NOW = re.compile(
     r"\b(?:no|not|none|nothing|never|without)\b[^,;.]*\b(?:before|earlier|previously|first)\b.*\bnow\b|\bthere (?:was|were) (?:no|nothing)\b.*\b(?:now|then \w+ (?:was|were))\b"
-    r"|\bwithout (?:an? )?\w+ now\b"
+    r"|\bnot (?:there|present) (?:before|earlier)\b"
 )
 """Of something that was not there, and is."""
 _LEFT = re.compile(
@@ -111,7 +111,9 @@ _LEFT = re.compile(
     r"|\b(?:no|not|cannot|nothing|none|hardly|little)\b.*\b(?:(?:is|are|been|nothing|none|\w+s) left(?! to\b)|survive[sd]?|remains? of|any ?more|any longer)\b"
 )
 """Of what is left, which says that the rest is gone."""
-_SUBJECT = re.compile(r"^\W*(?:any |further )?(?:changes?|differences?|developments?|constructions?|alterations?)\b")
+_SUBJECT = re.compile(
+    r"^\W*(?:any |further )?(?:changes?|differences?|developments?|constructions?|alterations?)\b|.*\b(?:are|in) (?:none|nothing)\b"
+)
 _UNTOUCHED = re.compile(r"(?:\bnot|\bnever|n't) (?:been )?\w+(?:ed|en)\b|^\W*nothing (?:has|is|was|had)\b")
 """Of a thing without a word for change: that nothing was done to it."""
 _HEDGES = _any_of(

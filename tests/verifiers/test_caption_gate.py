@@ -106,9 +106,9 @@ def of_list(name):
 
 def test_true_captions_in_free_words_pass():
     found = of_list("true_captions.txt")
-    assert len(found) >= 500 and sum(found) >= 0.99 * len(found)
+    assert len(found) >= 550 and sum(found) >= 0.99 * len(found)
 
 
 def test_false_captions_in_free_words_do_not():
     found = of_list("false_captions.txt")
-    assert len(found) >= 395 and sum(found) <= 0.02 * len(found)
+    assert len(found) >= 450 and sum(found) <= 0.03 * len(found)
