@@ -30,7 +30,7 @@ _EXCEPTED = _any_of(
     then="[^,;.:]*",
 )
 _JOINTS = re.compile(
-    rf"([.,;:!?]+|(?=\bwith(?:out| no| nothing| (?:\w+ )?(?:new|additional|extra|more|fewer|less))\b)|\b(?:and|while|whereas|although|though|however"
+    rf"([.,;:!?]+|<[^>]*>|(?=\bwith(?:out| no| nothing| (?:\w+ )?(?:new|additional|extra|more|fewer|less))\b)|\b(?:and|while|whereas|although|though|however"
     r"|(?<!nothing )but|yet(?! to\b)|until|when|where(?! (?:it|they) (?:was|were)\b)|because|so|despite"
     rf"|(?:before|after|since)(?= (?:the|a|an|any|some|new|its|it was|they were)\b(?!(?: \w+)? {_PICTURE})))\b)"
 )
