@@ -37,8 +37,8 @@ _JOINTS = re.compile(
 _BUT = frozenset({"but", "while", "whereas", "though", "however", "yet"})
 _ASIDE = re.compile(
     r"\bcould(?: not|n['\u2019]t) be more\b|\bwithout (?:an? |any )?\w+(?= (?:has|have|was|were|is|are|now)\b)|\b(?:that|which) (?:was|were|had|did|do|does|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
-    r"|\b(?:land|ground|tree|plant|surface|natural|vegetation)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
-    rf"|\bnew(?= {_PICTURE}\b)"
+    r"|\b(?:land|ground|tree|plant|surface|natural|vegetation|its|their)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
+    rf"|\bnew(?= (?:\w+ )?{_PICTURE}\b)|(?<=\bthe )new(?= one\b)|\b(?:put|set|laid|placed) side by side\b|\bbefore and after(?=\W*$)"
 )
 """Of a thing how it was, and words of change that name none."""
 _LIST = re.compile(r"\b(?:no|any|without)(?: [\w-]+)+?(?:, (?!no\b)[\w-]+(?: [\w-]+)?)*,? n?or\b")
@@ -48,7 +48,7 @@ _CHANGES = _any_of(
     "(?:re)?buil[dt], planted, grown?, grew, cleared, laid, form(?:s|ed), occup(?:y|ies|ied), turn(?:s|ed), becomes?, became, cut, taken, put",
     "set up, (?:pulled|torn|knocked) down, razed, felled, burnt, fell, fallen, flood(?:s|ed), retreated, shr[au]nk, dug, melted, dried up, drained",
     "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone) up, arise[sn]?, lost, gone, (?:g[ai]ven?|ma[dk]es?) (?:way|room), (?:takes?|took) the place, comes? into view",
-    "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined), joined by, missing, absent from",
+    "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined), joined by, ha(?:s|ve) joined, missing, absent from",
 )
 """Words that say of a thing how it changed."""
 _AFTERWARDS = re.compile(_CHANGES.pattern + r"\s+(?:not|never|nothing)\b(?!\s+(?:only|just|far|but))")
@@ -63,8 +63,8 @@ _SAME = _any_of(
     "same, identical, un(?:changed|altered|modified|touched|affected|disturbed), alike, intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
     "(?:as|like|where|the way) (?:it|they) (?:was|were|did|used to), (?:as|like) before, indistinguishable, interchangeable, static, constant, preserved",
     "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were|been) (?:stable|consistent), (?:kept|keeps?|retains?) (?:its|their), always been",
-    f"(?:repeat, equal, resemble, matche?, mirror, confirm)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already (?:there|standing|present|existed), left standing, all along",
-    "from the (?:start|beginning), as ever, spared, left alone, in (?:its|their) (?:old|usual|original) places?, resemble (?:each other|one another), (?<!that )(?<!which )(?:was|were) there before",
+    f"(?:repeat, equal, resemble, matche?, mirror, confirm)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already (?:there|standing|present|existed), left standing, all along, what (?:we saw|the first [a-z]+ showed)",
+    "from the (?:start|beginning), as ever, spared, left alone, in (?:its|their) (?:old|usual|original) places?, like (?:the |each |one an)other, resemble (?:each other|one another), (?<!that )(?<!which )(?:was|were) there before",
 )
 _PREDICATE = re.compile(
     rf"(?<!that )(?<!which )\b(?:is|are|was|were|looks?|remain(?:s|ed)?)(?: \w+)?(?: \w+)? {_SAME.pattern}"
@@ -99,7 +99,7 @@ _NOT_AGAIN = re.compile(
     r"\b(?:not|never)(?= (?:been )?re(?:built|placed|stored|newed|opened|planted)\b)|\b(?:nothing|none)(?=.*\b(?:in (?:its|their) place|instead|since)\b)"
 )
 _IN_BOTH = re.compile(rf"\bboth (?:{_PICTURE}|dates?|years?|times)\b")
-_SEEMING = re.compile(rf"\b(?:appears?|looks?|seems?)(?= (?:\w+ly )?(?:to (?:be|have)\b|{_SAME.pattern}))")
+_SEEMING = re.compile(rf"\b(?:appears?|looks?|seems?)(?= (?:\w+ly |just )?(?:to (?:be|have)\b|{_SAME.pattern}))")
 """Verbs that say how a scene looks, where "appears" is no change."""
 _THEN_NOW = re.compile(
     r"\b(?:no|not|none|nothing|never|without)\b[^,;.]*\b(?:before|earlier|previously|first)\b.*\bnow\b|\bthere (?:was|were) (?:no|nothing)\b.*\b(?:now|then \w+ (?:was|were))\b"
@@ -112,12 +112,12 @@ _LEFT = re.compile(
 )
 """Of what is left, which says that the rest is gone."""
 _SUBJECT = re.compile(
-    r"^\W*(?:any |further )?(?:changes?|differences?|developments?|constructions?|alterations?)\b|.*\b(?:are|in) (?:none|nothing)\b"
+    r"^\W*(?:any |further )?(?:changes?|differences?|growth|developments?|constructions?|alterations?)\b|.*\b(?:are|in) (?:none|nothing)\b"
 )
 _UNTOUCHED = re.compile(r"(?:\bnot|\bnever|n't) (?:been )?\w+(?:ed|en)\b|^\W*nothing (?:has|is|was|had)\b")
 """Of a thing without a word for change: that nothing was done to it."""
 _HEDGES = _any_of(
-    r"maybe, perhaps, possibly, probably, presumably, might, could(?= be\b(?! swapped| exchanged)| have\b), would be, would have been, allegedly, supposedly, unsure, unclear",
+    r"maybe, perhaps, possibly, probably, presumably, might, could(?= be\b(?! swapped| exchanged| seen)| have\b), would be, would have been, allegedly, supposedly, unsure, unclear",
     r"uncertain, whether, if, or (?:not|nothing|it|they|there), either(?=.*\bor\b), may (?:have|be|not)",
 )
 

@@ -15,7 +15,7 @@ _PREPOSITIONS = frozenset(
 )  # fmt: skip
 _JOINING = frozenset({"and", "or", "but"})
 _BEING = frozenset({"is", "are", "was", "were", "has", "have", "had", "be", "been", "being"})
-_PERFECT = frozenset({("has", "been"), ("have", "been"), ("had", "been"), ("has", "had"), ("have", "had"), ("to", "be"), ("to", "have"), ("for", "being"), ("into", "being"), ("is", "being"), ("are", "being"), ("was", "being"), ("were", "being")})  # fmt: skip
+_PERFECT = frozenset({("has", "been"), ("have", "been"), ("had", "been"), ("has", "had"), ("have", "had"), ("to", "be"), ("to", "have"), ("by", "and"), ("for", "being"), ("into", "being"), ("is", "being"), ("are", "being"), ("was", "being"), ("were", "being")})  # fmt: skip
 _NEVER_FIRST = _JOINING | _BEING | {"of", "built", "constructed"}
 _NEVER_LAST = _ARTICLES | _JOINING | _BEING | {"of", "with", "to", "into", "at", "from", "some", "many", "several"}
 _COMPARING = frozenset({"as", "than", "way", "where", "what", "how"})
@@ -45,7 +45,7 @@ def out_of_order(words: Sequence[str], references: Sequence[Sequence[str]] = ())
         wrong = (
             (first in _ARTICLES and second in _AFTER_ARTICLE)
             or (first in _JOINING and second in _JOINING)
-            or (first in _PREPOSITIONS and second in _BEING | {"and", "but"} and (first, second) not in _PERFECT)
+            or (first in _PREPOSITIONS and second in _BEING | {"and"} and (first, second) not in _PERFECT)
             or (first in _BEING and second in _BEING and (first, second) not in _PERFECT)
         )
         if wrong:
@@ -58,9 +58,15 @@ def out_of_order(words: Sequence[str], references: Sequence[Sequence[str]] = ())
     for reference in references:
         longer = max(len(words), len(reference))
         shares = longer > 3 and (own & Counter(reference)).total() >= SHARED * longer
-        if shares and _in_common(words, reference) < REORDERED * longer:
+        swapped = sorted(_clauses(words)) == sorted(_clauses(reference))
+        if shares and not swapped and _in_common(words, reference) < REORDERED * longer:
             return "the words of a reference in another order"
     return ""
+
+
+def _clauses(words: Sequence[str]) -> list[str]:
+    """What stands between words that join, which may stand in any order."""
+    return re.split(r" (?:and|but) ", " ".join(words))
 
 
 def _in_common(first: Sequence[str], second: Sequence[str]) -> int:
