@@ -65,9 +65,13 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
                     _end_with_the_cluster(
                         "see that there is memory enough" if address is None else "start the cluster again"
                     )
-    except (ConnectionError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones as well
         if address is None:
-            raise
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ConfigError(
+                f"Ray could not be started on this machine: {why}; see that memory and processors are not taken by other programs,"
+                " or work without actors"
+            ) from error
         raise ConfigError(
             f"the Ray cluster at {address!r} cannot be joined: {error}; a command needs a Ray node of the cluster on its own machine,"
             " which 'ray start --address=HOST:PORT' starts"

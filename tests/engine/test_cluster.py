@@ -158,3 +158,14 @@ def test_a_raylet_that_dies_ends_the_command_in_one_sentence(tmp_path: Path) -> 
     _, said = going.communicate(timeout=60)
     assert going.returncode == 2
     assert said.splitlines()[-1].startswith("rsw: Ray's raylet, the process that runs the actors, died or was killed")
+
+
+def test_a_ray_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
+    long = tmp_path / ("long" * 30)  # Ray's sockets lie in it, whose paths may have 107 bytes
+    long.mkdir()
+    code = "from rsw_rewards.engine.cluster import ensure_ray\nfrom rsw_rewards.errors import ConfigError\n"
+    code += "try: ensure_ray()\nexcept ConfigError as error: print(error)"
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"RAY_TMPDIR": str(long)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("Ray could not be started on this machine: ") and said.stdout.count("\n") == 1
