@@ -1,6 +1,7 @@
 """The tables of docs/attacks.md: what the best attack earns by every verifier of texts and of forecasts, alone and in the composites.
 
     python benchmarks/attacks.py [--shared DIR] [--seeds 1] [--only captions] [--write docs/attacks.md]
+    python benchmarks/attacks.py --only verifiers [--write docs/attacks.md]
     python benchmarks/attacks.py --only forecasts --seeds 801 802 803 804 [--scenes 64] [--full] [--write docs/attacks.md]
 
 Captions are those of LEVIR-CC below the shared folder. Forecasts are the changed scenes among so many of each seed of the scene world, with
@@ -17,17 +18,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.stats import binomtest
 
 import rsw_rewards as rsw
 from rsw_rewards.core.records import Task
-from rsw_rewards.core.rubric import load_rubric
+from rsw_rewards.core.rubric import load_rubric, parse_rubric
 from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.evaluation.inputs import of_policy
 from rsw_rewards.redteam.rows import Row
 from rsw_rewards.redteam.run import run
 
 GATE = {"component": "caption_gate"}
+SCENE_WORLD = ("change_qa", "forecast", "change_mask", "semantic_change")
+CLIP: Mapping[str, Any] = {"encoder": "scene-clip"}
+ALONE: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("exact_match", "change_qa", {}), ("vqa_accuracy", "ten answers", {}), ("numeric_match", "numbers", {}),
+    ("multiple_choice", "letters", {}), ("answer_format", "change_qa", {}), ("soft_overlong", "change_qa", {"unit": "words"}),
+    ("scene_label", "classes", {}), ("label_set", "labels", {}), ("difference_list", "changes", {}),
+    ("box_iou", "boxes", {}), ("referring_mask", "targets", {}), ("change_mask", "change_mask", {}), ("semantic_change", "semantic_change", {}),
+    ("building_damage", "damage", {}),
+    ("gain_over_copy", "forecast", {}), ("l1", "forecast", {}), ("mse", "forecast", {}), ("psnr", "forecast", {}), ("ssim", "forecast", {}),
+    ("ms_ssim", "forecast of 192 pixels", {}), ("change_consistency", "forecast", {}), ("change_extent", "forecast", {}), ("detector_consistency", "forecast", {}),
+    ("encoder_similarity", "forecast", CLIP), ("encoder_similarity", "forecast", {**CLIP, "gain": True}), ("clip_score", "forecast", CLIP),
+    ("caption_contrast", "forecast", CLIP), ("directional_similarity", "forecast", CLIP),
+    ("physical_range", "forecast", {}),
+)  # fmt: skip
 POLICY = {"use": "token_world_model", "path": "embedded"}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs/rubrics"
 CAPTIONS: tuple[Mapping[str, Any], ...] = (
@@ -120,7 +136,74 @@ def forecast_table(options: argparse.Namespace) -> list[str]:
     return lines
 
 
-TABLES: dict[str, Callable[[argparse.Namespace], list[str]]] = {"captions": caption_table, "forecasts": forecast_table}
+def _made(task: str, references: Sequence[Mapping[str, Any]], **more: Any) -> list[rsw.Sample]:
+    return [rsw.Sample(f"{task}-{number}", task, reference=one, **more) for number, one in enumerate(references)]
+
+
+def verifier_samples(scenes: int) -> dict[str, list[rsw.Sample]]:
+    """What each verifier below is attacked on: questions and maps of the scene world, and answers of every other form."""
+    world = {
+        task: [one for one in scene_world_samples(scenes, 1, tasks=[task]) if task == "change_qa" or one.kind != "nothing"]
+        for task in SCENE_WORLD
+    }  # fmt: skip
+    rng = np.random.default_rng(1)
+    kinds = sorted({sample.kind for sample in world["forecast"]})
+    cells = [f"{row} {column}" for row in ("top", "center", "bottom") for column in ("left", "center", "right")]
+    corners, sides = rng.uniform(0, 40, (scenes, 2)).round(), rng.uniform(6, 24, (scenes, 2)).round()
+    large = [one for one in scene_world_samples(scenes, 1, tasks=["forecast"], size=192) if one.kind != "nothing"]
+    return world | {
+        "ten answers": _made("change_qa", [{"answers": [str(rng.choice(["yes", "no"]))] * 8 + ["yes", "no"]} for _ in range(scenes)]),
+        "numbers": _made("change_qa", [{"answers": [str(rng.integers(0, 12))]} for _ in range(scenes)]),
+        "letters": _made("change_qa", [{"answers": [str(rng.choice(list("ABCD")))]} for _ in range(scenes)]),
+        "labels": _made("classification", [{"labels": [str(one) for one in rng.choice(kinds, 2, replace=False)], "vocabulary": kinds} for _ in range(scenes)]),
+        "classes": _made("classification", [{"label": str(rng.choice(kinds)), "vocabulary": kinds} for _ in range(scenes)]),
+        "changes": _made("change_qa", [
+            {"changes": [{"object": str(rng.choice(["house", "road", "trees"])), "change": str(rng.choice(["added", "removed"])), "where": str(rng.choice(cells))}]}
+            for _ in range(scenes)
+        ]),
+        "boxes": _made(
+            "grounding",
+            [{"boxes": [[x, y, x + w, y + h]]} for (x, y), (w, h) in zip(corners.tolist(), sides.tolist(), strict=True)],
+            images=world["change_mask"][0].images[:1],
+        ),
+        "forecast of 192 pixels": large,
+        "targets": _made("grounding", [{"mask": sample.reference["mask"]} for sample in world["change_mask"]]),
+        "damage": _made("damage", [damage_of(sample, rng) for sample in world["change_mask"]]),
+    }  # fmt: skip
+
+
+def damage_of(sample: rsw.Sample, rng: np.random.Generator) -> dict[str, Any]:
+    """Building levels in the changed pixels: half of the columns of one level, the rest of another."""
+    mask = sample.reference["mask"].pixels() > 0
+    first, second = rng.choice([1, 2, 3, 4], 2, replace=False)
+    levels = np.where(np.arange(mask.shape[1]) % 8 < 4, first, second)
+    return {"buildings": mask.astype(np.uint8), "damage": (mask * levels).astype(np.uint8)}
+
+
+def verifier_table(options: argparse.Namespace) -> list[str]:
+    """Every verifier that pays single outputs and needs no downloaded weights, alone, as a reward."""
+    samples = verifier_samples(options.scenes)
+    lines = ["| verifier | on | truth | mediocre | best attack | attacks that win |", "|---|---|---|---|---|---|"]
+    for name, where, config in ALONE:
+        part = {"use": name, **({"config": config} if config else {})}
+        found = run(parse_rubric({"components": [part]}, name), samples[where], seed=options.seeds[0]).tasks[0]
+        best = max(found.attacks, key=lambda row: row.reward - row.mediocre)
+        told = "".join(f", {key}: {value}" for key, value in config.items())
+        cells = [
+            f"{found.row('truth').reward:.3f}",
+            f"{best.mediocre:.3f}",
+            f"{best.reward:.3f} ({best.name})",
+            str(len(found.winners)),
+        ]
+        lines.append(f"| `{name}{told}` | {where} | " + " | ".join(cells) + " |")
+    return lines
+
+
+TABLES: dict[str, Callable[[argparse.Namespace], list[str]]] = {
+    "captions": caption_table,
+    "verifiers": verifier_table,
+    "forecasts": forecast_table,
+}
 
 
 def main() -> None:
