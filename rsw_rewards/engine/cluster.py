@@ -67,9 +67,9 @@ def ensure_ray(address: str | None = None, num_cpus: int | None = None) -> None:
                     )
     except Exception as error:  # Ray raises bare ones as well
         if address is None:
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            said = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
-                f"Ray could not be started on this machine: {why}; see that memory and processors are not taken by other programs,"
+                f"Ray could not be started on this machine: {said[0]}; see that memory and processors are not taken by other programs,"
                 " or work without actors"
             ) from error
         raise ConfigError(
