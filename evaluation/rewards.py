@@ -98,6 +98,7 @@ def rewards_of(
         for number, piece in enumerate(pieces):
             progress("scoring", number, len(pieces))
             tables.append(scorer.score(piece))
+            scorer.bank.settle()
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
     warnings = [*given.warnings, *coverage_warnings(given.problems, len(asked), given.warnings)]

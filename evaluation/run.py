@@ -98,6 +98,7 @@ def evaluate(
     chosen = [sample for sample in chosen if sample.id in answered]
     problems = [problem for problem in problems if not (problem.kind == "missing" and problem.where in others)]
     bank = _bank(device, out, workers)
+    # No scorer.check: a training stops where a sample lacks what a verifier reads, and here the rows of that sample alone are errors.
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
         scorer.prepare(chosen)
         asked = identities(chosen, outputs)

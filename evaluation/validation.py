@@ -24,7 +24,7 @@ from rsw_rewards.evaluation.run import BASELINE_SAMPLES, select
 from rsw_rewards.evaluation.statistics import Rows
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
-from rsw_rewards.rollouts.policy import Request, outputs_of
+from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
 
 TOLERANCE = 1e-6
 """What the truth may lack to 1: the epsilon that published F1s carry in their denominators takes 6e-8."""
@@ -164,7 +164,7 @@ class _Bench:
     def run(self, name: str, samples: Sequence[Sample]) -> tuple[ScoreTable, list[Output]] | None:
         """Scores and outputs of a baseline; None where no component is left to score it."""
         policy = make_baseline(name, self.samples)
-        policy.setup()
+        set_up(policy)
         outputs: list[Output] = []
         for start in range(0, len(samples), CHUNK):
             outputs += outputs_of(policy, [Request(sample) for sample in samples[start : start + CHUNK]])

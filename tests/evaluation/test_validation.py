@@ -15,10 +15,11 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import build
 from rsw_rewards.data.scene_world import write_scene_world
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.protocols import PROTOCOLS, Protocol
 from rsw_rewards.evaluation.validation import Check, Validation, validate
 from rsw_rewards.io.records_io import load_samples
+from rsw_rewards.rollouts.baselines import BASELINES, Constant
 from tests.evaluation.made_samples import MAKERS, answers, captions, masks, sample
 
 NEEDS_MORE = {"open-qa": "a served judge", "txt2img-mhn-rsicd": "the networks that its authors trained"}
@@ -168,6 +169,16 @@ def test_a_component_without_its_weights_is_said_and_the_others_are_checked() ->
     result = validate(protocol, MAKERS["tfsf"]())
     assert result.ok and any(row.what == "value of ssim" for row in result.rows)
     assert any(note.startswith("detector_consistency was not checked") for note in result.notes)
+
+
+def test_a_baseline_that_cannot_be_set_up_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutWeights(Constant):
+        def setup(self, device: str = "cpu", threads: int = 1) -> None:
+            raise KeyError("layer.0.weight")
+
+    monkeypatch.setitem(BASELINES.built_in, "constant", WithoutWeights)
+    with pytest.raises(ConfigError, match="'constant' cannot be set up on 'cpu': KeyError"):
+        validate(PROTOCOLS.find("exact-qa"), answers(["yes", "no"], "yes"))
 
 
 def test_the_scene_world_is_sound_with_scenes_in_which_nothing_changes(tmp_path: Path) -> None:

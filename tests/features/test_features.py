@@ -382,3 +382,27 @@ def test_a_scoring_process_settles_after_every_batch() -> None:
     scores = process.work(Batch([sample], [Output("a")], ["a"]))
     assert not isinstance(scores, Failure) and scores[0].value == 1.0
     assert bank.pixels.bytes == 24_000_000
+
+
+def test_rewards_of_many_outputs_do_not_keep_their_images() -> None:
+    banks: list[FeatureBank] = []
+
+    class Looked(rsw.PerSample):
+        """1 for every output; it looks at the images that its sample was asked with."""
+
+        name = "looked"
+        tasks = frozenset({Task.CHANGE_QA})
+
+        def setup(self, context: rsw.Context) -> None:
+            banks.append(context.bank)
+
+        def truth(self, sample: Sample) -> list[np.ndarray]:
+            return [banks[0].rgb(image) for image in sample.images]
+
+        def compare(self, truth: list[np.ndarray], output: Output) -> rsw.Score:
+            return rsw.Score(1.0)
+
+    images = [np.full((2000, 2000, 3), shade, np.uint8) for shade in range(4)]  # 48 MB, of which 32 MiB may stay
+    samples = [{"id": f"{row}", "task": "change_qa", "images": images[2 * row : 2 * row + 2]} for row in range(2)]
+    assert rsw.rewards({Looked: 1.0}, samples, ["yes", "no"]).mean == 1.0
+    assert banks[0].pixels.bytes == 24_000_000
