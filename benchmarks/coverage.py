@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from rsw_rewards.evaluation.intervals import Bounds, deal, sign_flip_p, spread, student_interval
+from rsw_rewards.core.metric import Bounds
+from rsw_rewards.evaluation.intervals import deal, sign_flip_p, spread, student_interval
 from rsw_rewards.evaluation.statistics import SET_PARTS, SetLevel, Statistic, Summed, interval_estimates, mean_estimate
 
 RESAMPLES = 1000

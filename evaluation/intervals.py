@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rsw_rewards.core.metric import Bounds
+
 LEVEL = 0.95
 FEWEST_FREEDOM = 4.0
 """Degrees of freedom below which the kurtosis of a few replicates is noise; a lower count only widens intervals without end."""
@@ -19,8 +21,6 @@ FIRST_FLIPS, ALL_FLIPS = 999, 9999
 WORTH_MORE = 0.1
 _SEED = 20_260_101
 
-Bounds = tuple[float, float]
-"""Range that a number cannot leave; an end may be infinite."""
 Interval = tuple[float, float]
 
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from rsw_rewards.core.metric import AdditiveMetric, FeatureLookup, Metric
+from rsw_rewards.core.metric import AdditiveMetric, Bounds, FeatureLookup, Metric, Numbers
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.intervals import (
-    Bounds,
     Interval,
     deal,
     score_interval,
@@ -36,8 +35,6 @@ COUNTED = (Status.OK, Status.INVALID_OUTPUT)
 """Rows that a metric is taken over; failed scores and those that do not apply are no evidence either way."""
 
 NO_VALID_OUTPUT = "no output was valid, which gives no interval"
-
-Numbers = dict[str, "float | None"]
 
 
 @dataclass(frozen=True, slots=True)

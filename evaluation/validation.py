@@ -21,7 +21,7 @@ from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.report import CEILINGS
 from rsw_rewards.evaluation.run import BASELINE_SAMPLES, select
-from rsw_rewards.evaluation.statistics import Rows
+from rsw_rewards.evaluation.statistics import Estimate, Rows
 from rsw_rewards.features.bank import FeatureBank
 from rsw_rewards.rollouts.baselines import BASELINES, make_baseline
 from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
@@ -185,15 +185,9 @@ class _Bench:
             scorer.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Number:
-    value: float | None
-    reason: str = ""
-
-
-def _numbers(protocol: Protocol, bench: _Bench, table: ScoreTable) -> dict[str, _Number]:
+def _numbers(protocol: Protocol, bench: _Bench, table: ScoreTable) -> dict[str, Estimate]:
     """The numbers of the headline over a table, in its order, without the intervals that a report would need."""
-    found: dict[str, _Number] = {}
+    found: dict[str, Estimate] = {}
     counted = {label: Rows.of(table.verifier(label)) for label in bench.verifiers}
     for label, metric, names in named_metrics(bench.verifiers):
         rows = counted[label]
@@ -201,7 +195,9 @@ def _numbers(protocol: Protocol, bench: _Bench, table: ScoreTable) -> dict[str, 
             continue
         numbers = metric.compute(rows.frame, rows.stats, np.ones(len(rows.frame)), bench.bank)
         notes = metric.notes(rows.frame)
-        found.update({names[key]: _Number(value, notes.get(key, "")) for key, value in numbers.items() if key in names})
+        found.update(
+            {names[key]: Estimate(value, None, 0, notes.get(key, "")) for key, value in numbers.items() if key in names}
+        )
     return {key: found[key] for key in protocol.headline if key in found}
 
 
@@ -271,7 +267,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _check_gold(result: Validation, bench: _Bench, table: ScoreTable, numbers: dict[str, _Number]) -> None:
+def _check_gold(result: Validation, bench: _Bench, table: ScoreTable, numbers: dict[str, Estimate]) -> None:
     for label, verifier in bench.verifiers.items():
         if verifier.rewarding:
             if (why := GOLD.get(bench.uses[label])) is None:
@@ -297,7 +293,7 @@ def _check_trick(
     name: str,
     found: tuple[ScoreTable, list[Output]],
     samples: Sequence[Sample],
-    gold: dict[str, _Number],
+    gold: dict[str, Estimate],
 ) -> None:
     table, outputs = found
     if lost := [output.lost for output in outputs if output.lost]:

@@ -35,8 +35,6 @@ from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.rollouts.weights import check_complete
 
-"""Folder of the shipped weights."""
-
 MAX_ANSWER_TOKENS = 8
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rsw_rewards.evaluation.progress import Progress
-
+from rsw_rewards.evaluation.progress import Progress, silent
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
 Samples = Annotated[Path, typer.Option("--samples", help="Samples file (JSON Lines).", show_default=False)]
@@ -50,11 +48,12 @@ Address = Annotated[
 def progress_bar(quiet: bool) -> Progress:
     """A progress bar on standard error, or silence."""
     if quiet or not sys.stderr.isatty():
-        return lambda what, done, total: None
+        return silent
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
-    bar = Progress(
+    bar = Bar(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Frame: TypeAlias = "pd.DataFrame"
 """Score rows of one verifier, with the columns of :data:`rsw_rewards.core.scores.COLUMNS`; named so that nobody imports pandas for it."""
 Bounds = tuple[float, float]
+"""Range that a number cannot leave; an end may be infinite."""
 Numbers = dict[str, float | None]
 """Key -> number, None where it is undefined."""
 Terms = Mapping[str, np.ndarray]

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rsw_rewards.core import fields
 from rsw_rewards.core.answer import read_reply
 from rsw_rewards.core.image_ref import ImageRef, as_image
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.errors import InputError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 
 class Task(StrEnum):

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,18 +33,6 @@ class Failure:
         self.status = status
 
 
-@runtime_checkable
-class _Identified(Protocol):
-    id: str
-    weights_sha256: str
-
-
-@runtime_checkable
-class _Named(Protocol):
-    name: str
-    weights_sha256: str
-
-
 def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     """Networks that a verifier works with in this process, once it is set up: id -> SHA-256 of their weights.
 
@@ -52,10 +40,9 @@ def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     """
     found = dict(bank.weights())
     for network in (verifier.detector, verifier.network):
-        if isinstance(network, _Identified):
-            found[network.id] = network.weights_sha256
-        elif isinstance(network, _Named):
-            found[f"{network.name}@{network.weights_sha256[:12]}"] = network.weights_sha256
+        digest = getattr(network, "weights_sha256", None)  # a network of a user's may have none
+        if digest is not None:
+            found[getattr(network, "id", None) or f"{network.name}@{digest[:12]}"] = digest
     return found
 
 

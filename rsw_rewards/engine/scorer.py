@@ -90,15 +90,13 @@ class Scorer(AbstractContextManager["Scorer"]):
     def prepare(self, samples: Sequence[Sample]) -> None:
         """Show all samples of a run to the verifiers that fit something on references; before the first batch."""
         for component in self.components:
-            if type(component.verifier).prepare is not Verifier.prepare:
-                component.verifier.prepare([sample for sample in samples if sample.task in component.tasks])
+            component.verifier.prepare([sample for sample in samples if sample.task in component.tasks])
 
     def score(
         self,
         batch: Batch,
         *,
         step: int | None = None,
-        policy_version: int | None = None,
         scopes: Collection[Scope] = SCOPES,
         only: Collection[str] | None = None,
     ) -> ScoreTable:
@@ -106,7 +104,7 @@ class Scorer(AbstractContextManager["Scorer"]):
 
         Args:
             batch: what to score.
-            step, policy_version: stand in the table.
+            step: stands in the table.
             scopes: components of other scopes are left out: those that need the whole step wait for it while others go on.
             only: the components that are asked; all where left out.
 
@@ -121,11 +119,11 @@ class Scorer(AbstractContextManager["Scorer"]):
             component.set_up()
         apart = [one for one in asked if one.runner is not None and one.runner.apart]
         with ThreadPoolExecutor(max(1, len(apart)), thread_name_prefix="component") as pool:
-            waited_for = {id(one): pool.submit(one.table, batch, step, policy_version) for one in apart}
+            waited_for = {id(one): pool.submit(one.table, batch, step) for one in apart}
             tables = {}
             for one in asked:
                 if id(one) not in waited_for:
-                    tables[id(one)] = one.table(batch, step, policy_version)
+                    tables[id(one)] = one.table(batch, step)
             tables |= {key: future.result() for key, future in waited_for.items()}
         self.seconds += time.perf_counter() - start
         return ScoreTable.concat([tables[id(one)] for one in asked])
@@ -286,8 +284,8 @@ class ComponentScorer:
                     "files, endpoints and other trainers; set its 'unit' to words or characters"
                 )
 
-    def table(self, batch: Batch, step: int | None, policy_version: int | None) -> ScoreTable:
-        """The scores as rows of a table, in the order of the batch; ``step`` and ``policy_version`` stand in it."""
+    def table(self, batch: Batch, step: int | None) -> ScoreTable:
+        """The scores as rows of a table, in the order of the batch; ``step`` stands in it."""
         start = time.perf_counter()
         rows, scores = self.scores(batch)
         if not rows:
@@ -295,7 +293,6 @@ class ComponentScorer:
         seconds = (time.perf_counter() - start) / len(rows)
         samples = [batch.samples[row] for row in rows]
         outputs = [batch.outputs[row] for row in rows]
-        versions = [output.policy_version if policy_version is None else policy_version for output in outputs]
         columns: dict[str, Any] = {
             "sample": [sample.id for sample in samples],
             "scene": [sample.scene for sample in samples],
@@ -312,7 +309,7 @@ class ComponentScorer:
             "content": [score.content for score in scores],
             "seconds": seconds,
             "step": step,
-            "policy_version": versions,
+            "policy_version": [output.policy_version for output in outputs],
             "config_hash": self.hash,
         }
         return ScoreTable.from_columns(columns)
