@@ -1,4 +1,4 @@
-"""The runs below a folder that have a page, for a list of them."""
+"""The runs below a folder that have a page, and the page that lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring commands: ``rsw evaluate``, ``rsw score``, ``rsw compare`` and ``rsw validate``."""
+"""Scoring commands: ``rsw evaluate``, ``evaluate-encoder``, ``suite``, ``score``, ``compare``, ``validate`` and ``reweight``."""
 
 from __future__ import annotations
 

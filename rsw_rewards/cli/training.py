@@ -1,4 +1,4 @@
-"""``rsw train``."""
+"""Training commands: ``rsw train``, ``rsw init``, ``rsw report``, ``rsw export`` and ``rsw ablate``."""
 
 from __future__ import annotations
 

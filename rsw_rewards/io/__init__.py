@@ -1,1 +1,1 @@
-"""Reading and writing: paths, records, images, the chat client."""
+"""Reading and writing: paths, records in files and in memory, images, predictions beside their samples, the chat client."""
