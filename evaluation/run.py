@@ -100,7 +100,7 @@ def evaluate(
     bank = _bank(device, out, workers)
     # No scorer.check: a training stops where a sample lacks what a verifier reads, and here the rows of that sample alone are errors.
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
-        scorer.prepare(chosen)
+        scorer.prepare(chosen)  # before the folder is made, since it may find that these samples cannot be scored
         asked = identities(chosen, outputs)
         config = {
             "protocol": protocol.name,
@@ -139,7 +139,7 @@ def evaluate(
         summary["encoders"] = scorer.weights()
         summary["features"] = bank.report()
         summary["about"] = config["about"]
-    if run is not None:
+    if run is not None:  # the bank keeps its features there already, which Evaluation.save would copy
         run.finish(table, summary)
         write_report(run.report, protocol, summary, table, chosen, outputs, progress)
     return Evaluation(protocol, chosen, outputs, table, summary, problems, config, asked, bank)

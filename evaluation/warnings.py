@@ -74,6 +74,7 @@ def taken_off(outputs: Iterable[Output]) -> dict[str, int]:
     >>> taken_off([Output("q0", text="<think>two roofs</think> yes"), Output("q1", text="no")])
     {'texts': 2, 'reasoning': 1, 'chat_tokens': 0, 'zero_width': 0, 'cut_off': 0}
     """
+    # Not from ``took_*`` of the scores, which verifiers that read no text, or keep reasoning, do not have.
     counts: Counter[str] = Counter(dict.fromkeys(("texts", *_NAMES, "cut_off"), 0))
     for output in outputs:
         if output.text is not None:
@@ -286,6 +287,7 @@ def _verbatim(pairs: Pairs, samples: Sequence[Sample]) -> str:
 
 
 def _all_right(pairs: Pairs) -> str:
+    # Answers are read in one way for all protocols: a warning must not depend on how a protocol reads them.
     for sample, output in pairs:
         try:
             answers = true_answers(sample)

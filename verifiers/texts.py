@@ -38,7 +38,8 @@ class PerText(PerSample[T]):
     """Base of the verifiers that hold what a text says against the truth.
 
     A text that was cut off inside its reasoning is the worst. ``raw`` names what was taken off a text: ``took_reasoning``,
-    ``took_chat_tokens`` and ``took_zero_width`` are 1.
+    ``took_chat_tokens`` and ``took_zero_width`` are 1. All texts are looked at together, since most hold nothing to take off, so
+    :meth:`compare` is :meth:`compare_all` of one output.
     """
 
     needs = frozenset({"output.text"})

@@ -211,6 +211,7 @@ def _protocols(named: Any, settings: Mapping[str, Any] | None) -> list[Protocol]
 
     found = []
     for one in named if isinstance(named, (list, tuple)) else [named]:
+        # A built-in one with other settings is refused by find(), since an object may not bear the name of a built-in one.
         known = PROTOCOLS.built_in.get(getattr(one, "name", ""))
         chosen = one if known is not None and known.configures(one) else PROTOCOLS.find(one)
         for baseline in chosen.baselines:

@@ -106,7 +106,7 @@ def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
     try:
         scores = finished(verifier.score(batch))
     except (Exception, SystemExit) as error:  # a library that gives up must not end the run
-        if (
+        if (  # of one output alone: a larger batch is halved until one is left
             len(batch) == 1
             and isinstance(error, ImageError)
             and is_of_output(error, batch.samples[0], batch.outputs[0])
@@ -165,7 +165,10 @@ def parts(batch: Batch, verifier: Verifier) -> list[Rows]:
 
 
 def bisect(verifier: Verifier, batch: Batch) -> list[Score]:
-    """Scores of a batch; where a call fails, the batch is halved until only the outputs at fault are left."""
+    """Scores of a batch; where a call fails, the batch is halved until only the outputs at fault are left.
+
+    Truths are read again for each half: failures are rare, and what ``truth`` raises must count as it does in a whole batch.
+    """
     result = scored(verifier, batch)
     if not isinstance(result, Failure):
         return result

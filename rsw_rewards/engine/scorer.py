@@ -256,7 +256,8 @@ class ComponentScorer:
         rows = [row for row, sample in enumerate(batch.samples) if sample.task in self.tasks]
         if not rows:
             return [], []
-        failure = self.set_up()
+        failure = self.set_up()  # Reward asks a component without going through Scorer.score, which has set it up
+        # A mistake of the caller is said first: it is one whether the verifier could be set up or not.
         if "output.tokens" in self.verifier.needs:
             self._check_tokens([batch.outputs[row] for row in rows])
         if failure is not None:

@@ -34,18 +34,18 @@ class CompleteCheckpoint(TrainerCallback):
     """After the trainer wrote a checkpoint, adds the engine's state and then the mark that it is whole.
 
     Args:
-        state: gives the engine's state: tensors, arrays, numbers, strings and containers of them. Only asked in the first process.
+        engine: gives the engine's state: tensors, arrays, numbers, strings and containers of them. Only asked in the first process.
         processes: the learner processes, each of which writes random states of its own before the mark is set.
     """
 
-    def __init__(self, state: Callable[[], Mapping[str, Any]], processes: Processes = ALONE) -> None:
-        self.state = state
+    def __init__(self, engine: Callable[[], Mapping[str, Any]], processes: Processes = ALONE) -> None:
+        self.engine = engine
         self.processes = processes
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.processes.wait()
         if self.processes.first:
-            _complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.state())
+            _complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.engine())
 
 
 def write_checkpoint(

@@ -92,6 +92,7 @@ class Heldout:
         self.temperature = temperature
         self.rubric = measured_rubric(config, rubric)
         self.trained = rewarded_labels(self.rubric, rubric)
+        # In this process on the CPU, whatever the rewards use: measurements are few, and are compared over a whole run.
         self.scorer = Scorer(self.rubric, seed=config.seed)
         there = [name for named in named_metrics(self.scorer.by_name) for name in named.names.values()]
         if unknown := [name for name in config.metrics or () if name not in there]:

@@ -124,7 +124,7 @@ class Rollouts:
             self.pool.load_weights(self._behind["weights"], self._behind["version"])
             generation = self._made_and_scored([self.samples[prompt] for prompt in ids], step)
         else:
-            self._send(weights, step)
+            self._send_and_look(weights, step)
             generation = self._made_and_scored([self.samples[prompt] for prompt in ids], step)
         self.log.add(logged_numbers(generation, self.rubric))
         if self.watch is not None:
@@ -158,7 +158,7 @@ class Rollouts:
             self._go_ahead(step, weights)
         return generation.outputs, given
 
-    def _send(self, weights: Mapping[str, torch.Tensor], step: int) -> None:
+    def _send_and_look(self, weights: Mapping[str, torch.Tensor], step: int) -> None:
         """Give the pool the weights after ``step`` steps, unless it has them, and let the watch look at them."""
         if self._sent == step:
             return
@@ -178,7 +178,7 @@ class Rollouts:
         self._pending = self._behind = None
         if following >= asked.steps or not ids:
             return
-        self._send(weights, step)
+        self._send_and_look(weights, step)
         kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
         # What a run that is taken up from here needs to make the generation again. The scorer's state of now, because scores
         # that are made meanwhile must find the same when they are made again.
@@ -268,6 +268,7 @@ class Rollouts:
         return bool(every) and (place % max(1, every // asked.boundary) == 0 or place == last)
 
     def _dump(self, step: int, generation: Generation, given: Sequence[float | None]) -> None:
+        # Folders count the steps done before the generation, from 0; trackers and the log count the step that it belongs to, from 1.
         folder = self.config.out / "dumps" / f"step_{step:06d}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_dump(folder, generation.samples, generation.outputs, generation.table, given, self.rubric.dump())

@@ -207,7 +207,7 @@ class Trainer(GRPOTrainer):
             vars(self.accelerator)["prepare_model"] = partial(self.accelerator.prepare_model, evaluation_mode=True)
         if beta:
             # TRL's own reference is a model loaded by name, which a class of our own does not have, or a second adapter, which
-            # lacks the rows of added tokens.
+            # lacks the rows of added tokens. By way of vars, since TRL declares another type for it.
             vars(self)["ref_model"] = StartingModel(StartingWeights(model))
             self.beta = beta
 
@@ -260,6 +260,7 @@ class Trainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        # TRL lays every further column that the rollout function gives (collected, advantage, sample) into the rows.
         for first in range(0, len(inputs), self._together):
             names = {row["sample"] for row in inputs[first : first + self._together]}
             if len(names) > 1:  # equal words about other images are equal tokens
@@ -342,7 +343,7 @@ class Trainer(GRPOTrainer):
             factor = size * parts / rows
         elif self.loss_type in _SHARE_OF_TOKENS:
             factor = parts / asked
-        state = vars(self)
+        state = vars(self)  # TRL declares the count as a whole number, and a mean over the processes may be none
         state |= {"current_gradient_accumulation_steps": parts, "beta": beta * factor}
         try:
             return super()._compute_loss(model, {**inputs, "advantages": inputs["advantages"] * factor})
