@@ -31,7 +31,7 @@ LIMIT = 3_500_000
 """Characters of images on a page, which keeps it below 5 MB."""
 _BEGIN, _END = '<script type="application/json">', "</script>"
 
-FAILED = (Status.INVALID_OUTPUT, Status.ERROR, Status.TIMEOUT)
+NOT_OK = (Status.INVALID_OUTPUT, Status.ERROR, Status.TIMEOUT)
 
 Key = tuple[str, int]
 """Sample and candidate."""
@@ -77,8 +77,8 @@ def choose(frame: pd.DataFrame) -> dict[Key, str]:
 def failed_outputs(frame: pd.DataFrame) -> pd.DataFrame:
     """The first failure of every output that a component could not score; a component that scored none, of which a report tells once,
     counts only where no component scored any."""
-    scored = frame.loc[~frame["status"].isin(FAILED), "verifier"].unique()
-    rows = frame[frame["status"].isin(FAILED)]
+    scored = frame.loc[~frame["status"].isin(NOT_OK), "verifier"].unique()
+    rows = frame[frame["status"].isin(NOT_OK)]
     own = rows[rows["verifier"].isin(scored)] if len(scored) else rows
     return own.drop_duplicates(["sample", "candidate"])
 
@@ -116,7 +116,7 @@ def card(sample: Sample, output: Output, rows: Iterable[Mapping[str, Any]], why:
         "id": sample.id,
         "candidate": output.candidate,
         "kind": sample.kind or "",
-        "status": next((status for status in map(str, FAILED) if status in statuses), str(Status.OK)),
+        "status": next((status for status in map(str, NOT_OK) if status in statuses), str(Status.OK)),
         "prompt": shortened(sample.prompt),
         "pictures": pictures(sample, output),
         "answer": shortened(said),

@@ -18,7 +18,7 @@ from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.evaluation.gallery import (
-    FAILED,
+    NOT_OK,
     Key,
     card,
     choose,
@@ -87,7 +87,7 @@ def write_report(
         command=command(),
         documentation=documentation(),
         failures=failures(frame),
-        failed=len(frame[frame["status"].isin(FAILED)].drop_duplicates(["sample", "candidate"])),
+        failed=len(frame[frame["status"].isin(NOT_OK)].drop_duplicates(["sample", "candidate"])),
         outputs=len(outputs),
         tiles=tiles(summary),
         first=first_cards(frame, samples, outputs),
@@ -122,7 +122,7 @@ def documentation() -> str:
 def failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The most common reasons of scores that failed: ``count``, ``verifier``, ``status``, and ``sample`` and ``reason`` of the first.
     Reasons that differ in names and numbers alone are one."""
-    bad = frame[frame["status"].isin(FAILED)]
+    bad = frame[frame["status"].isin(NOT_OK)]
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in bad[["verifier", "status", "sample", "reason"]].to_dict("records"):
         reason = " ".join(str(row["reason"] or "no reason was given").split())[:200]

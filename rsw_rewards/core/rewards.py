@@ -90,7 +90,7 @@ def combined(rubric: Rubric, columns: Mapping[str, Column], groups: np.ndarray) 
     weighty = [component for component in rubric.components if component.weight > 0]
     gated = [_gated(component, columns) for component in weighty]
 
-    lost, any_failed, any_value = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    left_out, any_failed, any_value = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     reason, optional_reason = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
     for component, (value, failed, why) in zip(weighty, gated, strict=True):
         any_value |= ~np.isnan(value)
@@ -98,26 +98,26 @@ def combined(rubric: Rubric, columns: Mapping[str, Column], groups: np.ndarray) 
             continue
         if component.required:
             reason = np.where(failed & (reason == ""), why, reason)
-            lost |= failed
+            left_out |= failed
         optional_reason = np.where(failed & (optional_reason == ""), why, optional_reason)
         any_failed |= failed
     unknown = any_failed & ~any_value
     reason = np.where(unknown & (reason == ""), optional_reason, reason)
-    lost |= unknown
+    left_out |= unknown
 
     each = rubric.combine == "normalize_each"
     total, mass = np.zeros(n), np.zeros(n)
     for component, (value, _, _) in zip(weighty, gated, strict=True):
-        absent = np.bincount(groups, np.isnan(value) & ~lost, n_groups) > 0
-        here = ~absent[groups] & ~lost
+        absent = np.bincount(groups, np.isnan(value) & ~left_out, n_groups) > 0
+        here = ~absent[groups] & ~left_out
         spread = _normalised if each else _levelled
         value = spread(value, here, groups, n_groups, component.min_std)
         total[here] += component.weight * value[here]
         mass[here] += component.weight**2 if each else component.weight
-    known = ~lost & (mass > 0)
+    known = ~left_out & (mass > 0)
     reward = np.full(n, np.nan)
     np.divide(total, np.sqrt(mass) if each else mass, out=reward, where=known)
-    reason = np.where(~lost & ~known, NOTHING_KNOWN, reason)
+    reason = np.where(~left_out & ~known, NOTHING_KNOWN, reason)
     return _levelled(reward, known, groups, n_groups, rubric.min_std), reason
 
 
