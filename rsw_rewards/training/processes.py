@@ -68,14 +68,14 @@ class Processes:
         dist.scatter_object_list(mine, list(parts) if self.first else None, src=0, group=self.group)
         return mine[0]
 
-    def share(self, value: Any = None) -> Any:
+    def broadcast(self, value: Any = None) -> Any:
         """What the first process gives, in every process; they wait for it."""
         return self.scatter([value] * self.count)
 
     def wait(self) -> None:
         """Return once every process has come here."""
         self.gather(None)
-        self.share()
+        self.broadcast()
 
     def own(self, places: np.ndarray) -> tuple[np.ndarray, int]:
         """This process's share of ``places``, one in turn for each, and how many of them count.
@@ -136,7 +136,7 @@ class Processes:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
-        everybody = self.share(self.gather(dict(numbers)))
+        everybody = self.broadcast(self.gather(dict(numbers)))
         names = {name: None for part in everybody for name in part}
         found = {name: [part[name] for part in everybody if name in part] for name in names}
         return {name: max(values) if name in largest else sum(values) for name, values in found.items()}

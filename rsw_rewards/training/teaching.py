@@ -132,7 +132,7 @@ def teach(
         check_inputs(config.out, {"train": samples}, {})
         last = last_complete(folder) if resume else None
     checkpoints = Checkpoints(
-        folder, config.checkpoints.every, config.checkpoints.keep, processes.share(last), processes
+        folder, config.checkpoints.every, config.checkpoints.keep, processes.broadcast(last), processes
     )
     if resume and checkpoints.last is None:
         raise ConfigError(

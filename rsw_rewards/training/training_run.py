@@ -111,7 +111,7 @@ class TrainingRun:
                 torch.set_num_threads(self.config.generation.threads)
             if self.processes.first:
                 self._start(started)
-            self.checkpoint = self.processes.share(self.checkpoint)
+            self.checkpoint = self.processes.broadcast(self.checkpoint)
             self._started = started.pop_all()
         return self
 
@@ -183,7 +183,7 @@ class TrainingRun:
         if not self.processes.first:
             for step in steps:
                 trained_weights(learner.policy.model)  # put together in all processes at once
-                outputs, given = self.processes.share()
+                outputs, given = self.processes.broadcast()
                 learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
                 if step in due:
                     learner.state_dict()
@@ -196,7 +196,7 @@ class TrainingRun:
                 outputs, given = rollouts.collect(ids, step, trained_weights(learner.policy.model))
                 if self.processes.count > 1:
                     outputs = [_of_learning(output) for output in outputs]
-                    self.processes.share((outputs, given))
+                    self.processes.broadcast((outputs, given))
                 numbers = learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
                 rollouts.log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
                 if step in due:

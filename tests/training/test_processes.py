@@ -149,7 +149,7 @@ def test_processes_make_equally_many_passes_over_all_rows(rows: int, count: int,
 def test_one_process_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join(on_cpu=True) is ALONE
-    assert ALONE.share(3) == 3 and ALONE.gather(3) == [3] and ALONE.scatter([3]) == 3
+    assert ALONE.broadcast(3) == 3 and ALONE.gather(3) == [3] and ALONE.scatter([3]) == 3
 
 
 @pytest.mark.parametrize(
