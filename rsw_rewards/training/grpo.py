@@ -15,16 +15,16 @@ from rsw_rewards.rl_settings import GrpoConfig
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.trained import CHECKPOINTS
 from rsw_rewards.training.checkpoints import CompleteCheckpoint
-from rsw_rewards.training.learner import (
+from rsw_rewards.training.processes import ALONE, Processes
+from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView, trainer_view
+from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
+from rsw_rewards.training.trl_arguments import trl_arguments
+from rsw_rewards.training.trl_inputs import (
     RolloutFunction,
     following_rollouts,
     make_trainer,
     rollout_function,
 )
-from rsw_rewards.training.processes import ALONE, Processes
-from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView, trainer_view
-from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
-from rsw_rewards.training.trl_arguments import trl_arguments
 
 
 def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
@@ -60,7 +60,7 @@ def _steps(
     run: TrainingRun,
     policy: Trainable,
     view: TrainerView,
-    rollouts: RolloutFunction,
+    made: RolloutFunction,
     callbacks: Sequence[TrainerCallback],
 ) -> None:
     trainer = make_trainer(
@@ -69,7 +69,7 @@ def _steps(
         seed=config.seed,
         samples=run.samples,
         prompts=run.prompts,
-        rollouts=rollouts,
+        rollouts=made,
         view=view,
         folder=config.out / CHECKPOINTS,
         save_every=config.checkpoints.every,

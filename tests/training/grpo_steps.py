@@ -11,8 +11,8 @@ import torch
 
 from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, TokenTrace
-from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.trainer_views import TokenView
+from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
 from tests.training.toy_lm import EOS, FIRST, ToyLM, toy_data
 
 SAMPLES = toy_data()

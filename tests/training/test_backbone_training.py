@@ -22,9 +22,9 @@ from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.run import train
 from rsw_rewards.training.trainer_views import trainer_view
+from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
 from rsw_rewards.training.vision_language import fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"

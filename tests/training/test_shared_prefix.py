@@ -19,10 +19,10 @@ from rsw_rewards.data.scene_world import scene_world_samples
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
-from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.run_folder import run_folder
 from rsw_rewards.training.shared_prefix import inputs_of, pack, why_not
 from rsw_rewards.training.trainer_views import trainer_view
+from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
 from tests.training import grpo_steps
 from tests.training.toy_lm import ToyLM
 

@@ -20,8 +20,8 @@ from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.records import Output, TokenTrace
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.learner import sampled_logprobs
 from rsw_rewards.training.rollouts import Rollouts
+from rsw_rewards.training.trl_inputs import sampled_logprobs
 from tests.training.run_files import changed, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")

@@ -20,9 +20,9 @@ from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig
-from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.ppo import PpoLearner
 from rsw_rewards.training.trainer_views import trainer_view
+from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
 from tests.training.run_files import same
 
 brightness = load_file(Path(__file__).parent / "brightness.py").brightness

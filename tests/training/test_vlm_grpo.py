@@ -21,8 +21,8 @@ from rsw_rewards.rollouts.tiny_vlm import build_tiny
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.learner import make_trainer, rollout_function
 from rsw_rewards.training.trainer_views import trainer_view
+from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
 from rsw_rewards.training.vision_language import fit
 
 SQUARES = str(Path(__file__).parents[2] / "examples/squares.py")
