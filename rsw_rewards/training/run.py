@@ -55,7 +55,7 @@ def train(
                 f"--resume: runs of the method {method!r} cannot be taken up again; start it in another directory"
             )
     with run_folder(out, run, resume is not None) if processes.first else nullcontext():
-        processes.wait()  # until the first has the folder
+        processes.broadcast()  # nothing: the others wait until the first has the folder
         if processes.first:
             note_start(out)
         try:
