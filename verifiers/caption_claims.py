@@ -38,7 +38,7 @@ _BUT = frozenset({"but", "while", "whereas", "though", "however", "yet"})
 _ASIDE = re.compile(
     r"\bcould(?: not|n['\u2019]t) be more\b|\bwithout (?:an? |any )?\w+(?= (?:has|have|was|were|is|are|now)\b)|\b(?:that|which) (?:was|were|had|did|do|does|stood|lay)(?: not|n['\u2019]t)?\b[^,;.]*?\b(?:before|exist|earlier|previously)\b"
     r"|\b(?:land|ground|tree|plant|surface|natural|vegetation|its|their)[- ]cover\b|\bbuilt(?:-up)?(?= (?:features?|structures?|environment|areas?|land)\b)"
-    rf"|\bnew(?= (?:\w+ )?{_PICTURE}\b)|(?<=\bthe )new(?= one\b)|\b(?:put|set|laid|placed) side by side\b|\bbefore and after(?=\W*$)"
+    rf"|\bnew(?= (?:\w+ )?{_PICTURE}\b)|(?<=\bthe )new(?= one\b)|\b(?:put|set|laid|placed) side by side\b|\btaken (?:(?:at|on|in) different )?(?=(?:at|on|in|times|dates|years)\b)|\bbefore and after(?=\W*$)"
 )
 """Of a thing how it was, and words of change that name none."""
 _LIST = re.compile(r"\b(?:no|any|without)(?: [\w-]+)+?(?:, (?!no\b)[\w-]+(?: [\w-]+)?)*,? n?or\b")
@@ -47,7 +47,7 @@ _CHANGES = _any_of(
     "create, convert, transform, flatten, collapse, burn, erode, cover, move, arrive, double, install, excavate, reduce, dismantle, enlarge)(?:e?s|e?d)?",
     "(?:re)?buil[dt], planted, grown?, grew, cleared, laid, form(?:s|ed), occup(?:y|ies|ied), turn(?:s|ed), becomes?, became, cut, taken, put",
     "set up, (?:pulled|torn|knocked) down, razed, felled, burnt, fell, fallen, flood(?:s|ed), retreated, shr[au]nk, dug, melted, dried up, drained",
-    "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone) up, arise[sn]?, lost, gone, (?:g[ai]ven?|ma[dk]es?) (?:way|room), (?:takes?|took) the place, comes? into view",
+    "show(?:s|ed|n)? up, (?:spr[aiu]ng|went|gone|come) up, arise[sn]?, lost, gone, (?:g[ai]ven?|ma[dk]es?) (?:way|room), (?:takes?|took) the place, comes? into view",
     "been (?:finished|completed), now (?:stands?|sits?|lies?|there|has|have|holds?|joined), joined by, ha(?:s|ve) joined, missing, absent from",
 )
 """Words that say of a thing how it changed."""
@@ -60,9 +60,9 @@ _ANY_CHANGE = _any_of(
 )
 """Words that say whether there is any change."""
 _SAME = _any_of(
-    "same, identical, un(?:changed|altered|modified|touched|affected|disturbed), alike, intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
+    "same, identical, un(?:changed|altered|modified|touched|affected|disturbed), alike(?! shows?), intact, still, remain(?:s|ed)?, stay(?:s|ed)?, equal, coincides?, in common",
     "(?:as|like|where|the way) (?:it|they) (?:was|were|did|used to), (?:as|like) before, indistinguishable, interchangeable, static, constant, preserved",
-    "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were|been) (?:stable|consistent), (?:kept|keeps?|retains?) (?:its|their), always been",
+    "continuity, correspondence, persist(?:s|ed)?, (?:is|are|was|were|been) (?:stable|consistent), (?:kept|keeps?|retain(?:s|ed)?) (?:its|their), always been",
     f"(?:repeat, equal, resemble, matche?, mirror, confirm)s (?:the|its), (?:{_PICTURE}, two, both, dates?, they, after) (?:match, agree), already (?:there|standing|present|existed), left standing, all along, what (?:we saw|the first [a-z]+ showed)",
     "from the (?:start|beginning), as ever, spared, left alone, in (?:its|their) (?:old|usual|original) places?, like (?:the |each |one an)other, resemble (?:each other|one another), (?<!that )(?<!which )(?:was|were) there before",
 )
