@@ -42,7 +42,8 @@ def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     for network in (verifier.detector, verifier.network):
         digest = getattr(network, "weights_sha256", None)  # a network of a user's may have none
         if digest is not None:
-            found[getattr(network, "id", None) or f"{network.name}@{digest[:12]}"] = digest
+            name = getattr(network, "name", type(network).__name__)
+            found[getattr(network, "id", None) or f"{name}@{digest[:12]}"] = digest
     return found
 
 
