@@ -31,7 +31,7 @@ from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Policy, Request
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.training.advantages import group_advantages
-from rsw_rewards.training.rollouts import Rollouts
+from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.runlog import RunLog
 from rsw_rewards.training.training_run import PIXEL_BUDGET
 
@@ -114,10 +114,10 @@ def main() -> None:
             }
         )
         log = RunLog(Path(folder), ["forecast"], a.steps, a.steps, trackers=())
-        rollouts = Rollouts(config, samples, scorer, pool, log)
+        collector = Collector(config, samples, scorer, pool, log)
         for step in range(a.steps):
             ids = [samples[(step * a.prompts + n) % len(samples)].id for n in range(a.prompts)]
-            outputs, given = rollouts.collect(ids, step, model.state_dict())
+            outputs, given = collector.collect(ids, step, model.state_dict())
             rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float32)
             groups = torch.tensor([ids.index(output.sample_id) for output in outputs])
             tokens = torch.tensor([output.tokens.completion_ids for output in outputs if output.tokens is not None])
@@ -130,7 +130,7 @@ def main() -> None:
             if (step + 1) % a.first == 0:
                 gc.collect()
                 taken[step + 1] = memory()
-        rollouts.close()
+        collector.close()
         log.close()
     first, last = taken[a.first], taken[max(taken)]
     growth = {f"growth_{key}": round(last[key] - first[key], 1) for key in first}

@@ -31,7 +31,7 @@ from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.rollouts.policies import TokenWorldModelPolicy
 from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
-from rsw_rewards.training.rollouts import Rollouts
+from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.runlog import RunLog
 
 
@@ -92,7 +92,7 @@ def overlap(path: str, prompts: int, group: int, chunk: int, repeats: int) -> di
                 }
             )
             log = RunLog(Path(folder), ["forecast"], repeats, repeats, trackers=())
-            rollouts = Rollouts(config, samples, scorer, pool, log)
+            collector = Collector(config, samples, scorer, pool, log)
             ids = [sample.id for sample in samples]
             serial, beside, exposed, scoring = [], [], [], []
             for step in range(repeats + 1):
@@ -101,16 +101,16 @@ def overlap(path: str, prompts: int, group: int, chunk: int, repeats: int) -> di
                 made = time.perf_counter()
                 scorer.score(Batch.of(samples, outputs))
                 end = time.perf_counter()
-                before = rollouts.clock.generation, rollouts.clock.exposed
-                rollouts.collect(ids, step, trained_weights(policy.model))
-                generation = rollouts.clock.generation - before[0]
-                waited = rollouts.clock.exposed - before[1]
+                before = collector.clock.generation, collector.clock.exposed
+                collector.collect(ids, step, trained_weights(policy.model))
+                generation = collector.clock.generation - before[0]
+                waited = collector.clock.exposed - before[1]
                 if step:  # the first one starts the scoring actor
                     serial.append(end - start)
                     scoring.append(end - made)
                     beside.append(generation + waited)
                     exposed.append(waited)
-            rollouts.close()
+            collector.close()
     return {
         "generation_s": round(alone, 3),
         "scoring_s": round(statistics.median(scoring), 3),

@@ -116,7 +116,7 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
     Config: ClassVar[type[AlignmentConfig]] = AlignmentConfig
 
     @abstractmethod
-    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+    def score_query(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
         """The score from (d,) features, not normalised, of the query's ``drawn`` and ``given`` image, those there are, and (len(query.texts), d)
         text features."""
 
@@ -168,7 +168,7 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
         scores = []
         for query, features in zip(compared, self.text_features(compared), strict=True):
             seen = [next(images) for image in (query.drawn, query.given) if image is not None]
-            score = self.judge(query, seen, features)
+            score = self.score_query(query, seen, features)
             if cut is not None:
                 first = query.texts[0]
                 whole = len(first) <= MOST_CHARACTERS and not any(cut[text] for text in _worded(first, query))

@@ -309,7 +309,7 @@ def unanswered(truth: Truth, reason: str) -> Score:
     return Score.invalid(reason, **_facts(truth, False, ""))
 
 
-def judge(text: str, truth: Truth) -> Score:
+def score_answer(text: str, truth: Truth) -> Score:
     """The score of one text: OK with value 1 or 0; INVALID_OUTPUT for no, several, or an answer outside the vocabulary."""
     wanted, entries, rules = truth
     answer, reason = extract_answer(text, rules.extract, NORMALISERS[rules.reading], truth.stated if entries else None)
@@ -324,14 +324,14 @@ def judge(text: str, truth: Truth) -> Score:
 
 
 # Answers repeat: a closed question has few wordings, and a group has many equal candidates.
-_judge_cached = lru_cache(maxsize=16384)(judge)
+_score_cached = lru_cache(maxsize=16384)(score_answer)
 
 
 class AnswerVerifier(PerText[Truth]):
     """Base of the verifiers that hold a whole answer against true ones; they say which are true."""
 
     def compare_text(self, truth: Truth, text: str) -> Score:
-        return (_judge_cached if len(text) <= LONGEST_CACHED else judge)(text, truth)
+        return (_score_cached if len(text) <= LONGEST_CACHED else score_answer)(text, truth)
 
     def worst(self, truth: Truth, reason: str) -> Score:
         return unanswered(truth, reason)

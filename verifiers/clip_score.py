@@ -60,7 +60,7 @@ class ClipScore(AlignmentVerifier):
     def truth(self, sample: Sample) -> Query:
         return self.query(sample, wording="clipscore" if sample.task is Task.CHANGE_CAPTION else "plain")
 
-    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+    def score_query(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
         cos = cosine(images[0], texts[0])
         return Score((cos + 1.0) / 2.0, raw={"clip_score": clip_score(cos), "cos": cos})
 
@@ -91,7 +91,7 @@ class RefClipScore(AlignmentVerifier):
         captions = [text.strip() for text in true_captions(sample) if text.strip()]
         return self.query(sample, captions, wording="clipscore")
 
-    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+    def score_query(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
         cos = cosine(images[0], texts[0])
         references = cosines(texts[0], texts[1:])
         number = ref_clip_score(cos, references)

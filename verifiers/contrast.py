@@ -144,7 +144,7 @@ class CaptionContrast(AlignmentVerifier):
             return Score.error(f"sample {sample.id!r} has no distractors: all texts of the run are its own")
         return query
 
-    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+    def score_query(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
         cos, *others = cosines(images[0], texts)
         value = contrast(cos, others, self.config.temperature)
         best = int(np.argmax(others))

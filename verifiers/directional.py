@@ -97,7 +97,7 @@ class DirectionalSimilarity(AlignmentVerifier):
         (texts,) = self.text_features([truth])
         return super().worst(truth, reason) if _direction(texts).any() else UNTOLD
 
-    def judge(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
+    def score_query(self, query: Query, images: Sequence[np.ndarray], texts: np.ndarray) -> Score:
         drawn, given = images
         moved, told = unit(drawn) - unit(given), _direction(texts)
         if not told.any():

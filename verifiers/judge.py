@@ -211,5 +211,5 @@ class Judge(PerText[Question]):
         reason = " ".join(said[0].split())[:300]
         agreement = np.zeros((2, 2))
         if truth.strict is not None:
-            agreement[int(answers.judge(text, truth.strict).value == 1), int(value >= 0.5)] = 1.0
+            agreement[int(answers.score_answer(text, truth.strict).value == 1), int(value >= 0.5)] = 1.0
         return Score(value, raw=raw, stats={"agreement": agreement}, reason=reason, content=content)

@@ -26,8 +26,8 @@ from rsw_rewards.verifiers.answers import (
     Truth,
     answer_truth,
     extract_answer,
-    judge,
     normalise,
+    score_answer,
     texts_of,
     true_answers,
 )
@@ -260,7 +260,7 @@ def _number_score(text: str, truth: Numbers, config: NumericMatchConfig) -> Scor
 @lru_cache(maxsize=16384)
 def _range_score(text: str, truth: Ranges | Truth) -> Score:
     if isinstance(truth, Truth):
-        found = judge(text, truth)
+        found = score_answer(text, truth)
         return replace(found, stats=_stats(found.raw["correct"], float(found.status is Status.OK)))
     name = known(*truth.read(text))
     correct = float(name in truth.names)

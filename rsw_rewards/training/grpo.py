@@ -48,9 +48,9 @@ def _learn(config: RunConfig, run: TrainingRun) -> Trainable:
         made = following_rollouts(view, run.processes)
         _steps(config, run, policy, view, made, [CompleteCheckpoint(dict, run.processes)])
         return policy
-    with run.rollouts() as rollouts:
-        made = rollout_function(rollouts, view, config.grpo.group, run.processes)
-        callbacks = [rollouts.log, CompleteCheckpoint(rollouts.state_dict, run.processes)]
+    with run.collector() as collector:
+        made = rollout_function(collector, view, config.grpo.group, run.processes)
+        callbacks = [collector.log, CompleteCheckpoint(collector.state_dict, run.processes)]
         _steps(config, run, policy, view, made, callbacks)
     return policy
 

@@ -30,13 +30,13 @@ from rsw_rewards.training.checkpoints import (
     write_checkpoint,
 )
 from rsw_rewards.training.checks import check_apart, check_learnable
+from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
 from rsw_rewards.training.heldout_baselines import write_baselines
 from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.placement import check_placement
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.report.run_files import BASELINES
-from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.run_folder import check_inputs
 from rsw_rewards.training.runlog import RunLog, say
 from rsw_rewards.training.schedule import prompt_order, shares
@@ -150,7 +150,7 @@ class TrainingRun:
         return prompt_order(self.samples, -(-asked.steps // asked.boundary), self.share, self.config.seed)
 
     @contextmanager
-    def rollouts(self) -> Iterator[Rollouts]:
+    def collector(self) -> Iterator[Collector]:
         """What makes, scores and logs generations, from the checkpoint on; for the first process."""
         config, steps = self.config, self.config.generation.steps
         log = RunLog(config.out, sorted(self.share), steps, config.print_every, config.log, self.done)
@@ -158,15 +158,15 @@ class TrainingRun:
         if config.measure.every and self.heldout is not None:
             watch = Watch(config, self.heldout, self.before, log, self.done)
         ahead = self.prompts if config.rollouts.stale else []
-        rollouts = Rollouts(config, self.samples, self.scorer, self.pool, log, watch, ahead)
+        collector = Collector(config, self.samples, self.scorer, self.pool, log, watch, ahead)
         try:
             if self.checkpoint is not None:
-                rollouts.load_state_dict(read_state(self.checkpoint / STATE))
+                collector.load_state_dict(read_state(self.checkpoint / STATE))
                 say(f"going on from step {self.done} ({self.checkpoint})")
-            yield rollouts
-            say(rollouts.clock.summary(steps - self.done))
+            yield collector
+            say(collector.clock.summary(steps - self.done))
         finally:
-            rollouts.close()
+            collector.close()
             log.close()
 
     def learn_in_cycles(self, learner: Learner) -> None:
@@ -189,18 +189,18 @@ class TrainingRun:
                     learner.state_dict()
             return
         asked, order = self.config.generation.prompts, self.prompts
-        with self.rollouts() as rollouts:
+        with self.collector() as collector:
             for step in steps:
                 start = time.perf_counter()
                 ids = order[step * asked : (step + 1) * asked]
-                outputs, given = rollouts.collect(ids, step, trained_weights(learner.policy.model))
+                outputs, given = collector.collect(ids, step, trained_weights(learner.policy.model))
                 if self.processes.count > 1:
                     outputs = [_of_learning(output) for output in outputs]
                     self.processes.broadcast((outputs, given))
                 numbers = learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
-                rollouts.log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
+                collector.log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
                 if step in due:
-                    states = learner.state_dict(), rollouts.state_dict()
+                    states = learner.state_dict(), collector.state_dict()
                     write_checkpoint(self.config.out / CHECKPOINTS, step + 1, *states, every.keep)
 
     def finish(self, policy: Trainable) -> Path:

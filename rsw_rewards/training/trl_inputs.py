@@ -18,8 +18,8 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rl_settings import GrpoConfig
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.advantages import grpo_advantages
+from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.processes import ALONE, Processes
-from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView
 from rsw_rewards.training.trl_arguments import trl_arguments
 from rsw_rewards.training.trl_trainer import Trainer
@@ -28,12 +28,12 @@ RolloutFunction = Callable[[list[Any], GRPOTrainer], dict[str, Any]]
 
 
 def rollout_function(
-    rollouts: Rollouts, view: TrainerView, group: int, processes: Processes = ALONE
+    collector: Collector, view: TrainerView, group: int, processes: Processes = ALONE
 ) -> RolloutFunction:
     """TRL's rollout function: prompts in, tokens and rewards out.
 
     Args:
-        rollouts: makes and scores outputs.
+        collector: makes and scores outputs.
         view: reads the prompts and gives the tokens of outputs.
         group: rollouts per prompt; every prompt comes that many times in a row.
         processes: this is the first of them, which makes and scores for all.
@@ -46,17 +46,17 @@ def rollout_function(
         ids = asked[::group]
         if asked != [one for one in ids for _ in range(group)] or len(set(ids)) < len(ids):
             raise RuntimeError("the trainer did not hand over whole groups of distinct prompts")
-        outputs, given = rollouts.collect(ids, int(trainer.state.global_step), weights)
+        outputs, given = collector.collect(ids, int(trainer.state.global_step), weights)
         found = view.tokens(outputs)
         masks = found.get("env_mask") or [[1] * len(completion) for completion in found["completion_ids"]]
         # Without a reward, nothing of a row is learnt from: its tokens count in no mean and no KL term.
         found["env_mask"] = [
             [0] * len(mask) if reward is None else mask for mask, reward in zip(masks, given, strict=True)
         ]
-        if rollouts.config.rollouts.off_policy:
+        if collector.config.rollouts.off_policy:
             found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs)
-        tasks = [str(rollouts.samples[output.sample_id].task) for output in outputs]
-        found |= {"collected": given, "advantage": advantages(given, tasks, cast(RunConfig, rollouts.config).grpo)}
+        tasks = [str(collector.samples[output.sample_id].task) for output in outputs]
+        found |= {"collected": given, "advantage": advantages(given, tasks, cast(RunConfig, collector.config).grpo)}
         found["sample"] = [output.sample_id for output in outputs]
         return processes.scatter(_divided(found, [len(part) for part in parts]))
 

@@ -19,8 +19,8 @@ from rsw_rewards.config import RunConfig
 from rsw_rewards.core.plugins import load_file
 from rsw_rewards.core.records import Output, TokenTrace
 from rsw_rewards.errors import ConfigError
+from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.rollouts import Rollouts
 from rsw_rewards.training.trl_inputs import sampled_logprobs
 from tests.training.run_files import changed, log, same, without_times
 
@@ -57,9 +57,9 @@ Seen = dict[str, list[Any]]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, torch.Tensor], Seen]]:
     """A run, and what passed from rollouts to the loss."""
     seen: Seen = {"outputs": [], "old": []}
-    collect, score = Rollouts.collect, GRPOTrainer._compute_loss
+    collect, score = Collector.collect, GRPOTrainer._compute_loss
 
-    def spy_collect(self: Rollouts, *args: Any) -> Any:
+    def spy_collect(self: Collector, *args: Any) -> Any:
         found = collect(self, *args)
         seen["outputs"].append(found[0])
         return found
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
         return score(self, model, inputs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rollouts, "collect", spy_collect)
+        patch.setattr(Collector, "collect", spy_collect)
         patch.setattr(GRPOTrainer, "_compute_loss", spy_loss)
         out = tmp_path_factory.mktemp("whole")
         yield out, run(out), seen

@@ -50,7 +50,7 @@ class Clock:
         )
 
 
-class Rollouts:
+class Collector:
     """Sample ids in, outputs and rewards out.
 
     Args:
