@@ -32,7 +32,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("l1", {"region": "outside"}),
     ("mse", {"shift": 1, "gain": True}),
     ("ssim", {"match": "moments"}),
-    ("ms_ssim", {"scales": 3}),
+    ("ms_ssim", {"scales": 2}),  # at three, the largest block leaves no pixel in some scenes
     ("encoder_similarity", {"shift": 1}),
     ("encoder_similarity", {"gain": True}),
     ("change_consistency", {"shift": 1}),
