@@ -17,7 +17,7 @@ from pydantic import Field
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.metric import MeanValue, Metric
-from rsw_rewards.core.per_sample import truth_of, truths_of
+from rsw_rewards.core.per_sample import truths_of
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch, Card
@@ -75,7 +75,7 @@ class SetCredit(EncodedSetVerifier):
         """(m, d) float64 features of the true futures, encoded when first needed."""
         futures = []
         for sample in self._shown:
-            truth = truth_of(self, sample)
+            (truth,) = truths_of(self, [sample])
             if not isinstance(truth, Score):  # without pixels that count a future says nothing
                 futures.append(truth.future)
             elif truth.status is Status.ERROR:

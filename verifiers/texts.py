@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -13,7 +12,7 @@ from rsw_rewards.core.answer import Reply, is_bare, read_reply
 from rsw_rewards.core.per_sample import PerSample, T
 from rsw_rewards.core.records import Output, Task
 from rsw_rewards.core.scores import Score
-from rsw_rewards.core.verifier import NoConfig
+from rsw_rewards.core.verifier import Batch, NoConfig
 from rsw_rewards.errors import Unreadable
 
 Thinking = Literal["strip", "keep"]
@@ -38,8 +37,7 @@ class PerText(PerSample[T]):
     """Base of the verifiers that hold what a text says against the truth.
 
     A text that was cut off inside its reasoning is the worst. ``raw`` names what was taken off a text: ``took_reasoning``,
-    ``took_chat_tokens`` and ``took_zero_width`` are 1. All texts are looked at together, since most hold nothing to take off, so
-    :meth:`compare` is :meth:`compare_all` of one output.
+    ``took_chat_tokens`` and ``took_zero_width`` are 1.
     """
 
     needs = frozenset({"output.text"})
@@ -49,15 +47,17 @@ class PerText(PerSample[T]):
     def compare_text(self, truth: T, text: str) -> Any:
         """The score of one answer, or what :meth:`rate` scores it by. Raises :class:`Unreadable` for one that cannot be used."""
 
-    def compare(self, truth: T, output: Output) -> Score:
-        return self.compare_all([truth], [output])[0]
+    def compare(self, truth: T, output: Output) -> Any:
+        return self._compare_reply(truth, reply_of(output, self.config.thinking))
 
-    def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
-        texts = [output.text or "" for output in outputs]
-        if self.config.thinking == "keep" or is_bare("".join(texts)):
-            return self.scores_of(self.compare_text, truths, texts)
+    def score(self, batch: Batch) -> list[Score]:
+        texts = [output.text or "" for output in batch.outputs]
+        if self.config.thinking == "keep" or is_bare(
+            "".join(texts)
+        ):  # all at once, since most hold nothing to take off
+            return self.scores_of(self.compare_text, batch, texts)
         replies = [read_reply(text) for text in texts]
-        scores = self.scores_of(self._compare_reply, truths, replies)
+        scores = self.scores_of(self._compare_reply, batch, replies)
         return [_noted(*pair) for pair in zip(scores, replies, strict=True)]
 
     def _compare_reply(self, truth: T, reply: Reply) -> Any:

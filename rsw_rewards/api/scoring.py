@@ -82,8 +82,7 @@ def score(
         _check_task(scorer.verifiers[0], sample)
         answer = as_output(output, sample)
         scorer.prepare([sample])
-        _, (found,) = scorer.components[0].scores(Batch.of([sample], [answer]))
-    return found
+        return scorer.components[0].scores(Batch.of([sample], [answer])).scores[0]
 
 
 def _task_of(verifier: Verifier, reference: Mapping[str, Any]) -> Task:

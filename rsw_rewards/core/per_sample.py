@@ -54,16 +54,16 @@ class PerSample(Verifier, Generic[T]):
         """The score of an output that cannot be used. Override it, or declare :attr:`worst_facts`, where such a row must enter summed metrics."""
         return Score.invalid(reason, **self.worst_facts)
 
-    def compare_all(self, truths: Sequence[T], outputs: Sequence[Output]) -> list[Score]:
-        """The scores of several outputs, each beside its truth."""
-        return self.scores_of(self.compare, truths, outputs)
+    def score(self, batch: Batch) -> list[Score]:
+        return self.scores_of(self.compare, batch, batch.outputs)
 
-    def scores_of(self, compare: Callable[[T, Any], Any], truths: Sequence[T], items: Sequence[Any]) -> list[Score]:
-        """The scores of several items, each beside its truth: what ``compare`` makes of it, or of that :meth:`rate`."""
+    def scores_of(self, compare: Callable[[T, Any], Any], batch: Batch, items: Sequence[Any]) -> list[Score]:
+        """The scores of a batch by what ``compare`` makes of each truth and item, or of that :meth:`rate`."""
+        truths = batch.truths or truths_of(self, batch.samples)
         found: list[Any] = []
         for truth, item in zip(truths, items, strict=True):
             try:
-                found.append(compare(truth, item))
+                found.append(truth if isinstance(truth, Score) else compare(truth, item))
             except (ImageError, Unreadable) as error:
                 found.append(self.worst(truth, str(error)))
         left = [row for row, one in enumerate(found) if not isinstance(one, Score)]
@@ -73,15 +73,9 @@ class PerSample(Verifier, Generic[T]):
                 found[row] = score
         return found
 
-    def score(self, batch: Batch) -> list[Score]:
-        truths = batch.truths or truths_of(self, batch.samples)
-        usable = [row for row, truth in enumerate(truths) if not isinstance(truth, Score)]
-        compared = iter(self.compare_all([truths[row] for row in usable], [batch.outputs[row] for row in usable]))
-        return [truth if isinstance(truth, Score) else next(compared) for truth in truths]
-
     def invalid(self, sample: Sample, reason: str) -> Score:
         """:meth:`worst`, for a caller that holds the sample; the engine calls that with the truth it has read already."""
-        truth = truth_of(self, sample)
+        (truth,) = truths_of(self, [sample])
         return truth if isinstance(truth, Score) else self.worst(truth, reason)
 
 
@@ -93,24 +87,23 @@ class Unscored(Exception):
         self.score = score
 
 
-def truth_of(verifier: Verifier, sample: Sample) -> Any:
-    """The truth of a sample as a verifier reads it, or the score that all outputs of the sample take instead."""
-    try:
-        truth = verifier.truth(sample)
-    except Unscored as instead:
-        return instead.score
-    except (Exception, SystemExit) as error:
-        told = str(error) if isinstance(error, (InputError, ValueError)) else f"{type(error).__name__}: {error}"
-        return Score.error(f"the truth of sample {sample.id!r} cannot be used: {told}")
-    if isinstance(truth, Score) and truth.value is not None:
-        return Score.error(f"'truth' gave {truth!r:.80}; before an output is seen there is no value")
-    return truth
-
-
 def truths_of(verifier: Verifier, samples: Sequence[Sample]) -> list[Any]:
-    """:func:`truth_of` of every sample, in their order; a sample that stands several times is read once."""
+    """The truth of every sample as a verifier reads it, or the score that all outputs of the sample take instead.
+
+    A sample that stands several times is read once.
+    """
     known: dict[int, Any] = {}
     for sample in samples:
-        if id(sample) not in known:
-            known[id(sample)] = truth_of(verifier, sample)
+        if id(sample) in known:
+            continue
+        try:
+            truth = verifier.truth(sample)
+        except Unscored as instead:
+            truth = instead.score
+        except (Exception, SystemExit) as error:
+            told = str(error) if isinstance(error, (InputError, ValueError)) else f"{type(error).__name__}: {error}"
+            truth = Score.error(f"the truth of sample {sample.id!r} cannot be used: {told}")
+        if isinstance(truth, Score) and truth.value is not None:
+            truth = Score.error(f"'truth' gave {truth!r:.80}; before an output is seen there is no value")
+        known[id(sample)] = truth
     return [known[id(sample)] for sample in samples]

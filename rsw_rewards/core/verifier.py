@@ -70,9 +70,9 @@ class Batch:
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The named rows, in that order."""
-        return Batch(
-            [self.samples[row] for row in rows], [self.outputs[row] for row in rows], [self.groups[row] for row in rows]
-        )
+        truths = [self.truths[row] for row in rows] if self.truths else ()
+        samples, outputs = [self.samples[row] for row in rows], [self.outputs[row] for row in rows]
+        return Batch(samples, outputs, [self.groups[row] for row in rows], truths, self.invalid)
 
 
 @dataclass(slots=True)

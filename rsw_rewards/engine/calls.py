@@ -25,14 +25,6 @@ from rsw_rewards.features.bank import FeatureBank
 Rows = list[int]
 
 
-class Failure:
-    """A call of a verifier that gave no scores."""
-
-    def __init__(self, reason: str, status: Status = Status.ERROR) -> None:
-        self.reason = reason
-        self.status = status
-
-
 def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     """Networks that a verifier works with in this process, once it is set up: id -> SHA-256 of their weights.
 
@@ -47,30 +39,19 @@ def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     return found
 
 
-def scored(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
+def scored(verifier: Verifier, batch: Batch) -> list[Score]:
     """Scores of a batch: truths are read first, then invalid outputs are given theirs, and the verifier scores the rest.
 
     Args:
         verifier: after ``setup``.
         batch: outputs of the verifier's tasks; invalid ones are among them, lost ones are not.
-
-    Returns:
-        One score per row, or the failure of a batch that can be divided to find the outputs at fault.
     """
     plain = type(verifier).truth is Verifier.truth
-    size = len(batch) if plain or verifier.scope != "sample" else min(verifier.at_once, len(batch))
-    scores: list[Score] = []
-    for start in range(0, len(batch), size or 1):
-        part = batch if size == len(batch) else batch.take(range(start, min(start + size, len(batch))))
-        truths = [None] * len(part) if plain else truths_of(verifier, part.samples)
-        found = _scored(verifier, part, truths)
-        if isinstance(found, Failure):
-            return found
-        scores += found
-    return scores
-
-
-def _scored(verifier: Verifier, batch: Batch, truths: Sequence[Any]) -> list[Score] | Failure:
+    if not plain and verifier.scope == "sample" and len(batch) > verifier.at_once:
+        starts = range(0, len(batch), verifier.at_once)
+        parts = (batch.take(range(start, min(start + verifier.at_once, len(batch)))) for start in starts)
+        return [score for part in parts for score in scored(verifier, part)]
+    truths = [None] * len(batch) if plain else truths_of(verifier, batch.samples)
     scores: list[Score | None] = [truth if isinstance(truth, Score) else None for truth in truths]
     left: Rows = []
     for row, output in enumerate(batch.outputs):
@@ -79,19 +60,37 @@ def _scored(verifier: Verifier, batch: Batch, truths: Sequence[Any]) -> list[Sco
         elif scores[row] is None:
             left.append(row)
     if left:
-        part = batch if len(left) == len(batch) else batch.take(left)
         unusable = Counter(
             group for group, output in zip(batch.groups, batch.outputs, strict=True) if output.invalid is not None
         )
-        part = replace(part, truths=[truths[row] for row in left], invalid=unusable)
-        found = guarded(verifier, part)
-        if isinstance(found, Failure):
-            if parts(batch, verifier):
-                return found
-            found = [Score(None, found.status, reason=found.reason)] * len(left)
-        for row, score in zip(left, found, strict=True):
+        part = replace(batch, truths=truths, invalid=unusable)
+        for row, score in zip(
+            left, _asked(verifier, part if len(left) == len(batch) else part.take(left)), strict=True
+        ):
             scores[row] = score
     return [score for score in scores if score is not None]
+
+
+def _asked(verifier: Verifier, batch: Batch) -> list[Score]:
+    """What a verifier gives for a batch, checked; where its call fails, the batch is halved until only the outputs at fault are left."""
+    try:
+        given = finished(verifier.score(batch))
+        failure = _unlike(batch, given)
+    except (Exception, SystemExit) as error:  # a library that gives up must not end the run
+        if (
+            len(batch) == 1
+            and isinstance(error, ImageError)
+            and is_of_output(error, batch.samples[0], batch.outputs[0])
+        ):
+            return [_invalid(verifier, batch.samples[0], batch.truths[0], str(error))]
+        failure = f"{type(error).__name__}: {error}"
+    if not failure:
+        return [_checked(verifier, score) for score in given]
+    scores = [Score.error(failure)] * len(batch)
+    for rows in halves(batch, verifier):
+        for row, score in zip(rows, _asked(verifier, batch.take(rows)), strict=True):
+            scores[row] = score
+    return scores
 
 
 def _invalid(verifier: Verifier, sample: Sample, truth: Any, reason: str) -> Score:
@@ -102,23 +101,11 @@ def _invalid(verifier: Verifier, sample: Sample, truth: Any, reason: str) -> Sco
         return Score.error(f"{type(error).__name__}: {error} (on an invalid output: {reason})")
 
 
-def guarded(verifier: Verifier, batch: Batch) -> list[Score] | Failure:
-    """Call a verifier and check what it gives back; nothing it does gets past this but a kill of the process."""
-    try:
-        scores = finished(verifier.score(batch))
-    except (Exception, SystemExit) as error:  # a library that gives up must not end the run
-        if (  # of one output alone: a larger batch is halved until one is left
-            len(batch) == 1
-            and isinstance(error, ImageError)
-            and is_of_output(error, batch.samples[0], batch.outputs[0])
-        ):
-            return [_invalid(verifier, batch.samples[0], batch.truths[0], str(error))]
-        return Failure(f"{type(error).__name__}: {error}")
-    if not isinstance(scores, Sequence):
-        return Failure(f"it gave {type(scores).__name__} instead of a list of scores")
-    if len(scores) != len(batch):
-        return Failure(f"it gave {len(scores)} scores for {len(batch)} outputs")
-    return [_checked(verifier, score) for score in scores]
+def _unlike(batch: Batch, given: Any) -> str:
+    """Why what a verifier gave is no list of scores for the batch, as a clause; empty where it is one."""
+    if not isinstance(given, Sequence):
+        return f"it gave {type(given).__name__} instead of a list of scores"
+    return "" if len(given) == len(batch) else f"it gave {len(given)} scores for {len(batch)} outputs"
 
 
 def _checked(verifier: Verifier, score: Any) -> Score:
@@ -151,7 +138,7 @@ def is_of_output(error: ImageError, sample: Sample, output: Output) -> bool:
     return any(image.same_source(one) for one in output.every_image)
 
 
-def parts(batch: Batch, verifier: Verifier) -> list[Rows]:
+def halves(batch: Batch, verifier: Verifier) -> list[Rows]:
     """How a batch whose call failed is divided to find the culprit; empty when it cannot be divided further."""
     if verifier.scope == "population":
         return []
@@ -163,24 +150,6 @@ def parts(batch: Batch, verifier: Verifier) -> list[Rows]:
         return []
     half = len(listed) // 2
     return [[row for unit in side for row in unit] for side in (listed[:half], listed[half:])]
-
-
-def bisect(verifier: Verifier, batch: Batch) -> list[Score]:
-    """Scores of a batch; where a call fails, the batch is halved until only the outputs at fault are left.
-
-    Truths are read again for each half: failures are rare, and what ``truth`` raises must count as it does in a whole batch.
-    """
-    result = scored(verifier, batch)
-    if not isinstance(result, Failure):
-        return result
-    halves = parts(batch, verifier)
-    if not halves:
-        return [Score(None, result.status, reason=result.reason)] * len(batch)
-    scores: list[Score | None] = [None] * len(batch)
-    for rows in halves:
-        for row, score in zip(rows, bisect(verifier, batch.take(rows)), strict=True):
-            scores[row] = score
-    return [score for score in scores if score is not None]
 
 
 class Runner(ABC):
@@ -230,7 +199,7 @@ class Here(Runner):
         return weights_of(self._verifier, self._context.bank)
 
     def __call__(self, batch: Batch) -> list[Score]:
-        return bisect(self._verifier, batch)
+        return scored(self._verifier, batch)
 
     def warm(self) -> None:
         try:

@@ -296,7 +296,7 @@ class Reward:
         try:
             with self._locks[number]:
                 self._load(number)
-                rows, scores = self._scorer.components[number].scores(batch)
+                rows, scores, _ = self._scorer.components[number].scores(batch)
                 self._scorer.bank.settle()  # the images of this call are done with, and a Reward lives as long as a training
         finally:
             _asking.reset(asking)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,14 +119,12 @@ class Scorer(AbstractContextManager["Scorer"]):
             component.set_up()
         apart = [one for one in asked if one.runner is not None and one.runner.apart]
         with ThreadPoolExecutor(max(1, len(apart)), thread_name_prefix="component") as pool:
-            waited_for = {id(one): pool.submit(one.table, batch, step) for one in apart}
-            tables = {}
-            for one in asked:
-                if id(one) not in waited_for:
-                    tables[id(one)] = one.table(batch, step)
-            tables |= {key: future.result() for key, future in waited_for.items()}
+            waited_for = {one: pool.submit(one.scores, batch) for one in apart}
+            found = {one: one.scores(batch) for one in asked if one not in waited_for}
+            found |= {one: future.result() for one, future in waited_for.items()}
+        table = ScoreTable.concat([found[one].table(one, batch, step) for one in asked])
         self.seconds += time.perf_counter() - start
-        return ScoreTable.concat([tables[id(one)] for one in asked])
+        return table
 
     def observe(self, batch: Batch) -> None:
         """Let verifiers with state see the batch; once per training step, after scoring."""
@@ -180,6 +178,44 @@ def batches(
         if grow and time.perf_counter() - start < QUICK:
             size = min(2 * size, LARGEST_CHUNK)
         begin = end
+
+
+class Scored(NamedTuple):
+    """What a component gave for a batch."""
+
+    rows: Rows
+    """Those of the batch that it is asked about, in their order."""
+    scores: list[Score]
+    """One for each of them."""
+    seconds: float
+    """How long it took."""
+
+    def table(self, by: ComponentScorer, batch: Batch, step: int | None) -> ScoreTable:
+        """The scores as rows of a table, in the order of the batch; ``step`` stands in it."""
+        if not self.rows:
+            return ScoreTable()
+        samples = [batch.samples[row] for row in self.rows]
+        outputs = [batch.outputs[row] for row in self.rows]
+        columns: dict[str, Any] = {
+            "sample": [sample.id for sample in samples],
+            "scene": [sample.scene for sample in samples],
+            "task": [str(sample.task) for sample in samples],
+            "kind": [sample.kind for sample in samples],
+            "candidate": [output.candidate for output in outputs],
+            "group": [batch.groups[row] for row in self.rows],
+            "verifier": by.component.label,
+            "value": np.array([np.nan if score.value is None else score.value for score in self.scores]),
+            "status": [score.status for score in self.scores],
+            "reason": [score.reason for score in self.scores],
+            "raw": [score.raw for score in self.scores],
+            "stats": [score.stats for score in self.scores],
+            "content": [score.content for score in self.scores],
+            "seconds": self.seconds / len(self.rows),
+            "step": step,
+            "policy_version": [output.policy_version for output in outputs],
+            "config_hash": by.hash,
+        }
+        return ScoreTable.from_columns(columns)
 
 
 class ComponentScorer:
@@ -242,10 +278,8 @@ class ComponentScorer:
         if self.runner is not None:
             self.runner.warm()
 
-    def scores(self, batch: Batch) -> tuple[Rows, list[Score]]:
-        """The rows of a batch that the component is asked about, in their order, and its score of each.
-
-        This is all of scoring but the table.
+    def scores(self, batch: Batch) -> Scored:
+        """The component's score of every row that it is asked about.
 
         Args:
             batch: what to score; rows of tasks that the component does not score are left out.
@@ -253,15 +287,16 @@ class ComponentScorer:
         Raises:
             ConfigError: an output holds no tokens, and the component counts them.
         """
+        start = time.perf_counter()
         rows = [row for row, sample in enumerate(batch.samples) if sample.task in self.tasks]
         if not rows:
-            return [], []
+            return Scored([], [], 0.0)
         failure = self.set_up()  # Reward asks a component without going through Scorer.score, which has set it up
         # A mistake of the caller is said first: it is one whether the verifier could be set up or not.
         if "output.tokens" in self.verifier.needs:
             self._check_tokens([batch.outputs[row] for row in rows])
         if failure is not None:
-            return rows, [failure] * len(rows)
+            return Scored(rows, [failure] * len(rows), 0.0)
         assert self.runner is not None
         scorable = [row for row in rows if batch.outputs[row].lost is None]
         found: Iterator[Score] = iter(())
@@ -274,7 +309,7 @@ class ComponentScorer:
         for row in rows:
             lost = batch.outputs[row].lost
             scores.append(next(found) if lost is None else Score.error(f"the rollout was lost: {lost}"))
-        return rows, scores
+        return Scored(rows, scores, time.perf_counter() - start)
 
     def _check_tokens(self, outputs: Sequence[Output]) -> None:
         """Tokens are the caller's to give: without them, invalid and missing outputs would have a value and the others none."""
@@ -284,36 +319,6 @@ class ComponentScorer:
                     f"{self.component.label!r} counts tokens, and the output for {output.sample_id!r} holds none, as those of "
                     "files, endpoints and other trainers; set its 'unit' to words or characters"
                 )
-
-    def table(self, batch: Batch, step: int | None) -> ScoreTable:
-        """The scores as rows of a table, in the order of the batch; ``step`` stands in it."""
-        start = time.perf_counter()
-        rows, scores = self.scores(batch)
-        if not rows:
-            return ScoreTable()
-        seconds = (time.perf_counter() - start) / len(rows)
-        samples = [batch.samples[row] for row in rows]
-        outputs = [batch.outputs[row] for row in rows]
-        columns: dict[str, Any] = {
-            "sample": [sample.id for sample in samples],
-            "scene": [sample.scene for sample in samples],
-            "task": [str(sample.task) for sample in samples],
-            "kind": [sample.kind for sample in samples],
-            "candidate": [output.candidate for output in outputs],
-            "group": [batch.groups[row] for row in rows],
-            "verifier": self.component.label,
-            "value": np.array([np.nan if score.value is None else score.value for score in scores]),
-            "status": [score.status for score in scores],
-            "reason": [score.reason for score in scores],
-            "raw": [score.raw for score in scores],
-            "stats": [score.stats for score in scores],
-            "content": [score.content for score in scores],
-            "seconds": seconds,
-            "step": step,
-            "policy_version": [output.policy_version for output in outputs],
-            "config_hash": self.hash,
-        }
-        return ScoreTable.from_columns(columns)
 
     def observe(self, batch: Batch) -> None:
         """Let the verifier see the outputs of its tasks that can be scored."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rsw_rewards.core.rubric import Component
-from rsw_rewards.core.scores import Score, Status
+from rsw_rewards.core.scores import Score
 from rsw_rewards.core.verifier import Batch, Context, Verifier
-from rsw_rewards.engine.calls import Failure, Runner, parts, scored, weights_of
+from rsw_rewards.engine.calls import Runner, halves, scored, weights_of
 from rsw_rewards.engine.cluster import ensure_ray, require_gpus
 from rsw_rewards.engine.workers import Done, Workers
 
@@ -34,8 +34,8 @@ class ScoringProcess:
         self._verifier, self._bank = verifier, context.bank
         return weights_of(verifier, context.bank)
 
-    def work(self, batch: Batch) -> list[Score] | Failure:
-        """Scores of a batch, or why there are none."""
+    def work(self, batch: Batch) -> list[Score]:
+        """Scores of a batch."""
         result = scored(self._verifier, batch)
         self._bank.settle()  # the batch's images are done with, and the process lives as long as the run
         return result
@@ -73,25 +73,23 @@ class _Scoring:
         """Take in what came of a job."""
         job = done.work
         match done.end:
-            case "answered" if not isinstance(done.values[0], Failure):
+            case "answered":
                 self._lost_in_a_row = 0
                 self.pace = done.seconds / len(job.rows)
                 self._settle(job, done.values[0])
-            case "answered":
-                self._fail(job, done.values[0])
             case "raised":  # what the verifier gave cannot be sent back
                 reason = str(done.error).strip().partition("\n")[0]
-                self._fail(job, Failure(f"{type(done.error).__name__}: {reason}"))
+                self._fail(job, Score.error(f"{type(done.error).__name__}: {reason}"))
             case "late":
                 self._lost_in_a_row += 1
-                self._fail(job, Failure(f"no answer within {self._limit} s", Status.TIMEOUT))
+                self._fail(job, Score.timeout(f"no answer within {self._limit} s"))
             case "died":
                 self._lost_in_a_row += 1
                 job.deaths += 1
                 if job.deaths < DEATHS:
                     self.queue.appendleft(job)
                 else:
-                    self._fail(job, Failure(f"its process died {job.deaths} times ({type(done.error).__name__})"))
+                    self._fail(job, Score.error(f"its process died {job.deaths} times ({type(done.error).__name__})"))
         if self._lost_in_a_row >= PATIENCE:
             self._give_up()
 
@@ -99,19 +97,19 @@ class _Scoring:
         for row, score in zip(job.rows, result, strict=True):
             self._scores[row] = score
 
-    def _fail(self, job: _Job, failure: Failure) -> None:
+    def _fail(self, job: _Job, failure: Score) -> None:
         """Divide a job whose call failed; where that cannot be done, its outputs take the failure."""
-        halves = parts(job.batch, self._verifier)
+        divided = halves(job.batch, self._verifier)
         # In front: halving goes on until the output at fault is found, before the next part is risked.
-        self.queue.extendleft(_Job(job.batch.take(half), [job.rows[row] for row in half]) for half in reversed(halves))
-        if not halves:
-            self._settle(job, [Score(None, failure.status, reason=failure.reason)] * len(job.rows))
+        self.queue.extendleft(_Job(job.batch.take(half), [job.rows[row] for row in half]) for half in reversed(divided))
+        if not divided:
+            self._settle(job, [failure] * len(job.rows))
 
     def _give_up(self) -> None:
-        status = Status.ERROR if self._limit is None else Status.TIMEOUT
         reason = f"not tried: {self._lost_in_a_row} calls before it hung or died, one after another"
+        score = Score.error(reason) if self._limit is None else Score.timeout(reason)
         for job in self.queue:
-            self._settle(job, [Score(None, status, reason=reason)] * len(job.rows))
+            self._settle(job, [score] * len(job.rows))
         self.queue.clear()
 
 
