@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsw_rewards.core.functions import INSTEAD, FunctionVerifier, in_loop
-from rsw_rewards.core.records import Sample
+from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rewards import Column, combined
 from rsw_rewards.core.rubric import Rubric, as_rubric
 from rsw_rewards.core.scores import Score
@@ -267,28 +267,10 @@ class Reward:
         self, outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None
     ) -> tuple[Batch, np.ndarray]:
         """The batch, and the number of each output's group."""
-        outputs, samples = listed(outputs, "outputs"), listed(samples, "samples")
-        keys = None if groups is None else keys_of(groups)
-        if not len(outputs) == len(samples) == len(samples if keys is None else keys):
-            told = "" if keys is None else f" in {len(keys)} groups"
-            raise InputError(
-                f"{len(outputs)} outputs for {len(samples)} samples{told}: give each output its sample{', and its group' if keys is not None else ''}"
-            )
-        known: dict[int, Sample] = {}  # a record that stands there for several outputs is one sample
-        for number, sample in enumerate(samples):
-            if id(sample) not in known:
-                known[id(sample)] = as_sample(sample, number)
-        asked = [known[id(sample)] for sample in samples]
-        if keys is None:
-            check_ids(known.values())
-        made = [as_output(output, sample) for output, sample in zip(outputs, asked, strict=True)]
-        numbers: dict[Hashable, int] = {}
-        groups_of = [
-            numbers.setdefault(key, len(numbers)) for key in ([one.id for one in asked] if keys is None else keys)
-        ]
+        made, asked, numbers = paired(outputs, samples, groups)
         call = next(self._calls)  # groups of different calls have different names, so that calls can be joined
-        batch = Batch(asked, made, [f"{call}/{number}" for number in groups_of])
-        return batch, np.array(groups_of, dtype=np.int64)
+        batch = Batch(asked, made, [f"{call}/{number}" for number in numbers])
+        return batch, np.array(numbers, dtype=np.int64)
 
     def _ask(self, number: int, batch: Batch) -> Scores:
         """The scores of one component, None where it is not asked about a task."""
@@ -330,6 +312,34 @@ class Reward:
             )
             for reward, reason, *scores in zip(rewards.tolist(), reasons.tolist(), *columns.values(), strict=True)
         ]
+
+
+def paired(
+    outputs: Iterable[Any], samples: Iterable[Any], groups: Iterable[Hashable] | None
+) -> tuple[list[Output], list[Sample], list[int]]:
+    """What a caller gave as records, and the number of each output's group, counted from 0.
+
+    Raises:
+        InputError: as :meth:`Reward.many`.
+    """
+    outputs, samples = listed(outputs, "outputs"), listed(samples, "samples")
+    keys = None if groups is None else keys_of(groups)
+    if not len(outputs) == len(samples) == len(samples if keys is None else keys):
+        told = "" if keys is None else f" in {len(keys)} groups"
+        raise InputError(
+            f"{len(outputs)} outputs for {len(samples)} samples{told}: give each output its sample{', and its group' if keys is not None else ''}"
+        )
+    known: dict[int, Sample] = {}  # a record that stands there for several outputs is one sample
+    for number, sample in enumerate(samples):
+        if id(sample) not in known:
+            known[id(sample)] = as_sample(sample, number)
+    asked = [known[id(sample)] for sample in samples]
+    if keys is None:
+        check_ids(known.values())
+        keys = [sample.id for sample in asked]
+    made = [as_output(output, sample) for output, sample in zip(outputs, asked, strict=True)]
+    numbers: dict[Hashable, int] = {}
+    return made, asked, [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 _asking: ContextVar[tuple[Reward, ...]] = ContextVar("asking", default=())

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Rubric
-from rsw_rewards.engine.reward import Result
+from rsw_rewards.engine.reward import Result, paired
 from rsw_rewards.errors import ConfigError, InputError, RunStopped
-from rsw_rewards.io.in_memory import as_sample, check_ids, keys_of, listed
-from rsw_rewards.io.outputs import as_output
 from rsw_rewards.io.retries import wait_s
 from rsw_rewards.serve.entries import dumped, output_entry, read_result, sample_entry
 from rsw_rewards.serve.wire import TOKEN, VERSION
@@ -135,26 +133,15 @@ class RemoteReward:
             RunStopped: the service gave no answer in all tries.
         """
         known = self._known()
-        outputs, samples = listed(outputs, "outputs"), listed(samples, "samples")
-        keys = None if groups is None else keys_of(groups)
-        if not len(outputs) == len(samples) == len(samples if keys is None else keys):
-            raise InputError(f"{len(outputs)} outputs for {len(samples)} samples; give each output its sample")
-        if not outputs:
+        made, asked, numbers = paired(outputs, samples, groups)
+        if not made:
             return []
-        of = {id(sample): as_sample(sample, place) for place, sample in reversed(list(enumerate(samples)))}
-        asked = [of[id(sample)] for sample in samples]
-        if keys is None:
-            check_ids(of.values())
-            keys = [sample.id for sample in asked]
-        made = [as_output(output, sample) for output, sample in zip(outputs, asked, strict=True)]
-        numbers: dict[Hashable, int] = {}
         rows: dict[int, list[int]] = {}
-        for place, key in enumerate(keys):
-            rows.setdefault(numbers.setdefault(key, len(numbers)), []).append(place)
+        for place, number in enumerate(numbers):
+            rows.setdefault(number, []).append(place)
         most = len(made) if known["whole_calls"] else int(known["limits"]["items"])
         parts = _parts(list(rows.values()), most)
-        groups_of = [numbers[key] for key in keys]
-        bodies = [self._body(part, made, asked, groups_of) for part in parts]
+        bodies = [self._body(part, made, asked, numbers) for part in parts]
         answers = (
             [self._score(bodies[0])] if len(bodies) == 1 else list(self._threads("requests").map(self._score, bodies))
         )
