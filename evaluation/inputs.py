@@ -32,11 +32,22 @@ class Inputs:
 
     samples: list[Sample]
     outputs: list[Output]
-    problems: list[Problem]
+    problems: list[Problem] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
     """What the report says of them."""
     warnings: list[str] = field(default_factory=list)
     """What a reader must know of the outputs, a sentence each."""
+
+    def only(self, samples: Sequence[Sample]) -> Inputs:
+        """The same for some of the samples. That another one has no prediction is then no problem."""
+        known = {sample.id for sample in samples}
+        others = {sample.id for sample in self.samples} - known
+        return replace(
+            self,
+            samples=list(samples),
+            outputs=[output for output in self.outputs if output.sample_id in known],
+            problems=[one for one in self.problems if not (one.kind == "missing" and one.where in others)],
+        )
 
 
 @contextmanager
@@ -85,16 +96,7 @@ def read_pair(
     if isinstance(outputs, Imported):
         problems = [*(problem for problem in outputs.problems if problem.kind != "missing"), *problems]
         warnings = outputs.notes
-    asked = every[:limit]
-    known = {sample.id for sample in asked}
-    later = {sample.id for sample in every} - known
-    return Inputs(
-        asked,
-        [output for output in answers if output.sample_id in known],
-        [problem for problem in problems if not (problem.kind == "missing" and problem.where in later)],
-        about,
-        warnings,
-    )
+    return Inputs(every, answers, problems, about, warnings).only(every[:limit])
 
 
 LEVELLED = 8

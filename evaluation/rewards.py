@@ -17,7 +17,7 @@ from rsw_rewards.core.yaml_text import write_run_yaml
 from rsw_rewards.engine.scorer import Scorer, batches
 from rsw_rewards.evaluation.inputs import read_pair
 from rsw_rewards.evaluation.progress import Progress, silent
-from rsw_rewards.evaluation.warnings import coverage_warnings
+from rsw_rewards.evaluation.warnings import Evidence, missing_predictions
 from rsw_rewards.io.pairing import Problem
 from rsw_rewards.io.records_io import write_jsonl
 
@@ -101,7 +101,8 @@ def rewards_of(
             scorer.bank.settle()
         progress("scoring", len(pieces), len(pieces))
     table = ScoreTable.concat(tables)
-    warnings = [*given.warnings, *coverage_warnings(given.problems, len(asked), given.warnings)]
+    evidence = Evidence(asked, problems=given.problems, told=given.warnings)
+    warnings = [*given.warnings, *missing_predictions(evidence)]
     return Rewards(rubric, table, _records(rewards(table, rubric), answers), given.problems, warnings)
 
 

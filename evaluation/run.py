@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,23 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.engine.scorer import CHUNK, Scorer, batches, needs_whole
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.inputs import seldom_collecting
+from rsw_rewards.evaluation.inputs import Inputs, seldom_collecting
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import comparable
 from rsw_rewards.evaluation.report import write_report
-from rsw_rewards.evaluation.run_directory import FEATURES, RunDirectory, hash_of, identities, versions
-from rsw_rewards.evaluation.summary import metrics_of, summarise
-from rsw_rewards.evaluation.warnings import (
-    baseline_warnings,
-    contradiction_warnings,
-    coverage_warnings,
-    failure_warnings,
-    image_warnings,
-    leakage_warnings,
-    scale_warnings,
-    taken_off,
-    taken_off_warnings,
+from rsw_rewards.evaluation.run_directory import (
+    DIGITS,
+    FEATURES,
+    Identity,
+    RunDirectory,
+    hash_of,
+    identities,
+    versions,
 )
+from rsw_rewards.evaluation.summary import metrics_of, summarise
+from rsw_rewards.evaluation.warnings import Evidence, taken_off, warnings_of
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.io.pairing import Problem
 from rsw_rewards.rollouts.policy import Request, outputs_of, set_up
 from rsw_rewards.verifiers.answers import chance_corrected
 from rsw_rewards.verifiers.boxes import box_scale, written_in
@@ -55,94 +53,109 @@ def select(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
 
 
 @seldom_collecting()
-def evaluate(
+def run_protocol(
     protocol: Protocol,
-    samples: Sequence[Sample],
-    outputs: Sequence[Output],
+    given: Inputs,
     *,
     out: Path | None = None,
-    problems: Sequence[Problem] = (),
     resume: bool = False,
     workers: int = 0,
     device: str = "cpu",
-    about: Mapping[str, Any] | None = None,
-    warnings: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Evaluation:
     """Score outputs by a protocol, and save what was found where a folder is named.
 
     Args:
         protocol: what to measure.
-        samples: what was asked; samples of other tasks, and those without any output, are left out of all numbers and baselines.
-        outputs: the answers, of these samples.
+        given: samples of other tasks, and those without any output, are left out of all numbers and baselines.
         out: a run directory in which scores and features are kept as they come, so that an interrupted evaluation can be resumed, and
             then the result as :meth:`Evaluation.save` writes it.
-        problems: of the predictions, to be counted in the summary.
         resume: do only what an earlier attempt in ``out`` left undone or what failed.
         workers: Ray actors that share the scoring; 0 scores here.
         device: where encoders run.
-        about: what the report says of where the outputs come from.
-        warnings: what a reader must know of the outputs, a sentence each.
         progress: told how far the work is.
 
     Raises:
         InputError: no sample fits, or ``out`` holds another run.
     """
-    chosen = select(samples, protocol)
-    known = {sample.id for sample in chosen}
-    others = {sample.id for sample in samples} - known
-    outputs = [output for output in outputs if output.sample_id in known]
+    of_task = given.only(select(given.samples, protocol))
+    answered = {output.sample_id for output in of_task.outputs}
     # Where there is no output at all, it is said of every sample that nothing is valid.
-    answered = {output.sample_id for output in outputs} or known
-    lacking = known - answered
-    chosen = [sample for sample in chosen if sample.id in answered]
-    problems = [problem for problem in problems if not (problem.kind == "missing" and problem.where in others)]
+    asked = replace(of_task, samples=[one for one in of_task.samples if one.id in answered or not answered])
+    left_out = {
+        "samples_of_other_tasks": len(given.samples) - len(of_task.samples),
+        "samples_without_output": len(of_task.samples) - len(asked.samples),
+    }
     bank = _bank(device, out, workers)
     # No scorer.check: a training stops where a sample lacks what a verifier reads, and here the rows of that sample alone are errors.
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
-        scorer.prepare(chosen)  # before the folder is made, since it may find that these samples cannot be scored
-        asked = identities(chosen, outputs)
-        config = {
-            "protocol": protocol.name,
-            "components": protocol.written(),
-            "about": dict(about or {}),
-            "versions": versions(),
-            "config_hash": run_hash(protocol, scorer, chosen),
-            "inputs_hash": hash_of(asked),
+        scorer.prepare(
+            asked.samples
+        )  # before the folder is made, since it may find that these samples cannot be scored
+        digests = identities(asked.samples, asked.outputs)
+        config = _configuration(protocol, scorer, asked, digests)
+        run = None if out is None else RunDirectory(out, config, digests, resume)
+        table = _score(scorer, asked, run, progress)
+        summary = _summary(protocol, scorer, table, asked, left_out, progress) | {
+            **{key: config[key] for key in ("config_hash", "inputs_hash", "versions")},
+            "encoders": scorer.weights(),
+            "features": bank.report(),
+            "about": config["about"],
         }
-        run = None if out is None else RunDirectory(out, config, asked, resume)
-        table = _score(scorer, chosen, outputs, run, resume, progress)
-        verifiers = scorer.by_name
-        summary = summarise(protocol, verifiers, table, chosen, bank)
-        summary["problems"] = {
-            "counts": dict(Counter(problem.kind for problem in problems)),
-            "first": [str(problem) for problem in problems[:10]],
-        }
-        summary["left_out"] = {"samples_of_other_tasks": len(others), "samples_without_output": len(lacking)}
-        summary["baselines"] = baseline_rows(protocol, chosen, scorer, progress)
-        add_chance_corrected(summary)
-        summary["published"] = comparable(protocol.name, chosen)
-        summary["taken_off"] = taken_off(outputs)
-        summary["warnings"] = [
-            *warnings,
-            *coverage_warnings(problems, len(known), warnings),
-            *image_warnings(chosen),
-            *taken_off_warnings(summary["taken_off"]),
-            *scale_warnings(verifiers, chosen, outputs),
-            *leakage_warnings(chosen, outputs),
-            *contradiction_warnings(table),
-            *failure_warnings(summary["status"]),
-            *baseline_warnings(summary["baselines"]),
-        ]
-        summary["config_hash"], summary["inputs_hash"] = config["config_hash"], config["inputs_hash"]
-        summary["versions"] = config["versions"]
-        summary["encoders"] = scorer.weights()
-        summary["features"] = bank.report()
-        summary["about"] = config["about"]
     if run is not None:  # the bank keeps its features there already, which Evaluation.save would copy
         run.finish(table, summary)
-        write_report(run.report, protocol, summary, table, chosen, outputs, progress)
-    return Evaluation(protocol, chosen, outputs, table, summary, problems, config, asked, bank)
+        write_report(run.report, protocol, summary, table, asked.samples, asked.outputs, progress)
+    return Evaluation(protocol, asked.samples, asked.outputs, table, summary, asked.problems, config, digests, bank)
+
+
+def _configuration(
+    protocol: Protocol, scorer: Scorer, asked: Inputs, digests: Mapping[str, Identity]
+) -> dict[str, Any]:
+    """What ``config.yaml`` holds. ``config_hash`` changes with the protocol, its verifiers or the set of samples."""
+    named = hashlib.sha256(json.dumps([protocol.name, [component.hash for component in scorer.components]]).encode())
+    for sample in asked.samples:
+        named.update(sample.id.encode() + b"\0")
+    return {
+        "protocol": protocol.name,
+        "components": protocol.written(),
+        "about": asked.about,
+        "versions": versions(),
+        "config_hash": named.hexdigest()[:DIGITS],
+        "inputs_hash": hash_of(digests),
+    }
+
+
+def _summary(
+    protocol: Protocol,
+    scorer: Scorer,
+    table: ScoreTable,
+    asked: Inputs,
+    left_out: Mapping[str, int],
+    progress: Progress,
+) -> dict[str, Any]:
+    """The metrics, what they stand beside, and what must be said of them."""
+    summary = summarise(protocol, scorer.by_name, table, asked.samples, scorer.bank)
+    summary["problems"] = {
+        "counts": dict(Counter(problem.kind for problem in asked.problems)),
+        "first": [str(problem) for problem in asked.problems[:10]],
+    }
+    summary["left_out"] = left_out
+    summary["baselines"] = baseline_rows(protocol, asked.samples, scorer, progress)
+    add_chance_corrected(summary)
+    summary["published"] = comparable(protocol.name, asked.samples)
+    summary["taken_off"] = taken_off(asked.outputs)
+    evidence = Evidence(
+        asked.samples,
+        left_out["samples_without_output"],
+        asked.outputs,
+        asked.problems,
+        asked.warnings,
+        scorer.by_name,
+        table,
+        summary,
+    )
+    summary["warnings"] = [*asked.warnings, *warnings_of(evidence)]
+    return summary
 
 
 def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
@@ -157,30 +170,15 @@ def _bank(device: str, out: Path | None, workers: int) -> FeatureBank:
     return bank
 
 
-def run_hash(protocol: Protocol, scorer: Scorer, samples: Sequence[Sample]) -> str:
-    """Twelve hexadecimal digits that change with the protocol, its verifiers' configurations or the set of samples."""
-    digest = hashlib.sha256(json.dumps([protocol.name, [component.hash for component in scorer.components]]).encode())
-    for sample in samples:
-        digest.update(sample.id.encode() + b"\0")
-    return digest.hexdigest()[:12]
-
-
-def _score(
-    scorer: Scorer,
-    samples: Sequence[Sample],
-    outputs: Sequence[Output],
-    run: RunDirectory | None,
-    resume: bool,
-    progress: Progress,
-) -> ScoreTable:
+def _score(scorer: Scorer, asked: Inputs, run: RunDirectory | None, progress: Progress) -> ScoreTable:
     """Rows of all outputs; with a run directory, every chunk is on disk before the next is begun."""
-    todo, tables, scored = list(outputs), [], 0
-    if run is not None and resume:
+    todo, tables, scored = asked.outputs, [], 0
+    if run is not None and run.resumed:
         done = run.done({label: one.hash for label, one in scorer.by_name.items()})
-        complete = _complete(done, scorer, outputs)
-        todo = [output for output in outputs if output.sample_id not in complete]
+        complete = _complete(done, scorer, asked.outputs)
+        todo = [output for output in asked.outputs if output.sample_id not in complete]
         tables = [ScoreTable(done.frame[done.frame["sample"].isin(complete)])]
-    for batch in batches(scorer, samples, todo, CHUNK, grow=True):
+    for batch in batches(scorer, asked.samples, todo, CHUNK, grow=True):
         progress("scoring", scored, len(todo))
         part = scorer.score(batch)
         if run is not None:
@@ -241,9 +239,8 @@ def baseline_rows(
                 for batch in batches(scorer, part, outputs, grow=True):
                     tables.append(scorer.score(batch))
                 scorer.bank.settle()
-        except (
-            ConfigError
-        ) as error:  # weights that are not there, or code of a user's that is wrong: the run keeps its own numbers
+        except ConfigError as error:
+            # Weights that are not there, or code of a user's that is wrong: the run keeps its own numbers.
             rows[name] = {"metrics": {}, "reason": str(error)}
             continue
         metrics = metrics_of(protocol, scorer.by_name, ScoreTable.concat(tables), scorer.bank, intervals=False)

@@ -110,7 +110,9 @@ class RunDirectory:
         self.owner = owner_of(config)
         self.parts = self.folder / "scores.parts"
         known = self.folder / "config.yaml"
-        if known.exists():
+        self.resumed = known.exists()
+        """Whether it may hold scores of an earlier attempt."""
+        if self.resumed:
             old = read_config(known)
             if not resume:
                 raise InputError(

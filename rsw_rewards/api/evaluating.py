@@ -175,7 +175,7 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
     """
     from rsw_rewards.evaluation.inputs import of_policy, of_predictions
     from rsw_rewards.evaluation.progress import silent
-    from rsw_rewards.evaluation.run import evaluate as run
+    from rsw_rewards.evaluation.run import run_protocol
 
     if (outputs is None) == (policy is None):
         raise ConfigError("give either outputs (--predictions FILE) or a policy (--policy NAME)")
@@ -196,11 +196,7 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
     results = []
     for one in chosen:
         own = folder / one.name if folder is not None and len(chosen) > 1 else folder
-        found = run(
-            one, given.samples, given.outputs, out=own, problems=given.problems, resume=resume, workers=workers,
-            device=device, about=given.about, warnings=given.warnings, progress=told,
-        )  # fmt: skip
-        results.append(found)
+        results.append(run_protocol(one, given, out=own, resume=resume, workers=workers, device=device, progress=told))
     return results if isinstance(protocol, (list, tuple)) else results[0]
 
 

@@ -17,9 +17,10 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import build
 from rsw_rewards.core.scores import Score, Status
 from rsw_rewards.core.verifier import Batch
+from rsw_rewards.evaluation.inputs import Inputs
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate
-from rsw_rewards.evaluation.warnings import taken_off, taken_off_warnings
+from rsw_rewards.evaluation.run import run_protocol
+from rsw_rewards.evaluation.warnings import Evidence, more_than_answers, taken_off
 from rsw_rewards.io.in_memory import pair_outputs
 from rsw_rewards.io.records_io import load_outputs
 
@@ -93,7 +94,7 @@ def test_predictions_that_say_they_were_cut_off_are_invalid_wherever_they_come_f
     assert not problems and from_file == in_memory
     assert [output.invalid for output in from_file] == [None, None, AT_LIMIT, AT_LIMIT]
     assert [output.text for output in from_file] == [record["text"] for record in records]
-    found = evaluate(PROTOCOLS.find("exact-qa"), asked, from_file)
+    found = run_protocol(PROTOCOLS.find("exact-qa"), Inputs(asked, from_file))
     assert found.summary["metrics"]["accuracy"]["value"] == 0.5
     assert found.summary["taken_off"]["cut_off"] == 1
 
@@ -207,18 +208,19 @@ def test_what_was_taken_off_is_counted_and_said() -> None:
     texts = ["yes", "<think>a</think>yes<|im_end|>", "<think>yes", "y\u200bes", None]
     counts = taken_off([Output(str(n), text=text) for n, text in enumerate(texts)])
     assert counts == {"texts": 4, "reasoning": 2, "chat_tokens": 1, "zero_width": 1, "cut_off": 1}
-    (said,) = taken_off_warnings(counts)
+    (said,) = more_than_answers(Evidence([], summary={"taken_off": counts}))
     assert "of 4 texts, 2 hold reasoning" in said and "1 are cut off" in said and "thinking: keep" in said
-    assert taken_off_warnings(taken_off([Output("q", text="yes")])) == []
+    plain = taken_off([Output("q", text="yes")])
+    assert list(more_than_answers(Evidence([], summary={"taken_off": plain}))) == []
 
 
 def test_an_evaluation_strips_counts_and_can_keep() -> None:
     asked = [replace(CASES[0][1], id=str(n), scene=str(n)) for n in range(4)]
     outputs = [Output(str(n), text=f"<think>no {n}</think>yes") for n in range(4)]
     protocol = PROTOCOLS.find("exact-qa")
-    found = evaluate(protocol, asked, outputs)
+    found = run_protocol(protocol, Inputs(asked, outputs))
     assert found.summary["metrics"]["accuracy"]["value"] == 1.0
     assert found.summary["taken_off"] == {"texts": 4, "reasoning": 4, "chat_tokens": 0, "zero_width": 0, "cut_off": 0}
     assert any("4 hold reasoning" in words for words in found.summary["warnings"])
-    kept = evaluate(protocol.configured({"exact_match.thinking": "keep"}), asked, outputs)
+    kept = run_protocol(protocol.configured({"exact_match.thinking": "keep"}), Inputs(asked, outputs))
     assert kept.summary["metrics"]["accuracy"]["value"] == 0.0

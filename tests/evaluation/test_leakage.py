@@ -13,11 +13,28 @@ from scipy.stats import binom
 
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.evaluation.warnings import change_flag, leakage_warnings, lower_bound
+from rsw_rewards.evaluation.warnings import (
+    CHECKS,
+    Evidence,
+    all_right,
+    change_flag,
+    copied_captions,
+    known_flag,
+    lower_bound,
+    own_ids,
+    own_truths,
+)
 from rsw_rewards.verifiers import caption_base
 from tests.shared_data import shared
 
 NO_CHANGE = caption_base.NO_CHANGE[0]
+
+
+def leakage_warnings(samples: list[Sample], outputs: list[Output]) -> list[str]:
+    """What the checks for leaks find."""
+    leaks = (own_ids, known_flag, copied_captions, all_right, own_truths)
+    checks = [check for check, tasks in CHECKS if check in leaks and samples[0].task in tasks]
+    return [sentence for check in checks for sentence in check(Evidence(samples, outputs=outputs))]
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))

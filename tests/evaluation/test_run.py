@@ -29,7 +29,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.inputs import level
 from rsw_rewards.evaluation.protocols import Protocol
-from rsw_rewards.evaluation.warnings import failure_warnings
+from rsw_rewards.evaluation.warnings import Evidence, failed_scores
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_outputs, load_samples, write_jsonl
 from tests.scoring import score_in_process
@@ -348,9 +348,10 @@ def test_rewards_of_a_file_are_those_of_the_scorer(questions: Path) -> None:
 
 def test_scores_that_failed_are_said_beside_the_numbers_they_are_missing_from() -> None:
     status = {"a": {"ok": 8, "invalid_output": 1, "not_applicable": 3, "error": 1, "timeout": 0}}
-    (warning,) = failure_warnings(status)
+    (warning,) = failed_scores(Evidence([], summary={"status": status}))
     assert "1 of 10" in warning and "--resume" in warning
-    assert not failure_warnings({"a": {**status["a"], "error": 0}})
+    status["a"]["error"] = 0
+    assert not list(failed_scores(Evidence([], summary={"status": status})))
 
 
 @pytest.mark.parametrize("change", ["mask", "scene", "kind", "prompt", "image"])

@@ -20,8 +20,9 @@ from rsw_rewards import cli
 from rsw_rewards.core.metric import SumMetric
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.core.scores import ScoreTable
+from rsw_rewards.evaluation.inputs import Inputs
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate
+from rsw_rewards.evaluation.run import run_protocol
 from rsw_rewards.evaluation.statistics import estimates, paired_difference
 from rsw_rewards.evaluation.summary import LONGEST_REASON, kind_of, nothing_valid
 from rsw_rewards.io.images import write_png
@@ -204,7 +205,7 @@ def test_rewards_of_outputs_of_which_none_is_valid(
 
 def test_an_evaluation_without_outputs(tmp_path: Path) -> None:
     sample = Sample("a", Task.CHANGE_QA, (), reference={"answers": ["yes"]})
-    summary = evaluate(PROTOCOLS.find("exact-qa"), [sample], []).summary
+    summary = run_protocol(PROTOCOLS.find("exact-qa"), Inputs([sample], [])).summary
     assert summary["nothing_valid"] == [{"task": "", "outputs": 0, "reasons": []}]
 
 

@@ -21,8 +21,9 @@ import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef, image
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample, Task
 from rsw_rewards.errors import InputError
+from rsw_rewards.evaluation.inputs import Inputs
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.run import evaluate
+from rsw_rewards.evaluation.run import run_protocol
 from rsw_rewards.io import in_memory, outputs
 from rsw_rewards.io.images import read_index, read_mask, read_rgb, write_png
 from rsw_rewards.io.in_memory import as_sample, as_samples, pair_outputs
@@ -332,7 +333,7 @@ def test_outputs_in_memory_are_counted_as_those_of_a_file(tmp_path: Path, name: 
     assert pair_outputs(samples, tmp_path / "p.jsonl", on_missing=on_missing) == (wanted, problems)
     protocol = PROTOCOLS.find("exact-qa")
     by_file, by_list = (
-        evaluate(protocol, samples, pairs, out=tmp_path / folder, problems=said)
+        run_protocol(protocol, Inputs(samples, pairs, said), out=tmp_path / folder)
         for folder, pairs, said in (("file", wanted, problems), ("memory", outputs, found))
     )
     columns = ["sample", "scene", "candidate", "verifier", "status", "value", "reason", "raw"]
