@@ -19,7 +19,7 @@ from rsw_rewards.core.scores import Score
 from rsw_rewards.encoders import SCENE_CLIP, encoder_label
 from rsw_rewards.verifiers.encoded import Encoded
 from rsw_rewards.verifiers.forecast_case import ForecastCase, in_bands, read_case
-from rsw_rewards.verifiers.texts import TextConfig, answer_of, filled, reply_of
+from rsw_rewards.verifiers.texts import TextConfig, answer_in, filled
 
 MOST_CHARACTERS = 2048
 """Characters of a text that reach the tokenizer, whose time grows with the square of the longest word."""
@@ -157,9 +157,7 @@ class AlignmentVerifier(Encoded, PerSample[Query]):
         """The query with what the output gives."""
         if truth.case is not None:
             return replace(truth, drawn=truth.case.forecast(output))
-        return replace(
-            truth, texts=(filled(answer_of(reply_of(output, self.config.thinking)), "caption"), *truth.texts)
-        )
+        return replace(truth, texts=(filled(answer_in(output, self.config.thinking), "caption"), *truth.texts))
 
     def rate(self, truths: Sequence[Query], compared: Sequence[Query]) -> list[Score]:
         shown = [image for query in compared for image in (query.drawn, query.given) if image is not None]

@@ -18,7 +18,7 @@ from rsw_rewards.core.verifier import Card, NoConfig
 from rsw_rewards.errors import ImageError, Unreadable
 from rsw_rewards.io.images import read_size
 from rsw_rewards.verifiers.box_texts import FORMS, BoxText, Scale, read_boxes
-from rsw_rewards.verifiers.texts import answer_of, known, reply_of
+from rsw_rewards.verifiers.texts import answer_in, known
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which a box counts as found, of ``acc@0.5`` to ``acc@0.9``."""
@@ -337,7 +337,7 @@ class BoxIoU(PerSample[Targets]):
     def _written(self, truth: Targets, output: Output) -> list[list[float]]:
         text = known(output.text, "no boxes in the output")
         form = known(self.config.text, "the output is a text; say how it writes boxes by box_iou.text, such as geochat")
-        return read_boxes(answer_of(reply_of(output, "strip")) if text else text, form, truth.text_unit)
+        return read_boxes(answer_in(output) if text else text, form, truth.text_unit)
 
     def worst(self, truth: Targets, reason: str) -> Score:
         return Score.invalid(reason, raw={"iou": 0.0}, stats=_stats(0.0, (False,) * len(THRESHOLDS), truth.boxes))

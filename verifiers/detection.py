@@ -23,7 +23,7 @@ from rsw_rewards.extras import need
 from rsw_rewards.verifiers.answers import normalise
 from rsw_rewards.verifiers.box_texts import Scale
 from rsw_rewards.verifiers.boxes import parse_box, scaled, unit_of
-from rsw_rewards.verifiers.texts import answer_of, known, reply_of
+from rsw_rewards.verifiers.texts import answer_in, known
 
 MOST_DETECTIONS = 1000
 """Boxes of one answer that are looked at; COCO counts the 100 surest of each class."""
@@ -186,8 +186,7 @@ class DetectionAP(PerSample[Labelled]):
     def compare(self, truth: Labelled, output: Output) -> Score:
         text = known(output.text, "no text in the output")
         rows = [
-            (scaled(box, truth.unit), label, score)
-            for box, label, score in read_detections(answer_of(reply_of(output, "strip")) or text)
+            (scaled(box, truth.unit), label, score) for box, label, score in read_detections(answer_in(output) or text)
         ]
         for box, _, _ in rows:
             parse_box(box)

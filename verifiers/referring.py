@@ -18,7 +18,7 @@ from rsw_rewards.io.images import read_marked
 from rsw_rewards.verifiers.confusion import ratio
 from rsw_rewards.verifiers.maps import MapTruth, in_levels, predicted_mask, read_truth
 from rsw_rewards.verifiers.mask_texts import MaskText, read_mask_text
-from rsw_rewards.verifiers.texts import answer_of, known, reply_of
+from rsw_rewards.verifiers.texts import answer_in, known
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU from which an expression counts as understood, of ``p@0.5`` to ``p@0.9``."""
@@ -160,7 +160,7 @@ class ReferringMask(PerSample[MapTruth]):
             self.config.text, "the output is a text; say how it writes a mask by referring_mask.text, such as text4seg"
         )
         height, width = truth.maps[0].shape
-        return read_mask_text(answer_of(reply_of(output, "strip")), form, (height, width))
+        return read_mask_text(answer_in(output), form, (height, width))
 
     def _stats(self, truth: MapTruth, predicted: np.ndarray) -> dict[str, np.ndarray]:
         return _stats(truth.counted(truth.maps[0]), truth.counted(predicted), self.config.no_target)

@@ -27,12 +27,6 @@ class TextConfig(NoConfig):
     )
 
 
-def reply_of(output: Output, thinking: Thinking) -> Reply:
-    """The text of an output as it is read; an output without one is an empty text."""
-    text = output.text or ""
-    return read_reply(text) if thinking == "strip" else Reply(text)
-
-
 class PerText(PerSample[T]):
     """Base of the verifiers that hold what a text says against the truth.
 
@@ -48,7 +42,7 @@ class PerText(PerSample[T]):
         """The score of one answer, or what :meth:`rate` scores it by. Raises :class:`Unreadable` for one that cannot be used."""
 
     def compare(self, truth: T, output: Output) -> Any:
-        return self._compare_reply(truth, reply_of(output, self.config.thinking))
+        return self.compare_text(truth, answer_in(output, self.config.thinking))
 
     def score(self, batch: Batch) -> list[Score]:
         texts = [output.text or "" for output in batch.outputs]
@@ -69,6 +63,12 @@ class OfForm(PerSample[None]):
 
     tasks = frozenset({Task.CHANGE_QA, Task.CLASSIFICATION, Task.CHANGE_CAPTION})
     needs = frozenset({"output.text"})
+
+
+def answer_in(output: Output, thinking: Thinking = "strip") -> str:
+    """The answer in the text of an output, empty where it has none. Raises :class:`Unreadable` for one that was cut off before it."""
+    text = output.text or ""
+    return answer_of(read_reply(text)) if thinking == "strip" else text
 
 
 def answer_of(reply: Reply) -> str:
