@@ -74,12 +74,13 @@ def main() -> None:
         start = time.perf_counter()
         clock("evaluate", lambda: rsw.evaluate(protocol, *files, folder / "run"))
         wall = round(time.perf_counter() - start, 3)
-        samples, outputs, _ = clock("load", lambda: read_pair(*files))
+        given = clock("load", lambda: read_pair(*files))
+        samples, outputs = given.samples, given.outputs
         (batch,) = batches(scorer, samples, outputs, size=len(outputs))
         table = clock("score", lambda: scorer.score(batch))
         clock("store", lambda: table.write(folder / "scores.parquet"))
-        clock("metrics", lambda: metrics_of(protocol, scorer.by_name, table))
-        clock("slices", lambda: slices_of(protocol, scorer.by_name, table))
+        metrics = clock("metrics", lambda: metrics_of(protocol, scorer.by_name, table))
+        clock("slices", lambda: slices_of(protocol, scorer.by_name, table, metrics))
         requests = [Request(sample) for sample in samples]
         for baseline in protocol.baselines:
             clock(f"answer_{baseline}", lambda b=baseline: make_baseline(b, samples).generate(requests))

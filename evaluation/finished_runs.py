@@ -91,7 +91,7 @@ class FinishedRun:
             return self.table
         frame = self.table.frame
         keys = zip(frame["scene"], frame["sample"], frame["candidate"], strict=True)
-        return ScoreTable(frame[[key in outputs for key in keys]].reset_index(drop=True))
+        return self.table.where([key in outputs for key in keys])
 
 
 def _as_run(protocol: Protocol, components: Sequence[Mapping[str, Any]]) -> Protocol:

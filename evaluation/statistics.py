@@ -6,8 +6,10 @@ coverage of the intervals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -49,6 +51,12 @@ class Estimate:
     p_value: float | None = None
     """Of a paired difference: how probable one of this size is where the runs do not differ. See :func:`paired_difference`."""
 
+    def to_json(self, **counts: int) -> dict[str, Any]:
+        """Value, interval and reason as plain values, with ``counts`` of what else they are taken over."""
+        interval = None if self.ci95 is None else list(self.ci95)
+        reason = {"reason": self.reason} if self.reason else {}
+        return {"value": self.value, "ci95": interval, **counts, "n_scenes": self.n_scenes, **reason}
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -59,13 +67,16 @@ class Rows:
     scene: np.ndarray
     """(rows,) scene number of each row, 0 .. n_scenes - 1, into ``scenes``."""
     scenes: np.ndarray
+    any_valid: bool
+    """Whether any row is that of a valid output."""
 
     @classmethod
     def of(cls, table: ScoreTable) -> Rows:
         """The counted rows of a table that holds one verifier."""
         frame = table.frame[table.frame["status"].isin(COUNTED)].reset_index(drop=True)
         codes, names = pd.factorize(frame["scene"])
-        return cls(frame, ScoreTable(frame).stats(), codes, np.asarray(names))
+        any_valid = bool((frame["status"] == Status.OK).any())
+        return cls(frame, ScoreTable(frame).stats(), codes, np.asarray(names), any_valid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +87,27 @@ class Summed:
     """(scenes, width) float64."""
     numbers: Callable[[np.ndarray], Numbers]
     """From the (width,) sums of all scenes."""
+    most_parts: ClassVar[int] = PARTS
 
     def __call__(self, weight: np.ndarray) -> Numbers:
         """The numbers under a multiplicity per scene, (scenes,) float64."""
         return self.numbers(weight @ self.sums)
 
-    def merged(self, part: np.ndarray) -> Summed:
-        """The same with the sums of parts, (scenes,) part numbers, in place of those of scenes."""
-        return self if len(part) == part.max() + 1 else replace(self, sums=_sum_by(part, self.sums))
-
     def left_out(self, part: np.ndarray) -> list[Numbers]:
-        """The numbers without each part."""
-        sums = self.merged(part).sums
+        """The numbers without each part, from the (scenes,) parts of the scenes."""
+        sums = _sum_by(part, self.sums)
         # Sums from both ends rather than a subtraction from the total, which would leave rounding where nothing is left.
         none = np.zeros((1, sums.shape[1]))
         before = np.concatenate([none, np.cumsum(sums[:-1], axis=0)])
         after = np.concatenate([np.cumsum(sums[:0:-1], axis=0)[::-1], none])
         return [self.numbers(rest) for rest in before + after]
+
+    def support(self, key: str) -> int:
+        """About how many scenes a number rests on: those on which it is defined by themselves. A class may be seen in few of them."""
+        n_scenes = len(self.sums)
+        alone = self.sums[:: max(1, n_scenes // PARTS)]
+        defined = sum(self.numbers(sums).get(key) is not None for sums in alone)
+        return max(1, round(n_scenes * defined / len(alone)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +119,13 @@ class SetLevel:
     without: Callable[[np.ndarray], list[Numbers] | None] = lambda part: None
     """The metric's own way to the numbers without each part, where it knows a faster one than computing them anew. An empty list
     says that it gives none."""
+    most_parts: ClassVar[int] = SET_PARTS
 
     def __call__(self, weight: np.ndarray) -> Numbers:
         return self.numbers(weight)
 
     def left_out(self, part: np.ndarray) -> list[Numbers]:
-        """The numbers without each part."""
+        """The numbers without each part, from the (scenes,) parts of the scenes."""
         if (found := self.without(part)) is not None:
             return found
         return [self.numbers((part != out).astype(np.float64)) for out in range(int(part.max()) + 1)]
@@ -118,44 +134,53 @@ class SetLevel:
 Statistic = Summed | SetLevel
 
 
-def statistic(metric: Metric, rows: Rows, features: FeatureLookup | None = None) -> Statistic:
-    """The metric as a function of scenes; additive metrics are summed per scene once."""
-    if not isinstance(metric, AdditiveMetric):
-        return SetLevel(
-            lambda weight: metric.compute(rows.frame, rows.stats, weight[rows.scene], features),
-            lambda part: metric.left_out(rows.frame, rows.stats, part[rows.scene], features),
-        )
-    layout, (sums,) = _scene_sums(metric, (rows,))
-    return Summed(sums, lambda total: dict(metric.from_sums(layout(total))))
+def statistic(metric: Metric, *sides: Rows, features: FeatureLookup | None = None) -> Statistic:
+    """The numbers of a metric as a function of scenes; with two sides, those of the second less those of the first.
+
+    Raises:
+        InputError: the two sides were scored with statistics of different shapes.
+    """
+    if isinstance(metric, AdditiveMetric):
+        return _summed(metric, sides)
+    alone = [_set_level(metric, rows, features) for rows in sides]
+    if len(alone) == 1:
+        return alone[0]
+    before, after = alone
+    return SetLevel(lambda weight: _minus(after(weight), before(weight), metric.keys))
 
 
-Layout = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""The terms of a metric, by name and in their shapes, from (width,) sums."""
+def _set_level(metric: Metric, rows: Rows, features: FeatureLookup | None) -> SetLevel:
+    return SetLevel(
+        lambda weight: metric.compute(rows.frame, rows.stats, weight[rows.scene], features),
+        lambda part: metric.left_out(rows.frame, rows.stats, part[rows.scene], features),
+    )
 
 
-def _scene_sums(metric: AdditiveMetric, sides: Sequence[Rows]) -> tuple[Layout, list[np.ndarray]]:
-    """Sums per scene, (scenes, width) float64, with the terms of all sides in the same columns; zeros for a term that a side lacks."""
+def _summed(metric: AdditiveMetric, sides: Sequence[Rows]) -> Summed:
+    """The terms of an additive metric, summed per scene once. All sides have the same columns, zeros for a term that one lacks."""
     found = [metric.terms(rows.frame, rows.stats) for rows in sides]
     shapes: dict[str, tuple[int, ...]] = {}
-    for terms in found:
+    for name, term in ((name, term) for terms in found for name, term in terms.items()):
+        if shapes.setdefault(name, term.shape[1:]) != term.shape[1:]:
+            raise InputError(
+                f"the two runs count {name} in arrays of the shapes {shapes[name]} and {term.shape[1:]}, so their verifiers"
+                " were configured differently; evaluate both in the same way"
+            )
+    ends = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())])
+    columns = {name: slice(*ends[place : place + 2]) for place, name in enumerate(shapes)}
+    sums = np.zeros((len(sides[0].scenes), len(sides), ends[-1]))
+    for side, (rows, terms) in enumerate(zip(sides, found, strict=True)):
         for name, term in terms.items():
-            if shapes.setdefault(name, term.shape[1:]) != term.shape[1:]:
-                raise InputError(
-                    f"the two runs count {name} in arrays of the shapes {shapes[name]} and {term.shape[1:]}, so their verifiers"
-                    " were configured differently; evaluate both in the same way"
-                )
-    places: dict[str, tuple[slice, tuple[int, ...]]] = {}
-    width = 0
-    for name, shape in shapes.items():
-        places[name] = (slice(width, width + int(np.prod(shape))), shape)
-        width = places[name][0].stop
-    sums = []
-    for rows, terms in zip(sides, found, strict=True):
-        matrix = np.zeros((len(rows.scenes), width))
-        for name, term in terms.items():
-            matrix[:, places[name][0]] = _sum_by(rows.scene, term.reshape(len(term), -1))
-        sums.append(matrix)
-    return lambda total: {name: total[place].reshape(shape) for name, (place, shape) in places.items()}, sums
+            sums[:, side, columns[name]] = _sum_by(rows.scene, term.reshape(len(term), -1))
+
+    def numbers(total: np.ndarray) -> Numbers:
+        of_sides = [
+            metric.from_sums({name: own[columns[name]].reshape(shape) for name, shape in shapes.items()})
+            for own in total.reshape(len(sides), -1)
+        ]
+        return dict(of_sides[0]) if len(sides) == 1 else _minus(of_sides[1], of_sides[0], metric.keys)
+
+    return Summed(sums.reshape(len(sums), -1), numbers)
 
 
 def _sum_by(group: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -163,6 +188,14 @@ def _sum_by(group: np.ndarray, values: np.ndarray) -> np.ndarray:
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     return np.asarray(np.add.reduceat(values[order], starts, axis=0, dtype=np.float64))
+
+
+def _minus(high: Mapping[str, float | None], low: Mapping[str, float | None], keys: Sequence[str]) -> Numbers:
+    out: Numbers = {}
+    for key in keys:
+        first, second = high.get(key), low.get(key)
+        out[key] = None if first is None or second is None else first - second
+    return out
 
 
 def estimates(
@@ -181,17 +214,9 @@ def estimates(
     rows = Rows.of(table)
     if not len(rows.frame):
         return {key: Estimate(None, None, 0, "no row could be scored") for key in metric.keys}
-    of, n_scenes = statistic(metric, rows, features), len(rows.scenes)
-    if not intervals:
-        return values_alone(of, metric.keys, n_scenes)
-    if not any_valid(rows.frame):
-        return values_alone(of, metric.keys, n_scenes, NO_VALID_OUTPUT)
-    return interval_estimates(of, metric.keys, n_scenes, bounds_of(metric))
-
-
-def any_valid(frame: pd.DataFrame) -> bool:
-    """Whether any row of a score table is that of a valid output."""
-    return bool((frame["status"] == Status.OK).any())
+    of = statistic(metric, rows, features=features)
+    alone = None if intervals and rows.any_valid else NO_VALID_OUTPUT if intervals else ""
+    return interval_estimates(of, metric.keys, len(rows.scenes), bounds_of(metric), alone=alone)
 
 
 def bounds_of(metric: Metric) -> dict[str, Bounds]:
@@ -233,118 +258,84 @@ def paired_difference(
     Raises:
         InputError: the two sides were scored with statistics of different shapes.
     """
-    frames = [_counted_outputs(table) for table in (before, after)]
+    frames = [table.frame[table.frame["status"].isin(COUNTED)] for table in (before, after)]
     keys = ["scene", "sample", "candidate"]
-    both = frames[0][[*keys, "row"]].merge(frames[1][[*keys, "row"]], on=keys)
+    places = [frame[keys].assign(row=np.arange(len(frame))) for frame in frames]
+    both = places[0].merge(places[1], on=keys)
     if both.empty:
         return {key: Estimate(None, None, 0, "the two runs have no scored output in common") for key in metric.keys}
-    sides = [
-        Rows.of(ScoreTable(frame.iloc[both[row].to_numpy()]))
-        for frame, row in zip(frames, ("row_x", "row_y"), strict=True)
-    ]
-    n_scenes = len(sides[0].scenes)
-    empty = not any(any_valid(rows.frame) for rows in sides)
+    shared = (frame.iloc[both[row]] for frame, row in zip(frames, ("row_x", "row_y"), strict=True))
+    sides = [Rows.of(ScoreTable(frame)) for frame in shared]
+    of, n_scenes = statistic(metric, *sides, features=features), len(sides[0].scenes)
     bounds = {key: (low - high, high - low) for key, (low, high) in bounds_of(metric).items()}
-    if not isinstance(metric, AdditiveMetric):
-        first, second = (statistic(metric, rows, features) for rows in sides)
-        apart = SetLevel(lambda weight: _minus(second(weight), first(weight), metric.keys))
-        if empty:
-            return values_alone(apart, metric.keys, n_scenes, NO_VALID_OUTPUT)
-        return interval_estimates(apart, metric.keys, n_scenes, bounds, paired=True)
-    additive = metric
-    layout, (low, high) = _scene_sums(additive, sides)
-    width = low.shape[1]
-
-    def difference(total_before: np.ndarray, total_after: np.ndarray) -> Numbers:
-        before, after = (additive.from_sums(layout(total)) for total in (total_before, total_after))
-        return _minus(after, before, metric.keys)
-
-    of = Summed(np.concatenate([low, high], axis=1), lambda total: difference(total[:width], total[width:]))
-    if empty:
-        return values_alone(of, metric.keys, n_scenes, NO_VALID_OUTPUT)
-    found = interval_estimates(of, metric.keys, n_scenes, bounds, paired=True)
-    if not p_values:
+    alone = None if any(rows.any_valid for rows in sides) else NO_VALID_OUTPUT
+    found = interval_estimates(of, metric.keys, n_scenes, bounds, paired=True, alone=alone)
+    if alone is not None or not p_values or isinstance(of, SetLevel):
         return found
-    sums = of.merged(deal(n_scenes, PARTS)).sums
-    swapped = sign_flip_p(sums[:, :width], sums[:, width:], lambda *totals: list(difference(*totals).values()))
+    sums = _sum_by(deal(n_scenes, PARTS), of.sums)
+    first, second = np.hsplit(sums, 2)
+    swapped = sign_flip_p(first, second, lambda *totals: list(of.numbers(np.concatenate(totals)).values()))
     return {key: replace(found[key], p_value=p) for key, p in zip(metric.keys, swapped, strict=True)}
 
 
-def _counted_outputs(table: ScoreTable) -> pd.DataFrame:
-    """The counted rows, with their place in ``row``."""
-    frame = table.frame[table.frame["status"].isin(COUNTED)]
-    return frame.assign(row=np.arange(len(frame)))
-
-
-def _minus(high: Mapping[str, float | None], low: Mapping[str, float | None], keys: Sequence[str]) -> Numbers:
-    out: Numbers = {}
-    for key in keys:
-        first, second = high.get(key), low.get(key)
-        out[key] = None if first is None or second is None else first - second
-    return out
-
-
-def values_alone(of: Statistic, keys: Sequence[str], n_scenes: int, reason: str = "") -> dict[str, Estimate]:
-    """Numbers without intervals, with the reason why they have none."""
-    values = of(np.ones(n_scenes))
-    undefined = "nothing that the metric counts is among these rows"
-    return {
-        key: Estimate(value := values.get(key), None, n_scenes, undefined if value is None else reason) for key in keys
-    }
-
-
 def interval_estimates(
-    of: Statistic, keys: Sequence[str], n_scenes: int, bounds: Mapping[str, Bounds], paired: bool = False
+    of: Statistic,
+    keys: Sequence[str],
+    n_scenes: int,
+    bounds: Mapping[str, Bounds],
+    paired: bool = False,
+    alone: str | None = None,
 ) -> dict[str, Estimate]:
     """Numbers with their intervals, from what a metric is without each part of the scenes.
 
     Args:
-        of: the numbers as a function of scenes.
-        keys: the numbers.
+        of: what gives the numbers.
+        keys: their names.
         n_scenes: how many scenes there are.
-        bounds: ranges of the numbers that have one.
-        paired: they are differences. Their bounds are far off, so the interval is taken on the plain scale; sets get a p-value.
+        bounds: their ranges, by key.
+        paired: whether they are differences of two runs; those of sets get a p-value.
+        alone: why there is to be no interval.
     """
     values = of(np.ones(n_scenes))
-    if n_scenes == 1:
+    if alone is None and n_scenes == 1:
         return {key: Estimate(values.get(key), None, 1, "one scene gives no interval") for key in keys}
-    left_out = of.left_out(deal(n_scenes, PARTS if isinstance(of, Summed) else SET_PARTS))
+    left_out = of.left_out(deal(n_scenes, of.most_parts)) if alone is None else []
     out = {}
     for key in keys:
         value = values.get(key)
         if value is None:
             out[key] = Estimate(None, None, n_scenes, "nothing that the metric counts is among these rows")
-            continue
-        if not left_out:
-            out[key] = Estimate(value, None, n_scenes, "no interval is computed for it")
-            continue
-        replicates = np.array([numbers.get(key) for numbers in left_out], dtype=np.float64)
-        if not np.isfinite(replicates).all() or not np.isfinite(value):
-            out[key] = Estimate(
-                value, None, n_scenes, "it is undefined without one of the scenes, which gives no interval"
-            )
-            continue
-        error, freedom = spread(replicates)
-        p = student_p(value, error, freedom) if paired and isinstance(of, SetLevel) else None
-        limits = bounds.get(key)
-        between = limits is not None and bool(np.isfinite(limits).all())
-        interval: Interval | None = None
-        if limits is not None and between and not paired:
-            scenes = n_scenes if error > 0 else _support(of, key, n_scenes)
-            interval = score_interval(value, replicates, scenes, limits)
-        elif error > 0:
-            interval = student_interval(value, error, freedom, limits)
-        elif limits is not None and between:
-            interval = unseen_interval(value, _support(of, key, n_scenes), limits)
-        reason = "" if interval else "every scene has the same score, so no interval can be estimated"
-        out[key] = Estimate(value, interval, n_scenes, reason, p)
+        elif not left_out:
+            out[key] = Estimate(value, None, n_scenes, "no interval is computed for it" if alone is None else alone)
+        else:
+            replicates = np.array([numbers.get(key) for numbers in left_out], dtype=np.float64)
+            out[key] = _with_interval(of, key, value, replicates, n_scenes, bounds.get(key), paired)
     return out
 
 
-def _support(of: Statistic, key: str, n_scenes: int) -> int:
-    """About how many scenes a number rests on: those on which it is defined by themselves. A class may be seen in few of them."""
-    if isinstance(of, SetLevel):
-        return n_scenes
-    alone = of.sums[:: max(1, n_scenes // PARTS)]
-    defined = sum(of.numbers(sums).get(key) is not None for sums in alone)
-    return max(1, round(n_scenes * defined / len(alone)))
+def _with_interval(
+    of: Statistic,
+    key: str,
+    value: float,
+    replicates: np.ndarray,
+    n_scenes: int,
+    limits: Bounds | None,
+    paired: bool,
+) -> Estimate:
+    """A number with the interval that its replicates, (parts,) float64 without each part, give it."""
+    if not np.isfinite(replicates).all() or not np.isfinite(value):
+        undefined = "it is undefined without one of the scenes, which gives no interval"
+        return Estimate(value, None, n_scenes, undefined)
+    error, freedom = spread(replicates)
+    support = of.support(key) if isinstance(of, Summed) and error == 0 else n_scenes
+    between = limits if limits is not None and np.isfinite(limits).all() else None
+    interval: Interval | None = None
+    if between is not None and not paired:
+        interval = score_interval(value, replicates, support, between)
+    elif error > 0:
+        interval = student_interval(value, error, freedom, limits)
+    elif between is not None:
+        interval = unseen_interval(value, support, between)
+    reason = "" if interval else "every scene has the same score, so no interval can be estimated"
+    p = student_p(value, error, freedom) if paired and isinstance(of, SetLevel) else None
+    return Estimate(value, interval, n_scenes, reason, p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,7 +21,6 @@ from rsw_rewards.evaluation.statistics import (
     COUNTED,
     NO_VALID_OUTPUT,
     Estimate,
-    any_valid,
     estimates,
     mean_estimate,
     paired_difference,
@@ -62,12 +62,13 @@ def summarise(
 ) -> dict[str, Any]:
     """The part of ``summary.json`` that follows from the table."""
     candidates = int(table.frame.groupby("group")["candidate"].nunique().max()) if len(table) else 0
+    metrics = metrics_of(protocol, verifiers, table, features)
     summary: dict[str, Any] = {
         "protocol": protocol.name,
         "n": len(samples),
         "n_scenes": len({sample.scene for sample in samples}),
-        "metrics": metrics_of(protocol, verifiers, table, features),
-        "slices": slices_of(protocol, verifiers, table, features),
+        "metrics": metrics,
+        "slices": slices_of(protocol, verifiers, table, metrics, features),
         "status": status_counts(table),
         "nothing_valid": nothing_valid(table),
     }
@@ -77,21 +78,6 @@ def summarise(
         if valued is not None:
             summary["candidates"] |= {"value_component": valued, **best_of(table, valued, candidates)}
     return summary
-
-
-def number(estimate: Estimate, n: int, valid_rate: float | None) -> dict[str, Any]:
-    """One entry of ``metrics`` in ``summary.json``."""
-    entry: dict[str, Any] = {
-        "value": estimate.value,
-        "ci95": list(estimate.ci95) if estimate.ci95 else None,
-        "n": n,
-        "n_scenes": estimate.n_scenes,
-    }
-    if estimate.reason:
-        entry["reason"] = estimate.reason
-    if valid_rate is not None and valid_rate < 1.0:
-        entry["valid_rate"] = valid_rate
-    return entry
 
 
 def valid_rate(table: ScoreTable) -> float | None:
@@ -144,7 +130,9 @@ def metrics_of(
             estimate = numbers[key]
             if name in protocol.named or not protocol.only_named:
                 reason = why or notes.get(key, "") or estimate.reason
-                found[name] = number(replace(estimate, reason=reason), n, rate)
+                found[name] = replace(estimate, reason=reason).to_json(n=n)
+                if rate is not None and rate < 1.0:
+                    found[name]["valid_rate"] = rate
                 if few and estimate.value is not None:
                     found[name] |= {"value": None, "ci95": None, "reason": few, "value_of_valid": estimate.value}
                 if name not in protocol.headline:
@@ -154,40 +142,37 @@ def metrics_of(
 
 
 def slices_of(
-    protocol: Protocol, verifiers: Verifiers, table: ScoreTable, features: FeatureLookup | None = None
+    protocol: Protocol,
+    verifiers: Verifiers,
+    table: ScoreTable,
+    metrics: Mapping[str, Mapping[str, Any]],
+    features: FeatureLookup | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The numbers again for every ``kind`` of sample that the table has, and for the slices of ``protocol.slice_by``."""
+    """The numbers again for every ``kind`` of sample that the table has, and for the slices of ``protocol.slice_by``.
+
+    A slice of all rows has the ``metrics`` of the table.
+    """
     if not protocol.slices:
         return {}
     kinds = sorted({kind for kind in table.frame["kind"] if isinstance(kind, str)})
-    parts = {kind: _part(table, table.frame["kind"] == kind) for kind in kinds if len(kinds) > 1 or kind}
+    parts = {kind: table.frame["kind"] == kind for kind in kinds if len(kinds) > 1 or kind}
     if protocol.slice_by is not None:
         key, *names = protocol.slice_by
         for name, flag in zip(names, (1.0, 0.0), strict=True):
             if (rows := table.raw(key) == flag).any():
-                parts[name] = _part(table, rows)
-    return {
+                parts[name] = rows
+    slices = {}
+    for name, rows in parts.items():
+        found = metrics if rows.all() else metrics_of(protocol, verifiers, table.where(rows), features)
         # Numbers of single kinds, such as oa/<kind>, are those of the other slices or this one's again.
-        kind: {
-            key: entry
-            for key, entry in metrics_of(protocol, verifiers, part, features).items()
-            if not (set(key.split("/")[1:]) & set(kinds))
-        }
-        for kind, part in parts.items()
-    }
-
-
-def _part(table: ScoreTable, rows: Any) -> ScoreTable:
-    return ScoreTable(table.frame[rows].reset_index(drop=True))
+        slices[name] = {key: dict(entry) for key, entry in found.items() if not set(key.split("/")[1:]) & set(kinds)}
+    return slices
 
 
 def status_counts(table: ScoreTable) -> dict[str, dict[str, int]]:
     """Component -> status -> number of rows; every status is there."""
-    counts: dict[str, dict[str, int]] = {}
-    for label in table.names:
-        column = table.verifier(label).frame["status"]
-        counts[label] = {str(status): int((column == status).sum()) for status in Status}
-    return counts
+    counts = Counter(zip(table.frame["verifier"], table.frame["status"], strict=True))
+    return {label: {str(status): counts[label, status] for status in Status} for label in table.names}
 
 
 def best_of(table: ScoreTable, label: str, k: int) -> dict[str, dict[str, Any]]:
@@ -213,9 +198,9 @@ def best_of(table: ScoreTable, label: str, k: int) -> dict[str, dict[str, Any]]:
         odds = [_best_odds(i, n, min(drawn, n)) for i, n in zip(place, available, strict=True)]
         best = np.bincount(sample, weights=values * odds, minlength=len(scenes))
         estimate = mean_estimate(best, scenes, (0.0, 1.0))
-        if not any_valid(rows):
+        if not (rows["status"] == Status.OK).any():
             estimate = replace(estimate, ci95=None, reason=NO_VALID_OUTPUT)
-        found[f"best@{drawn}"] = number(estimate, len(scenes), None)
+        found[f"best@{drawn}"] = estimate.to_json(n=len(scenes))
     return found
 
 

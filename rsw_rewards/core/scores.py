@@ -170,9 +170,13 @@ class ScoreTable:
         frames = [table.frame for table in tables if len(table)]
         return cls(pd.concat(frames, ignore_index=True)) if frames else cls()
 
+    def where(self, rows: Any) -> ScoreTable:
+        """The rows for which a mask, (rows,) bool, is true."""
+        return ScoreTable(self.frame[rows].reset_index(drop=True))
+
     def verifier(self, name: str) -> ScoreTable:
         """The rows of one verifier."""
-        return ScoreTable(self.frame[self.frame["verifier"] == name].reset_index(drop=True))
+        return self.where(self.frame["verifier"] == name)
 
     @property
     def names(self) -> list[str]:

@@ -251,21 +251,12 @@ def changes_record(changes: Sequence[Change]) -> dict[str, Any]:
         modes.setdefault(change.mode, {})[change.metric] = {
             "verifier": change.verifier,
             "rewarded": change.rewarded,
-            "before": _estimate(change.before),
-            "after": _estimate(change.after),
-            "difference": _estimate(change.difference),
+            "before": change.before.to_json(),
+            "after": change.after.to_json(),
+            "difference": change.difference.to_json(),
             "verdict": change.verdict,
         }
     return modes
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "value": None if estimate.value is None else float(estimate.value),
-        "ci95": None if estimate.ci95 is None else [float(end) for end in estimate.ci95],
-        "n_scenes": estimate.n_scenes,
-    }
-    return {**record, "reason": estimate.reason} if estimate.reason else record
 
 
 def _digits(value: float | None, sign: str = "") -> str:
