@@ -86,5 +86,7 @@ class ImageError(InputError):
     rsw_rewards.errors.ImageError: the image nowhere.png does not exist
     """
 
-    image: Any = None
-    """The :class:`ImageRef` that was being read, by which the engine tells an image of the sample's from one of the output's."""
+    def __init__(self, message: str, image: Any = None) -> None:
+        super().__init__(message)
+        self.image = image
+        """The :class:`ImageRef` that was being read, by which the engine tells an image of the sample's from one of the output's."""

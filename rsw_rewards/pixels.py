@@ -32,6 +32,7 @@ MAX_BANDS = 4096
 """Most bands of a raster."""
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff"})
+_ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 
 RASTER_DRIVER = "GTiff"
 """The only format that is looked for in a raster, whatever its content: others (VRT) name further files, or addresses."""
@@ -91,6 +92,7 @@ def npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _read_npz(path: Path) -> np.ndarray:
     """The array of an ``.npy`` file or the only array of an ``.npz`` file, bands last. Object arrays (pickles) are refused."""
+    check_file(path)
     try:
         # Memory is limited by the declared shape, which is read before the data. Content decides, not the suffix: a plain
         # array is mapped, an archive's member looked at.
@@ -177,11 +179,11 @@ def open_tiff(path: Path) -> Iterator[DatasetReader]:
     Raises:
         ImageError: unreadable, or a file beside it would change its values.
     """
+    check_file(path)
     need(f"the TIFF file {path}", "rasterio")
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    check_file(path)
     _check_alone(path)
     _check_tags(path)
     try:
@@ -270,16 +272,15 @@ def read_own_mask(path: Path, bands: int | None) -> np.ndarray | None:
 
     ``bands`` as :func:`bands_of_raster` takes it. Raises :class:`ImageError`.
     """
-    if path.suffix.lower() in {".npy", ".npz"}:
+    if path.suffix.lower() in _ARRAY_SUFFIXES:
         return None
-    if path.suffix.lower() not in RASTER_SUFFIXES:
-        check_file(path)
-        with _open_picture(path, str(path)) as image:
-            shown = _alpha_of_picture(image, str(path))
-        return None if shown is None or shown.all() else shown
-    with open_tiff(path) as raster:
-        check_shape((raster.height, raster.width), 1, path)
-        mask = mask_of_raster(raster, bands_of_raster(raster, bands))
+    if path.suffix.lower() in RASTER_SUFFIXES:
+        with open_tiff(path) as raster:
+            check_shape((raster.height, raster.width), 1, path)
+            mask = mask_of_raster(raster, bands_of_raster(raster, bands))
+    else:
+        with _open_picture(path, path) as image:
+            mask = _alpha_of_picture(image, path)
     return None if mask is None or mask.all() else mask
 
 
@@ -293,22 +294,36 @@ def read_pixels(path: Path, colours: bool = False, bands: int | None = None) -> 
     Raises:
         ImageError: the file is missing, not an image, broken, or declares more than ``MAX_PIXELS`` pixels.
     """
-    path = Path(path)
-    check_file(path)
-    if path.suffix.lower() in {".npy", ".npz"}:
+    if path.suffix.lower() in _ARRAY_SUFFIXES:
         return _read_npz(path)
     if path.suffix.lower() in RASTER_SUFFIXES:
         return _read_raster(path, colours, bands)
-    return read_picture(path, str(path), colours)
+    with _open_picture(path, path) as image:
+        return picture_pixels(image, path, colours)
 
 
-def read_picture(file: Path | bytes, where: str, colours: bool = False) -> np.ndarray:
-    """Decode a file of one of :data:`PICTURE_FORMATS`, or the bytes of one, as :func:`read_pixels` does; ``where`` names it in errors."""
-    with _open_picture(file, where) as image:
+def read_picture(data: bytes, where: str, colours: bool = False) -> np.ndarray:
+    """Decode the bytes of a file of one of :data:`PICTURE_FORMATS` as :func:`read_pixels` does; ``where`` names them in errors."""
+    with _open_picture(io.BytesIO(data), where) as image:
         return picture_pixels(image, where, colours)
 
 
-def _alpha_of_picture(image: PIL.Image.Image, where: str) -> np.ndarray | None:
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture as a viewer turns it; only its header is read. Raises :class:`ImageError`."""
+    from PIL import Image
+
+    with _open_picture(path, path) as image:
+        check_size(image.height, image.width, path)
+        # Of a PNG the method of its own class would read the pixels.
+        turned = Image.Image.getexif(image).get(ORIENTATION, 1) in _ON_ITS_SIDE
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
+"""Orientations of EXIF that swap height and width."""
+
+
+def _alpha_of_picture(image: PIL.Image.Image, where: Path) -> np.ndarray | None:
     """(H, W) bool, whether a pixel of a picture can be seen at all; None for a picture without an alpha band."""
     from PIL import ImageOps
 
@@ -319,15 +334,17 @@ def _alpha_of_picture(image: PIL.Image.Image, where: str) -> np.ndarray | None:
 
 
 @contextmanager
-def _open_picture(file: Path | bytes, where: str) -> Iterator[PIL.Image.Image]:
+def _open_picture(file: Path | BinaryIO, where: Path | str) -> Iterator[PIL.Image.Image]:
     """A picture to be decoded, whose faults are :class:`ImageError`."""
     from PIL import Image, UnidentifiedImageError
+
+    if isinstance(file, Path):
+        check_file(file)
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked just below
-            source = io.BytesIO(file) if isinstance(file, bytes) else file
-            with Image.open(source, formats=PICTURE_FORMATS) as image:
+            with Image.open(file, formats=PICTURE_FORMATS) as image:
                 yield image
     except Image.DecompressionBombError as error:
         raise ImageError(
@@ -343,7 +360,7 @@ def _open_picture(file: Path | bytes, where: str) -> Iterator[PIL.Image.Image]:
         raise ImageError(f"{where} cannot be read as an image: {error}") from error
 
 
-def picture_pixels(image: PIL.Image.Image, where: str, colours: bool = False) -> np.ndarray:
+def picture_pixels(image: PIL.Image.Image, where: Path | str, colours: bool = False) -> np.ndarray:
     """The pixels of a Pillow image as a viewer turns it (EXIF): (H, W) or (H, W, 3).
 
     Transparency is left out, other colour spaces become RGB. Raises :class:`ImageError` for more bits than Pillow keeps.
@@ -376,7 +393,7 @@ def _is_cut(image: PIL.Image.Image) -> bool:
         return max(image.tag_v2.get(258, (8,))) > 8  # type: ignore[attr-defined]  # BitsPerSample
     if image.format == "JPEG2000":
         return _jpeg2000_bits(image) > 8
-    return any(";16" in str(tile[3]) for tile in tiles)
+    return ";16" in str(tiles)
 
 
 def _jpeg2000_bits(image: PIL.Image.Image) -> int:

@@ -22,7 +22,7 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.data.rasters import Georeference, georeference_of, grid_offset
 from rsw_rewards.data.spectral import BANDS
 from rsw_rewards.errors import ImageError
-from rsw_rewards.pixels import read_own_mask
+from rsw_rewards.io.images import read_data
 
 GRID_TOLERANCE_PX = 0.5
 """How far the corners of a georeferenced forecast may lie from where they should, in pixels."""
@@ -163,7 +163,7 @@ def check_holes(forecast: ImageRef, count: int, valid: np.ndarray | None) -> Non
         count: bands that it has beside an alpha band, at least.
         valid: (H, W) bool, pixels that count; None for all.
     """
-    data = None if forecast.path is None else read_own_mask(forecast.path, count)
+    data = read_data(forecast, count)
     if data is not None and (holes := int((~data if valid is None else valid & ~data).sum())):
         raise ImageError(
             f"the forecast has no data at {holes} of {data.size if valid is None else int(valid.sum())} pixels that count, as its mask or"

@@ -13,7 +13,7 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.data.rasters import Georeference, present
 from rsw_rewards.errors import ImageError
 from rsw_rewards.features.bank import FeatureBank
-from rsw_rewards.pixels import read_own_mask
+from rsw_rewards.io.images import read_data
 from rsw_rewards.verifiers.bands import (
     Units,
     check_holes,
@@ -80,5 +80,5 @@ def read_rasters(bank: FeatureBank, sample: Sample) -> Rasters:
 
 def _present(pixels: np.ndarray, image: ImageRef) -> np.ndarray:
     found = present(np.moveaxis(pixels, -1, 0), (image.nodata,))
-    data = None if image.path is None else read_own_mask(image.path, pixels.shape[2])
+    data = read_data(image, pixels.shape[2])
     return found if data is None else found & data

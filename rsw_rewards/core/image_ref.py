@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,8 @@ class ImageRef:
             return ray.get(self.ref)[self.index]
         if self.path is None:
             raise ImageError("an image reference holds neither a path nor pixels")
-        try:
+        with named_in_errors(self):
             return read_pixels(self.path, colours, bands)
-        except ImageError as error:
-            error.image = self
-            raise
 
     def same_source(self, other: ImageRef) -> bool:
         """Whether two references read the same pixels, shown alike or not."""
@@ -88,6 +86,16 @@ class ImageRef:
 
     def __str__(self) -> str:
         return str(self.path) if self.path is not None else f"image {(self.sha256 or 'in memory')[:12]}"
+
+
+@contextmanager
+def named_in_errors(image: ImageRef) -> Iterator[None]:
+    """Errors of reading a file carry the reference that it is read for."""
+    try:
+        yield
+    except ImageError as error:
+        error.image = image
+        raise
 
 
 def image(

@@ -7,60 +7,28 @@ Files come from third parties, so their size is checked before anything is decod
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from rsw_rewards.core.files import atomic
-from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.image_ref import ImageRef, named_in_errors
 from rsw_rewards.core.image_values import Palette, Stretch
 from rsw_rewards.errors import ImageError
-from rsw_rewards.pixels import ORIENTATION, PICTURE_FORMATS, RASTER_SUFFIXES, check_file, check_size, read_own_mask
-
-T = TypeVar("T")
+from rsw_rewards.pixels import RASTER_SUFFIXES, picture_size, read_own_mask
 
 Decoded = tuple[np.ndarray, "np.ndarray | None"]
 """An (H, W) map and the (H, W) bool pixels of it that hold data, None where all do."""
 
 
-def _names_image(read: Callable[[ImageRef], T]) -> Callable[[ImageRef], T]:
-    """A reader whose :class:`ImageError` names the reference that it was given."""
-
-    @wraps(read)
-    def named(image: ImageRef) -> T:
-        try:
-            return read(image)
-        except ImageError as error:
-            error.image = image
-            raise
-
-    return named
-
-
-_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
-"""Orientations of EXIF that swap height and width."""
-
-
-@_names_image
 def read_size(image: ImageRef) -> tuple[int, int]:
     """Height and width of an image; of a picture file only the header is read. Raises :class:`ImageError`."""
     if image.path is None or image.path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
         shape = image.pixels().shape
         return int(shape[0]), int(shape[1])
-    from PIL import Image
-
-    check_file(image.path)
-    try:
-        with Image.open(image.path, formats=PICTURE_FORMATS) as picture:
-            check_size(picture.height, picture.width, image.path)
-            # Of a PNG the method of its own class would read the pixels.
-            turned = Image.Image.getexif(picture).get(ORIENTATION, 1) in _ON_ITS_SIDE
-            return (picture.width, picture.height) if turned else (picture.height, picture.width)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{image.path} cannot be read as an image: {error}") from error
+    with named_in_errors(image):
+        return picture_size(image.path)
 
 
 def declared_bands(image: ImageRef) -> int:
@@ -68,10 +36,15 @@ def declared_bands(image: ImageRef) -> int:
     return len(image.stretch) if image.stretch is not None else 1 + max(image.bands or (0,))
 
 
-@_names_image
-def read_data(image: ImageRef) -> np.ndarray | None:
-    """(H, W) bool, the pixels that a file's own mask or alpha band says hold data; None where all do. Raises :class:`ImageError`."""
-    return None if image.path is None else read_own_mask(image.path, declared_bands(image))
+def read_data(image: ImageRef, bands: int | None = None) -> np.ndarray | None:
+    """(H, W) bool, the pixels that a file's own mask or alpha band says hold data; None where all do. Raises :class:`ImageError`.
+
+    ``bands`` are those beside an alpha band, at least: by default those of :func:`declared_bands`.
+    """
+    if image.path is None:
+        return None
+    with named_in_errors(image):
+        return read_own_mask(image.path, declared_bands(image) if bands is None else bands)
 
 
 def stretched(pixels: np.ndarray, limits: Stretch) -> np.ndarray:
@@ -83,7 +56,6 @@ def stretched(pixels: np.ndarray, limits: Stretch) -> np.ndarray:
     return grey
 
 
-@_names_image
 def read_rgb(image: ImageRef) -> np.ndarray:
     """An image as (H, W, 3) uint8 in [0, 255].
 
@@ -99,38 +71,40 @@ def read_rgb(image: ImageRef) -> np.ndarray:
     if pixels.dtype != np.uint8 and image.stretch is None:
         raise ImageError(
             f"{image} holds {pixels.dtype} values; an image to look at is uint8 in 0..255, or says by 'stretch' which numbers are dark"
-            " and bright"
+            " and bright",
+            image,
         )
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3:
-        raise ImageError(f"{image} has shape {pixels.shape}; an image is (H, W) or (H, W, bands)")
+        raise ImageError(f"{image} has shape {pixels.shape}; an image is (H, W) or (H, W, bands)", image)
     count, limits = pixels.shape[-1], image.stretch
     if limits is not None and len(limits) != count:
-        raise ImageError(f"{image} has {count} bands, but its stretch gives the limits of {len(limits)}")
+        raise ImageError(f"{image} has {count} bands, but its stretch gives the limits of {len(limits)}", image)
     if count == 1:
         pixels, limits = np.repeat(pixels, 3, axis=-1), None if limits is None else limits * 3
     if image.bands is not None:
         if len(image.bands) != 3 or max(image.bands) >= pixels.shape[-1] or min(image.bands) < 0:
-            raise ImageError(f"{image} has {count} bands; the band mapping {list(image.bands)} does not fit it")
+            raise ImageError(f"{image} has {count} bands; the band mapping {list(image.bands)} does not fit it", image)
         pixels = pixels[..., list(image.bands)]
         limits = None if limits is None else tuple(limits[band] for band in image.bands)
     if pixels.shape[-1] != 3:
-        raise ImageError(f"{image} has shape {pixels.shape}; give its 'bands' [red, green, blue] to look at it")
+        raise ImageError(f"{image} has shape {pixels.shape}; give its 'bands' [red, green, blue] to look at it", image)
     if limits is None:
         return pixels
     if pixels.dtype.kind not in "uif":
-        raise ImageError(f"{image} holds {pixels.dtype} values; a raster holds real numbers")
+        raise ImageError(f"{image} holds {pixels.dtype} values; a raster holds real numbers", image)
     return stretched(pixels, limits)
 
 
-def _indices_of(pixels: np.ndarray, palette: Palette, name: str) -> np.ndarray:
-    """(H, W) uint8 places in the palette of (H, W, 3) or grey (H, W) uint8 colours."""
+def _indices_of(image: ImageRef, palette: Palette) -> np.ndarray:
+    """(H, W) uint8 places in the palette of the (H, W, 3) or grey (H, W) uint8 colours of an image."""
+    pixels = image.pixels(colours=True, bands=1)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=-1)
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
         raise ImageError(
-            f"{name} has shape {pixels.shape} of {pixels.dtype}; a map in colours has three bands of uint8"
+            f"{image} has shape {pixels.shape} of {pixels.dtype}; a map in colours has three bands of uint8", image
         )
     known, codes = (
         (colours[..., 0].astype(np.uint32) << 16) | (colours[..., 1].astype(np.uint32) << 8) | colours[..., 2]
@@ -141,7 +115,9 @@ def _indices_of(pixels: np.ndarray, palette: Palette, name: str) -> np.ndarray:
     strange = known[order[place]] != codes
     if strange.any():
         colour = tuple(pixels[strange][0].tolist())
-        raise ImageError(f"{name} holds the colour {colour}, which is not one of the {len(known)} of its palette")
+        raise ImageError(
+            f"{image} holds the colour {colour}, which is not one of the {len(known)} of its palette", image
+        )
     indices: np.ndarray = order[place].astype(np.uint8)
     return indices
 
@@ -152,11 +128,11 @@ def _one_band(image: ImageRef, kinds: str, wanted: str) -> np.ndarray:
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     if pixels.ndim != 2 or pixels.dtype.kind not in kinds:
-        raise ImageError(f"{image} has shape {pixels.shape} of {pixels.dtype}; {wanted}")
+        raise ImageError(f"{image} has shape {pixels.shape} of {pixels.dtype}; {wanted}", image)
     return pixels
 
 
-def _places(pixels: np.ndarray, levels: Sequence[int], data: np.ndarray | None, name: str) -> np.ndarray:
+def _places(image: ImageRef, pixels: np.ndarray, levels: Sequence[int], data: np.ndarray | None) -> np.ndarray:
     """(H, W) uint8 places of the stored values in ``levels``; 0 where there is no data."""
     places = np.zeros(pixels.shape, np.uint8)
     unknown = np.ones(pixels.shape, bool) if data is None else data.copy()
@@ -165,7 +141,9 @@ def _places(pixels: np.ndarray, levels: Sequence[int], data: np.ndarray | None, 
         places[here] = place
         unknown &= ~here
     if unknown.any():
-        raise ImageError(f"{name} holds the value {pixels[unknown][0]}, which is none of the levels {list(levels)}")
+        raise ImageError(
+            f"{image} holds the value {pixels[unknown][0]}, which is none of the levels {list(levels)}", image
+        )
     return places
 
 
@@ -179,14 +157,13 @@ def _data(image: ImageRef, pixels: np.ndarray) -> np.ndarray | None:
     """
     data = read_data(image)
     if data is not None and image.path is not None and image.path.suffix.lower() not in RASTER_SUFFIXES:
-        raise ImageError(f"{image} is transparent in parts; {OPAQUE}")
+        raise ImageError(f"{image} is transparent in parts; {OPAQUE}", image)
     if image.nodata is None:
         return data
     known: np.ndarray = pixels != image.nodata
     return known if data is None else known & data
 
 
-@_names_image
 def read_class_map(image: ImageRef) -> Decoded:
     """A map of class indices as an (H, W) integer array, and its pixels that hold data, (H, W) bool or None where all do.
 
@@ -196,11 +173,11 @@ def read_class_map(image: ImageRef) -> Decoded:
         ImageError: unreadable, a colour image without a palette, or a colour or value that palette or levels do not have.
     """
     if image.palette is not None:
-        indices = _indices_of(image.pixels(colours=True, bands=1), image.palette, str(image))
+        indices = _indices_of(image, image.palette)
         return indices, _data(image, indices)
     pixels = _one_band(image, "uib", "an index map has one band of integers")
     data = _data(image, pixels)
-    return (pixels if image.levels is None else _places(pixels, image.levels, data, str(image))), data
+    return (pixels if image.levels is None else _places(image, pixels, image.levels, data)), data
 
 
 def read_index(image: ImageRef) -> np.ndarray:
@@ -208,7 +185,6 @@ def read_index(image: ImageRef) -> np.ndarray:
     return read_class_map(image)[0]
 
 
-@_names_image
 def read_marked(image: ImageRef) -> Decoded:
     """A mask as (H, W) bool, and its pixels that hold data, (H, W) bool or None where all do; a pixel without data is False.
 
@@ -229,13 +205,15 @@ def read_marked(image: ImageRef) -> Decoded:
     known = pixels if data is None else np.where(data, pixels, pixels.dtype.type(0))
     if declared:
         if known.dtype.kind == "f" and np.isnan(known).any():
-            raise ImageError(f"{image} holds values that are no numbers (NaN); a mask says yes or no in every pixel")
+            raise ImageError(
+                f"{image} holds values that are no numbers (NaN); a mask says yes or no in every pixel", image
+            )
         marked = known > image.threshold
         return (marked if data is None else marked & data), data
     if image.nodata is not None and known.max(initial=0) == 1 and known.min(initial=0) >= 0:
         return known == 1, data
     if not is_binary(known, lossy=image.path is not None and image.path.suffix.lower() in {".jpg", ".jpeg"}):
-        raise ImageError(f"{image} holds {values_of(known)}; {_CODINGS}")
+        raise ImageError(f"{image} holds {values_of(known)}; {_CODINGS}", image)
     return known if known.dtype == bool else known > 127, data
 
 

@@ -17,19 +17,17 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.engine.reward import Result
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.images import declared_bands, encode_png
-from rsw_rewards.pixels import read_own_mask
+from rsw_rewards.io.images import declared_bands, encode_png, read_data
 from rsw_rewards.serve.wire import INDEX_MAPS, OUTPUT_IMAGES
 
 
 def image_entry(ref: ImageRef, is_map: bool = False) -> dict[str, Any]:
     """The object by which an image travels. Raises :class:`InputError` for one that cannot be read or would be read otherwise."""
     bands = 1 if is_map else declared_bands(ref)
-    if ref.path is not None:
-        if read_own_mask(ref.path, bands) is not None:
-            raise InputError(f"{ref} has a mask or an alpha band, which does not travel; write it without")
-        if is_map and ref.path.suffix.lower() in {".jpg", ".jpeg"}:
-            raise InputError(f"{ref} is a JPEG, whose noise in a mask would be read otherwise; write it as PNG")
+    if read_data(ref, bands) is not None:
+        raise InputError(f"{ref} has a mask or an alpha band, which does not travel; write it without")
+    if is_map and ref.path is not None and ref.path.suffix.lower() in {".jpg", ".jpeg"}:
+        raise InputError(f"{ref} is a JPEG, whose noise in a mask would be read otherwise; write it as PNG")
     pixels = ref.pixels(colours=not is_map or ref.palette is not None, bands=bands)
     plain = pixels.dtype == np.uint8 and (pixels.ndim == 2 or pixels.shape[2] == 3)
     if plain and pixels.nbytes > 1 << 16:  # smaller ones cost less time as they are
