@@ -63,7 +63,7 @@ def rows_of(value: Any, name: str) -> list[Any]:
     return [plain_of(row, name) for row in items_of(value, name)]
 
 
-def texts_of(value: Any, name: str) -> list[Any]:
+def text_items_of(value: Any, name: str) -> list[Any]:
     return [text_of(value, name)] if isinstance(value, str) else items_of(value, name)
 
 

@@ -250,7 +250,7 @@ def check_keywords(names: Iterable[Any]) -> None:
     """Refuse a key of an image's entry that is nearly one of :data:`DECLARED`, which would go unheard. Raises :class:`InputError`."""
     for name in names:
         if (
-            name not in DECLARED
+            name not in (*DECLARED, "path")
             and isinstance(name, str)
             and (near := difflib.get_close_matches(name, DECLARED, 1, cutoff=0.8))
         ):

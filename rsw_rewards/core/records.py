@@ -87,7 +87,7 @@ class ReferenceField(NamedTuple):
 
 
 REFERENCE_FIELDS: Mapping[str, ReferenceField] = {
-    **dict.fromkeys(("answers", "captions", "labels", "no_change"), ReferenceField(list, fields.texts_of)),
+    **dict.fromkeys(("answers", "captions", "labels", "no_change"), ReferenceField(list, fields.text_items_of)),
     **dict.fromkeys(("vocabulary", "classes", "changes"), ReferenceField(list, fields.items_of)),
     **dict.fromkeys(("choices", "levels"), ReferenceField(object, fields.plain_of)),  # their verifiers judge them
     "boxes": ReferenceField(list, fields.rows_of),

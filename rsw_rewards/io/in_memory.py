@@ -20,9 +20,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.io.dataset_rows import rows_of_dataset
 from rsw_rewards.io.outputs import as_output, check_fields, is_missing, is_record, of_record
 from rsw_rewards.io.pairing import Problem, name_of, pair
-from rsw_rewards.io.records_io import load_outputs, load_samples
-
-_SAMPLE_FIELDS = ("images", "prompt", "reference", "scene", "kind", "metadata")
+from rsw_rewards.io.records_io import SAMPLE_FIELDS, load_outputs, load_samples
 
 
 def as_sample(value: Any, number: int, task: Task | str | None = None) -> Sample:
@@ -46,7 +44,7 @@ def as_sample(value: Any, number: int, task: Task | str | None = None) -> Sample
     named = value.get("task")
     if named is None and task is None:
         raise InputError(f"the sample has no 'task'; it is one of {', '.join(Task)}")
-    fields = {key: value[key] for key in _SAMPLE_FIELDS if value.get(key) is not None}
+    fields = {key: value[key] for key in SAMPLE_FIELDS if value.get(key) is not None}
     name = value.get("id")
     return Sample(str(number) if name is None else name, task if named is None else named, **fields)  # type: ignore[arg-type]
 

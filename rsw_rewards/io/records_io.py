@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +24,17 @@ from rsw_rewards.io.pairing import Problem, pair, read_output
 from rsw_rewards.io.paths import Roots
 from rsw_rewards.io.text_files import TABLES, suffix_of
 
-
-def _typed(record: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
-    value = record.get(key, default)
-    if value is not default and value is not None and not isinstance(value, kind):
-        raise InputError(f"{key!r} must be {_IN_WORDS[kind]}, not {describe(value)}")
-    return default if value is None else value
-
-
-def _images(entries: list[Any], name: str, read: Callable[[Any], ImageRef]) -> list[ImageRef]:
-    found: list[ImageRef] = []
-    for entry in entries:
-        try:
-            found.append(read(entry))
-        except InputError as error:
-            raise InputError(f"'{name}[{len(found)}]': {error}") from error
-    return found
-
-
 _IN_WORDS = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
-_KINDS = {key: known.kind for key, known in REFERENCE_FIELDS.items()}
+SAMPLE_FIELDS: Mapping[str, type] = {
+    "images": list,
+    "prompt": str,
+    "reference": dict,
+    "scene": str,
+    "kind": str,
+    "metadata": dict,
+}
+"""What a record may say of a sample beside its id and its task, and the types in a file."""
+_KINDS: Mapping[str, Any] = {key: known.kind for key, known in REFERENCE_FIELDS.items()}
 
 
 def sample_from_json(record: Any, roots: Roots) -> Sample:
@@ -51,28 +43,37 @@ def sample_from_json(record: Any, roots: Roots) -> Sample:
         raise InputError(f"a sample must be a JSON object, not {type(record).__name__}")
     if not isinstance(record.get("id"), str) or not record["id"]:
         raise InputError("a sample needs an 'id' (a string that is not empty)")
-    reference = dict(_typed(record, "reference", dict, {}))
+    given: dict[str, Any] = {}
+    for key, kind in SAMPLE_FIELDS.items():
+        value = record.get(key)
+        if value is not None:
+            if not isinstance(value, kind):
+                raise InputError(f"{key!r} must be {_IN_WORDS[kind]}, not {describe(value)}")
+            given[key] = value
+    given["images"] = tuple(_images(given.get("images", ()), "images", roots))
+    reference = given["reference"] = dict(given.get("reference", ()))
     for key, value in reference.items():
-        kind = _KINDS.get(key)
+        kind = _KINDS.get(key, object)
         if kind is ImageRef:
             try:
                 reference[key] = roots.image(value)
             except InputError as error:
                 raise InputError(f"'reference.{key}': {error}") from error
-        elif kind is not None and not isinstance(value, kind):
+        elif not isinstance(value, kind):
             raise InputError(f"'reference.{key}' must be {_IN_WORDS[kind]}, not {describe(value)}")
         elif key == "images":
-            reference[key] = _images(value, "reference.images", roots.image)
-    return Sample(
-        id=record["id"],
-        task=record.get("task"),  # type: ignore[arg-type]  # the Sample reads its name
-        images=tuple(_images(_typed(record, "images", list, []), "images", roots.image)),
-        prompt=_typed(record, "prompt", str, ""),
-        reference=reference,
-        scene=_typed(record, "scene", str, ""),
-        kind=_typed(record, "kind", str, None),
-        metadata=_typed(record, "metadata", dict, {}),
-    )
+            reference[key] = _images(value, "reference.images", roots)
+    return Sample(record["id"], record.get("task"), **given)  # type: ignore[arg-type]  # the Sample reads its name
+
+
+def _images(entries: Iterable[Any], name: str, roots: Roots) -> list[ImageRef]:
+    found: list[ImageRef] = []
+    try:
+        for entry in entries:
+            found.append(roots.image(entry))
+    except InputError as error:
+        raise InputError(f"'{name}[{len(found)}]': {error}") from error
+    return found
 
 
 def load_samples(path: Path, roots: Sequence[Path] = (), limit: int | None = None) -> list[Sample]:
@@ -148,11 +149,8 @@ def load_outputs(
         raise InputError(
             f"{path} is a table; make a predictions file of it with: rsw predictions from csv {path} --samples SAMPLES --out FILE.jsonl"
         )
-    where = Roots(path.parent, roots)
-    return pair(
-        read_records(path), samples, lambda record, sample: output_from_json(record, sample, where, own), str(path),
-        on_missing,
-    )  # fmt: skip
+    read = partial(output_from_json, roots=Roots(path.parent, roots), own=own)
+    return pair(read_records(path), samples, read, str(path), on_missing)
 
 
 def _image_to_json(image: ImageRef, base: Path) -> Any:

@@ -19,31 +19,31 @@ from rsw_rewards.core.records import Task
 from rsw_rewards.data.rasters import georeference_of, open_raster
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import read_data, read_index, read_size, write_png
-from rsw_rewards.io.paths import image_from_json
+from rsw_rewards.io.paths import Roots
 from rsw_rewards.io.records_io import load_samples, sample_to_json, write_jsonl
 
 WHITE, BLUE, GREY = (255, 255, 255), (0, 0, 255), (128, 128, 128)
 PALETTE = [list(WHITE), list(BLUE), list(GREY)]
 
 
-def entry(path: str, palette: object) -> ImageRef:
-    return image_from_json({"path": path, "palette": palette}, Path)
+def entry(file: Path, palette: object) -> ImageRef:
+    return Roots(file.parent).image({"path": file.name, "palette": palette})
 
 
 def test_colours_become_their_places_in_the_palette(tmp_path: Path) -> None:
     write_png(tmp_path / "map.png", np.array([[WHITE, BLUE], [GREY, BLUE]], np.uint8))
-    indices = read_index(entry(str(tmp_path / "map.png"), PALETTE))
+    indices = read_index(entry(tmp_path / "map.png", PALETTE))
     assert indices.dtype == np.uint8
     assert indices.tolist() == [[0, 1], [2, 1]]
 
 
 def test_grey_levels_and_palette_files_are_colours_too(tmp_path: Path) -> None:
     write_png(tmp_path / "grey.png", np.array([[0, 128, 255]], np.uint8))
-    assert read_index(entry(str(tmp_path / "grey.png"), [[n] * 3 for n in (0, 128, 255)])).tolist() == [[0, 1, 2]]
+    assert read_index(entry(tmp_path / "grey.png", [[n] * 3 for n in (0, 128, 255)])).tolist() == [[0, 1, 2]]
     indexed = Image.fromarray(np.array([[1, 0]], np.uint8), "P")
     indexed.putpalette([*BLUE, *WHITE])
     indexed.save(tmp_path / "p.png")
-    assert read_index(entry(str(tmp_path / "p.png"), PALETTE)).tolist() == [[0, 1]]
+    assert read_index(entry(tmp_path / "p.png", PALETTE)).tolist() == [[0, 1]]
 
 
 @given(
@@ -58,7 +58,7 @@ def test_any_map_survives_its_painting(palette: list[tuple[int, int, int]], seed
 def test_a_strange_colour_is_an_error_that_names_it(tmp_path: Path) -> None:
     write_png(tmp_path / "map.png", np.array([[WHITE, (1, 2, 3)]], np.uint8))
     with pytest.raises(ImageError, match=r"map.png holds the colour \(1, 2, 3\), which is not one of the 3"):
-        read_index(entry(str(tmp_path / "map.png"), PALETTE))
+        read_index(entry(tmp_path / "map.png", PALETTE))
     with pytest.raises(ImageError, match="three bands of uint8"):
         read_index(ImageRef(array=np.zeros((2, 2, 4), np.uint8), palette=(WHITE,)))
 
@@ -73,7 +73,7 @@ def test_a_strange_colour_is_an_error_that_names_it(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_palettes_that_are_none_are_refused(palette: object, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        entry("map.png", palette)
+        entry(Path("map.png"), palette)
 
 
 def test_a_palette_survives_the_record(tmp_path: Path) -> None:
@@ -179,4 +179,4 @@ def test_formats_that_name_other_files_or_start_programs_are_not_looked_for(tmp_
 @pytest.mark.parametrize("bands", [[float("inf")], "012", 3, [True, 0, 1]])
 def test_bands_that_are_no_whole_numbers_are_refused(bands: object) -> None:
     with pytest.raises(InputError, match="'bands'"):
-        image_from_json({"path": "a.png", "bands": bands}, Path)
+        Roots(Path()).image({"path": "a.png", "bands": bands})
