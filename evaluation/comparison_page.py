@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import pandas as pd
 from rsw_rewards.core.files import write_text
 from rsw_rewards.evaluation.comparison import compare_runs, run_names
 from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
-from rsw_rewards.evaluation.gallery import Key, card, gathered, paged, read_cards, score_rows
 from rsw_rewards.evaluation.leaderboard import NOTHING, Leaderboard
-from rsw_rewards.evaluation.numbers import Axis, Lane, Mark, arrow
-from rsw_rewards.evaluation.pages import render
-from rsw_rewards.evaluation.report import ROWS, axis_of, command, shared_folder
+from rsw_rewards.evaluation.numbers import Mark, arrow, axis_between, axis_of, lane
+from rsw_rewards.evaluation.pages import Key, cards_of, gathered, read_cards, render, short_names
+from rsw_rewards.evaluation.pictures import pictures
+from rsw_rewards.evaluation.report import ROWS, command
 
 DISPUTED = 24
 """Samples that are shown first: those on which the runs are furthest apart."""
@@ -50,7 +50,7 @@ def write_comparison(
         baselines=[(name, [found.get(key, NOTHING) for key in board.keys]) for name, found in board.baselines.items()],
         numbers=number_plots(board),
         differences=difference_plots(sorted(rows, key=lambda row: board.keys.index(row["metric"]))),
-        cards=gathered(next(iter(paged(cards, LIMIT)), [])) if cards else None,
+        cards=gathered(cards, LIMIT) if cards else None,
         lacking=lacking,
         all=sample_rows(runs[0], values),
         written=time.strftime("%Y-%m-%d %H:%M"),
@@ -81,7 +81,7 @@ def shared_cards(
     disputed = set(apart)
     rest: list[Key] = [key for key in values.index if key not in disputed]
     chosen = [*apart, *random.Random(0).sample(rest, min(len(rest), RANDOM))]
-    held = {name: cards_of(run, chosen) for name, run in zip(names, runs, strict=True)}
+    held = {name: drawn_cards(run, chosen) for name, run in zip(names, runs, strict=True)}
     lacking = [name for name, cards in held.items() if not cards]
     distance = dict(zip(values.index, values["apart"].tolist(), strict=True))
     found = []
@@ -110,14 +110,15 @@ def shared_cards(
     return found, lacking
 
 
-def cards_of(run: FinishedRun, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+def drawn_cards(run: FinishedRun, keys: Collection[Key]) -> dict[Key, dict[str, Any]]:
     """Cards of some outputs of a run: of its samples in memory, or from the pages in its folder."""
     if run.evaluation is None:
         return {} if run.folder is None else read_cards(run.folder / "report.html", keys)
-    wanted, rows = set(keys), score_rows(run.table.frame)
-    asked = {sample.id: sample for sample in run.evaluation.samples}
-    outputs = {(output.sample_id, output.candidate): output for output in run.evaluation.outputs}
-    return {key: card(asked[key[0]], outputs[key], rows.get(key, ())) for key in wanted if key in outputs}
+    outputs = [output for output in run.evaluation.outputs if (output.sample_id, output.candidate) in keys]
+    return {
+        card.key: {**card.content, "pictures": pictures(card.sample, card.output)}
+        for card in cards_of(run.table.frame, run.evaluation.samples, outputs)
+    }
 
 
 def number_plots(board: Leaderboard) -> list[dict[str, Any]]:
@@ -137,7 +138,7 @@ def number_plots(board: Leaderboard) -> list[dict[str, Any]]:
         reach = max(high - low, 0.25 * abs(high), 1e-9)
         near = [mark for mark in marks if low - 4 * reach <= mark.value <= high + 4 * reach]
         axis = axis_of([*ends, *(mark.value for mark in near)])
-        lanes = [Lane(name, cell.value or 0.0, axis, cell.ci95, near if name == board.names[-1] else ()) for name, cell in cells.items()]  # fmt: skip
+        lanes = [lane(name, cell.value or 0.0, axis, cell.ci95, near if name == board.names[-1] else ()) for name, cell in cells.items()]  # fmt: skip
         far = [mark for mark in marks if mark not in near]
         drawn.append({"key": key, "lanes": lanes, "axis": axis, "far": far})
     return drawn
@@ -150,10 +151,9 @@ def difference_plots(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [row for row in rows if row["metric"] == key and row["difference"] is not None]
         ends = [abs(end) for row in own for end in (row["difference"], *(row["ci95"] or ()))]
         reach = 1.05 * max(ends, default=0.0) or 1.0
-        axis = Axis(-reach, reach)
+        axis = axis_between(-reach, reach)
         lanes = [
-            Lane(row["run"], row["difference"], axis, row["ci95"], (), {"signed": True, "note": _p(row["p_holm"])})
-            for row in own
+            lane(row["run"], row["difference"], axis, row["ci95"], signed=True, note=_p(row["p_holm"])) for row in own
         ]
         if lanes:
             drawn.append({"key": key, "arrow": arrow(key), "lanes": lanes, "axis": axis})
@@ -167,12 +167,11 @@ def _p(value: float | None) -> str:
 def sample_rows(base: FinishedRun, values: pd.DataFrame) -> dict[str, Any]:
     """The table of all shared samples, for the template."""
     kinds = base.table.frame.drop_duplicates(["sample", "candidate"]).set_index(["sample", "candidate"])["kind"]
-    found = kinds.reindex(values.index).fillna("")
-    several = values.index.get_level_values(1).max() > 0
-    shared = shared_folder(list(values.index.get_level_values(0)))
+    heading, names = short_names(list(values.index))
     rows = []
-    for (name, candidate), kind, numbers in zip(values.index, found, values.to_numpy().tolist(), strict=True):
-        shown = name[len(shared) + 1 if shared else 0 :] + (f" #{candidate}" if several else "")
-        rows.append([shown, kind, *(None if value != value else round(value, 4) for value in numbers)])
-    columns = [[f"sample in {shared}" if shared else "sample", "text"], ["kind", "text", True]]
-    return {"columns": [*columns, *([name, "number"] for name in values.columns)], "rows": rows, "size": ROWS}
+    for name, kind, numbers in zip(
+        names, kinds.reindex(values.index).fillna(""), values.to_numpy().tolist(), strict=True
+    ):
+        rows.append([name, kind, *(None if value != value else round(value, 4) for value in numbers)])
+    columns = [[heading, "text"], ["kind", "text", True], *([name, "number"] for name in values.columns)]
+    return {"columns": columns, "rows": rows, "size": ROWS}

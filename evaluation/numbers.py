@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 LOWER_IS_BETTER = ("fid", "fd_", "kid", "cmmd", "lpips", "l1", "mae", "mse", "rmse", "hamming")
@@ -105,85 +105,82 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axis:
-    """A horizontal axis; places on it are percentages of its width.
-
-    >>> axis = Axis.over([0.2, 0.7], bounds=(0.0, 1.0))
-    >>> axis.place(0.25), [label for _, label in axis.ticks]
-    (25.0, ['0', '0.2', '0.4', '0.6', '0.8', '1'])
-    """
+    """A horizontal axis; places on it are percentages of its width."""
 
     low: float
     high: float
-
-    @classmethod
-    def over(cls, values: Iterable[float], bounds: tuple[float, float] | None = None) -> Axis:
-        """An axis that shows all values.
-
-        Args:
-            values: numbers that must have a place.
-            bounds: the range that is shown where all values lie within it.
-        """
-        found = list(values)
-        if bounds is not None and all(bounds[0] <= value <= bounds[1] for value in found):
-            return cls(*bounds)
-        return cls(*span(found))
-
-    def place(self, value: float) -> float:
-        """Where a value stands."""
-        return round(100.0 * (value - self.low) / (self.high - self.low), 3)
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Place and words of every tick."""
-        return [(self.place(tick), f"{tick:.4g}") for tick in ticks(self.low, self.high)]
-
-    @property
-    def zero(self) -> float | None:
-        """Where 0 stands, within an axis on both sides of it."""
-        return self.place(0.0) if self.low < 0 < self.high else None
+    ticks: Sequence[tuple[float, str]]
+    """Place and words of each."""
+    zero: float | None
+    """The place of 0, within an axis on both sides of it."""
 
 
-@dataclass(frozen=True)
-class Lane:
-    """One number with its interval on an axis, and marks beside it, for the template."""
+def axis_between(low: float, high: float) -> Axis:
+    """The axis from ``low`` to ``high``.
 
-    name: str
-    value: float
-    axis: Axis
-    ci95: Sequence[float] | None = None
-    marks: Sequence[Mark] = ()
-    more: Mapping[str, Any] = field(default_factory=dict)
-    """What else a page says of it."""
+    >>> axis_between(-1.0, 1.0).ticks[0], axis_between(-1.0, 1.0).zero
+    ((0.0, '-1'), 50.0)
+    """
+    found = [(place(tick, low, high), f"{tick:.4g}") for tick in ticks(low, high)]
+    return Axis(low, high, found, place(0.0, low, high) if low < 0 < high else None)
 
-    @property
-    def at(self) -> float:
-        """Where the number stands."""
-        return self.axis.place(self.value)
 
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Where the interval begins, and its width."""
-        if self.ci95 is None:
-            return None
-        return self.axis.place(self.ci95[0]), self.axis.place(self.ci95[1]) - self.axis.place(self.ci95[0])
+def axis_of(values: Sequence[float]) -> Axis:
+    """An axis that shows all values: over [0, 1] or [-1, 1] where they lie within it, else over what they need.
 
-    @property
-    def named(self) -> list[dict[str, Any]]:
-        """The marks from left to right, each with a ``row`` for its name in which no other name is in its way."""
-        free: list[float] = []
-        placed = []
-        for mark in sorted(self.marks, key=lambda mark: mark.value):
-            at = self.axis.place(mark.value)
-            width = LETTER * (len(mark.name) + 2)
-            start = min(max(at - width / 2, 0.0), 100.0 - width)
-            row = next((row for row, end in enumerate(free) if end <= start), len(free))
-            free[row : row + 1] = [start + width]
-            placed.append(
-                {"sort": mark.sort, "name": mark.name, "value": mark.value, "at": at, "row": row, "start": start}
-            )
-        return placed
+    >>> [label for _, label in axis_of([0.2, 0.7]).ticks]
+    ['0', '0.2', '0.4', '0.6', '0.8', '1']
+    """
+    low, high = (0.0, 1.0) if min(values) >= 0 else (-1.0, 1.0)
+    if not all(low <= value <= high for value in values):
+        low, high = span(values)
+    return axis_between(low, high)
 
-    @property
-    def rows(self) -> int:
-        """Rows that the names of the marks take."""
-        return max((mark["row"] for mark in self.named), default=-1) + 1
+
+def place(value: float, low: float, high: float) -> float:
+    """Where a value stands on an axis, in percent.
+
+    >>> place(0.25, 0.0, 1.0)
+    25.0
+    """
+    return round(100.0 * (value - low) / (high - low), 3)
+
+
+def lane(
+    name: str, value: float, axis: Axis, ci95: Sequence[float] | None = None, marks: Sequence[Mark] = (), **more: Any
+) -> dict[str, Any]:
+    """One number on an axis, for the template.
+
+    Args:
+        name: what it is called.
+        value: the number.
+        axis: on which it stands.
+        ci95: its interval.
+        marks: what stands beside it.
+        **more: what else the page says: ``note``, ``arrow``, the address of a ``page``, ``signed`` for a difference.
+
+    Returns:
+        All of these. ``at`` is the place of the number, ``interval`` the start of the interval and its width. ``marks`` go from left to
+        right, each with a ``row`` for its name in which no other name is in its way; ``rows`` is how many rows they need.
+    """
+    interval = None
+    if ci95 is not None:
+        start, end = (place(limit, axis.low, axis.high) for limit in ci95)
+        interval = (start, end - start)
+    ends: list[float] = []
+    placed = []
+    for mark in sorted(marks, key=lambda mark: mark.value):
+        at = place(mark.value, axis.low, axis.high)
+        width = LETTER * (len(mark.name) + 2)
+        start = min(max(at - width / 2, 0.0), 100.0 - width)
+        row = next((row for row, end in enumerate(ends) if end <= start), len(ends))
+        ends[row : row + 1] = [start + width]
+        placed.append({**vars(mark), "at": at, "row": row, "start": start})
+    about = {"name": name, "value": value, "axis": axis, "ci95": ci95, **more}
+    return {
+        **about,
+        "at": place(value, axis.low, axis.high),
+        "interval": interval,
+        "marks": placed,
+        "rows": len(ends),
+    }

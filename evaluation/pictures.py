@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from os.path import isfile
 
@@ -36,55 +36,55 @@ _RAMP = np.array([(32, 36, 42), (0, 114, 178), (86, 180, 233), (240, 228, 66), (
 
 PARTS = ("input", "made", "both", "truth")
 """What a picture shows: what the model saw, what it made, that against the truth, or the truth."""
+Drawing = tuple[str, str, Callable[[], np.ndarray], bool]
+"""One of :data:`PARTS`, the label, what draws it, and whether it is a photograph."""
 
 
 def pictures(sample: Sample, output: Output, parts: Sequence[str] = PARTS) -> list[dict[str, str]]:
     """Labelled pictures of a sample and an output, those of ``parts``; one that cannot be read carries its ``problem`` instead of ``src``."""
+    found = []
+    for part, label, draw, photo in _drawings(sample, output):
+        if part not in parts:
+            continue
+        shown = {"part": part, "label": label}
+        try:
+            shown["src"] = data_uri(draw(), photo)
+        except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
+            file = getattr(getattr(error, "image", None), "path", None)
+            shown["problem"] = str(error) if file is None or isfile(file) else f"there is no file {file.name}"
+        found.append(shown)
+    return found
+
+
+def _drawings(sample: Sample, output: Output) -> Iterator[Drawing]:
+    """All that can be drawn, from the inputs to the boxes, none of it read yet."""
     reference = sample.reference
-    shown: list[tuple[str, str, Callable[[], np.ndarray], bool]] = [
-        ("input", image.role or image.date or f"input {place}", partial(read_rgb, image), True)
-        for place, image in enumerate(sample.images, start=1)
-    ]
-    future = (reference.get("images") or (None,))[-1]
-    if (forecast := output.forecast) is not None:
-        shown.append(("made", "forecast", lambda: read_rgb(as_future(forecast, future)), True))
+    for place, image in enumerate(sample.images, start=1):
+        yield "input", image.role or image.date or f"input {place}", partial(read_rgb, image), True
+    future, forecast = (reference.get("images") or (None,))[-1], output.forecast
+    if forecast is not None:
+        yield "made", "forecast", lambda: read_rgb(as_future(forecast, future)), True
     if future is not None:
-        shown.append(("truth", "true future", partial(read_rgb, future), True))
-        if forecast is not None:
-            shown.append(
-                (
-                    "both",
-                    f"difference to the truth, white from {LARGE:g} of 255",
-                    lambda: _apart(forecast, future),
-                    False,
-                )
-            )
+        yield "truth", "true future", partial(read_rgb, future), True
+    if forecast is not None and future is not None:
+        label = f"difference to the truth, white from {LARGE:g} of 255"
+        yield "both", label, partial(_apart, forecast, future), False
     indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
+    draw = _coloured if indexed else _masked
     for key in ("mask", "map_before", "map_after", "buildings", "damage"):
-        truth, made = reference.get(key), getattr(output, key)
-        if sample.task is Task.FORECAST:
-            made = None
+        made = None if sample.task is Task.FORECAST else getattr(output, key)
+        truth = true if isinstance(true := reference.get(key), ImageRef) else None
         name = key.replace("map_", "map ")
-        truth = truth if isinstance(truth, ImageRef) else None
         levels = reference.get("levels") if key == "mask" else None  # of the true mask; predictions hold indices
         if made is not None and truth is not None and not indexed:
-            shown.append(
-                ("both", "white: right, orange: too much, blue: missed", _compared(truth, made, levels), False)
-            )
+            yield "both", "white: right, orange: too much, blue: missed", partial(_compared, truth, made, levels), False
         if made is not None:
-            shown.append(("made", f"predicted {name}", _coloured(made) if indexed else _masked(made), False))
+            yield "made", f"predicted {name}", partial(draw, made), False
         if truth is not None:
-            shown.append(
-                ("truth", f"true {name}", _coloured(truth, levels) if indexed else _masked(truth, levels), False)
-            )
-    if sample.images and (reference.get("boxes") or output.boxes):
-        boxed = _boxed(sample.images[-1], reference.get("boxes") or (), output.boxes or ())
-        shown.append(("both", "blue: true, orange: predicted", boxed, True))
-    found = []
-    for part, label, draw, photo in shown:
-        if part in parts:
-            found.append({"part": part, "label": label, **_picture(draw, photo)})
-    return found
+            yield "truth", f"true {name}", partial(draw, truth, levels), False
+    true_boxes, boxes = reference.get("boxes") or (), output.boxes or ()
+    if sample.images and (true_boxes or boxes):
+        yield "both", "blue: true, orange: predicted", partial(_boxed, sample.images[-1], true_boxes, boxes), True
 
 
 def difference_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -110,23 +110,20 @@ def _apart(forecast: ImageRef, future: ImageRef) -> np.ndarray:
     return difference_map(one, other)
 
 
-def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
-    return lambda: _in_colours((read_index(in_levels(image, levels)) % len(PALETTE)).astype(np.uint8), PALETTE)
+def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> np.ndarray:
+    return _in_colours((read_index(in_levels(image, levels)) % len(PALETTE)).astype(np.uint8), PALETTE)
 
 
-def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
-    def draw() -> np.ndarray:
-        true, found = read_mask(in_levels(truth, levels)), read_mask(made)
-        if true.shape != found.shape:
-            return _in_colours(found.view(np.uint8), np.array([(32, 32, 32), _HIT], np.uint8))
-        colours = np.array([_REST, _EXTRA, _MISSED, _HIT], np.uint8)
-        return _in_colours(true.view(np.uint8) << 1 | found.view(np.uint8), colours)
-
-    return draw
+def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None) -> np.ndarray:
+    true, found = read_mask(in_levels(truth, levels)), read_mask(made)
+    if true.shape != found.shape:
+        return _in_colours(found.view(np.uint8), np.array([(32, 32, 32), _HIT], np.uint8))
+    colours = np.array([_REST, _EXTRA, _MISSED, _HIT], np.uint8)
+    return _in_colours(true.view(np.uint8) << 1 | found.view(np.uint8), colours)
 
 
-def _masked(mask: ImageRef, levels: Sequence[int] | None = None) -> Callable[[], np.ndarray]:
-    return lambda: _in_colours(read_mask(in_levels(mask, levels)).view(np.uint8), np.array([_REST, _HIT], np.uint8))
+def _masked(mask: ImageRef, levels: Sequence[int] | None = None) -> np.ndarray:
+    return _in_colours(read_mask(in_levels(mask, levels)).view(np.uint8), np.array([_REST, _HIT], np.uint8))
 
 
 def _in_colours(numbers: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -139,34 +136,21 @@ def _in_colours(numbers: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
-def _boxed(
-    image: ImageRef, true: Iterable[Sequence[float]], found: Iterable[Sequence[float]]
-) -> Callable[[], np.ndarray]:
-    def draw() -> np.ndarray:
-        from PIL import Image, ImageDraw
+def _boxed(image: ImageRef, true: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> np.ndarray:
+    from PIL import Image, ImageDraw
 
-        picture = Image.fromarray(read_rgb(image))
-        pen, width = ImageDraw.Draw(picture), max(1, max(picture.size) // 120)
-        reach = 2 * max(picture.size)  # a line of a thousand million pixels is drawn pixel by pixel
-        for boxes, colour in ((true, _MISSED), (found, _EXTRA)):
-            for box in list(boxes)[:50]:
-                if len(box) not in (4, 8):
-                    raise ValueError(f"a box has 4 or 8 numbers, not {len(box)}")
-                box = [float(np.clip(corner, -reach, reach)) for corner in box]
-                corners = box if len(box) == 8 else (box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3])
-                points = [(corners[place], corners[place + 1]) for place in range(0, 8, 2)]
-                pen.line([*points, points[0]], fill=colour, width=width)
-        return np.asarray(picture)
-
-    return draw
-
-
-def _picture(draw: Callable[[], np.ndarray], photo: bool) -> dict[str, str]:
-    try:
-        return {"src": data_uri(draw(), photo)}
-    except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
-        file = getattr(getattr(error, "image", None), "path", None)
-        return {"problem": str(error) if file is None or isfile(file) else f"there is no file {file.name}"}
+    picture = Image.fromarray(read_rgb(image))
+    pen, width = ImageDraw.Draw(picture), max(1, max(picture.size) // 120)
+    reach = 2 * max(picture.size)  # a line of a thousand million pixels is drawn pixel by pixel
+    for boxes, colour in ((true, _MISSED), (found, _EXTRA)):
+        for box in boxes[:50]:
+            if len(box) not in (4, 8):
+                raise ValueError(f"a box has 4 or 8 numbers, not {len(box)}")
+            box = [float(np.clip(corner, -reach, reach)) for corner in box]
+            corners = box if len(box) == 8 else (box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3])
+            points = [(corners[place], corners[place + 1]) for place in range(0, 8, 2)]
+            pen.line([*points, points[0]], fill=colour, width=width)
+    return np.asarray(picture)
 
 
 def data_uri(pixels: np.ndarray, photo: bool = False) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, metadata
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,35 @@ import pandas as pd
 from rsw_rewards.core.files import write_text
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.evaluation.gallery import (
+from rsw_rewards.evaluation.numbers import Mark, arrow, axis_of, lane, number, sign
+from rsw_rewards.evaluation.pages import (
     NOT_OK,
+    Card,
     Key,
-    card,
-    choose,
-    failed_outputs,
+    cards_of,
     gathered,
-    paged,
-    score_rows,
+    render,
+    short_names,
     shortened,
-    truth_of,
     write_pages,
 )
-from rsw_rewards.evaluation.numbers import Axis, Lane, Mark, arrow, number, sign
-from rsw_rewards.evaluation.pages import render
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import footnote
 from rsw_rewards.evaluation.summary import kind_of
 
-BINS = 20
-"""Columns of a histogram of values over [0, 1]."""
+GALLERY = 8
+"""Samples of each sort that are shown first, beside the worst one of every kind."""
+KINDS = 24
+"""Kinds that are sure to be shown; more of them would make a page nobody scrolls through."""
 LIMIT = 2_200_000
 """Characters of images on the report itself, which keeps it under 5 MB beside a table of 10,000 samples."""
 ROWS = 25
 """Rows of a page of the table of all samples."""
 TEXT = 120
 """Characters of a text in that table."""
+BINS = 20
+"""Columns of a histogram of values over [0, 1]."""
 REASONS = 4
 """Reasons of failures that stand at the top."""
 TRUTH = "oracle"
@@ -75,8 +76,10 @@ def write_report(
     """
     path = Path(path)
     name = path.resolve().parent.name if path.name == "report.html" else path.stem
-    frame = table.frame
-    where = write_pages(path, name, frame, samples, outputs, progress)
+    cards = cards_of(table.frame, samples, outputs)
+    chosen = choose(table.frame) if cards else {}
+    links, drawn = write_pages(path, name, cards, chosen, progress)
+    first = [{**drawn[key], "why": why} for key, why in chosen.items()]
     kind_key, kinds = kind_lanes(summary)
     page = render(
         "report.html",
@@ -86,37 +89,96 @@ def write_report(
         written=time.strftime("%Y-%m-%d %H:%M"),
         command=command(),
         documentation=documentation(),
-        failures=failures(frame),
-        failed=len(frame[frame["status"].isin(NOT_OK)].drop_duplicates(["sample", "candidate"])),
+        failures=failures(table.frame),
+        failed=sum(card.content["status"] != Status.OK for card in cards),
         outputs=len(outputs),
         tiles=tiles(summary),
-        first=first_cards(frame, samples, outputs),
+        first=gathered(first, LIMIT),
         lanes=lanes(summary),
         kind_key=kind_key,
         kinds=kinds,
-        all=all_rows(frame, samples, outputs, where),
-        columns=list(summary["metrics"]),
+        all=all_rows(cards, links, table),
         statuses=[str(status) for status in Status],
-        histograms=histograms(frame),
+        histograms=histograms(table.frame),
         footnotes=list(dict.fromkeys(footnote(row) for row in summary.get("published", ()))),
     )
     write_text(path, page)
     return path
 
 
-def command() -> str:
-    """The command that is running, empty in a program of somebody else."""
-    name = Path(sys.argv[0]).name
-    return shlex.join([name, *sys.argv[1:]]) if name == "rsw" else ""
+def choose(frame: pd.DataFrame) -> dict[Key, str]:
+    """Which outputs are shown first and why, from a score table: (sample, candidate) -> why, in the order of the page."""
+    by_output = frame.groupby(["sample", "candidate"], sort=False)["value"]
+    value = by_output.mean().dropna().sort_values(kind="stable")
+    failed = failed_outputs(frame)
+    unscored = failed.groupby(failed, sort=False).head(GALLERY // 2).sort_values(kind="stable")
+    spread = _spread(by_output, value).sort_values(ascending=False, kind="stable")
+    ranked = value[~value.index.isin(failed.index)]
+    middle = (ranked.max() + ranked.min()) / 2 if len(ranked) else 0.0
+    worst, best = ranked[ranked <= middle], ranked[ranked > middle][::-1]
+    kinds = frame.drop_duplicates(["sample", "candidate"]).set_index(["sample", "candidate"])["kind"]
+    worst_of_kinds = kinds.reindex(worst.index).dropna().drop_duplicates()
+    chosen: dict[Key, str] = {}
+    for why, keys in (
+        ("worst", worst.index[:GALLERY]),
+        ("disputed", spread[spread > 0.25].index[:GALLERY]),
+        ("best", best.index[:GALLERY]),
+        ("not scored", unscored.index),
+        ("random", random.Random(0).sample(list(ranked.index), min(len(ranked), GALLERY))),
+        ("worst of a kind", worst_of_kinds.index[:KINDS]),
+    ):
+        for key in keys:
+            chosen.setdefault(key, why)
+    return chosen
 
 
-def documentation() -> str:
-    """The address of the documentation that the installed distribution names; empty where it names none."""
-    try:
-        found = metadata("rsw_rewards").get_all("Project-URL") or []
-    except PackageNotFoundError:
-        return ""
-    return next((url.partition(", ")[2] for url in found if url.lower().startswith("documentation")), "")
+def failed_outputs(frame: pd.DataFrame) -> pd.Series[str]:
+    """The status of the first failure of every output that a component could not score, by sample and candidate. A component that scored
+    none, of which a report tells once, counts only where no component scored any."""
+    scored = frame.loc[~frame["status"].isin(NOT_OK), "verifier"].unique()
+    rows = frame[frame["status"].isin(NOT_OK)]
+    own = rows[rows["verifier"].isin(scored)] if len(scored) else rows
+    return own.drop_duplicates(["sample", "candidate"]).set_index(["sample", "candidate"])["status"]
+
+
+def _spread(by_output: Any, value: pd.Series[float]) -> pd.Series[float]:
+    """How far verifiers disagree on an output, or, where that is nothing, the candidates of its sample."""
+    between = (by_output.max() - by_output.min()).reindex(value.index)
+    if float(between.max() or 0.0) > 0:
+        return between
+    sample = value.groupby(level="sample")
+    return sample.transform("max") - sample.transform("min")
+
+
+def all_rows(cards: Sequence[Card], links: Sequence[str], table: ScoreTable) -> dict[str, Any]:
+    """The table of all outputs for the template: the columns that say anything, and rows."""
+    heading, names = short_names([card.key for card in cards])
+    status = failed_outputs(table.frame).to_dict()
+    answered = any(card.output.text is not None for card in cards)
+    labels = table.names
+    columns: list[list[Any]] = [
+        [heading, "link"],
+        ["kind", "text", True],
+        ["status", "text", True],
+        *([name, "text"] for name in ("prompt", "answer", "truth")),
+        *([label, "number"] for label in labels),
+    ]
+    rows = []
+    for card, name, link in zip(cards, names, links, strict=True):
+        shown = card.content
+        texts = (shown["prompt"], shown["answer"] if answered else "", shown["truth"])
+        values = {one["verifier"]: one["value"] for one in shown["scores"]}
+        rows.append(
+            [
+                [name, link],
+                shown["kind"],
+                str(status.get(card.key, Status.OK)),
+                *(shortened(text, TEXT) for text in texts),
+                *(None if (value := values.get(label)) is None else round(value, 4) for label in labels),
+            ]
+        )
+    used = [k for k in range(len(columns)) if any(row[k] not in ("", None, "ok") for row in rows)]
+    return {"columns": [columns[k] for k in used], "rows": [[row[k] for k in used] for row in rows], "size": ROWS}
 
 
 def failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -132,74 +194,6 @@ def failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
         )
         entry["count"] += 1
     return sorted(found.values(), key=lambda entry: -entry["count"])[:REASONS]
-
-
-def first_cards(frame: pd.DataFrame, samples: Sequence[Sample], outputs: Sequence[Output]) -> dict[str, Any] | None:
-    """The samples that are shown first, for the template; None where nothing was scored."""
-    chosen = choose(frame) if len(frame) else {}
-    asked = {sample.id: sample for sample in samples}
-    by_key = {(output.sample_id, output.candidate): output for output in outputs}
-    few = frame[frame["sample"].isin({key[0] for key in chosen})]
-    rows = score_rows(few)
-    cards = (
-        card(asked[key[0]], by_key[key], rows[key], why) for key, why in chosen.items() if key in by_key and key in rows
-    )
-    page = next(iter(paged(cards, LIMIT)), None)
-    return gathered(page) if page else None
-
-
-def all_rows(
-    frame: pd.DataFrame, samples: Sequence[Sample], outputs: Sequence[Output], where: Mapping[Key, str]
-) -> dict[str, Any] | None:
-    """The table of all outputs for the template: columns and rows. None where there is no output."""
-    if not outputs:
-        return None
-    asked = {sample.id: sample for sample in samples}
-    several = any(output.candidate for output in outputs)
-    shared = shared_folder([sample.id for sample in samples])
-    labels = list(dict.fromkeys(frame["verifier"]))
-    values: dict[Key, dict[str, float]] = {}
-    for name, candidate, label, value in zip(
-        *(frame[column].tolist() for column in ("sample", "candidate", "verifier", "value")), strict=True
-    ):
-        values.setdefault((name, candidate), {})[label] = value
-    failed = failed_outputs(frame)
-    status = {(one["sample"], one["candidate"]): str(one["status"]) for one in failed.to_dict("records")}
-    measured = [label for label in labels if frame.loc[frame["verifier"] == label, "value"].notna().any()]
-    texts = any(output.text is not None for output in outputs)
-    columns: list[list[Any]] = [
-        [f"sample in {shared}" if shared else "sample", "link"],
-        ["kind", "text", True],
-        ["status", "text", True],
-        *([name, "text"] for name in ("prompt", "answer", "truth")),
-        *([label, "number"] for label in measured),
-    ]
-    rows = []
-    for output in outputs:
-        key, sample = (output.sample_id, output.candidate), asked[output.sample_id]
-        name = sample.id[len(shared) + 1 if shared else 0 :] + (f" #{output.candidate}" if several else "")
-        said = (output.text if output.text is not None else output.invalid or output.lost or "") if texts else ""
-        truth = true if (true := truth_of(sample)) != sample.prompt else ""
-        found = (values.get(key, {}).get(label) for label in measured)
-        numbers = [None if value is None or value != value else round(value, 4) for value in found]
-        told = [
-            sample.kind or "",
-            status.get(key, "ok"),
-            *(shortened(text, TEXT) for text in (sample.prompt, said, truth)),
-        ]
-        rows.append([[name, where.get(key, "")], *told, *numbers])
-    used = [k for k in range(len(columns)) if any(row[k] not in ("", None, "ok") for row in rows)]
-    return {"columns": [columns[k] for k in used], "rows": [[row[k] for k in used] for row in rows], "size": ROWS}
-
-
-def shared_folder(ids: Sequence[str]) -> str:
-    """What all ids begin with up to a slash, which tells no sample from another; empty where there is nothing.
-
-    >>> shared_folder(["world/7/a/q1", "world/7/b/q1"]), shared_folder(["a", "b"])
-    ('world/7', '')
-    """
-    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*(name.split("/")[:-1] for name in ids), strict=False))
-    return "/".join(parts[0] for parts in same)
 
 
 def beside(key: str, baselines: Mapping[str, Any]) -> dict[str, float]:
@@ -246,7 +240,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def lanes(summary: Mapping[str, Any]) -> list[Lane]:
+def lanes(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The headline numbers, each on an axis of its own with its interval, the baselines and the published rows."""
     drawn = []
     for key, entry in summary["metrics"].items():
@@ -256,16 +250,11 @@ def lanes(summary: Mapping[str, Any]) -> list[Lane]:
         published = ((row["method"], row["metrics"].get(key)) for row in summary.get("published", ()))
         marks += [Mark("published", method, value) for method, value in published if value is not None]
         values = [entry["value"], *(entry["ci95"] or ()), *(mark.value for mark in marks)]
-        drawn.append(Lane(key, entry["value"], axis_of(values), entry["ci95"], marks, {"arrow": arrow(key)}))
+        drawn.append(lane(key, entry["value"], axis_of(values), entry["ci95"], marks, arrow=arrow(key)))
     return drawn
 
 
-def axis_of(values: Sequence[float]) -> Axis:
-    """[0, 1] or [-1, 1] where all values lie within it, else what they need."""
-    return Axis.over(values, (0.0, 1.0) if min(values) >= 0 else (-1.0, 1.0))
-
-
-def kind_lanes(summary: Mapping[str, Any]) -> tuple[str, list[Lane]]:
+def kind_lanes(summary: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     """The first headline number that two kinds have, by kind, best first: its key and the lines, which share an axis."""
     for key in summary["metrics"]:
         found = {kind: metrics.get(key) for kind, metrics in summary["slices"].items()}
@@ -275,8 +264,7 @@ def kind_lanes(summary: Mapping[str, Any]) -> tuple[str, list[Lane]]:
         order = sorted(known, key=lambda kind: -(sign(key) or 1) * known[kind]["value"])
         axis = axis_of([value for entry in known.values() for value in (entry["value"], *(entry["ci95"] or ()))])
         return key, [
-            Lane(kind, known[kind]["value"], axis, known[kind]["ci95"], (), {"note": f"n {known[kind]['n']}"})
-            for kind in order
+            lane(kind, known[kind]["value"], axis, known[kind]["ci95"], note=f"n {known[kind]['n']}") for kind in order
         ]
     return "", []
 
@@ -297,3 +285,18 @@ def histograms(frame: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return drawn
+
+
+def command() -> str:
+    """The command that is running, empty in a program of somebody else."""
+    name = Path(sys.argv[0]).name
+    return shlex.join([name, *sys.argv[1:]]) if name == "rsw" else ""
+
+
+def documentation() -> str:
+    """The address of the documentation that the installed distribution names; empty where it names none."""
+    try:
+        found = metadata("rsw_rewards").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    return next((url.partition(", ")[2] for url in found if url.lower().startswith("documentation")), "")

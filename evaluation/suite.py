@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from rsw_rewards.core.files import read_json, write_json, write_text
 from rsw_rewards.evaluation.evaluation import Evaluation
-from rsw_rewards.evaluation.numbers import Lane, Mark, arrow, number
+from rsw_rewards.evaluation.numbers import Mark, arrow, axis_of, lane, number
 from rsw_rewards.evaluation.pages import render
-from rsw_rewards.evaluation.report import axis_of, best_baseline
+from rsw_rewards.evaluation.report import best_baseline
 
 FILES = ("suite.json", "row.md", "suite.html")
 """What a suite writes beside the folders of its parts."""
@@ -161,7 +161,7 @@ def page(found: Suite) -> str:
     )
 
 
-def _lane(row: SuiteRow) -> Lane:
+def _lane(row: SuiteRow) -> dict[str, Any]:
     """The number of a part on an axis of its own, beside the best baseline."""
     assert row.value is not None
     marks = [] if row.baseline_value is None else [Mark("baseline", row.baseline, row.baseline_value)]
@@ -169,7 +169,7 @@ def _lane(row: SuiteRow) -> Lane:
     if row.warnings:
         note += f" · {row.warnings} warning{'s' if row.warnings > 1 else ''}"
     values = [row.value, *(row.ci95 or ()), *(mark.value for mark in marks)]
-    return Lane(row.part, row.value, axis_of(values), row.ci95, marks, {"note": note, "page": report_of(row)})
+    return lane(row.part, row.value, axis_of(values), row.ci95, marks, note=note, page=report_of(row))
 
 
 def report_of(row: SuiteRow) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rsw_rewards.core.rubric import Rubric
-from rsw_rewards.evaluation.gallery import gathered, shortened
-from rsw_rewards.evaluation.pages import render
+from rsw_rewards.evaluation.pages import gathered, render, shortened
 from rsw_rewards.evaluation.pictures import pictures
 from rsw_rewards.redteam.compared_with import MEDIOCRE
 from rsw_rewards.redteam.rows import Row, TaskFindings

@@ -9,8 +9,8 @@ import numpy as np
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ImageError
-from rsw_rewards.evaluation.gallery import shortened, truth_of
 from rsw_rewards.evaluation.numbers import number
+from rsw_rewards.evaluation.pages import shortened, truth_of
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.training.heldout import first_of_each_task
 from rsw_rewards.verifiers.forecast_case import as_future

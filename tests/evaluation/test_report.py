@@ -16,11 +16,12 @@ import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.gallery import choose, paged, read_cards
-from rsw_rewards.evaluation.numbers import Axis, Lane, Mark
+from rsw_rewards.evaluation import pages
+from rsw_rewards.evaluation.numbers import Mark, axis_between, lane
+from rsw_rewards.evaluation.pages import gathered, read_cards
 from rsw_rewards.evaluation.pictures import PALETTE, THUMBNAIL, data_uri, pictures
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.evaluation.report import histograms, kind_lanes, lanes, tiles
+from rsw_rewards.evaluation.report import choose, histograms, kind_lanes, lanes, tiles
 
 ATTACK = '<script>document.title="taken"</script><img src=x onerror=alert(1)>"\'{{ 7 * 7 }}'
 
@@ -95,9 +96,33 @@ def test_cards_are_read_back_from_the_pages(tmp_path: Path) -> None:
 
 
 def test_a_page_holds_few_images_and_a_large_card_stands_alone() -> None:
-    cards = [{"pictures": [{"src": "x" * size}]} for size in (5, 5, 30, 4, 4)]
-    assert [len(page) for page in paged(cards, 10)] == [2, 1, 2]
-    assert [len(page) for page in paged(cards, 1000, most=2)] == [2, 2, 1]
+    cards = [{"pictures": [{"src": letter * size}]} for letter, size in zip("abcde", (5, 5, 30, 4, 4), strict=True)]
+    assert [len(gathered(cards[start:], 10)["cards"]) for start in (0, 2, 3)] == [2, 1, 2]
+    again = [{"pictures": [{"src": "x" * 6}]}] * 3
+    assert gathered(again, 10) == {"images": ["x" * 6], "cards": [{"pictures": [{"image": 0}]}] * 3}
+
+
+@pytest.mark.parametrize(("cards", "images"), [(2, 10**9), (60, 2 * 12_000)])
+def test_pages_hold_a_number_of_samples_or_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: int, images: int
+) -> None:
+    monkeypatch.setattr(pages, "CARDS", cards)
+    monkeypatch.setattr(pages, "PAGE_LIMIT", images)
+    rng = np.random.default_rng(0)
+    noise = [ImageRef(array=rng.integers(0, 255, (50, 50, 3), np.uint8)) for _ in range(5)]
+    mask = ImageRef(array=np.eye(50, dtype=np.uint8) * 255)
+    samples = [Sample(str(n), Task.CHANGE_MASK, (one, one), "", {"mask": mask}) for n, one in enumerate(noise)]
+    outputs = [Output(one.id, mask=mask) for one in samples]
+    rsw.evaluate("change-mask", samples, outputs).report(tmp_path / "a b.html")
+    written = sorted((tmp_path / "a b").iterdir())
+    assert [[card["anchor"] for card in held(page)[0]["cards"]] for page in written] == [
+        ["s0", "s1"],
+        ["s2", "s3"],
+        ["s4"],
+    ]
+    assert "samples-0001.html" in written[1].read_text() and "samples-0003.html" in written[1].read_text()
+    links = [row[0][1] for row in held(tmp_path / "a b.html")[1]["rows"]]
+    assert links == [f"a%20b/samples-000{1 + n // 2}.html#s{n}" for n in range(5)]
 
 
 def scores(values: dict[tuple[str, str], float | None], kind: str = "a") -> pd.DataFrame:
@@ -175,16 +200,17 @@ def test_a_number_stands_on_an_axis_that_shows_all_that_is_beside_it() -> None:
         "metrics": {"a": entry, "psnr": {**entry, "value": 23.0}},
         "baselines": {"copy": {"metrics": {"a": {"value": -0.5}, "psnr": {"value": 9.0}}}},
     }
-    lane, wide = lanes(summary)
-    assert (lane.at, lane.axis.zero, lane.named[0]["at"]) == (75, 50, 25)
-    assert all(0 <= place <= 100 for place in (wide.at, wide.named[0]["at"], *(place for place, _ in wide.axis.ticks)))
+    row, wide = lanes(summary)
+    assert (row["at"], row["axis"].zero, row["marks"][0]["at"]) == (75, 50, 25)
+    ticks = [place for place, _ in wide["axis"].ticks]
+    assert all(0 <= place <= 100 for place in (wide["at"], wide["marks"][0]["at"], *ticks))
     assert [tile["place"] for tile in tiles(summary)] == ["between", "between"]
 
 
 def test_names_of_marks_do_not_cover_each_other() -> None:
     marks = [Mark("baseline", f"a baseline {n}", 0.5 + n / 1000) for n in range(3)]
-    lane = Lane("a", 0.5, Axis(0.0, 1.0), None, marks)
-    assert sorted(mark["row"] for mark in lane.named) == [0, 1, 2] and lane.rows == 3
+    row = lane("a", 0.5, axis_between(0.0, 1.0), None, marks)
+    assert sorted(mark["row"] for mark in row["marks"]) == [0, 1, 2] and row["rows"] == 3
 
 
 def test_slices_with_wide_intervals_stay_on_their_line() -> None:
@@ -193,10 +219,10 @@ def test_slices_with_wide_intervals_stay_on_their_line() -> None:
         for kind, value in (("a", 0.2), ("b", -0.4))
     }
     key, drawn = kind_lanes({"metrics": {"gain": {}}, "slices": slices})
-    assert key == "gain" and [lane.name for lane in drawn] == ["a", "b"]
-    for lane in drawn:
-        start, width = lane.interval or (0.0, 0.0)
-        assert 0 <= start <= start + width <= 100 and 0 <= lane.at <= 100
+    assert key == "gain" and [row["name"] for row in drawn] == ["a", "b"]
+    for row in drawn:
+        start, width = row["interval"]
+        assert 0 <= start <= start + width <= 100 and 0 <= row["at"] <= 100
 
 
 def test_histograms_leave_out_verifiers_that_only_say_yes_or_no() -> None:

@@ -20,8 +20,8 @@ from rsw_rewards.core.verifier import Batch
 from rsw_rewards.core.yaml_text import write_run_yaml
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import InputError
-from rsw_rewards.evaluation.gallery import paged
 from rsw_rewards.evaluation.numbers import span, ticks
+from rsw_rewards.evaluation.pages import gathered
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.rollouts.dumps import write_dump, write_outputs
 from rsw_rewards.training.generation import commonest_share
@@ -198,7 +198,7 @@ def test_rollouts_are_shown_with_images_scores_rewards_and_advantages(tmp_path: 
     stored = read_dump(tmp_path / "dumps" / "step_000000", read_run(tmp_path))
     first, second = groups(stored)
     assert (first["numbers"]["reward"], first["numbers"]["spread"], second["numbers"]["reward"]) == (0.5, 1.0, 0.5)
-    assert len(list(paged([first, second], 10**9))) == 1
+    assert len(gathered([first, second], 10**9)["cards"]) == 2
     written = (tmp_path / "report" / "step_000000-001.html").stat().st_mtime_ns
     write_report(tmp_path)
     assert (tmp_path / "report" / "step_000000-001.html").stat().st_mtime_ns == written

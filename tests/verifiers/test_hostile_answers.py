@@ -74,10 +74,10 @@ def test_an_empty_answer_is_not_the_answer_that_nothing_is_there() -> None:
 def test_scores_of_what_is_only_measured_stand_on_their_cards() -> None:
     samples = [{"id": "q", "task": "change_qa", "reference": {"answers": ["A"], "choices": ["a road", "a pond"]}}]
     found = rsw.evaluate("mme-realworld", samples, ["B"])
-    from rsw_rewards.evaluation.gallery import card, score_rows
+    from rsw_rewards.evaluation.pages import cards_of
 
-    rows = score_rows(found.table.frame)["q", 0]
-    (shown,) = card(found.samples[0], found.outputs[0], rows, "worst")["scores"]
+    (card,) = cards_of(found.table.frame, found.samples, found.outputs)
+    (shown,) = card.content["scores"]
     assert shown["raw"] == {"correct": 0.0}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from rsw_rewards.evaluation.numbers import Axis, Lane, Mark, number, sign
+from rsw_rewards.evaluation.numbers import Mark, axis_between, lane, number, sign
 from rsw_rewards.evaluation.pages import render
 from rsw_rewards.training.ablation.effects import Ablation, Effect
 
@@ -136,15 +136,16 @@ def plots(effects: Sequence[Effect]) -> list[dict[str, Any]]:
             if end is not None
         ]
         reach = 1.05 * max(ends, default=0.0) or 1.0
-        axis = Axis(-reach, reach)
+        axis = axis_between(-reach, reach)
         lanes = [
-            Lane(
+            lane(
                 effect.variant,
                 effect.difference,
                 axis,
                 effect.ci95,
                 [Mark("seed", "one seed", one) for one in effect.per_seed if one is not None],
-                {"note": effect.verdict, "signed": True},
+                note=effect.verdict,
+                signed=True,
             )
             for effect in others
             if effect.difference is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.evaluation.gallery import shortened, truth_of
+from rsw_rewards.evaluation.pages import shortened, truth_of
 from rsw_rewards.evaluation.pictures import data_uri, difference_map
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.training.shown_rollouts import forecast_pixels, input_and_truth

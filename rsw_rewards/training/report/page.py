@@ -9,9 +9,8 @@ from typing import Any
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.core.yaml_text import write_yaml
-from rsw_rewards.evaluation.gallery import gathered, paged
 from rsw_rewards.evaluation.numbers import signed
-from rsw_rewards.evaluation.pages import render
+from rsw_rewards.evaluation.pages import PAGE_LIMIT, gathered, render
 from rsw_rewards.rollouts.trained import REPORT, REPORT_PAGES
 from rsw_rewards.training.report.charts import heldout_charts, other_charts, reward_charts, shown_metrics
 from rsw_rewards.training.report.findings import findings
@@ -19,8 +18,6 @@ from rsw_rewards.training.report.heldout_outputs import before_and_after
 from rsw_rewards.training.report.rollouts import groups, read_dump
 from rsw_rewards.training.report.run_files import RunFiles, read_run
 
-LIMIT = 3_500_000
-"""Characters of images on one page of rollouts, which keeps a page below 5 MB."""
 TILES = 6
 """Most held-out metrics at the top."""
 FEW = 4
@@ -50,7 +47,7 @@ def write_report(folder: Path) -> Path:
         heldout=heldout_charts(run),
         others=list(other_charts(run)),
         table=table,
-        few=[{"step": dump.step + 1, "groups": gathered(next(iter(paged(groups(dump, FEW), FEW_LIMIT)), []))} for dump in dumps],
+        few=[{"step": dump.step + 1, "groups": gathered(groups(dump, FEW), FEW_LIMIT)} for dump in dumps],
         rollouts=rollouts,
         forecasts=gathered(forecasts) if forecasts else None,
         answers=answers,
@@ -79,11 +76,14 @@ def _dump_pages(dump: Path, run: RunFiles) -> list[str]:
         for path in made:
             path.unlink()
         folder.mkdir(exist_ok=True)
-        pages = list(paged(groups(read_dump(dump, run)), LIMIT))
+        cards, pages = groups(read_dump(dump, run)), []
+        while cards:
+            pages.append(gathered(cards, PAGE_LIMIT))
+            del cards[: len(pages[-1]["cards"])]
         made = [folder / f"{dump.name}-{place:03d}.html" for place in range(1, len(pages) + 1)]
         for path, found in zip(made, pages, strict=True):
             about = {"name": run.folder.resolve().name, "step": _step(dump) + 1, "pages": [one.name for one in made]}
-            write_text(path, render("rollouts.html", groups=gathered(found), this=path.name, **about))
+            write_text(path, render("rollouts.html", groups=found, this=path.name, **about))
     return [f"{REPORT_PAGES}/{path.name}" for path in made]
 
 

@@ -10,14 +10,11 @@ from typing import Any
 
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.evaluation.gallery import score, shortened, truth_of
+from rsw_rewards.evaluation.pages import Key, score, score_rows, shortened, truth_of
 from rsw_rewards.evaluation.pictures import pictures
 from rsw_rewards.io.records_io import load_outputs, load_samples
 from rsw_rewards.training.report.findings import Dumped, counted
 from rsw_rewards.training.report.run_files import RunFiles
-
-Key = tuple[str, int]
-"""Sample and candidate."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Dump:
     """Steps that were done before it."""
     samples: list[Sample]
     outputs: list[Output]
-    rows: Mapping[Key, list[dict[str, Any]]]
+    rows: Mapping[Key, list[dict[Any, Any]]]
     """Scores by output."""
     rewards: Mapping[Key, float | None]
     advantages: Mapping[Key, float] = field(default_factory=dict)
@@ -50,10 +47,8 @@ def read_dump(folder: Path, run: RunFiles) -> Dump:
     """One dumped generation. Raises :class:`InputError` for files that cannot be read."""
     samples = load_samples(folder / "samples.jsonl")
     outputs, _ = load_outputs(folder / "predictions.jsonl", samples, own=True)
-    rows: dict[Key, list[dict[str, Any]]] = {}
     columns = ["sample", "candidate", "verifier", "value", "status", "reason"]
-    for row in ScoreTable.read(folder / "scores.parquet").frame[columns].to_dict("records"):
-        rows.setdefault((row["sample"], row["candidate"]), []).append({str(key): item for key, item in row.items()})
+    rows = score_rows(ScoreTable.read(folder / "scores.parquet").frame[columns])
     given = [json.loads(line) for line in (folder / "rewards.jsonl").read_text(encoding="utf-8").splitlines()]
     rewards = {(row["id"], row["candidate"]): row["reward"] for row in given}
     step = int(folder.name.removeprefix("step_"))
