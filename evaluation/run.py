@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import weakref
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.files import checksum
 from rsw_rewards.core.plugins import named
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.core.scores import ScoreTable
@@ -112,15 +112,14 @@ def _configuration(
     protocol: Protocol, scorer: Scorer, asked: Inputs, digests: Mapping[str, Identity]
 ) -> dict[str, Any]:
     """What ``config.yaml`` holds. ``config_hash`` changes with the protocol, its verifiers or the set of samples."""
-    named = hashlib.sha256(json.dumps([protocol.name, [component.hash for component in scorer.components]]).encode())
-    for sample in asked.samples:
-        named.update(sample.id.encode() + b"\0")
+    hashes = json.dumps([protocol.name, [component.hash for component in scorer.components]])
+    ids = "".join(f"{sample.id}\0" for sample in asked.samples)
     return {
         "protocol": protocol.name,
         "components": protocol.written(),
         "about": asked.about,
         "versions": versions(),
-        "config_hash": named.hexdigest()[:DIGITS],
+        "config_hash": checksum(hashes + ids)[:DIGITS],
         "inputs_hash": hash_of(digests),
     }
 

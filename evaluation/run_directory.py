@@ -5,7 +5,6 @@ The digests are of every sample, its truth and its outputs, so that no run goes 
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from rsw_rewards.core.files import digest_of, read_table, write_json, write_table
+from rsw_rewards.core.files import checksum, digest_of, read_table, write_json, write_table
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import ScoreTable, Status
@@ -166,7 +165,7 @@ class RunDirectory:
         """
         tables = [
             ScoreTable.read(path, self.owner)
-            for path in (self.folder / "scores.parquet", *self._part_files())
+            for path in (self.folder / "scores.parquet", *sorted(self.parts.glob("part-*.parquet")))
             if path.exists()
         ]
         table = ScoreTable.concat(tables)
@@ -184,7 +183,7 @@ class RunDirectory:
 
     def append(self, table: ScoreTable) -> None:
         """Write the rows of one chunk as a part of their own; it appears whole or not at all."""
-        number = max((int(path.stem.split("-")[1]) for path in self._part_files()), default=-1) + 1
+        number = max((int(path.stem.split("-")[1]) for path in self.parts.glob("part-*.parquet")), default=-1) + 1
         table.write(self.parts / f"part-{number:05d}.parquet", self.owner)
 
     def finish(self, table: ScoreTable, summary: Mapping[str, Any]) -> None:
@@ -192,9 +191,6 @@ class RunDirectory:
         table.write(self.folder / "scores.parquet", self.owner)
         shutil.rmtree(self.parts, ignore_errors=True)
         write_json(self.folder / "summary.json", summary)
-
-    def _part_files(self) -> list[Path]:
-        return sorted(self.parts.glob("part-*.parquet"))
 
 
 def identities(samples: Sequence[Sample], outputs: Sequence[Output]) -> dict[str, Identity]:
@@ -219,13 +215,9 @@ def identities(samples: Sequence[Sample], outputs: Sequence[Output]) -> dict[str
             repr(told(sample.images)),
             repr(answered.get(sample.id)),
         )  # fmt: skip
-        digests = tuple(_digest(repr(part)) for part in parts)
+        digests = tuple(checksum(repr(part))[:DIGITS] for part in parts)
         found[sample.id] = (*digests[:-1], LOST) if sample.id in lost else digests
     return found
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
 def _told(image: ImageRef) -> str:
@@ -242,7 +234,7 @@ def _told(image: ImageRef) -> str:
 
 def hash_of(found: Mapping[str, Identity]) -> str:
     """Twelve hexadecimal digits that change with a sample, a truth or an output."""
-    return _digest(repr(list(found.items())))
+    return checksum(repr(list(found.items())))[:DIGITS]
 
 
 def difference(old: Mapping[str, Identity], new: Mapping[str, Identity], shared: bool = False) -> str:

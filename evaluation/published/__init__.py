@@ -9,7 +9,7 @@ and Frechet distances keep their unit. Numbers are facts; each names the place i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
@@ -88,26 +88,18 @@ def published_rows(protocol: str, dataset: str | None = None, split: str | None 
     ]
 
 
-def data_set_of(samples: Iterable[Sample]) -> tuple[str, str] | None:
-    """The one data set and split that all samples say they are of; None where they say nothing or differ."""
-    found: set[tuple[str, str]] = set()
-    for sample in samples:
-        dataset, split = sample.metadata.get("dataset"), sample.metadata.get("split")
-        if not isinstance(dataset, str) or not isinstance(split, str):
-            return None
-        found.add((dataset, split))
-    return found.pop() if len(found) == 1 else None
-
-
-def comparable(protocol: str, samples: list[Sample]) -> list[dict[str, Any]]:
+def comparable(protocol: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """``summary["published"]``: rows that a run on these samples may stand beside, with what must be said of each.
 
     Empty unless all samples name one data set and split that a table of this protocol was made on.
     """
-    known = data_set_of(samples)
-    if known is None:
+    first = samples[0].metadata if samples else {}
+    dataset, split = first.get("dataset"), first.get("split")
+    if not isinstance(dataset, str) or not isinstance(split, str):
         return []
-    return [_entry(row, len(samples)) for row in published_rows(protocol, *known)]
+    if any((one.metadata.get("dataset"), one.metadata.get("split")) != (dataset, split) for one in samples):
+        return []
+    return [_entry(row, len(samples)) for row in published_rows(protocol, dataset, split)]
 
 
 def _entry(row: PublishedRow, n: int) -> dict[str, Any]:

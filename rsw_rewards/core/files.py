@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +25,12 @@ CHECKSUM = "sha256"
 LINE_CHECKSUM = "crc32"
 """The same of a line of JSON Lines."""
 
-_PARQUET_LABEL = b"rsw.sha256"
 _PARQUET_OWNER = b"rsw.of"
+_PARQUET_LABEL = b"rsw.sha256"
+_BEFORE_DIGEST = _PARQUET_LABEL + b"\x18\x40"
+"""What stands before the checksum in a Parquet file: its key, and that a text of 64 bytes follows (Thrift's compact form)."""
 _NO_DIGEST = b"0" * 64
-_IN_FOOTER = re.compile(
-    re.escape(_PARQUET_LABEL) + rb"\x18\x40([0-9a-f]{64})"
-)  # a text of 64 bytes in Thrift's compact form
+"""What stands in place of the checksum while it is computed."""
 
 
 @contextmanager
@@ -59,6 +58,11 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def checksum(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def open_as(path: Path, folder: Path) -> None:
     """Give every file below ``folder`` the permissions of ``path``, a file that was just made; safetensors makes its own readable to
     their owner alone."""
@@ -78,16 +82,9 @@ def damaged(path: Path) -> InputError:
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a JSON object with its checksum; NumPy's numbers become numbers, and other objects texts."""
-    plain = json.loads(json.dumps(record, default=_plain))
-    write_text(path, json.dumps({**plain, CHECKSUM: _digest_of_record(plain)}, indent=2, ensure_ascii=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def _digest_of_record(record: Any) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    plain = json.loads(json.dumps(record, default=lambda value: value.item() if hasattr(value, "item") else str(value)))
+    marked = {**plain, CHECKSUM: checksum(json.dumps(plain, sort_keys=True))}
+    write_text(path, json.dumps(marked, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, shape: Any) -> dict[str, Any]:
@@ -110,8 +107,8 @@ def read_json(path: Path, shape: Any) -> dict[str, Any]:
         raise InputError(f"{path} is no valid JSON, it is cut off or damaged: {error}") from error
     if not isinstance(record, dict):
         raise InputError(f"{path} must hold a JSON object, not {type(record).__name__}")
-    checksum = record.pop(CHECKSUM, None)
-    if checksum is not None and checksum != _digest_of_record(record):
+    known = record.pop(CHECKSUM, None)
+    if known is not None and known != checksum(json.dumps(record, sort_keys=True)):
         raise damaged(path)
     try:
         TypeAdapter(shape).validate_python(record)
@@ -202,19 +199,11 @@ def write_table(path: Path, table: pa.Table, of: str = "") -> None:
         owner = {_PARQUET_OWNER.decode(): of} if of else {}
         writer.add_key_value_metadata({**owner, _PARQUET_LABEL.decode(): _NO_DIGEST.decode()})
     content = sink.getvalue().to_pybytes()
+    before, mark, after = content.rpartition(_BEFORE_DIGEST)
     digest = hashlib.sha256(content).hexdigest().encode()
-    start, end = _place_of_digest(content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as partial, partial.open("wb") as file:
-        file.write(content[:start])
-        file.write(digest)
-        file.write(content[end:])
-
-
-def _place_of_digest(content: bytes) -> tuple[int, int]:
-    """Where the checksum stands in a Parquet file; nowhere (0, 0) in files of other programs."""
-    found = _IN_FOOTER.search(content, max(content.rfind(_PARQUET_LABEL), 0))
-    return found.span(1) if found else (0, 0)
+    with atomic(path) as partial:
+        partial.write_bytes(before + mark + digest + after[len(digest) :])
 
 
 def read_table(path: Path, columns: Sequence[str], of: str = "") -> pa.Table:
@@ -231,13 +220,10 @@ def read_table(path: Path, columns: Sequence[str], of: str = "") -> pa.Table:
 
     try:
         content = path.read_bytes()
-        start, end = _place_of_digest(content)
-        if end:
-            digest = hashlib.sha256(content[:start])
-            digest.update(_NO_DIGEST)
-            digest.update(memoryview(content)[end:])
-            if digest.hexdigest().encode() != content[start:end]:
-                raise damaged(path)
+        before, mark, after = content.rpartition(_BEFORE_DIGEST)  # all empty but the last in files of other programs
+        digest, rest = after[: len(_NO_DIGEST)], after[len(_NO_DIGEST) :]
+        if mark and digest != hashlib.sha256(before + mark + _NO_DIGEST + rest).hexdigest().encode():
+            raise damaged(path)
         # In this thread alone: a process that ends while Arrow's threads still run is aborted.
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False) as file:
             owner = (file.metadata.metadata or {}).get(_PARQUET_OWNER, of.encode())

@@ -27,6 +27,7 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
+from rsw_rewards.core.files import checksum, digest_of
 from rsw_rewards.core.image_values import is_instance
 from rsw_rewards.core.plugins import entry_points, loaded_source
 
@@ -50,7 +51,7 @@ def fingerprint(name: str, config: Mapping[str, Any], code: Any, files: Iterable
     """
     named = {*_named_files(config), *(str(file) for file in files if Path(file).is_file())}
     parts = (name, config, {file: _content(file) for file in named}, _made_of(code))
-    return hashlib.sha256(_plain(parts).encode()).hexdigest()[:12]
+    return checksum(_plain(parts))[:12]
 
 
 def _plain(value: Any) -> str:
@@ -76,11 +77,8 @@ def _whole(value: Any, around: tuple[int, ...]) -> str:
         return "itself"
     around = (*around, id(value))
     if isinstance(value, Mapping):
-        return (
-            "{"
-            + ", ".join(sorted(f"{_whole(key, around)}: {_whole(item, around)}" for key, item in value.items()))
-            + "}"
-        )
+        items = sorted(f"{_whole(key, around)}: {_whole(item, around)}" for key, item in value.items())
+        return "{" + ", ".join(items) + "}"
     if isinstance(value, (set, frozenset)):
         return "{" + ", ".join(sorted(_whole(item, around) for item in value)) + "}"
     if isinstance(value, (list, tuple, Iterator)):
@@ -124,14 +122,13 @@ def _named_module(text: str) -> Iterator[str]:
 def _content(file: str) -> str:
     known = Path(file).stat()
     if known.st_size < LARGE:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return digest_of(Path(file))
     return _content_of_large(file, known.st_size, known.st_mtime_ns)
 
 
 @cache
 def _content_of_large(file: str, size: int, written: int) -> str:
-    with Path(file).open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return digest_of(Path(file))
 
 
 def _made_of(code: Any) -> set[str]:
@@ -155,7 +152,7 @@ def _sources(name: str, part: Any, seen: set[str]) -> Iterator[str]:
     if module is not None and (loaded := loaded_source(module)):
         yield loaded
     elif module is None or name == "__main__" or not file or not isfile(file):
-        yield hashlib.sha256("\n".join(_definition(part, set())).encode()).hexdigest()
+        yield checksum("\n".join(_definition(part, set())))
     else:
         yield _content(file)
         top = name.partition(".")[0]
@@ -173,7 +170,9 @@ def _definition(part: Any, seen: set[int]) -> Iterator[str]:
     try:
         yield inspect.getsource(part)
     except (OSError, TypeError):
-        yield from (_plain((code.co_code, code.co_names, _constants(code))) for code in _codes(part))
+        for code in _codes(part):
+            constants = [value for value in code.co_consts if not isinstance(value, types.CodeType)]
+            yield _plain((code.co_code, code.co_names, constants))
     for function in _functions(part):
         yield _plain((function.__defaults__, function.__kwdefaults__))
         inner = inspect.getclosurevars(function)
@@ -196,10 +195,6 @@ def _codes(part: Any) -> Iterator[types.CodeType]:
     for code in found:  # grows while it is gone through: functions within functions
         yield code
         found += [value for value in code.co_consts if isinstance(value, types.CodeType)]
-
-
-def _constants(code: types.CodeType) -> list[Any]:
-    return [value for value in code.co_consts if not isinstance(value, types.CodeType)]
 
 
 def _distribution(top: str) -> str:

@@ -215,7 +215,10 @@ class ScoreTable:
         try:
             columns["raw"] = [dict(row or ()) for row in columns["raw"]]
             columns["content"] = [dict(row or ()) for row in columns["content"]]
-            columns["stats"] = [{key: _unpack(item) for key, item in row or ()} for row in columns["stats"]]
+            columns["stats"] = [
+                {key: np.array(item["data"], dtype=np.float64).reshape(item["shape"]) for key, item in row or ()}
+                for row in columns["stats"]
+            ]
         except (TypeError, ValueError) as error:
             raise InputError(f"{path} is not a score table: {error}") from error
         columns["status"] = [Status(item) for item in columns["status"]]
@@ -289,14 +292,15 @@ def to_arrow(name: str, column: pd.Series) -> pa.Array:
                 [None if empty else str(row) for row, empty in zip(rows, column.isna(), strict=True)], pa.string()
             )
     unique, places = _distinct(rows)
-    keys = pa.array([key for row in unique for key in row], pa.string())
-    items = [item for row in unique for item in row.values()]
-    offsets = pa.array(_offsets([len(row) for row in unique]), pa.int32())
+    items: Any = [item for row in unique for item in row.values()]
     if name == "raw":
-        packed = pa.array(np.array(items, dtype=np.float64))
-    else:
-        packed = _pack(items) if name == "stats" else pa.array(items, pa.string())
-    maps = pa.MapArray.from_arrays(offsets, keys, packed)
+        items = np.array(items, dtype=np.float64)
+    elif name == "stats":
+        arrays = [np.asarray(item, dtype=np.float64) for item in items]
+        items = [{"shape": array.shape, "data": array.ravel()} for array in arrays]
+    ends = pa.array(np.cumsum([0, *map(len, unique)]), pa.int32())
+    keys = pa.array([key for row in unique for key in row], pa.string())
+    maps = pa.MapArray.from_arrays(ends, keys, pa.array(items, _arrow_type(name).item_type))
     return maps if len(unique) == len(rows) else maps.take(pa.array(places))
 
 
@@ -310,25 +314,3 @@ def _distinct(rows: Sequence[Mapping[str, Any] | None]) -> tuple[list[Mapping[st
     if len(first) == len(rows):
         return [row or {} for row in rows], np.arange(len(rows))
     return [rows[row] or {} for row in first], places
-
-
-def _offsets(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-def _pack(items: Sequence[Any]) -> pa.StructArray:
-    """Arrays as structs of their shape and their values in one row."""
-    import pyarrow as pa
-
-    arrays = [np.asarray(item, dtype=np.float64) for item in items]
-    flat = np.concatenate([np.ravel(array) for array in arrays]) if arrays else np.zeros(0)
-    shapes = [side for array in arrays for side in array.shape]
-    shape = pa.ListArray.from_arrays(
-        pa.array(_offsets([array.ndim for array in arrays]), pa.int32()), pa.array(shapes, pa.int32())
-    )
-    data = pa.ListArray.from_arrays(pa.array(_offsets([array.size for array in arrays]), pa.int32()), pa.array(flat))
-    return pa.StructArray.from_arrays([shape, data], ["shape", "data"])
-
-
-def _unpack(packed: Mapping[str, Any]) -> np.ndarray:
-    return np.array(packed["data"], dtype=np.float64).reshape(packed["shape"])

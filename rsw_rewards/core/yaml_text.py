@@ -5,7 +5,6 @@ PyYAML knows version 1.1 alone, which takes the two answers to most change quest
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from rsw_rewards.core.files import write_text
+from rsw_rewards.core.files import checksum, write_text
 from rsw_rewards.errors import ConfigError
 
 _SCALARS = (
@@ -114,7 +113,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: this is not valid YAML: it is no text in UTF-8 ({error})") from error
     head, _, rest = text.partition("\n")
-    if (told := _CHECKSUM.fullmatch(head)) and told[1] != _digest(rest):
+    if (told := _CHECKSUM.fullmatch(head)) and told[1] != checksum(rest):
         raise ConfigError(
             f"{path} is damaged or was changed by hand: its content does not fit the checksum in its first line; bring it back from a"
             " copy, or delete that line if you changed it on purpose"
@@ -141,8 +140,4 @@ _CHECKSUM = re.compile("# sha256 of what follows: ([0-9a-f]{64})")
 def write_run_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping with its checksum, which :func:`read_yaml` checks; the file appears whole or not at all."""
     text = write_yaml(dict(content))
-    write_text(path, f"# sha256 of what follows: {_digest(text)}\n{text}")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    write_text(path, f"# sha256 of what follows: {checksum(text)}\n{text}")
