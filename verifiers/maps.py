@@ -38,7 +38,7 @@ class MapTruth:
 
 def in_levels(image: ImageRef, levels: Sequence[int] | None) -> ImageRef:
     """The image with the ``levels`` of its reference, where its own entry names none. Raises :class:`InputError`."""
-    return image if levels is None or image.levels is not None else replace(image, levels=levels_of(levels))
+    return image if levels is None or image.levels is not None else replace(image, levels=levels_of(levels, "levels"))
 
 
 def read_truth(sample: Sample, keys: Sequence[str], read: Callable[[ImageRef], Decoded]) -> MapTruth:

@@ -25,10 +25,6 @@ def text_of(value: Any, name: str) -> str:
     return str(value)
 
 
-def optional_text_of(value: Any, name: str) -> str | None:
-    return None if value is None else text_of(value, name)
-
-
 def whole_of(value: Any, name: str) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or abs(int(value)) >= 1 << 63:
         raise InputError(f"{name!r} must be a whole number, not {describe(value)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,19 +153,33 @@ def image(
         raise InputError(f"{describe(value)} is no array; 'layout' and 'range' are for arrays")
     else:
         path = _path(value)
-    return ImageRef(
-        path=path,
-        array=pixels,
-        sha256=None if pixels is None else content_hash(pixels),
-        date=fields.optional_text_of(date, "date"),
-        role=fields.optional_text_of(role, "role"),
-        bands=image_values.bands_of(bands),
-        stretch=image_values.stretch_of(stretch),
-        nodata=image_values.number_of(nodata, "nodata"),
-        palette=image_values.palette_of(palette),
-        levels=image_values.levels_of(levels),
-        threshold=image_values.threshold_of(threshold),
-    )
+    given = {
+        "bands": bands, "stretch": stretch, "nodata": nodata, "palette": palette, "levels": levels, "threshold": threshold, "date": date,
+        "role": role,
+    }  # fmt: skip
+    declared = {name: read(given[name], name) for name, read in DECLARED.items() if given[name] is not None}
+    return ImageRef(path=path, array=pixels, sha256=None if pixels is None else content_hash(pixels), **declared)
+
+
+DECLARED: Mapping[str, Callable[[Any, str], Any]] = {
+    "bands": image_values.bands_of,
+    "stretch": image_values.stretch_of,
+    "nodata": image_values.number_of,
+    "palette": image_values.palette_of,
+    "levels": image_values.levels_of,
+    "threshold": image_values.threshold_of,
+    "date": fields.text_of,
+    "role": fields.text_of,
+}
+"""What an entry of a record may say of an image beside where it is, and what reads it."""
+
+
+def check_keywords(names: Iterable[Any]) -> None:
+    """Refuse a key of an image's entry that is nearly one of :data:`DECLARED`, which would go unheard. Raises :class:`InputError`."""
+    for name in names:
+        if name not in DECLARED and name != "path" and isinstance(name, str):
+            for near in difflib.get_close_matches(name, DECLARED, 1, cutoff=0.8):
+                raise InputError(f"an image has no {name!r}; did you mean {near!r}?")
 
 
 def as_image(value: Any, name: str, index_map: bool = False) -> ImageRef:
@@ -195,7 +210,7 @@ def _image_of(value: Any, index_map: bool) -> ImageRef:
             raise InputError(
                 f"an image must be a path or pixels, or an object with 'path', not {describe(dict(value))}"
             )
-        image_values.check_keywords(value)
+        check_keywords(value)
         keywords = {name: value[name] for name in _IMAGE_KEYWORDS if value.get(name) is not None}
         if index_map and keywords.keys() == {"nodata"}:
             return replace(_image_of(value[key], True), nodata=image_values.number_of(value["nodata"], "nodata"))
@@ -206,7 +221,7 @@ def _image_of(value: Any, index_map: bool) -> ImageRef:
     return ImageRef(array=pixels, sha256=content_hash(pixels))
 
 
-_IMAGE_KEYWORDS = ("layout", "range", *image_values.DECLARED)
+_IMAGE_KEYWORDS = ("layout", "range", *DECLARED)
 
 
 def _path(value: Any) -> Path:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import math
 import operator
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import unquote_to_bytes
@@ -29,9 +28,6 @@ Stretch = tuple[tuple[float, float], ...]
 
 STORED = "stored"
 """The range of an array whose numbers are those of the sample's own rasters."""
-
-DECLARED = ("bands", "stretch", "nodata", "palette", "levels", "threshold", "date", "role")
-"""What an entry of a record may say of an image beside where it is."""
 
 MAX_CLASSES = 255
 """Most classes of a map."""
@@ -246,52 +242,37 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def check_keywords(names: Iterable[Any]) -> None:
-    """Refuse a key of an image's entry that is nearly one of :data:`DECLARED`, which would go unheard. Raises :class:`InputError`."""
-    for name in names:
-        if (
-            name not in (*DECLARED, "path")
-            and isinstance(name, str)
-            and (near := difflib.get_close_matches(name, DECLARED, 1, cutoff=0.8))
-        ):
-            raise InputError(f"an image has no {name!r}; did you mean {near[0]!r}?")
-
-
 def _is_colour(value: Any) -> bool:
     return (
         isinstance(value, list) and len(value) == 3 and all(type(level) is int and 0 <= level <= 255 for level in value)
     )
 
 
-def palette_of(value: Any) -> Palette | None:
+def palette_of(value: Any, name: str) -> Palette:
     """A palette from lists of colours. Raises :class:`InputError`."""
-    if value is None:
-        return None
     value = _plain(value)
     if not (isinstance(value, list) and 0 < len(value) <= 256 and all(map(_is_colour, value))):
-        raise InputError(f"'palette' must be 1 to 256 colours [red, green, blue] from 0 to 255, not {describe(value)}")
+        raise InputError(f"{name!r} must be 1 to 256 colours [red, green, blue] from 0 to 255, not {describe(value)}")
     palette = tuple((red, green, blue) for red, green, blue in value)
     if len(set(palette)) < len(palette):
-        raise InputError("'palette' names a colour twice; every class needs its own")
+        raise InputError(f"{name!r} names a colour twice; every class needs its own")
     return _shared(palette)
 
 
-def levels_of(value: Any) -> tuple[int, ...] | None:
+def levels_of(value: Any, name: str) -> tuple[int, ...]:
     """The stored value of every class, in order. Raises :class:`InputError`."""
-    if value is None:
-        return None
     value = _plain(value)
     whole = isinstance(value, list) and all(type(level) is int and abs(level) < 2**63 for level in value)
     if not whole or len(set(value)) != len(value) or not 1 < len(value) <= MAX_CLASSES:
         raise InputError(
-            f"'levels' must be a list of 2 to {MAX_CLASSES} different whole numbers, one a class, not {describe(value)}"
+            f"{name!r} must be a list of 2 to {MAX_CLASSES} different whole numbers, one a class, not {describe(value)}"
         )
     return tuple(value)
 
 
-def number_of(value: Any, name: str) -> float | None:
+def number_of(value: Any, name: str) -> float:
     """A number as it is given, of Python's own type. Raises :class:`InputError`."""
-    if value is None or type(value) is float:
+    if type(value) is float:
         return value
     if isinstance(value, bool | np.bool_):
         raise InputError(f"{name!r} must be a number, not {describe(value)}")
@@ -299,31 +280,27 @@ def number_of(value: Any, name: str) -> float | None:
         float(operator.index(value) if not isinstance(value, np.floating) else value)
     except (TypeError, OverflowError):
         raise InputError(f"{name!r} must be a number, not {describe(value)}") from None
-    return value if isinstance(value, int) else value.item()
+    return value if isinstance(value, int) else value.item()  # type: ignore[no-any-return]
 
 
-def threshold_of(value: Any) -> float | None:
+def threshold_of(value: Any, name: str) -> float:
     """A finite number. Raises :class:`InputError`."""
-    number = number_of(value, "threshold")
-    if number is not None and not math.isfinite(number):
-        raise InputError(f"'threshold' must be a finite number, not {number}")
+    number = number_of(value, name)
+    if not math.isfinite(number):
+        raise InputError(f"{name!r} must be a finite number, not {number}")
     return number
 
 
-def bands_of(value: Any) -> tuple[int, ...] | None:
+def bands_of(value: Any, name: str) -> tuple[int, ...]:
     """Zero-based bands from a list of whole numbers. Raises :class:`InputError`."""
-    if value is None:
-        return None
     value = _plain(value)
     if not (isinstance(value, list) and len(value) == 3 and all(type(band) is int and band >= 0 for band in value)):
-        raise InputError(f"'bands' must be [red, green, blue], three whole numbers from 0, not {describe(value)}")
+        raise InputError(f"{name!r} must be [red, green, blue], three whole numbers from 0, not {describe(value)}")
     return tuple(value)
 
 
-def stretch_of(value: Any) -> Stretch | None:
+def stretch_of(value: Any, name: str) -> Stretch:
     """The limits of every band from lists of two numbers. Raises :class:`InputError`."""
-    if value is None:
-        return None
     value = _plain(value)
     pairs: Sequence[Any] = value if isinstance(value, list) and 0 < len(value) <= MAX_BANDS else []
     limits = [
@@ -333,6 +310,6 @@ def stretch_of(value: Any) -> Stretch | None:
     ]
     if len(limits) != len(pairs) or not limits or not all(math.isfinite(a + b) and a < b for a, b in limits):
         raise InputError(
-            f"'stretch' must hold [low, high] for every band, the numbers shown as 0 and 255, not {describe(value)}"
+            f"{name!r} must hold [low, high] for every band, the numbers shown as 0 and 255, not {describe(value)}"
         )
     return tuple(limits)

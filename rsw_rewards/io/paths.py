@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rsw_rewards.core.image_ref import ImageRef, image
-from rsw_rewards.core.image_values import DECLARED, check_keywords, describe
+from rsw_rewards.core.image_ref import DECLARED, ImageRef, check_keywords, image
+from rsw_rewards.core.image_values import describe
 from rsw_rewards.errors import InputError
 
 

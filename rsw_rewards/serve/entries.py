@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.image_values import DECLARED
+from rsw_rewards.core.image_ref import DECLARED, ImageRef
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Score
 from rsw_rewards.engine.reward import Result

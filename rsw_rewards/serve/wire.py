@@ -7,14 +7,14 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rsw_rewards.core.image_ref import ImageRef, image
-from rsw_rewards.core.image_values import DECLARED, STORED, index_map, number_of
+from rsw_rewards.core.image_ref import DECLARED, ImageRef, image
+from rsw_rewards.core.image_values import STORED, index_map, number_of
 from rsw_rewards.core.records import REFERENCE_FIELDS, Output, Sample, TokenTrace
 from rsw_rewards.errors import ImageError, InputError, reason_of
 from rsw_rewards.pixels import check_shape, content_hash, npy_header, read_picture
@@ -293,8 +293,8 @@ class Reader:
             layout = "HW" if pixels.ndim == 2 else "HWC"
             if is_map and not declared.keys() - {"nodata"}:
                 pixels = index_map(pixels, layout)
-                found = ImageRef(array=pixels, sha256=content_hash(pixels))
-                return replace(found, nodata=number_of(declared.get("nodata"), "nodata"))
+                nodata = number_of(declared["nodata"], "nodata") if declared else None
+                return ImageRef(array=pixels, sha256=content_hash(pixels), nodata=nodata)
             plain = declared.keys() & {"levels", "threshold", "stretch"}
             return image(pixels, layout=layout, range=None if plain else STORED, **declared)
         except InputError as error:
