@@ -56,9 +56,11 @@ class FeatureBank:
         named = shared if shared is not None else os.environ.get(SHARED_VARIABLE) or None
         self.directory = None if directory is None else Path(directory)
         self.shared = None if named is None else Path(named)
+        self.device = device
         self._settings = (device, self.directory, pixel_budget, feature_budget, self.shared)
         self.pixels = PixelCache(pixel_budget)
-        self.encoders = LoadedEncoders(device)
+        self.encoders: dict[str, Encoder] = {}
+        """Those loaded so far, by name."""
         self.store = FeatureStore(self.directory, self.shared, feature_budget)
         self._lock = threading.RLock()
         self.encoded: dict[str, int] = {}
@@ -108,7 +110,12 @@ class FeatureBank:
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of that name, loaded once per bank. Raises ``ConfigError`` when its weights cannot be had."""
-        return self.encoders[name]
+        with self._lock:
+            if name not in self.encoders:
+                from rsw_rewards.encoders import load_encoder
+
+                self.encoders[name] = load_encoder(name, self.device)
+            return self.encoders[name]
 
     def weights(self) -> dict[str, str]:
         """Encoders used so far: id -> SHA-256 of their weights."""
@@ -246,23 +253,3 @@ def _as_read_by(encoder: str, images: Sequence[ImageRef]) -> Sequence[ImageRef]:
 
     bands = bands_of(encoder)
     return images if bands is None else [replace(image, bands=bands) for image in images]
-
-
-class LoadedEncoders(dict[str, "Encoder"]):
-    """Encoders by name, each loaded once, when it is first asked for.
-
-    Asking raises ``ConfigError`` where the weights cannot be had.
-    """
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self.device = device
-        self._lock = threading.Lock()
-
-    def __missing__(self, name: str) -> Encoder:
-        from rsw_rewards.encoders import load_encoder
-
-        with self._lock:
-            if name not in self:
-                self[name] = load_encoder(name, self.device)
-            return super().__getitem__(name)
