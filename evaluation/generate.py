@@ -19,8 +19,8 @@ from rsw_rewards.evaluation.run_directory import (
     read_identities,
     write_identities,
 )
-from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import output_to_json, write_jsonl
+from rsw_rewards.io.text_files import read_records
 from rsw_rewards.rollouts.policy import Policy
 
 SAVE_EVERY = 256

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard, TypeVar
 
 from rsw_rewards.errors import ConfigError, InputError
-from rsw_rewards.io.json_files import load_json
+from rsw_rewards.io.text_files import load_json
 
 SPLITS = ("train", "val", "test")
 

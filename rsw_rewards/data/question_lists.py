@@ -29,7 +29,7 @@ from rsw_rewards.data.layout import (
 )
 from rsw_rewards.errors import ImageError, InputError
 from rsw_rewards.io.images import read_size
-from rsw_rewards.io.json_files import read_records
+from rsw_rewards.io.text_files import read_records
 
 _OPTION = re.compile(r"\n([A-Z])\.")
 

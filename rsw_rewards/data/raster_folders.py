@@ -9,7 +9,7 @@ from typing import Any
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.data.rasters import open_raster
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.json_files import read_records
+from rsw_rewards.io.text_files import read_records
 
 DESCRIPTIONS = ("pairs.yaml", "pairs.yml", "pairs.json")
 BUNDLE = "bands_uint8.npz"

@@ -19,10 +19,9 @@ from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, REFERENCE_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.pairing import Problem, pair, read_output
 from rsw_rewards.io.paths import Roots
-from rsw_rewards.io.text_files import TABLES, suffix_of
+from rsw_rewards.io.text_files import TABLES, read_records, suffix_of
 
 _IN_WORDS = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
 SAMPLE_FIELDS: Mapping[str, type] = {

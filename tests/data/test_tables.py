@@ -14,7 +14,7 @@ import pytest
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.importers import Imported, excel, fields, matching, read_predictions, tables
 from rsw_rewards.errors import InputError
-from rsw_rewards.io import json_files, pairing, text_files
+from rsw_rewards.io import pairing, text_files
 
 SAMPLES = [Sample(name, Task.CHANGE_QA, (), reference={"answers": ["yes"]}) for name in ("q1", "q2", "q3")]
 
@@ -32,7 +32,7 @@ def reasons(found: Imported) -> list[str]:
     return [f"{Path(where).name}: {why}" for kind, where, why in map(astuple, found.problems) if kind != "missing"]
 
 
-@pytest.mark.parametrize("module", [excel, fields, json_files, matching, pairing, tables, text_files])
+@pytest.mark.parametrize("module", [excel, fields, matching, pairing, tables, text_files])
 def test_examples(module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import rsw_rewards
 

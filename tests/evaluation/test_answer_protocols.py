@@ -13,8 +13,8 @@ from rsw_rewards.data.cdvqa import KINDS, VOCABULARY
 from rsw_rewards.evaluation.evaluation import Evaluation
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.protocols import answers as family
-from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import write_jsonl
+from rsw_rewards.io.text_files import read_records
 from tests.shared_data import shared
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -9,8 +9,8 @@ import pytest
 
 import rsw_rewards as rsw
 from rsw_rewards.evaluation.protocols import PROTOCOLS
-from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import write_jsonl
+from rsw_rewards.io.text_files import read_records
 from tests.shared_data import shared
 
 MODELS = ("BIT", "ChangeFormerV6", "DTCDSCN", "SiamUnet_conc", "SiamUnet_diff", "Unet")

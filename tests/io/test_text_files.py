@@ -10,8 +10,8 @@ import pytest
 
 from rsw_rewards.errors import InputError
 from rsw_rewards.io import text_files
-from rsw_rewards.io.json_files import read_records
 from rsw_rewards.io.records_io import load_outputs, load_samples
+from rsw_rewards.io.text_files import read_records
 
 SAMPLES = [
     {"id": name, "task": "change_qa", "prompt": "Größe?", "reference": {"answers": ["yes"]}} for name in ("a", "b")

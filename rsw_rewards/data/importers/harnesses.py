@@ -14,8 +14,7 @@ from rsw_rewards.data.importers.fields import answer, answers_of, as_text, dig
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.data.importers.tables import read_table
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.json_files import read_records
-from rsw_rewards.io.text_files import suffix_of
+from rsw_rewards.io.text_files import read_records, suffix_of
 
 _DOC_KEYS = ("id", "question_id", "sample_id", "image_id", "index")
 

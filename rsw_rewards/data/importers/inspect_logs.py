@@ -17,7 +17,7 @@ from rsw_rewards.data.importers.fields import answer as checked
 from rsw_rewards.data.importers.fields import as_text, dig
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.json_files import load_json, parse_json
+from rsw_rewards.io.text_files import load_json, parse_json
 
 MAX_MEMBER_BYTES = 1 << 28
 """Largest sample of an archive that is unpacked (256 MiB)."""

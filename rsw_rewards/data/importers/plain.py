@@ -13,7 +13,7 @@ from rsw_rewards.data.importers.fields import ID_NAMES, TEXT_NAMES, answer, answ
 from rsw_rewards.data.importers.matching import Answer
 from rsw_rewards.data.importers.tables import read_table
 from rsw_rewards.errors import InputError
-from rsw_rewards.io.json_files import read_records
+from rsw_rewards.io.text_files import read_records
 
 
 def read_csv(file: Path, id: str | None = None, text: str | None = None) -> Iterator[Answer]:
