@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from rsw_rewards.core import fields
@@ -56,24 +57,11 @@ def as_task(value: Any) -> Task:
         raise InputError(f"'task' is {describe(value)}; {near}") from None
 
 
-def _is_stored(value: Any) -> bool:
-    """Whether a value is a reference to a file or to Ray's store, of which nothing is known that could be wrong."""
-    return type(value) is ImageRef and value.array is None
-
-
 def _images(value: Any, name: str) -> tuple[ImageRef, ...]:
     """One image, or a list of them in time order."""
     if isinstance(value, list | tuple):
         return tuple(as_image(item, name) for item in value)
     return (as_image(value, name),)
-
-
-def _image_list(value: Any, name: str) -> list[ImageRef]:
-    return list(_images(value, name))
-
-
-def _index_map(value: Any, name: str) -> ImageRef:
-    return as_image(value, name, index_map=True)
 
 
 _MAPS = ("map_before", "map_after", "buildings", "damage")
@@ -92,9 +80,11 @@ REFERENCE_FIELDS: Mapping[str, ReferenceField] = {
     **dict.fromkeys(("choices", "levels"), ReferenceField(object, fields.plain_of)),  # their verifiers judge them
     "boxes": ReferenceField(list, fields.rows_of),
     **dict.fromkeys(("unit", "text", "label"), ReferenceField(str, fields.text_of)),
-    **dict.fromkeys(("mask", "valid", "clouds", "land_cover", *_MAPS), ReferenceField(ImageRef, _index_map)),
+    **dict.fromkeys(
+        ("mask", "valid", "clouds", "land_cover", *_MAPS), ReferenceField(ImageRef, partial(as_image, index_map=True))
+    ),
     "image": ReferenceField(ImageRef, as_image),
-    "images": ReferenceField(list, _image_list),
+    "images": ReferenceField(list, lambda value, name: list(_images(value, name))),
     "changed": ReferenceField(bool, fields.flag_of),
 }
 """The entries of a reference whose types are known; others are kept as they are."""
@@ -150,7 +140,10 @@ class Sample:
                 raise InputError("'id' must be a text that is not empty")
         if type(self.task) is not Task:
             _put(self, "task", as_task(self.task))
-        if type(self.images) is not tuple or not all(map(_is_stored, self.images)):
+        # Of a reference to a file or to Ray's store nothing is known that could be wrong.
+        if type(self.images) is not tuple or not all(
+            type(one) is ImageRef and one.array is None for one in self.images
+        ):
             _put(self, "images", _images(self.images, "images"))
         if type(self.prompt) is not str or not self.prompt.isascii():
             _put(self, "prompt", fields.text_of(self.prompt, "prompt"))
@@ -242,7 +235,7 @@ class Output:
             _put(self, "image", as_image(self.image, "image"))
         for name in ("mask", *_MAPS):
             if (value := getattr(self, name)) is not None:
-                _put(self, name, _index_map(value, name))
+                _put(self, name, as_image(value, name, index_map=True))
         if self.images is not None:
             _put(self, "images", _images(self.images, "images"))
             if not self.images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from os.path import isfile
 from typing import Any
@@ -84,15 +84,22 @@ def check_fields(record: Mapping[Any, Any], sample: Sample) -> None:
 
 def _check_files(output: Output, sample: Sample) -> None:
     """Refuse images of an output that no file is named as: a text where none is asked for. Raises :class:`InputError`."""
-    for name in OUTPUT_FIELDS[sample.task]:
+    for name, image in _images_of(output, sample.task):
+        if image.path is not None and not isfile(image.path):
+            boxes = "boxes as a list, or " if sample.task is Task.GROUNDING else ""
+            raise InputError(
+                f"{name!r}: there is no file {describe(str(image.path))}; a {sample.task} output is no text: give {boxes}an"
+                " image as a path or pixels, or None where there is none"
+            )
+
+
+def _images_of(output: Output, task: Task) -> Iterator[tuple[str, ImageRef]]:
+    """The images by which an output answers a task, each with the name of its field."""
+    for name in OUTPUT_FIELDS[task]:
         held = getattr(output, name)
         for image in held if isinstance(held, tuple) else (held,):
-            if isinstance(image, ImageRef) and image.path is not None and not isfile(image.path):
-                boxes = "boxes as a list, or " if sample.task is Task.GROUNDING else ""
-                raise InputError(
-                    f"{name!r}: there is no file {describe(str(image.path))}; a {sample.task} output is no text: give {boxes}an"
-                    " image as a path or pixels, or None where there is none"
-                )
+            if isinstance(image, ImageRef):
+                yield name, image
 
 
 def _spoken(value: Any) -> Any:
@@ -147,15 +154,10 @@ def _grounding(value: Any) -> str:
 
 def _on_scale(output: Output, sample: Sample) -> Output:
     """The output, if its images in memory hold numbers that the sample declares. Raises :class:`InputError`."""
-    for name in OUTPUT_FIELDS[sample.task]:
-        held = getattr(output, name)
-        for image in held if isinstance(held, tuple) else (held,):
-            if not isinstance(image, ImageRef) or image.array is None:
-                continue
-            if name in ("image", "images"):
-                _check_picture(name, image, image.array, sample)
-            else:
-                _check_mask(name, image, image.array, sample)
+    for name, image in _images_of(output, sample.task):
+        if image.array is not None:
+            check = _check_picture if name in ("image", "images") else _check_mask
+            check(name, image, image.array, sample)
     return output
 
 
