@@ -1,4 +1,4 @@
-"""Change masks of CLCD, SYSU-CD, DSIFN and JL1-CD, and BRIGHT's damage maps.
+"""Change masks of S2Looking, WHU-CD, CLCD, SYSU-CD, DSIFN and JL1-CD, and BRIGHT's damage maps.
 
 Read in github.com/likyoo/open-cd@790a197 ``opencd/datasets`` (folders, and how masks are made binary), github.com/liumency/{CropLand-CD@e4e3a68,SYSU-CD@eefed36} ``README.md``, github.com/Bobholamovic/CDLab@732b67c
 ``src/data/sysucd.py:26-34`` and
@@ -28,6 +28,23 @@ from rsw_rewards.data.mask_pairs import convert as convert_pairs
 from rsw_rewards.errors import InputError
 
 _TIMES = (("time1", "A", "t1"), ("time2", "B", "t2"), ("label", "mask"))
+S2LOOKING = MaskPairs(name="s2looking", folders=(("Image1", "A"), ("Image2", "B"), ("label",)))
+"""S2Looking (arXiv 2107.09244, github.com/S2Looking/Dataset), changes of buildings seen from the side.
+
+``label`` marks every change; the authors' ``label1`` (built) and ``label2`` (demolished) are not read. Image1 counts as the earlier one,
+as in open-cd's ``s2looking.py``.
+"""
+WHU_CD = MaskPairs(
+    name="whu_cd",
+    folders=(("A", "before"), ("B", "after"), ("label", "change_label", "change label")),
+    metadata={"gsd_m": 0.2},
+    hint="; the published pair of whole rasters must be cut into tiles first, for instance with raster-pairs",
+)
+"""Tiles of the WHU building change data set (doi 10.1109/TGRS.2018.2858817, gpcv.whu.edu.cn/data).
+
+They are laid out as the tilings in use have them (github.com/wgcban/ChangeFormer, README). The authors publish one pair of rasters of
+32,507 x 15,354 pixels.
+"""
 CLCD = MaskPairs(name="clcd", folders=_TIMES)
 SYSU = MaskPairs(name="sysu_cd", folders=_TIMES, metadata={"gsd_m": 0.5})
 DSIFN = MaskPairs(name="dsifn_cd", folders=(("t1",), ("t2",), ("mask", "mask_256")), mask={"threshold": 0})
@@ -41,6 +58,12 @@ def _pairs(kind: MaskPairs, note: str = "") -> Callable[..., Conversion]:
     return convert
 
 
+ONE_PLACE = (
+    "all tiles are cut from one area and their names do not tell which of them are neighbours: intervals take every tile for "
+    "a place of its own and come out too narrow"
+)
+s2looking = _pairs(S2LOOKING)
+whu_cd = _pairs(WHU_CD, ONE_PLACE)
 clcd = _pairs(CLCD)
 sysu_cd = _pairs(SYSU)
 dsifn = _pairs(DSIFN, "masks hold 0 and 1, and every value over 0 is read as changed")

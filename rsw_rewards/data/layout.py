@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard, TypeVar
+from xml.etree import ElementTree
 
 from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.io.text_files import load_json
@@ -155,6 +156,32 @@ def read_list(file: Path) -> str:
         return file.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(f"the list {file} cannot be read: {error}") from error
+
+
+MAX_XML_BYTES = 1 << 20
+"""Largest annotation file that is read (1 MiB)."""
+
+
+def read_xml(file: Path, source: Path) -> ElementTree.Element:
+    """The root of an annotation file.
+
+    Raises:
+        InputError: unreadable, too large, out of ``source``, with a document type (entities could grow without bounds), or not XML.
+    """
+    inside(file, source)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_XML_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_XML_BYTES or any(mark in data for mark in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
+        raise InputError(
+            f"{file} has a document type, zero bytes or more than {MAX_XML_BYTES:,} bytes; annotations have none of these"
+        )
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{file} is not valid XML: {error}") from error
 
 
 def read_json(file: Path, source: Path) -> Any:

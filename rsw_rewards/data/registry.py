@@ -20,8 +20,8 @@ ADAPTERS: Registry[Adapter] = Registry(
         name: f"rsw_rewards.data.{name.replace('-', '_')}:convert"
         for name in (
             "cdvqa", "changechat-105k", "disaster-m3", "era", "levir-cc", "levir-cd", "levir-mci", "qag-360k",
-            "mhn-rsicd", "ndvi-series", "raster-pairs", "refsegrs", "rrsis-d", "rsicd", "rsvqa-hr", "rsvqa-lr", "s2looking", "second", "second-cc",
-            "vrsbench", "whu-cd", "xbd", "xlrs-bench",
+            "mhn-rsicd", "ndvi-series", "raster-pairs", "refsegrs", "rrsis-d", "rsicd", "second", "second-cc",
+            "vrsbench", "xbd", "xlrs-bench",
         )
     }
     | {
@@ -36,7 +36,8 @@ ADAPTERS: Registry[Adapter] = Registry(
             "caption_sets": ("cdchat_sysu", "forest_change"),
             "land_cover": ("landcover_ai", "gamus", "reben", "so2sat"),
             "fmow": ("fmow",),
-            "change_sets": ("clcd", "sysu_cd", "dsifn", "bright"),
+            "rsvqa": ("rsvqa_hr", "rsvqa_lr"),
+            "change_sets": ("s2looking", "whu_cd", "clcd", "sysu_cd", "dsifn", "bright"),
         }.items()
         for name in names
     },

@@ -25,9 +25,9 @@ from rsw_rewards.data.layout import (
     natural,
     plain_name,
     read_records,
+    read_xml,
 )
 from rsw_rewards.data.referring import decode_rle, expression, write_mask
-from rsw_rewards.data.xml_files import read_xml
 from rsw_rewards.errors import InputError
 
 

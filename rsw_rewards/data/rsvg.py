@@ -14,8 +14,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from rsw_rewards.data.adapter import Conversion, conversion
-from rsw_rewards.data.layout import SPLITS, ImageFolder, data_folder, find_folder, inside, plain_name
-from rsw_rewards.data.xml_files import read_xml
+from rsw_rewards.data.layout import SPLITS, ImageFolder, data_folder, find_folder, inside, plain_name, read_xml
 from rsw_rewards.errors import InputError
 
 PROMPT = "Give the box of what this refers to: {}"

@@ -1,4 +1,4 @@
-"""RSVQA (Lobry et al., arXiv 2003.07333), what its low and high resolution adapters share.
+"""RSVQA (Lobry et al., arXiv 2003.07333): Sentinel-2 patches of 256 x 256 pixels, and USGS patches of 512 x 512.
 
 Expected in one folder, as the authors publish it (rsvqa.sylvainlobry.com) and their code reads it
 (github.com/syvlo/RSVQA, ``VQA_model/train.py`` and ``VQALoader.py``): ``<any>_split_<split>_{questions,answers,images}.json``
@@ -94,7 +94,7 @@ def _samples(
         }
 
 
-def convert(
+def _convert(
     name: str,
     folders: tuple[str, ...],
     known: frozenset[str],
@@ -129,3 +129,21 @@ def convert(
     records = _samples(name, splits[chosen], source, chosen, images, kinds)
     what = f"{splits[chosen]['questions']} has no active question"
     return conversion(out, records, limit, what, [source], notes)
+
+
+def rsvqa_lr(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write the low resolution variant's questions of one split (``train``, ``val``, ``test``).
+
+    See :class:`rsw_rewards.data.adapter.Adapter`.
+    """
+    kinds = frozenset({"rural_urban", "presence", "count", "comp"})
+    return _convert("rsvqa_lr", ("Images_LR", "data", "images"), kinds, source, out, split, limit)
+
+
+def rsvqa_hr(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
+    """Write the high resolution variant's questions of one split.
+
+    It is ``train``, ``val``, ``test``, or ``test_phili``, the second test set (Philadelphia). See :class:`rsw_rewards.data.adapter.Adapter`.
+    """
+    kinds = frozenset({"area", "presence", "count", "comp"})
+    return _convert("rsvqa_hr", ("Data", "dataUSGS", "images"), kinds, source, out, split, limit)

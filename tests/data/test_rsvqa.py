@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rsw_rewards.core.records import Task
-from rsw_rewards.data import rsvqa_hr, rsvqa_lr
+from rsw_rewards.data.rsvqa import rsvqa_hr, rsvqa_lr
 from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import load_samples
@@ -52,7 +52,7 @@ def edit(file: Path, part: str, **changes: object) -> None:
 
 def test_questions_keep_their_raw_answers(tmp_path: Path) -> None:
     source = official(tmp_path / "hr")
-    done = rsvqa_hr.convert(source, tmp_path / "out")
+    done = rsvqa_hr(source, tmp_path / "out")
     assert (done.samples, done.roots, done.notes) == (3, [source], [])
     samples = load_samples(done.file, done.roots)
     assert [sample.id for sample in samples] == [f"rsvqa_hr/test/{n}" for n in (1, 2, 3)]
@@ -69,7 +69,7 @@ def test_questions_keep_their_raw_answers(tmp_path: Path) -> None:
 
 
 def test_the_other_variant_and_missing_images_are_named(tmp_path: Path) -> None:
-    done = rsvqa_lr.convert(official(tmp_path / "lr", images=None), tmp_path / "out", limit=3)
+    done = rsvqa_lr(official(tmp_path / "lr", images=None), tmp_path / "out", limit=3)
     assert "no folder Images_LR or data or images in" in done.notes[0]
     assert done.notes[1] == "question types that rsvqa_lr does not have: area; is this the other variant?"
     assert load_samples(done.file, done.roots)[0].id == "rsvqa_lr/test/1"
@@ -77,11 +77,11 @@ def test_the_other_variant_and_missing_images_are_named(tmp_path: Path) -> None:
 
 def test_splits(tmp_path: Path) -> None:
     source = official(official(tmp_path / "hr"), split="test_phili")
-    assert rsvqa_hr.convert(source, tmp_path / "out", split="Test_Phili").samples == 3
+    assert rsvqa_hr(source, tmp_path / "out", split="Test_Phili").samples == 3
     with pytest.raises(InputError, match="holds the splits test, test_phili; name one with --split"):
-        rsvqa_hr.convert(source, tmp_path / "out")
+        rsvqa_hr(source, tmp_path / "out")
     with pytest.raises(InputError, match="not 'train'"):
-        rsvqa_hr.convert(source, tmp_path / "out", split="train")
+        rsvqa_hr(source, tmp_path / "out", split="train")
 
 
 @pytest.mark.parametrize(
@@ -100,16 +100,16 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, part: str, change: dict, s
     source = official(tmp_path / "hr")
     edit(source / f"USGS_split_test_{part}.json", part, **change)
     with pytest.raises(InputError, match=sentence):
-        rsvqa_hr.convert(source, tmp_path / "out")
+        rsvqa_hr(source, tmp_path / "out")
 
 
 def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder; give the one that holds RSVQA_HR's"):
-        rsvqa_hr.convert(tmp_path / "none", tmp_path / "out")
+        rsvqa_hr(tmp_path / "none", tmp_path / "out")
     source = official(tmp_path / "hr")
     (source / "Data" / "2.png").unlink()
     with pytest.raises(InputError, match=r"the image 2.tif was expected in .*Data"):
-        rsvqa_hr.convert(source, tmp_path / "out")
+        rsvqa_hr(source, tmp_path / "out")
     (source / "USGS_split_test_answers.json").unlink()
     with pytest.raises(InputError, match=r"should hold \*_split_<split>_questions.json with"):
-        rsvqa_hr.convert(source, tmp_path / "out")
+        rsvqa_hr(source, tmp_path / "out")
