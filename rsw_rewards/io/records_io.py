@@ -156,18 +156,12 @@ def _image_to_json(image: ImageRef, base: Path) -> Any:
     if image.path is None:
         raise ValueError("an image without a file cannot be written to a record; write its pixels first")
     path = os.path.relpath(os.path.realpath(image.path), os.path.realpath(base))
-    extra = {
-        "date": image.date,
-        "role": image.role,
-        "bands": list(image.bands) if image.bands else None,
-        "stretch": [list(limits) for limits in image.stretch] if image.stretch else None,
-        "nodata": image.nodata,
-        "palette": [list(colour) for colour in image.palette] if image.palette else None,
-        "levels": list(image.levels) if image.levels else None,
-        "threshold": image.threshold,
-    }
-    extra = {key: value for key, value in extra.items() if value is not None}
-    return {"path": path, **extra} if extra else path
+    declared = {key: _plain(value, base) for key in _DECLARED if (value := getattr(image, key)) is not None}
+    return {"path": path, **declared} if declared else path
+
+
+_DECLARED = ("date", "role", "bands", "stretch", "nodata", "palette", "levels", "threshold")
+"""What an entry says of an image, in the order in which it is written."""
 
 
 def _plain(value: Any, base: Path) -> Any:
