@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rsw_rewards.evaluation.numbers import number, sign
+from rsw_rewards.evaluation.progress import WIDTH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +22,6 @@ NOT_IN_PERCENT = (
 IN_PERCENT = ("cider", "s_star_m")
 """Keys of other numbers that papers print times 100."""
 SIGNIFICANT = 0.05
-WIDTH = 110
-"""Columns of a plain table."""
 
 
 def percent_key(key: str, bounds: tuple[float, float] | None) -> bool:

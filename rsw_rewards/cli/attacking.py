@@ -9,7 +9,7 @@ import typer
 
 import rsw_rewards as rsw
 from rsw_rewards.cli.display import print_json, print_rows
-from rsw_rewards.cli.options import Device, Json, Limit, Out, Roots, Samples, check_folders, progress_bar
+from rsw_rewards.cli.options import Device, Json, Limit, Out, Roots, Samples, progress_bar
 
 SHOWN = 12
 """Attacks that are printed; the page has all of them."""
@@ -38,7 +38,6 @@ def attack(
     """Attack a rubric: compare the rewards of empty, hedged, negated, copied and optimised outputs with that of a mediocre output."""
     from rsw_rewards.evaluation.numbers import number
 
-    check_folders(root)
     found = rsw.attack(
         rubric, samples, predictions, out,
         policy=policy, roots=root or [], limit=limit, seed=seed, device=device, progress=progress_bar(as_json),

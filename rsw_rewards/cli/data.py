@@ -10,7 +10,7 @@ import typer
 
 import rsw_rewards as rsw
 from rsw_rewards.cli.display import print_json, print_rows, warn
-from rsw_rewards.cli.options import Json, Limit, Out, Roots, Samples, assignments, check_folders
+from rsw_rewards.cli.options import Json, Limit, Out, Roots, Samples, assignments
 
 
 def make_scene_world(
@@ -39,7 +39,7 @@ def data_from(
     ] = None,
 ) -> None:
     """Write samples.jsonl from a data set in the files of its authors. Images stay where they are."""
-    conversion = rsw.data.convert(adapter, path, out, split=split, limit=limit, **assignments(options or []))
+    conversion = rsw.data.convert(adapter, path, out, split=split, limit=limit, **assignments(options))
     for note in conversion.notes:
         typer.echo(f"note: {note}")
     roots = " ".join(f"--root {root}" for root in conversion.roots)
@@ -91,9 +91,8 @@ def predictions_from(
     """Make a predictions file from another tool's answers. Answers that match no sample are reported."""
     from rsw_rewards.io.records_io import load_samples
 
-    check_folders(root)
     asked = load_samples(samples, root or [])
-    found = rsw.predictions.read(importer, file, asked, **assignments(options or []))
+    found = rsw.predictions.read(importer, file, asked, **assignments(options))
     written = found.save(out)
     if as_json:
         record = {

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rsw_rewards.evaluation.progress import wide_console
+
 if TYPE_CHECKING:
     from rsw_rewards.core.scores import ScoreTable
     from rsw_rewards.evaluation.evaluation import Evaluation
@@ -58,7 +60,6 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Col
         whole: numbers of the columns whose words are never parted.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE_HEAD)
@@ -66,18 +67,12 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Col
         shown.add_column(column, overflow="fold", no_wrap=number in whole)
     for row in rows:
         shown.add_row(*row)
-    console = Console()
-    if not console.is_terminal:  # a log file has room
-        console.width = max(console.width, 110)
-    console.print(shown)
+    wide_console().print(shown)
 
 
 def print_families(listed: Mapping[str, tuple[Sequence[str], str]]) -> None:
     """Names with their tasks and a sentence, one line each, under the tasks that they share; long sentences end in an ellipsis."""
-    from rich.console import Console
-
-    console = Console()
-    width = console.width if console.is_terminal else max(console.width, 110)
+    width = wide_console().width
     pad = max(map(len, listed), default=0) + 2
     families: dict[str, list[str]] = {}
     for name, (tasks, _) in listed.items():
@@ -102,7 +97,6 @@ def warn(problems: Sequence[Problem]) -> None:
 
 def print_evaluation(result: Evaluation, out: Path) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from rsw_rewards.evaluation.numbers import number
@@ -138,10 +132,7 @@ def print_evaluation(result: Evaluation, out: Path) -> None:
         beside = [f"{name} {number(best)}" if name else "-", number(truth)]
         rate = [f"{entry.get('valid_rate', 1.0):.1%}"] if partly else []
         shown.add_row(key, number(entry["value"]), interval, *rate, *beside, style="dim" if ended else None)
-    console = Console()
-    if not console.is_terminal:  # a log file has room
-        console.width = max(console.width, 110)
-    console.print(shown)
+    wide_console().print(shown)
     for key, entry in summary["metrics"].items():
         if "chance_corrected" in entry:
             typer.echo(

@@ -31,7 +31,6 @@ from rsw_rewards.cli.options import (
     Settings,
     Workers,
     assignments,
-    check_folders,
     join_cluster,
     progress_bar,
     weights_in,
@@ -77,12 +76,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a model's predictions, or a policy, by the protocol of a benchmark. Writes summary.json, scores.parquet and report.html."""
-    check_folders(root)
     join_cluster(ray_address)
     results = rsw.evaluate(
         [name.strip() for name in protocol.split(",")], samples, predictions, out,
         policy=policy, candidates=candidates, temperature=temperature, seed=seed, actors=actors,
-        settings=assignments(settings or []), roots=root or [], limit=limit, on_missing=on_missing, resume=resume,
+        settings=assignments(settings), roots=root or [], limit=limit, on_missing=on_missing, resume=resume,
         workers=workers, device=device, progress=progress_bar(as_json),
     )  # fmt: skip
     if as_json:
@@ -117,7 +115,6 @@ def evaluate_encoder(
     as_json: Json = False,
 ) -> None:
     """Evaluate an encoder: retrieval (R@1, 5, 10) on samples with captions, or zero-shot accuracy on samples with classes."""
-    check_folders(root)
     found = rsw.evaluate_encoder(
         encoder, samples, out, reading=reading, templates=template or [], roots=root or [], limit=limit, device=device
     )
@@ -196,7 +193,6 @@ def score(
     from rsw_rewards.engine.monitor import component_stats
     from rsw_rewards.evaluation.summary import nothing_valid
 
-    check_folders(root)
     join_cluster(ray_address)
     found = rsw.rewards(
         rubric, samples, predictions, out,
@@ -306,10 +302,9 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check a samples file: the reference must get 1, and baselines that ignore the images must score low."""
-    check_folders(root)
     found = rsw.validate(
         [name.strip() for name in protocol.split(",")], samples,
-        settings=assignments(settings or []), roots=root or [], limit=limit, device=device, progress=progress_bar(as_json), rubric=rubric,
+        settings=assignments(settings), roots=root or [], limit=limit, device=device, progress=progress_bar(as_json), rubric=rubric,
     )  # fmt: skip
     if as_json:
         print_json([one.to_json() for one in found])

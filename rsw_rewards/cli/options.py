@@ -11,11 +11,27 @@ import typer
 
 from rsw_rewards.evaluation.progress import Progress, silent
 
+
+def check_folders(roots: list[Path] | None) -> list[Path] | None:
+    """The folders, where all of them are there."""
+    from rsw_rewards.errors import InputError
+
+    for folder in roots or []:
+        if not folder.is_dir():
+            raise InputError(f"--root {folder}: there is no such folder")
+    return roots
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
 Samples = Annotated[Path, typer.Option("--samples", help="Samples file (JSON Lines).", show_default=False)]
 Roots = Annotated[
     list[Path] | None,
-    typer.Option("--root", help="Folder in which the paths of the files begin (repeatable).", show_default=False),
+    typer.Option(
+        "--root",
+        help="Folder in which the paths of the files begin (repeatable).",
+        show_default=False,
+        callback=check_folders,
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples.", show_default=False)]
 Missing = Annotated[
@@ -71,26 +87,18 @@ def progress_bar(quiet: bool) -> Progress:
     return update
 
 
-def assignments(options: Sequence[str]) -> dict[str, Any]:
+def assignments(options: Sequence[str] | None) -> dict[str, Any]:
     """``key=value`` pairs, values read as YAML."""
     from rsw_rewards.core.yaml_text import parse_yaml
     from rsw_rewards.errors import ConfigError
 
     found = {}
-    for option in options:
+    for option in options or ():
         key, separator, value = option.partition("=")
         if not separator:
             raise ConfigError(f"--set {option}: write key=value")
         found[key] = parse_yaml(value, f"--set {key}")
     return found
-
-
-def check_folders(roots: list[Path] | None) -> None:
-    from rsw_rewards.errors import InputError
-
-    for folder in roots or []:
-        if not folder.is_dir():
-            raise InputError(f"--root {folder}: there is no such folder")
 
 
 def weights_in(text: str) -> dict[str, float]:

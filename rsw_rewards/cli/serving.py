@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rsw_rewards.cli.options import Address, Device, Roots, check_folders
+from rsw_rewards.cli.options import Address, Device, Roots
 
 
 def serve(
@@ -49,7 +49,6 @@ def serve(
     from rsw_rewards.serve.front import token_of
     from rsw_rewards.serve.wire import TOKEN, Limits
 
-    check_folders(root)
     token = token_of(token_file, os.environ.get(TOKEN, ""), host, no_token)
     plan = Plan(host, port, replicas, max_replicas, num_cpus, num_gpus, device, queue, seconds)
     limits = Limits(body=body_mib << 20, items=items)

@@ -37,7 +37,7 @@ def train(
     if dry_run:
         _dry_run(config, overrides or [], smoke)
         return
-    rsw.train(config, settings=assignments(overrides or []), resume=resume, smoke=smoke)
+    rsw.train(config, settings=assignments(overrides), resume=resume, smoke=smoke)
 
 
 def init(
@@ -140,7 +140,7 @@ def ablate(
     found = rsw.ablate(
         config, out,
         seeds=numbers, kinds=[kind.strip() for kind in kinds.split(",") if kind.strip()],
-        weights=[weights_in(text) for text in weights or []], settings=assignments(overrides or []),
+        weights=[weights_in(text) for text in weights or []], settings=assignments(overrides),
         parallel=parallel, smoke=smoke, ray_address=ray_address, say=lambda words: typer.echo(words, err=True),
     )  # fmt: skip
     if as_json:

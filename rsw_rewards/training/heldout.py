@@ -22,6 +22,7 @@ from rsw_rewards.core.verifier import Batch, named_metrics
 from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.evaluation.numbers import sign
+from rsw_rewards.evaluation.progress import wide_console
 from rsw_rewards.evaluation.statistics import Estimate, estimates, paired_difference
 from rsw_rewards.evaluation.summary import in_words, nothing_valid
 from rsw_rewards.rollouts.dumps import write_outputs
@@ -212,11 +213,8 @@ def first_of_each_task(samples: Sequence[Sample], count: int | None) -> list[Sam
     return kept
 
 
-def print_changes(changes: Sequence[Change], about: str, console: Console | None = None) -> None:
+def print_changes(changes: Sequence[Change], about: str) -> None:
     """The before / after table."""
-    console = console or Console()
-    if not console.is_terminal:  # a log file has room
-        console.width = max(console.width, 110)
     table = Table(title=f"Held-out, before and after training ({about})", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("metric", "decoding", "rewarded"):
         table.add_column(name)
@@ -236,7 +234,7 @@ def print_changes(changes: Sequence[Change], about: str, console: Console | None
             change.verdict,
             style={"better": "green", "worse": "red"}.get(change.verdict),
         )
-    console.print(table)
+    wide_console().print(table)
 
 
 def write_changes(path: Path, changes: Sequence[Change], about: Mapping[str, Any]) -> None:
