@@ -73,9 +73,7 @@ def read_folder(folder: Path, samples: Sequence[Sample], **options: Any) -> Impo
         counts = ", ".join(f"{count} of {name}" for name, count in others.items())
         notes.append(f"samples of tasks that no file is for are left out: {counts}")
     asked = [sample for sample in asked if sample.task in tasks]
-    outputs, other = pair(
-        _records(folder, named, options), asked, lambda record, sample: read_output(record, sample), str(folder), "drop"
-    )
+    outputs, other = pair(_records(folder, named, options), asked, read_output, str(folder), "drop")
     notes += check_codings(folder, outputs, asked)
     lossy = sum(PurePosixPath(one.file).suffix.lower() in _LOSSY and one.field == "image" for one in named)
     if lossy:

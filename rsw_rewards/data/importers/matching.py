@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+from rsw_rewards.core.fields import MAX_CANDIDATES
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import OUTPUT_FIELDS, Output, Sample
 from rsw_rewards.errors import InputError
@@ -25,7 +26,6 @@ _SPLITS = {
 }
 _BEFORE = re.compile(rf"({'|'.join(_SPLITS)})[_-]+(.+)", re.IGNORECASE)
 _WHOLE = re.compile(r"(\d+)\.0+")
-_LARGEST_CANDIDATE = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +279,6 @@ def _unusable(answer: Answer, needs_id: bool) -> str | None:
         return answer.problem or "it holds no text"
     if not isinstance(answer.text, str):
         return f"the text is {describe(answer.text)}"
-    if not isinstance(answer.candidate, int) or not 0 <= answer.candidate <= _LARGEST_CANDIDATE:
+    if not isinstance(answer.candidate, int) or not 0 <= answer.candidate < MAX_CANDIDATES:
         return f"there is no candidate {answer.candidate}"
     return "it has no id" if needs_id and answer.id is None else None
