@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,8 @@ SHARED_VARIABLE = "RSW_FEATURES"
 """Environment variable that names a folder of features which several runs share, beside the folder of each."""
 
 
-class FeatureBank:
-    """Decoded pixels and encoder features, kept by content.
+class FeatureBank(PixelCache):
+    """Decoded pixels, as its base keeps them, and encoder features, kept by content.
 
     Args:
         device: where encoders run.
@@ -53,64 +53,34 @@ class FeatureBank:
         feature_budget: int = 64 << 20,
         shared: Path | None = None,
     ) -> None:
+        super().__init__(pixel_budget)
         named = shared if shared is not None else os.environ.get(SHARED_VARIABLE) or None
         self.directory = None if directory is None else Path(directory)
         self.shared = None if named is None else Path(named)
         self.device = device
         self._settings = (device, self.directory, pixel_budget, feature_budget, self.shared)
-        self.pixels = PixelCache(pixel_budget)
         self.encoders: dict[str, Encoder] = {}
         """Those loaded so far, by name."""
         self.store = FeatureStore(self.directory, self.shared, feature_budget)
-        self._lock = threading.RLock()
+        self._encoding = threading.RLock()
         self.encoded: dict[str, int] = {}
         """Images (and texts, under ``"<encoder> text"``) put through an encoder, by encoder name."""
-        self._hits: Counter[str] = Counter()
+        self._found: Counter[str] = Counter()
         """Times that features asked for were there, under the keys of ``encoded``."""
 
     def __reduce__(self) -> Any:
         return type(self), self._settings
-
-    @property
-    def decoded(self) -> int:
-        """Images and masks read from files or from Ray's store."""
-        return self.pixels.decoded
-
-    @property
-    def hits(self) -> int:
-        """Pixels and features that were asked for and already there."""
-        return self.pixels.hits + self._hits.total()
-
-    def rgb(self, image: ImageRef) -> np.ndarray:
-        """The image as (H, W, 3) uint8, decoded at most once while it stays in memory. Raises ``ImageError``."""
-        return self.pixels.rgb(image)
-
-    def mask(self, image: ImageRef, unknown: bool = False) -> np.ndarray:
-        """The image as a (H, W) bool mask, decoded at most once while it stays in memory. Raises ``ImageError``.
-
-        Pixels of it that hold no data are ``unknown``.
-        """
-        return self.pixels.mask(image, unknown)
 
     def hash(self, image: ImageRef, encoder: str | None = None) -> str:
         """The content hash (hex) of the three bands that are shown, or that ``encoder`` reads where its name maps bands.
 
         It is what :meth:`features` finds the image's features by. Raises ``ImageError``.
         """
-        return self.pixels.hash(image if encoder is None else _as_read_by(encoder, [image])[0])
-
-    def check(self, images: Sequence[ImageRef], about: Hashable, look: Callable[[], object]) -> None:
-        """Run ``look``, which raises :class:`ImageError` where something is wrong with ``images``, once for them and ``about``."""
-        self.pixels.check(images, about, look)
-
-    def settle(self, keep: int = 32 << 20) -> None:
-        """Hand back decoded pixels beyond ``keep`` bytes, and hashes where they are many: between the parts of a large set,
-        whose images are done with, so that memory does not grow with it."""
-        self.pixels.settle(keep)
+        return super().hash(image if encoder is None else _as_read_by(encoder, [image])[0])
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of that name, loaded once per bank. Raises ``ConfigError`` when its weights cannot be had."""
-        with self._lock:
+        with self._encoding:
             if name not in self.encoders:
                 from rsw_rewards.encoders import load_encoder
 
@@ -131,18 +101,18 @@ class FeatureBank:
             ValueError: the encoder gave something other than ``d`` finite numbers for an image.
         """
         model = self.encoder(encoder)
-        with self._lock:
+        with self._encoding:
             hashes: list[str] = []
             waiting: dict[bytes, np.ndarray] = {}
             for image in images if as_is else _as_read_by(encoder, images):
-                digest = self.pixels.hash(image)
+                digest = super().hash(image)
                 key = bytes.fromhex(digest)
                 hashes.append(digest)
                 if key in waiting or self.store.has(model, "image", key):
-                    self._hits[encoder] += 1
+                    self._found[encoder] += 1
                     continue
                 # The pixels are held until their micro-batch is full, because the cache may drop them before.
-                waiting[key] = self.pixels.rgb(image)
+                waiting[key] = self.rgb(image)
                 if len(waiting) == MICRO_BATCH:
                     self._encode(encoder, model, waiting)
             if waiting:
@@ -164,7 +134,7 @@ class FeatureBank:
         """
         model = self.encoder(encoder)
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-        with self._lock:
+        with self._encoding:
             todo = {
                 key: text
                 for key, text in dict(zip(keys, texts, strict=True)).items()
@@ -175,7 +145,7 @@ class FeatureBank:
                 part = new[start : start + MICRO_BATCH]
                 encoded = model.encode_texts([todo[key] for key in part], MICRO_BATCH)
                 self._keep(encoder, model, "text", part, encoded)
-            self._hits[f"{encoder} text"] += len(texts) - len(new)
+            self._found[f"{encoder} text"] += len(texts) - len(new)
             found, there = self.store.read(model, "text", keys)
             assert there.all()
             return found
@@ -187,7 +157,7 @@ class FeatureBank:
             keys = [bytes.fromhex(digest) for digest in hashes]
         except ValueError:
             raise KeyError("a content hash is 64 hexadecimal digits") from None
-        with self._lock:
+        with self._encoding:
             found, there = self.store.read(model, "image", keys)
         if not there.all():
             digest = hashes[int(np.argmin(there))]
@@ -201,7 +171,7 @@ class FeatureBank:
 
     def copy_to(self, directory: Path) -> None:
         """Write the features of this run into a folder, where a bank of that ``directory`` finds them."""
-        with self._lock:
+        with self._encoding:
             self.store.copy_to(directory, self.encoders.values())
 
     def _keep(self, name: str, model: Encoder, kind: str, keys: Sequence[bytes], encoded: np.ndarray) -> None:
@@ -232,7 +202,7 @@ class FeatureBank:
         rows: dict[str, Any] = {}
         for name, model in self.encoders.items():
             for kind, counter in zip(KINDS, (name, f"{name} text"), strict=True):
-                encoded, hits = self.encoded.get(counter, 0), self._hits[counter]
+                encoded, hits = self.encoded.get(counter, 0), self._found[counter]
                 stored, added = self.store.counts(model, kind)
                 if kind == "text" and not encoded and not hits and not stored:
                     continue
@@ -244,7 +214,7 @@ class FeatureBank:
                     "stored": stored,
                     "added": added,
                 }
-        return {"decoded": self.pixels.decoded, "pixel_hits": self.pixels.hits, "encoders": rows}
+        return {"decoded": self.decoded, "pixel_hits": self.hits, "encoders": rows}
 
 
 def _as_read_by(encoder: str, images: Sequence[ImageRef]) -> Sequence[ImageRef]:

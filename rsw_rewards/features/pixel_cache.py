@@ -38,11 +38,11 @@ class PixelCache:
         self._lock = threading.RLock()
 
     def rgb(self, image: ImageRef) -> np.ndarray:
-        """The image as (H, W, 3) uint8. Raises ``ImageError``."""
+        """The image as (H, W, 3) uint8, decoded at most once while it stays in memory. Raises ``ImageError``."""
         return self._read("rgb", image)
 
     def mask(self, image: ImageRef, unknown: bool = False) -> np.ndarray:
-        """The image as a (H, W) bool mask; pixels of it that hold no data are ``unknown``. Raises ``ImageError``."""
+        """The image as a (H, W) bool mask, decoded as in :meth:`rgb`; its pixels without data are ``unknown``. Raises ``ImageError``."""
         return self._read("covered" if unknown else "mask", image)
 
     def hash(self, image: ImageRef) -> str:
@@ -73,8 +73,9 @@ class PixelCache:
             if why := self._refused[key]:
                 raise ImageError(why)
 
-    def settle(self, keep: int) -> None:
-        """Hand back pixels beyond ``keep`` bytes, and hashes where they are many."""
+    def settle(self, keep: int = 32 << 20) -> None:
+        """Hand back pixels beyond ``keep`` bytes, and hashes where they are many: between the parts of a large set,
+        whose images are done with, so that memory does not grow with it."""
         if self.bytes <= keep and max(len(self._hashes), len(self._refused)) <= KEPT_HASHES:
             return  # without waiting for whoever reads
         with self._lock:
