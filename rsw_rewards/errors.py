@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -56,6 +57,21 @@ class RunStopped(RswError):
     >>> issubclass(rsw.RunStopped, rsw.RswError)
     True
     """
+
+
+@contextmanager
+def as_input_error(sentence: str, *caught: type[Exception]) -> Iterator[None]:
+    """What a library raises over somebody's file or value, as an :class:`InputError`: the sentence, and the library's words.
+
+    >>> with as_input_error("the limit is no number", ValueError):
+    ...     int("x")
+    Traceback (most recent call last):
+    rsw_rewards.errors.InputError: the limit is no number: invalid literal for int() with base 10: 'x'
+    """
+    try:
+        yield
+    except caught as error:
+        raise InputError(f"{sentence}: {error}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import choose_parts, data_folder, find_folder, inside
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 from rsw_rewards.extras import need
 from rsw_rewards.pixels import MAX_BYTES
 
@@ -70,13 +70,13 @@ def opened_npz(file: Path, what: str, hint: str = "") -> Iterator[Any]:
         file: the file.
         what: how it cannot be read then, as a sentence's end; ``hint`` that of one that is too large.
     """
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if sum(info.file_size for info in stored.zip.infolist()) > MAX_BYTES:
-                raise InputError(f"{file} unpacks to more than {MAX_BYTES:,} bytes{hint}")
-            yield stored
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{file} cannot be read as {what}: {error}") from error
+    with (
+        as_input_error(f"{file} cannot be read as {what}", OSError, ValueError, KeyError, IndexError),
+        np.load(file, allow_pickle=False) as stored,
+    ):
+        if sum(info.file_size for info in stored.zip.infolist()) > MAX_BYTES:
+            raise InputError(f"{file} unpacks to more than {MAX_BYTES:,} bytes{hint}")
+        yield stored
 
 
 def _highres(file: Path, source: Path) -> np.ndarray:
@@ -172,16 +172,16 @@ def _minicube(file: Path) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
     """(T, H, W) float32 NDVI, NaN where masked and infinite where not masked but without a number; (H, W) uint8 land cover; T dates."""
     import xarray
 
-    try:
-        with xarray.open_dataset(file) as cube:
-            wanted = {name: cube[name] for name in ("s2_B8A", "s2_B04", "s2_dlmask", "s2_SCL")}
-            near, red, clouds, scene = (
-                one.transpose("time", "lat", "lon")[STEP_DAYS - 1 :: STEP_DAYS].to_numpy() for one in wanted.values()
-            )
-            cover = cube["esawc_lc"].transpose("lat", "lon").to_numpy()
-            times = cube["time"].to_numpy()[STEP_DAYS - 1 :: STEP_DAYS]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{file} cannot be read as a cube of GreenEarthNet: {error}") from error
+    with (
+        as_input_error(f"{file} cannot be read as a cube of GreenEarthNet", OSError, ValueError, KeyError),
+        xarray.open_dataset(file) as cube,
+    ):
+        wanted = {name: cube[name] for name in ("s2_B8A", "s2_B04", "s2_dlmask", "s2_SCL")}
+        near, red, clouds, scene = (
+            one.transpose("time", "lat", "lon")[STEP_DAYS - 1 :: STEP_DAYS].to_numpy() for one in wanted.values()
+        )
+        cover = cube["esawc_lc"].transpose("lat", "lon").to_numpy()
+        times = cube["time"].to_numpy()[STEP_DAYS - 1 :: STEP_DAYS]
     with np.errstate(invalid="ignore", divide="ignore"):
         index = np.clip((near - red) / (near + red + 1e-8), -1, 1)
         clear = (clouds < 1) & np.isin(scene, _CLEAR)

@@ -24,7 +24,7 @@ from rsw_rewards.data.layout import (
     plain_name,
     read_list,
 )
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import write_png
 from rsw_rewards.pixels import MAX_BYTES
@@ -101,14 +101,14 @@ def _array(file: Path, source: Path, key: str) -> np.ndarray:
     """One array of an HDF5 file. Raises :class:`InputError`."""
     import h5py
 
-    try:
-        with h5py.File(inside(file, source), "r") as stored:
-            found = stored[key]
-            if found.nbytes > MAX_BYTES:
-                raise InputError(f"{file} unpacks to more than {MAX_BYTES:,} bytes")
-            return np.asarray(found[()])
-    except (OSError, KeyError, AttributeError) as error:
-        raise InputError(f"{file} cannot be read as HDF5 with an array {key!r}: {error}") from error
+    with (
+        as_input_error(f"{file} cannot be read as HDF5 with an array {key!r}", OSError, KeyError, AttributeError),
+        h5py.File(inside(file, source), "r") as stored,
+    ):
+        found = stored[key]
+        if found.nbytes > MAX_BYTES:
+            raise InputError(f"{file} unpacks to more than {MAX_BYTES:,} bytes")
+        return np.asarray(found[()])
 
 
 def _gamus(source: Path, out: Path, splits: list[str]) -> Iterator[dict[str, Any]]:
@@ -202,10 +202,8 @@ def reben(source: Path, out: Path, *, split: str | None = None, limit: int | Non
     need("the bands of reBEN", "rasterio")
     source = data_folder(source, "metadata.parquet and BigEarthNet-S2")
     file = source / "metadata.parquet"
-    try:
+    with as_input_error(f"{file} cannot be read", OSError, ValueError):
         table = pd.read_parquet(inside(file, source))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
     if missing := {"patch_id", "labels", "split"} - set(table.columns):
         raise InputError(f"{file} has no column {min(missing)!r}; it has {', '.join(map(str, table.columns))}")
     known = list(dict.fromkeys(table["split"]))
@@ -221,26 +219,26 @@ def _so2sat(source: Path, out: Path, places: dict[str, Path]) -> Iterator[dict[s
     import h5py
 
     for split, file in places.items():
-        try:
-            with h5py.File(inside(file, source), "r") as stored:
-                images, labels = stored["sen2"], stored["label"]
-                if images.ndim != 4 or images.shape[-1] != 10 or labels.shape != (len(images), len(ZONES)):
-                    raise InputError(
-                        f"{file}: sen2 {images.shape} and label {labels.shape} should be (N, H, W, 10) and (N, {len(ZONES)})"
-                    )
-                for number in range(len(images)):
-                    pixels = np.asarray(images[number], np.float32)
-                    yield {
-                        "id": f"so2sat/{split}/{number:06d}",
-                        "task": "classification",
-                        "scene": f"so2sat/{split}/{number:06d}",
-                        "images": [_bands(out, f"images/{split}/{number:06d}.npy", pixels, [2, 1, 0], _SHOWN / 10_000)],
-                        "prompt": f"Which local climate zone is it? Answer with one of: {'; '.join(ZONES)}.",
-                        "reference": {"label": ZONES[int(np.argmax(labels[number]))], "vocabulary": list(ZONES)},
-                        "metadata": {"dataset": "so2sat", "split": split, "gsd_m": 10.0},
-                    }
-        except (OSError, KeyError, AttributeError) as error:
-            raise InputError(f"{file} cannot be read as HDF5 with sen2 and label: {error}") from error
+        with (
+            as_input_error(f"{file} cannot be read as HDF5 with sen2 and label", OSError, KeyError, AttributeError),
+            h5py.File(inside(file, source), "r") as stored,
+        ):
+            images, labels = stored["sen2"], stored["label"]
+            if images.ndim != 4 or images.shape[-1] != 10 or labels.shape != (len(images), len(ZONES)):
+                raise InputError(
+                    f"{file}: sen2 {images.shape} and label {labels.shape} should be (N, H, W, 10) and (N, {len(ZONES)})"
+                )
+            for number in range(len(images)):
+                pixels = np.asarray(images[number], np.float32)
+                yield {
+                    "id": f"so2sat/{split}/{number:06d}",
+                    "task": "classification",
+                    "scene": f"so2sat/{split}/{number:06d}",
+                    "images": [_bands(out, f"images/{split}/{number:06d}.npy", pixels, [2, 1, 0], _SHOWN / 10_000)],
+                    "prompt": f"Which local climate zone is it? Answer with one of: {'; '.join(ZONES)}.",
+                    "reference": {"label": ZONES[int(np.argmax(labels[number]))], "vocabulary": list(ZONES)},
+                    "metadata": {"dataset": "so2sat", "split": split, "gsd_m": 10.0},
+                }
 
 
 def so2sat(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:

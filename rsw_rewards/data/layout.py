@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard, TypeVar
 from xml.etree import ElementTree
 
-from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.errors import ConfigError, InputError, as_input_error
 from rsw_rewards.io.text_files import load_json
 
 SPLITS = ("train", "val", "test")
@@ -152,10 +152,8 @@ def check_fields(record: Mapping[str, Any], fields: Mapping[str, type | tuple[ty
 
 def read_list(file: Path) -> str:
     """The text of a list of names. Raises :class:`InputError`."""
-    try:
+    with as_input_error(f"the list {file} cannot be read", OSError, ValueError):
         return file.read_text("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"the list {file} cannot be read: {error}") from error
 
 
 MAX_XML_BYTES = 1 << 20
@@ -178,10 +176,8 @@ def read_xml(file: Path, source: Path) -> ElementTree.Element:
         raise InputError(
             f"{file} has a document type, zero bytes or more than {MAX_XML_BYTES:,} bytes; annotations have none of these"
         )
-    try:
+    with as_input_error(f"{file} is not valid XML", ElementTree.ParseError, ValueError, LookupError):
         return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{file} is not valid XML: {error}") from error
 
 
 def read_json(file: Path, source: Path) -> Any:

@@ -22,7 +22,7 @@ from rsw_rewards.data.layout import (
     read_list,
     split_parts,
 )
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 from rsw_rewards.io.images import read_mask
 
 PROMPT = "Mark what changed between the two images."
@@ -53,10 +53,8 @@ class MaskPairs:
 def _check_values(kind: MaskPairs, masks: ImageFolder) -> None:
     """Read masks up to the first that marks a change. Raises :class:`InputError` where it does not hold what scoring reads."""
     for stem in masks.stems:
-        try:
+        with as_input_error(f"a mask of {kind.name} cannot be scored", InputError):
             marked = read_mask(ImageRef(path=masks.source / masks[stem], **kind.mask)).any()
-        except InputError as error:
-            raise InputError(f"a mask of {kind.name} cannot be scored: {error}") from error
         if marked:
             return
 

@@ -16,7 +16,7 @@ from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.captioned import Captioned, Reading, read_captioned
 from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, find_folder, needed
 from rsw_rewards.data.rsicd import CAPTIONS, captions_file
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 
 LIST = "RSICD_test.txt"
 CANDIDATES = 10
@@ -45,10 +45,8 @@ def _names(source: Path) -> list[str]:
         find_entry(source, LIST),
         f"{source} has no {LIST}; put the authors' list of 2,187 names there (taming-transformers-master/{LIST})",
     )
-    try:
+    with as_input_error(f"{file} cannot be read", OSError, UnicodeDecodeError):
         names = file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from None
     if not names or len(set(names)) != len(names):
         raise InputError(f"{file} names {'an image twice' if names else 'no image'}")
     return names

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 from rsw_rewards.pixels import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -128,24 +128,24 @@ def _tiff(path: Path, bands: int | None) -> Raster:
 
 def _npz_array(path: Path, key: str) -> NDArray[Any]:
     """One named array of an ``.npz`` file; its declared size is checked before it is read, pickles are refused."""
-    try:
-        with np.load(path, allow_pickle=False) as loaded:
-            if key not in loaded.files:
-                raise InputError(f"{path} holds no array {key!r}; it holds {', '.join(loaded.files)}")
-            with loaded.zip.open(key + ".npy") as member:
-                shape, dtype = npy_header(member)
-            if len(shape) not in (2, 3) or np.prod(sorted(shape)[-2:]) > MAX_PIXELS:
-                raise InputError(
-                    f"{path}:{key} has shape {shape}; a raster is (bands, H, W) of at most {MAX_PIXELS:,} pixels"
-                )
-            if np.prod(shape) * dtype.itemsize > MAX_BYTES:
-                raise InputError(
-                    f"{path}:{key} has shape {shape} of {dtype}, more than the {MAX_BYTES:,} bytes that are read"
-                )
-            array: NDArray[Any] = loaded[key]
-            return array
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as NumPy arrays: {error}") from error
+    with (
+        as_input_error(f"{path} cannot be read as NumPy arrays", ValueError, OSError, KeyError),
+        np.load(path, allow_pickle=False) as loaded,
+    ):
+        if key not in loaded.files:
+            raise InputError(f"{path} holds no array {key!r}; it holds {', '.join(loaded.files)}")
+        with loaded.zip.open(key + ".npy") as member:
+            shape, dtype = npy_header(member)
+        if len(shape) not in (2, 3) or np.prod(sorted(shape)[-2:]) > MAX_PIXELS:
+            raise InputError(
+                f"{path}:{key} has shape {shape}; a raster is (bands, H, W) of at most {MAX_PIXELS:,} pixels"
+            )
+        if np.prod(shape) * dtype.itemsize > MAX_BYTES:
+            raise InputError(
+                f"{path}:{key} has shape {shape} of {dtype}, more than the {MAX_BYTES:,} bytes that are read"
+            )
+        array: NDArray[Any] = loaded[key]
+        return array
 
 
 def open_raster(path: Path, key: str | None = None, bands: int | None = None) -> Raster:

@@ -23,7 +23,7 @@ from rsw_rewards.data.layout import (
     plain_name,
 )
 from rsw_rewards.data.referring import expression, write_mask
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 from rsw_rewards.io.images import read_index
 
 THRESHOLD = 50
@@ -37,12 +37,10 @@ _PHRASES = "output_phrase_{}.txt"
 def _phrases(file: Path, source: Path) -> Iterator[tuple[str, str]]:
     """Id and expression of every line. Raises :class:`InputError` with file and line."""
     inside(file, source)
-    try:
+    with as_input_error(f"{file} cannot be read", OSError, UnicodeDecodeError):
         if file.stat().st_size > MAX_PHRASE_BYTES:
             raise InputError(f"{file} has more than the {MAX_PHRASE_BYTES:,} bytes that are read; divide it")
         lines = file.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
         key, _, text = line.strip().partition(" ")
         if not key:

@@ -15,17 +15,15 @@ from xml.etree.ElementTree import Element
 
 from rsw_rewards.data.adapter import Conversion, conversion
 from rsw_rewards.data.layout import SPLITS, ImageFolder, data_folder, find_folder, inside, plain_name, read_xml
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 
 PROMPT = "Give the box of what this refers to: {}"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def _numbers(file: Path, source: Path) -> set[int]:
-    try:
+    with as_input_error(f"the list {file} cannot be read as numbers of objects", OSError, ValueError):
         return {int(line) for line in inside(file, source).read_text("utf-8-sig").split()}
-    except (OSError, ValueError) as error:
-        raise InputError(f"the list {file} cannot be read as numbers of objects: {error}") from error
 
 
 def _object(entry: Element, where: str) -> tuple[list[float], str, str | None]:

@@ -26,7 +26,7 @@ from rsw_rewards.data.layout import (
     read_json,
 )
 from rsw_rewards.data.polygons import fill_polygon
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 from rsw_rewards.io.images import write_png
 from rsw_rewards.pixels import MAX_PIXELS
 
@@ -55,10 +55,8 @@ def parse_polygon(wkt: Any, where: str) -> np.ndarray:
     if not isinstance(wkt, str) or not wkt.upper().startswith("POLYGON") or "EMPTY" in wkt.upper():
         raise InputError(f"{where} is {str(wkt)[:40]!r}, not a WKT polygon")
     ring = _RING.search(wkt)
-    try:
+    with as_input_error(f"{where} holds a point that is not two numbers", ValueError):
         corners = [[float(number) for number in point.split()[:2]] for point in ring[1].split(",")] if ring else []
-    except ValueError as error:
-        raise InputError(f"{where} holds a point that is not two numbers: {error}") from error
     if len(corners) < 4 or any(len(corner) != 2 for corner in corners) or not np.isfinite(corners).all():
         raise InputError(f"{where} is no closed polygon")
     if np.abs(corners).max() > FAR:

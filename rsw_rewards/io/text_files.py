@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 
 MAX_FILE_BYTES = 1 << 30
 """Most bytes that are read whole, or unpacked (1 GiB)."""
@@ -103,7 +103,7 @@ def bounded(stream: BinaryIO, path: Path, before: bytes = b"") -> bytes:
 
 def _unpacked(file: BinaryIO, path: Path) -> gzip.GzipFile:
     size = 0
-    try:
+    with as_input_error(f"{path} cannot be unpacked, it is cut off or broken", EOFError, zlib.error, gzip.BadGzipFile):
         with gzip.GzipFile(fileobj=file) as counted:
             while part := counted.read(_CHUNK):
                 size += len(part)
@@ -112,8 +112,6 @@ def _unpacked(file: BinaryIO, path: Path) -> gzip.GzipFile:
                         f"{path} unpacks to more than the {MAX_FILE_BYTES:,} bytes that are read; divide it"
                     )
         file.seek(0)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} cannot be unpacked, it is cut off or broken: {error}") from error
     return gzip.GzipFile(fileobj=file)
 
 
@@ -138,10 +136,8 @@ def load_json(path: Path) -> Any:
 
 def parse_json(data: bytes, where: str) -> Any:
     """The value of a JSON text in UTF-8. Raises :class:`InputError`."""
-    try:
+    with as_input_error(f"{where} is not valid JSON", ValueError, RecursionError):
         return json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not valid JSON: {error}") from error
 
 
 def read_records(path: Path, writable: bool = True) -> Iterator[tuple[str, Any]]:

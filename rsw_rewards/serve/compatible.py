@@ -11,7 +11,7 @@ from rsw_rewards.core.image_ref import ImageRef, image
 from rsw_rewards.core.image_values import describe
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.engine.reward import Result, Reward
-from rsw_rewards.errors import InputError, RunStopped
+from rsw_rewards.errors import InputError, RunStopped, as_input_error
 from rsw_rewards.serve.wire import Limits, Reader, SampleRecord, parsed, validated
 
 
@@ -169,10 +169,8 @@ def _of_prompt(service: Scoring, prompt: Any) -> Sample:
 
 
 def _picture(reader: Reader, text: Any, where: str) -> ImageRef:
-    try:
+    with as_input_error(where, InputError):
         return image(reader.png(text))
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rsw_rewards.core.image_ref import DECLARED, ImageRef, image
 from rsw_rewards.core.image_values import STORED, index_map, number_of
 from rsw_rewards.core.records import REFERENCE_FIELDS, Output, Sample, TokenTrace
-from rsw_rewards.errors import ImageError, InputError, reason_of
+from rsw_rewards.errors import ImageError, InputError, as_input_error, reason_of
 from rsw_rewards.pixels import check_shape, content_hash, npy_header, read_picture
 
 VERSION = 1
@@ -279,7 +279,7 @@ class Reader:
 
     def image(self, entry: Any, name: str, is_map: bool = False) -> ImageRef:
         """The image of an object with ``png`` or ``npy``. Raises :class:`InputError` for anything else, a path among it."""
-        try:
+        with as_input_error(repr(name), InputError):
             kinds = entry.keys() & {"png", "npy"} if isinstance(entry, dict) else ()
             if len(kinds) != 1 or entry.keys() - {*DECLARED, *kinds}:
                 raise InputError(
@@ -297,8 +297,6 @@ class Reader:
                 return ImageRef(array=pixels, sha256=content_hash(pixels), nodata=nodata)
             plain = declared.keys() & {"levels", "threshold", "stretch"}
             return image(pixels, layout=layout, range=None if plain else STORED, **declared)
-        except InputError as error:
-            raise InputError(f"{name!r}: {error}") from error
 
     def png(self, text: Any, colours: bool = True) -> np.ndarray:
         """The pixels of a PNG in base64. Raises :class:`InputError`."""

@@ -14,7 +14,7 @@ from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.data.earthnet import opened_npz, write_frames
 from rsw_rewards.data.importers.imported import Imported
 from rsw_rewards.data.layout import inside
-from rsw_rewards.errors import ConfigError, InputError, did_you_mean
+from rsw_rewards.errors import ConfigError, InputError, as_input_error, did_you_mean
 from rsw_rewards.extras import need
 from rsw_rewards.io.pairing import Problem, coverage
 
@@ -104,11 +104,14 @@ def _netcdf(file: Path, variable: str) -> np.ndarray:
     need("a forecast in a NetCDF file", "xarray")
     import xarray
 
-    try:
-        with xarray.open_dataset(file) as cube:
-            values = cube[variable].transpose("time", "lat", "lon").to_numpy()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{file} cannot be read as a forecast with {variable!r} over time, lat and lon: {error}"
-        ) from error
+    with (
+        as_input_error(
+            f"{file} cannot be read as a forecast with {variable!r} over time, lat and lon",
+            OSError,
+            ValueError,
+            KeyError,
+        ),
+        xarray.open_dataset(file) as cube,
+    ):
+        values = cube[variable].transpose("time", "lat", "lon").to_numpy()
     return np.asarray(values, np.float32)

@@ -13,7 +13,7 @@ from typing import Any
 
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
-from rsw_rewards.errors import InputError
+from rsw_rewards.errors import InputError, as_input_error
 from rsw_rewards.evaluation.run_directory import versions
 from rsw_rewards.methods import key_of_steps
 from rsw_rewards.rollouts.trained import CONFIG, STARTS
@@ -111,10 +111,8 @@ def read_run(folder: Path) -> RunFiles:
 
 def _curve(path: Path) -> Sequence[Row]:
     """The points of ``curve.json``, which the supervised stage of the token world model writes."""
-    try:
+    with as_input_error(f"{path} is damaged", ValueError):
         points = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
     points = points if isinstance(points, list) else points.get("points", [])
     return [point for point in points if isinstance(point, dict) and "step" in point]
 
