@@ -14,7 +14,7 @@ from rsw_rewards.core.files import write_text
 from rsw_rewards.evaluation.comparison import compare_runs, run_names
 from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
 from rsw_rewards.evaluation.leaderboard import NOTHING, Leaderboard
-from rsw_rewards.evaluation.numbers import Mark, arrow, axis_between, axis_of, lane
+from rsw_rewards.evaluation.numbers import Mark, arrow, axis_around_zero, axis_of, lane
 from rsw_rewards.evaluation.pages import Key, cards_of, gathered, read_cards, render, short_names
 from rsw_rewards.evaluation.pictures import pictures
 from rsw_rewards.evaluation.report import ROWS, command
@@ -29,7 +29,7 @@ LIMIT = 2_500_000
 
 def write_comparison(
     path: Path, board: Leaderboard, runs: Sequence[FinishedRun], names: Sequence[str] | None = None
-) -> Path:
+) -> None:
     """Write the page of a comparison.
 
     Args:
@@ -56,8 +56,7 @@ def write_comparison(
         written=time.strftime("%Y-%m-%d %H:%M"),
         command=command(),
     )
-    write_text(Path(path), page)
-    return Path(path)
+    write_text(path, page)
 
 
 def run_values(runs: Sequence[FinishedRun], names: Sequence[str]) -> pd.DataFrame:
@@ -125,12 +124,11 @@ def number_plots(board: Leaderboard) -> list[dict[str, Any]]:
     """Per metric, the runs on one axis, the baselines beside the first."""
     drawn = []
     for key in board.keys:
-        cells = {
-            name: cell for name in board.names if (cell := board.cells.get((name, key), NOTHING)).value is not None
-        }
+        cells = {name: board.cells.get((name, key), NOTHING) for name in board.names}
+        known = {name: (cell.value, cell.ci95) for name, cell in cells.items() if cell.value is not None}
         beside = {name: found[key].value for name, found in board.baselines.items() if key in found}
         marks = [Mark("baseline", name, value) for name, value in beside.items() if value is not None]
-        ends = [end for cell in cells.values() for end in (cell.value, *(cell.ci95 or ())) if end is not None]
+        ends = [end for value, ci95 in known.values() for end in (value, *(ci95 or ()))]
         if not ends:
             continue
         # A baseline far beyond the runs would press them together.
@@ -138,7 +136,10 @@ def number_plots(board: Leaderboard) -> list[dict[str, Any]]:
         reach = max(high - low, 0.25 * abs(high), 1e-9)
         near = [mark for mark in marks if low - 4 * reach <= mark.value <= high + 4 * reach]
         axis = axis_of([*ends, *(mark.value for mark in near)])
-        lanes = [lane(name, cell.value or 0.0, axis, cell.ci95, near if name == board.names[-1] else ()) for name, cell in cells.items()]  # fmt: skip
+        lanes = [
+            lane(name, value, axis, ci95, near if name == board.names[-1] else ())
+            for name, (value, ci95) in known.items()
+        ]
         far = [mark for mark in marks if mark not in near]
         drawn.append({"key": key, "lanes": lanes, "axis": axis, "far": far})
     return drawn
@@ -149,9 +150,7 @@ def difference_plots(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     drawn = []
     for key in dict.fromkeys(row["metric"] for row in rows):
         own = [row for row in rows if row["metric"] == key and row["difference"] is not None]
-        ends = [abs(end) for row in own for end in (row["difference"], *(row["ci95"] or ()))]
-        reach = 1.05 * max(ends, default=0.0) or 1.0
-        axis = axis_between(-reach, reach)
+        axis = axis_around_zero(end for row in own for end in (row["difference"], *(row["ci95"] or ())))
         lanes = [
             lane(row["run"], row["difference"], axis, row["ci95"], signed=True, note=_p(row["p_holm"])) for row in own
         ]

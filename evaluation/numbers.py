@@ -137,6 +137,16 @@ def axis_of(values: Sequence[float]) -> Axis:
     return axis_between(low, high)
 
 
+def axis_around_zero(values: Iterable[float]) -> Axis:
+    """An axis that shows all differences, with 0 in its middle.
+
+    >>> axis_around_zero([0.5, -1.0]).low, axis_around_zero([]).high
+    (-1.05, 1.0)
+    """
+    reach = 1.05 * max(map(abs, values), default=0.0) or 1.0
+    return axis_between(-reach, reach)
+
+
 def place(value: float, low: float, high: float) -> float:
     """Where a value stands on an axis, in percent.
 

@@ -252,21 +252,18 @@ def read_cards(report: Path, keys: Collection[Key]) -> dict[Key, dict[str, Any]]
             break
         try:
             held = json.loads(file.read_text(encoding="utf-8").split(_BEGIN, 1)[1].split(_END, 1)[0])
-            for one in held["cards"]:
-                if (key := (one["id"], one["candidate"])) in wanted:
-                    found[key] = {**one, "pictures": [_whole(picture, held["images"]) for picture in one["pictures"]]}
-        except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
+            images = held["images"]
+            if not all(image.startswith("data:image/") for image in images):
+                raise ValueError("a picture is no image")
+            for card in held["cards"]:
+                if (key := (card["id"], card["candidate"])) in wanted:
+                    shown = [
+                        {**one, "src": images[one["image"]]} if "image" in one else one for one in card["pictures"]
+                    ]
+                    found[key] = {**card, "pictures": shown}
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             raise InputError(f"{file} is damaged: {error!r}; evaluate again with --resume, which writes it") from error
     return found
-
-
-def _whole(picture: Mapping[str, Any], images: Sequence[str]) -> dict[str, Any]:
-    if "image" not in picture:
-        return dict(picture)
-    source = str(images[picture["image"]])
-    if not source.startswith("data:image/"):
-        raise ValueError("a picture is no image")
-    return {**{key: value for key, value in picture.items() if key != "image"}, "src": source}
 
 
 def short_names(keys: Sequence[Key]) -> tuple[str, list[str]]:

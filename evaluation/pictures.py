@@ -68,7 +68,7 @@ def _drawings(sample: Sample, output: Output) -> Iterator[Drawing]:
         yield "truth", "true future", partial(read_rgb, future), True
     if forecast is not None and future is not None:
         label = f"difference to the truth, white from {LARGE:g} of 255"
-        yield "both", label, partial(_apart, forecast, future), False
+        yield "both", label, lambda: difference_map(read_rgb(as_future(forecast, future)), read_rgb(future)), False
     indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
     draw = _coloured if indexed else _masked
     for key in ("mask", "map_before", "map_after", "buildings", "damage"):
@@ -87,27 +87,21 @@ def _drawings(sample: Sample, output: Output) -> Iterator[Drawing]:
         yield "both", "blue: true, orange: predicted", partial(_boxed, sample.images[-1], true_boxes, boxes), True
 
 
-def difference_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the mean absolute difference over channels of two (H, W, 3) uint8 images, dark where they agree and white from
-    :data:`LARGE` on.
+def difference_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: the mean absolute difference over channels of an (H, W, 3) uint8 image and the true one, dark where they agree and
+    white from :data:`LARGE` on. Raises ValueError for images of two sizes.
 
     >>> difference_map(np.zeros((1, 2, 3), np.uint8), np.array([[[0] * 3, [200] * 3]], np.uint8)).tolist()
     [[[32, 36, 42], [255, 255, 255]]]
     """
-    sums = np.abs(one.astype(np.int16) - other).sum(axis=-1, dtype=np.int16)
+    if image.shape != truth.shape:
+        sizes = [f"{width} x {height}" for height, width, _ in (image.shape, truth.shape)]
+        raise ValueError(f"it has {sizes[0]} pixels, the truth {sizes[1]}")
+    sums = np.abs(image.astype(np.int16) - truth).sum(axis=-1, dtype=np.int16)
     # A colour for each of the 766 sums there are, so that a large picture is never held in float64.
     place = np.clip(np.arange(3 * 255 + 1) / (3 * LARGE), 0.0, 1.0) * (len(_RAMP) - 1)
     colours = np.stack([np.interp(place, np.arange(len(_RAMP)), channel) for channel in _RAMP.T], axis=-1)
     return colours.round().astype(np.uint8)[sums]
-
-
-def _apart(forecast: ImageRef, future: ImageRef) -> np.ndarray:
-    one, other = read_rgb(as_future(forecast, future)), read_rgb(future)
-    if one.shape != other.shape:
-        raise ValueError(
-            f"it has {one.shape[1]} x {one.shape[0]} pixels, the truth {other.shape[1]} x {other.shape[0]}"
-        )
-    return difference_map(one, other)
 
 
 def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> np.ndarray:
@@ -161,10 +155,7 @@ def data_uri(pixels: np.ndarray, photo: bool = False) -> str:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(pixels, np.uint8))
-    scale = THUMBNAIL / max(picture.size)
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in picture.size]
-        picture = picture.resize((size[0], size[1]), Image.Resampling.BOX)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=None)
     buffer = io.BytesIO()
     kind = "jpeg" if photo and max(picture.size) > LOSSLESS else "png"
     picture.save(buffer, format=kind.upper(), **({"quality": 85} if kind == "jpeg" else {}))

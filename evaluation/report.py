@@ -74,7 +74,6 @@ def write_report(
         outputs: the answers.
         progress: told how far the work is.
     """
-    path = Path(path)
     name = path.resolve().parent.name if path.name == "report.html" else path.stem
     cards = cards_of(table.frame, samples, outputs)
     chosen = choose(table.frame) if cards else {}
@@ -181,19 +180,14 @@ def all_rows(cards: Sequence[Card], links: Sequence[str], table: ScoreTable) -> 
     return {"columns": [columns[k] for k in used], "rows": [[row[k] for k in used] for row in rows], "size": ROWS}
 
 
-def failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def failures(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     """The most common reasons of scores that failed: ``count``, ``verifier``, ``status``, and ``sample`` and ``reason`` of the first.
     Reasons that differ in names and numbers alone are one."""
     bad = frame[frame["status"].isin(NOT_OK)]
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for row in bad[["verifier", "status", "sample", "reason"]].to_dict("records"):
-        reason = " ".join(str(row["reason"] or "no reason was given").split())[:200]
-        key = (row["verifier"], str(row["status"]), kind_of(reason))
-        entry = found.setdefault(
-            key, {"count": 0, "verifier": key[0], "status": key[1], "sample": row["sample"], "reason": reason}
-        )
-        entry["count"] += 1
-    return sorted(found.values(), key=lambda entry: -entry["count"])[:REASONS]
+    reason = bad["reason"].map(lambda reason: " ".join(str(reason or "no reason was given").split())[:200])
+    same = bad.assign(reason=reason, kind=reason.map(kind_of)).groupby(["verifier", "status", "kind"], sort=False)
+    found = same.agg(count=("sample", "size"), sample=("sample", "first"), reason=("reason", "first"))
+    return found.sort_values("count", ascending=False, kind="stable").head(REASONS).reset_index().to_dict("records")
 
 
 def beside(key: str, baselines: Mapping[str, Any]) -> dict[str, float]:

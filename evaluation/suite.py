@@ -40,6 +40,11 @@ class SuiteRow:
     """Where the whole result is, relative to the suite's folder."""
     warnings: int = 0
 
+    @property
+    def report(self) -> str:
+        """Where the report is, relative to the suite's folder; empty where there is none."""
+        return f"{self.folder}/report.html" if self.folder else ""
+
 
 def row_of(part: str, found: Evaluation, folder: str) -> SuiteRow:
     """The row of one evaluation."""
@@ -153,12 +158,7 @@ def read_suite(folder: Path) -> Suite:
 
 def page(found: Suite) -> str:
     """The page of a suite: one row of headlines, what failed and why, and a line for every part with a link to its report."""
-    return render(
-        "suite.html",
-        suite=found,
-        report_of=report_of,
-        lanes=[_lane(row) for row in found.rows if row.value is not None],
-    )
+    return render("suite.html", suite=found, lanes=[_lane(row) for row in found.rows if row.value is not None])
 
 
 def _lane(row: SuiteRow) -> dict[str, Any]:
@@ -169,9 +169,4 @@ def _lane(row: SuiteRow) -> dict[str, Any]:
     if row.warnings:
         note += f" · {row.warnings} warning{'s' if row.warnings > 1 else ''}"
     values = [row.value, *(row.ci95 or ()), *(mark.value for mark in marks)]
-    return lane(row.part, row.value, axis_of(values), row.ci95, marks, note=note, page=report_of(row))
-
-
-def report_of(row: SuiteRow) -> str:
-    """Where the report of a part is, from the page of the suite; empty where there is none."""
-    return f"{row.folder}/report.html" if row.folder else ""
+    return lane(row.part, row.value, axis_of(values), row.ci95, marks, note=note, page=row.report)

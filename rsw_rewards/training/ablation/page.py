@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from rsw_rewards.evaluation.numbers import Mark, axis_between, lane, number, sign
+from rsw_rewards.evaluation.numbers import Mark, axis_around_zero, lane, number, sign
 from rsw_rewards.evaluation.pages import render
 from rsw_rewards.training.ablation.effects import Ablation, Effect
 
@@ -129,14 +129,8 @@ def plots(effects: Sequence[Effect]) -> list[dict[str, Any]]:
     for mode, metric in dict.fromkeys((effect.mode, effect.metric) for effect in effects):
         own = [effect for effect in effects if (effect.mode, effect.metric) == (mode, metric)]
         others = [effect for effect in own if effect.difference is not None and effect.variant != own[0].variant]
-        ends = [
-            abs(end)
-            for effect in others
-            for end in (effect.difference, *(effect.ci95 or ()), *effect.per_seed)
-            if end is not None
-        ]
-        reach = 1.05 * max(ends, default=0.0) or 1.0
-        axis = axis_between(-reach, reach)
+        ends = [end for effect in others for end in (effect.difference, *(effect.ci95 or ()), *effect.per_seed)]
+        axis = axis_around_zero(end for end in ends if end is not None)
         lanes = [
             lane(
                 effect.variant,
