@@ -18,7 +18,6 @@ from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
 from rsw_rewards.evaluation.intervals import holm, mcnemar_p
 from rsw_rewards.evaluation.leaderboard import Cell, Leaderboard, percent_key, too_few_scenes
 from rsw_rewards.evaluation.numbers import sign
-from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.statistics import Estimate, bounds_of
 from rsw_rewards.evaluation.summary import compare, metrics_of, status_counts, valid_rate
 
@@ -133,7 +132,7 @@ def compare_runs(
     """
     called = run_names(runs, names)
     base, verifiers = runs[0], runs[0].verifiers()
-    _check_keys(keys, runs, verifiers)
+    _check_keys(keys, runs)
     rows: list[dict[str, Any]] = []
     for name, run in zip(called[1:], runs[1:], strict=True):
         shared = shared_outputs((base, run))
@@ -157,7 +156,7 @@ def compare_runs(
                     "reason": estimate.reason,
                 }
             )
-    family = _family(base.protocol, keys)
+    family = keys or base.protocol.headline
     tested = [row["p_value"] if row["metric"] in family else None for row in rows]
     for row, p in zip(rows, holm(tested), strict=True):
         row["p_holm"] = p
@@ -184,11 +183,6 @@ def _mcnemar(base: FinishedRun, run: FinishedRun, shared: frozenset[tuple[Any, .
     return mcnemar_p(int((first & ~second).sum()), int((second & ~first).sum()))
 
 
-def _family(protocol: Protocol, keys: Sequence[str] | None) -> tuple[str, ...]:
-    """The numbers whose p-values are corrected together: those asked for, or else the headline of the protocol."""
-    return tuple(keys or protocol.headline)
-
-
 def leaderboard(
     runs: Sequence[FinishedRun], keys: Sequence[str] | None = None, names: Sequence[str] | None = None
 ) -> Leaderboard:
@@ -207,7 +201,7 @@ def leaderboard(
     """
     called = run_names(runs, names)
     verifiers = runs[0].verifiers()
-    _check_keys(keys, runs, verifiers)
+    _check_keys(keys, runs)
     shared = shared_outputs(runs)
     features = _Features(*runs)
     numbers = [_numbers(run, shared, verifiers, features) for run in runs]
@@ -226,15 +220,14 @@ def leaderboard(
             if (name, key) in cells and cells[name, key].value == cells[leader, key].value:
                 cells[name, key] = replace(cells[name, key], best=True)
     tested: dict[tuple[str, str], Estimate] = {}
-    by_name = dict(zip(called, runs, strict=True))
-    for name, run in by_name.items():
+    by_name = {name: run.only(shared) for name, run in zip(called, runs, strict=True)}
+    for name, table in by_name.items():
         for leader in dict.fromkeys(leaders.values()):
             behind = [
                 k for k, best in leaders.items() if best == leader and (name, k) in cells and not cells[name, k].best
             ]
             if behind:
-                best = by_name[leader].only(shared)
-                found = compare(runs[0].protocol, verifiers, best, run.only(shared), features, behind)
+                found = compare(runs[0].protocol, verifiers, by_name[leader], table, features, behind)
                 tested.update({(name, key): estimate for key, estimate in found.items()})
     for (place, estimate), p in zip(tested.items(), holm([found.p_value for found in tested.values()]), strict=True):
         cells[place] = replace(
@@ -260,7 +253,7 @@ def leaderboard(
     )
 
 
-def _check_keys(keys: Sequence[str] | None, runs: Sequence[FinishedRun], verifiers: Mapping[str, Verifier]) -> None:
+def _check_keys(keys: Sequence[str] | None, runs: Sequence[FinishedRun]) -> None:
     known = list(dict.fromkeys(key for run in runs for key in run.summary["metrics"]))
     for key in keys or ():
         if key not in known:

@@ -49,6 +49,16 @@ class Inputs:
             problems=[one for one in self.problems if not (one.kind == "missing" and one.where in others)],
         )
 
+    def levelled(self) -> Inputs:
+        """The same with as many outputs for every sample of a task, the lacking ones being invalid; see :func:`level`."""
+        task_of = {sample.id: sample.task for sample in self.samples}
+        outputs, problems = [], list(self.problems)
+        for task in dict.fromkeys(task_of.values()):
+            own, left_out = level([output for output in self.outputs if task_of[output.sample_id] is task])
+            outputs += own
+            problems += left_out
+        return replace(self, outputs=outputs, problems=problems)
+
 
 @contextmanager
 def seldom_collecting() -> Iterator[None]:
@@ -133,30 +143,6 @@ def level(outputs: Sequence[Output]) -> tuple[list[Output], list[Problem]]:
     return levelled, problems
 
 
-def of_predictions(
-    samples: Any,
-    outputs: Any,
-    roots: Sequence[Path] = (),
-    limit: int | None = None,
-    on_missing: str = "invalid",
-    tasks: Collection[Task] = frozenset(Task),
-) -> Inputs:
-    """Samples and the outputs for them as :func:`read_pair` gives them.
-
-    Unless missing outputs are dropped, all samples of a task have equally many, the lacking ones being invalid; see :func:`level`.
-    """
-    given = read_pair(samples, outputs, roots, limit, on_missing, tasks=tasks)
-    if on_missing == "drop":
-        return given
-    task_of = {sample.id: sample.task for sample in given.samples}
-    answers, problems = [], given.problems
-    for task in dict.fromkeys(task_of.values()):
-        levelled, left_out = level([output for output in given.outputs if task_of[output.sample_id] is task])
-        answers += levelled
-        problems = [*problems, *left_out]
-    return replace(given, outputs=answers, problems=problems)
-
-
 def _named(source: Any) -> str:
     """What the report says of where records come from."""
     return str(source) if isinstance(source, (str, PathLike)) else "given in Python"
@@ -203,14 +189,13 @@ def of_policy(
         )
     if out is not None and not resume and (out / "config.yaml").exists():
         raise InputError(f"{out} holds a run already; go on with --resume (resume=True), or name another folder")
-    named = isinstance(policy, (str, Path))
-    trained = find_trained(Path(policy)) if named and is_folder(policy) else None
+    is_named = isinstance(policy, (str, Path))
+    trained = find_trained(Path(policy)) if is_named and is_folder(policy) else None
     built = build_policy(policy if trained is None else trained.folder)  # of a run that goes on, this one
     if unknown := tasks - built.tasks:
         raise ConfigError(f"the policy {policy!r} does not do the task {', '.join(sorted(unknown))}")
-    about: dict[str, Any] = {
-        "policy": str(policy) if named else built.describe(), "candidates": candidates, "temperature": temperature, "seed": seed,
-    }  # fmt: skip
+    shown = str(policy) if is_named else built.describe()
+    about = {"policy": shown, "candidates": candidates, "temperature": temperature, "seed": seed}
     warnings = []
     if trained is not None:
         about["step"] = trained.step

@@ -173,7 +173,7 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
     >>> found.metrics["accuracy"].value, [problem.kind for problem in found.problems]
     (0.5, ['unknown_id', 'missing', 'missing'])
     """
-    from rsw_rewards.evaluation.inputs import of_policy, of_predictions
+    from rsw_rewards.evaluation.inputs import of_policy, read_pair
     from rsw_rewards.evaluation.progress import silent
     from rsw_rewards.evaluation.run import run_protocol
 
@@ -187,7 +187,9 @@ def evaluate(  # type: ignore[misc]  # options are named here alone
     places = [Path(root) for root in roots]
     tasks = frozenset(one.task for one in chosen)
     if policy is None:
-        given = of_predictions(samples, outputs, places, limit, on_missing, tasks)
+        given = read_pair(samples, outputs, places, limit, on_missing, tasks)
+        if on_missing == "invalid":
+            given = given.levelled()
     else:
         given = of_policy(
             samples, policy, tasks, folder, candidates=candidates, temperature=temperature, actors=actors, seed=seed,
