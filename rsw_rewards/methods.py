@@ -29,7 +29,7 @@ METHODS: Mapping[str, Method] = {
         "rsw_rewards.training.supervised:train",
         makes="token_world_model",
     ),
-    "vlm_supervised": Method("rsw_rewards.config:VlmSupervisedConfig", "rsw_rewards.training.vision_language:train"),
+    "vlm_supervised": Method("rsw_rewards.config:VlmSupervisedConfig", "rsw_rewards.training.vlm_supervised:train"),
     "build_world_model": Method(
         "rsw_rewards.training.build_world_model:BuildWorldModelConfig",
         "rsw_rewards.training.build_world_model:train",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from rsw_rewards.rollouts.trained import (
     damage_of,
     mark_complete,
 )
-from rsw_rewards.training.processes import ALONE, Processes
+from rsw_rewards.training.collector import Collector
+from rsw_rewards.training.processes import Processes
 
 STATE = "engine_state.pt"
 """What the engine keeps in a checkpoint, beside the learner."""
@@ -34,18 +35,18 @@ class CompleteCheckpoint(TrainerCallback):
     """After the trainer wrote a checkpoint, adds the engine's state and then the mark that it is whole.
 
     Args:
-        engine: gives the engine's state: tensors, arrays, numbers, strings and containers of them. Only asked in the first process.
+        collector: has the engine's state: tensors, arrays, numbers, strings and containers of them. In the first process only.
         processes: the learner processes, each of which writes random states of its own before the mark is set.
     """
 
-    def __init__(self, engine: Callable[[], Mapping[str, Any]], processes: Processes = ALONE) -> None:
-        self.engine = engine
-        self.processes = processes
+    def __init__(self, collector: Collector | None, processes: Processes) -> None:
+        self.collector, self.processes = collector, processes
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.processes.wait()
-        if self.processes.first:
-            _complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.engine())
+        if self.collector is not None:
+            step = state.global_step
+            _complete(Path(args.output_dir) / f"checkpoint-{step}", step, self.collector.state_dict())
 
 
 def write_checkpoint(

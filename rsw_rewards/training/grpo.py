@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -13,18 +12,12 @@ from rsw_rewards.core.settings import validated
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.rl_settings import GrpoConfig
 from rsw_rewards.rollouts.policies import build_policy
-from rsw_rewards.rollouts.trained import CHECKPOINTS
 from rsw_rewards.training.checkpoints import CompleteCheckpoint
 from rsw_rewards.training.processes import ALONE, Processes
-from rsw_rewards.training.trainer_views import TokenView, Trainable, TrainerView, trainer_view
+from rsw_rewards.training.trainer_views import TokenView, Trainable, trainer_view
 from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
 from rsw_rewards.training.trl_arguments import trl_arguments
-from rsw_rewards.training.trl_inputs import (
-    RolloutFunction,
-    following_rollouts,
-    make_trainer,
-    rollout_function,
-)
+from rsw_rewards.training.trl_trainer import Trainer
 
 
 def train_grpo(config: RunConfig, resume: bool = False, processes: Processes = ALONE) -> Path:
@@ -44,41 +37,13 @@ def _learn(config: RunConfig, run: TrainingRun) -> Trainable:
             "grpo.refill is for policies whose prompts are tokens alone: TRL takes the pictures of a prompt from its data set, before"
             " it is known which groups are replaced; leave it out"
         )
-    if not run.processes.first:
-        made = following_rollouts(view, run.processes)
-        _steps(config, run, policy, view, made, [CompleteCheckpoint(dict, run.processes)])
-        return policy
     with run.collector() as collector:
-        made = rollout_function(collector, view, config.grpo.group, run.processes)
-        callbacks = [collector.log, CompleteCheckpoint(collector.state_dict, run.processes)]
-        _steps(config, run, policy, view, made, callbacks)
+        callbacks: list[TrainerCallback] = [CompleteCheckpoint(collector, run.processes)]
+        if collector is not None:
+            callbacks.insert(0, collector.log)
+        trainer = Trainer(config, view, run.prompts, collector, callbacks, run.processes)
+        trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     return policy
-
-
-def _steps(
-    config: RunConfig,
-    run: TrainingRun,
-    policy: Trainable,
-    view: TrainerView,
-    made: RolloutFunction,
-    callbacks: Sequence[TrainerCallback],
-) -> None:
-    trainer = make_trainer(
-        policy,
-        config.grpo,
-        seed=config.seed,
-        samples=run.samples,
-        prompts=run.prompts,
-        rollouts=made,
-        view=view,
-        folder=config.out / CHECKPOINTS,
-        save_every=config.checkpoints.every,
-        keep=config.checkpoints.keep,
-        callbacks=callbacks,
-        off_policy=config.rollouts.off_policy,
-        processes=run.processes,
-    )
-    trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
 
 
 def _supervised_instead(config: RunConfig, run: TrainingRun) -> Trainable:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
+from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
-from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.errors import ConfigError
+from rsw_rewards.core.records import Output, Sample, Task
+from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
-from rsw_rewards.training.vision_language import ConversationView, WorldView
+
+KEPT = 256
+"""Samples whose decoded images are kept: at least those of a generation, each of which is asked for once per rollout."""
 
 
 class Trainable(Protocol):
@@ -35,50 +40,150 @@ class Trainable(Protocol):
         """Write what the policy can be loaded from again."""
 
 
-class TokenView:
-    """Samples by their ids alone: rollouts bring the tokens of their prompts along."""
+class TrainerView(ABC):
+    """A policy and the samples of a run, as TRL's trainer is shown them.
 
-    def __init__(self, policy: Trainable) -> None:
+    Args:
+        policy: after ``setup``.
+        samples: what is trained on.
+    """
+
+    def __init__(self, policy: Any, samples: Sequence[Sample]) -> None:
         self.policy = policy
+        self.samples: Mapping[str, Sample] = {sample.id: sample for sample in samples}
+
+    @property
+    @abstractmethod
+    def processing_class(self) -> PreTrainedTokenizerBase | ProcessorMixin:
+        """The tokenizer or processor that TRL asks for."""
+
+    @abstractmethod
+    def dataset(self, ids: Sequence[str]) -> Dataset:
+        """Rows for samples, in the order of their ids. The column ``prompt`` comes back in :meth:`ids`."""
+
+    @abstractmethod
+    def ids(self, prompts: Sequence[Any]) -> list[str]:
+        """The samples' ids in prompts that the trainer hands over."""
+
+    @abstractmethod
+    def lost(self, sample: str) -> list[int]:
+        """The prompt that stands for that of a rollout without tokens."""
+
+    @abstractmethod
+    def shown(self, outputs: Sequence[Output], prompts: Sequence[Sequence[int]]) -> list[int]:
+        """How many tokens of each prompt the trainer is shown as prompt; the rest goes before the completion, masked."""
+
+    def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
+        """``prompt_ids``, ``completion_ids`` and ``env_mask`` of outputs; what has no tokens is an end token after its prompt."""
+        check_tokens(outputs)
+        prompts, completions = [], []
+        for output in outputs:
+            trace = output.tokens
+            whole = trace is not None and trace.completion_ids and trace.prompt_ids
+            prompts.append(list(trace.prompt_ids) if trace and whole else self.lost(output.sample_id))
+            completions.append(list(trace.completion_ids) if trace and whole else [self.policy.eos_id])
+        cuts = self.shown(outputs, prompts)
+        rows = list(zip(prompts, completions, cuts, strict=True))
+        return {
+            "prompt_ids": [prompt[:cut] for prompt, _, cut in rows],
+            "completion_ids": [prompt[cut:] + completion for prompt, completion, cut in rows],
+            "env_mask": [[0] * len(prompt[cut:]) + [1] * len(completion) for prompt, completion, cut in rows],
+        }
+
+
+class TokenView(TrainerView):
+    """Samples by their ids alone: rollouts bring the tokens of their prompts along.
+
+    The prompts of questions (two images) are longer than those of forecasts, the completions shorter. All prompts are cut to the shortest,
+    so that rows are nearly equally long, and little is spent on padding.
+    """
 
     @property
     def processing_class(self) -> PreTrainedTokenizerBase:
-        """Names for the ids of tokens."""
-        return token_names(self.policy.model.config.vocab_size, self.policy.eos_id, self.policy.pad_id)
+        """A tokenizer that only knows ids: the trainer asks for one, but rollouts come to it as tokens already."""
+        eos, pad = f"<{self.policy.eos_id}>", f"<{self.policy.pad_id}>"
+        words = {f"<{number}>": number for number in range(self.policy.model.config.vocab_size)}
+        names = Tokenizer(WordLevel(words, unk_token=pad))
+        return PreTrainedTokenizerFast(tokenizer_object=names, eos_token=eos, pad_token=pad)
 
     def dataset(self, ids: Sequence[str]) -> Dataset:
-        """Rows for samples, in the order of their ids. The column ``prompt`` comes back in :meth:`ids`."""
         return Dataset.from_dict({"prompt": list(ids)})
 
     def ids(self, prompts: Sequence[Any]) -> list[str]:
-        """The samples' ids in prompts that the trainer hands over."""
         return list(prompts)
 
-    def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
-        """What a rollout function returns of outputs: ``prompt_ids``, ``completion_ids``, ``logprobs``, ``env_mask``.
+    def lost(self, sample: str) -> list[int]:
+        return [self.policy.eos_id]
 
-        The prompts of questions (two images) are longer than those of forecasts, the completions shorter. All prompts are cut
-        to the shortest and the rest goes before the completion, masked: rows are then nearly equally long, and little is spent on
-        padding.
-        """
-        eos = self.policy.eos_id
-        check_tokens(outputs)
-        traces = [
-            ([eos], [eos])
-            if output.tokens is None or not output.tokens.completion_ids or not output.tokens.prompt_ids
-            else (list(output.tokens.prompt_ids), list(output.tokens.completion_ids))
-            for output in outputs
-        ]
-        lengths = [
-            len(prompt) for (prompt, _), output in zip(traces, outputs, strict=True) if output.tokens is not None
-        ]
-        cut = min(lengths, default=1)
-        return {
-            "prompt_ids": [prompt[:cut] for prompt, _ in traces],
-            "completion_ids": [prompt[cut:] + completion for prompt, completion in traces],
-            "env_mask": [[0] * len(prompt[cut:]) + [1] * len(completion) for prompt, completion in traces],
-            "logprobs": None,  # on-policy: the learner's own are those of the sampler
-        }
+    def shown(self, outputs: Sequence[Output], prompts: Sequence[Sequence[int]]) -> list[int]:
+        known = [len(prompt) for prompt, output in zip(prompts, outputs, strict=True) if output.tokens is not None]
+        return [min(known, default=1)] * len(outputs)
+
+
+class ConversationView(TrainerView):
+    """Samples as conversations with images; the sample's id travels as a further key of the last message.
+
+    TRL rebuilds the pixels for its loss from the data set's ``images``; the tokens of prompt and completion come from the rollouts. Both
+    use the policy's own messages and processor, so they fit together: as many places for image features as there are features.
+    """
+
+    policy: VisionLanguageModel
+
+    def __init__(self, policy: VisionLanguageModel, samples: Sequence[Sample]) -> None:
+        super().__init__(policy, samples)
+        self.pictures = lru_cache(KEPT)(self._pictures)
+
+    @property
+    def processing_class(self) -> ProcessorMixin:
+        """The model's own processor."""
+        return self.policy.processor
+
+    def dataset(self, ids: Sequence[str]) -> Dataset:
+        """Rows with ``prompt`` (messages) and ``images`` (RGB pictures), made when they are asked for."""
+        return Dataset.from_dict({"prompt": list(ids)}).with_transform(self._rows)
+
+    def _rows(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
+        prompts = []
+        for name in batch["prompt"]:
+            *system, user = self.policy.conversation(self.samples[name])
+            prompts.append([*system, {**user, "sample": name}])
+        return {"prompt": prompts, "images": [list(self.pictures(name)) for name in batch["prompt"]]}
+
+    def _pictures(self, name: str) -> list[Image.Image]:
+        """The images of a sample, or black ones where they cannot be used: its rollouts are lost and have no reward."""
+        sample = self.samples[name]
+        try:
+            pictures = self.policy.pictures(sample)
+            self.policy.encode([sample], [pictures])
+            return pictures
+        except ImageError:
+            return [Image.new("RGB", (64, 64)) for _ in sample.images]
+
+    def ids(self, prompts: Sequence[Any]) -> list[str]:
+        return [prompt[-1]["sample"] for prompt in prompts]
+
+    def lost(self, sample: str) -> list[int]:
+        """The prompt that fits the sample's images."""
+        found = self.policy.encode([self.samples[sample]], [self.pictures(sample)])
+        return list(found["input_ids"][0].tolist())
+
+    def shown(self, outputs: Sequence[Output], prompts: Sequence[Sequence[int]]) -> list[int]:
+        return [len(prompt) for prompt in prompts]
+
+
+class WorldView(ConversationView):
+    """The same for world models. The trainer is shown the user's turn as prompt; the pictures in codes that a forecast continues go
+    before its completion, so that the trainer need not know of them."""
+
+    policy: BackboneWorldModel
+
+    def shown(self, outputs: Sequence[Output], prompts: Sequence[Sequence[int]]) -> list[int]:
+        found = []
+        for output, prompt in zip(outputs, prompts, strict=True):
+            sample = self.samples[output.sample_id]
+            drawn = sample.task is Task.FORECAST and output.tokens is not None
+            found.append(len(prompt) - (self.policy.vocabulary.album_length(len(sample.images)) if drawn else 0))
+        return found
 
 
 def check_tokens(outputs: Sequence[Output]) -> None:
@@ -91,22 +196,8 @@ def check_tokens(outputs: Sequence[Output]) -> None:
         )
 
 
-TrainerView = TokenView | ConversationView
-"""How the trainer is shown samples and rollouts."""
-
-
 def trainer_view(policy: Trainable, samples: Sequence[Sample]) -> TrainerView:
     """Samples as conversations with images for a vision-language policy, by their ids for others."""
     if isinstance(policy, BackboneWorldModel):
         return WorldView(policy, samples)
-    return ConversationView(policy, samples) if isinstance(policy, VisionLanguageModel) else TokenView(policy)
-
-
-def token_names(vocabulary: int, eos_id: int, pad_id: int) -> PreTrainedTokenizerBase:
-    """A tokenizer that only knows ids: the trainer asks for one, but rollouts come to it as tokens already."""
-    words = {f"<{number}>": number for number in range(vocabulary)}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(words, unk_token=f"<{pad_id}>")),
-        eos_token=f"<{eos_id}>",
-        pad_token=f"<{pad_id}>",
-    )
+    return ConversationView(policy, samples) if isinstance(policy, VisionLanguageModel) else TokenView(policy, samples)

@@ -150,8 +150,11 @@ class TrainingRun:
         return prompt_order(self.samples, -(-asked.steps // asked.boundary), self.share, self.config.seed)
 
     @contextmanager
-    def collector(self) -> Iterator[Collector]:
-        """What makes, scores and logs generations, from the checkpoint on; for the first process."""
+    def collector(self) -> Iterator[Collector | None]:
+        """What makes, scores and logs generations, from the checkpoint on; None in all processes but the first."""
+        if not self.processes.first:
+            yield None
+            return
         config, steps = self.config, self.config.generation.steps
         log = RunLog(config.out, sorted(self.share), steps, config.print_every, config.log, self.done)
         watch = None
@@ -176,32 +179,26 @@ class TrainingRun:
         """
         if self.checkpoint is not None:
             learner.load_state_dict(read_state(self.checkpoint / LEARNER))
-        steps = range(self.done, self.config.generation.steps)
         by_id = {sample.id: sample for sample in self.samples}
-        every = self.config.checkpoints
-        due = {step for step in steps if every.every and (step + 1) % every.every == 0}
-        if not self.processes.first:
-            for step in steps:
-                trained_weights(learner.policy.model)  # put together in all processes at once
-                outputs, given = self.processes.broadcast()
-                learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
-                if step in due:
-                    learner.state_dict()
-            return
-        asked, order = self.config.generation.prompts, self.prompts
+        prompts, order, checkpoints = self.config.generation.prompts, self.prompts, self.config.checkpoints
         with self.collector() as collector:
-            for step in steps:
+            for step in range(self.done, self.config.generation.steps):
                 start = time.perf_counter()
-                ids = order[step * asked : (step + 1) * asked]
-                outputs, given = collector.collect(ids, step, trained_weights(learner.policy.model))
-                if self.processes.count > 1:
-                    outputs = [_of_learning(output) for output in outputs]
-                    self.processes.broadcast((outputs, given))
+                weights = trained_weights(learner.policy.model)  # put together in all processes at once
+                rollouts = None
+                if collector is not None:
+                    outputs, given = collector.collect(order[step * prompts : (step + 1) * prompts], step, weights)
+                    alone = self.processes.count == 1
+                    rollouts = outputs if alone else [_of_learning(output) for output in outputs], given
+                outputs, given = self.processes.broadcast(rollouts)
                 numbers = learner.update([by_id[output.sample_id] for output in outputs], outputs, given, step)
-                collector.log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
-                if step in due:
-                    states = learner.state_dict(), collector.state_dict()
-                    write_checkpoint(self.config.out / CHECKPOINTS, step + 1, *states, every.keep)
+                if collector is not None:
+                    collector.log.write(step + 1, {**numbers, "step_time": time.perf_counter() - start})
+                if checkpoints.every and (step + 1) % checkpoints.every == 0:
+                    state = learner.state_dict()
+                    if collector is not None:
+                        folder = self.config.out / CHECKPOINTS
+                        write_checkpoint(folder, step + 1, state, collector.state_dict(), checkpoints.keep)
 
     def finish(self, policy: Trainable) -> Path:
         """Write the trained policy, measure the held-out samples again and compare; returns the folder of the policy."""

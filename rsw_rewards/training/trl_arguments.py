@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt, Lt
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
+from rsw_rewards.config import RunConfig
 from rsw_rewards.errors import ConfigError, did_you_mean
 from rsw_rewards.rl_settings import GrpoConfig
+from rsw_rewards.rollouts.trained import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+    from rsw_rewards.training.trainer_views import TrainerView
 
 CISPO_CAP = 5.0
 """Largest ratio that ``loss_type: cispo`` lets a token count by, where ``epsilon_high`` is left out (ScaleRL, arXiv 2510.13786)."""
@@ -179,6 +186,66 @@ def trl_arguments(config: GrpoConfig) -> dict[str, Any]:
     if config.loss_type == "cispo":
         found.setdefault("epsilon_high", CISPO_CAP)
     return found
+
+
+def run_arguments(config: RunConfig, view: TrainerView, processes: int) -> GRPOConfig:
+    """All arguments of a run, with what :data:`SET` names. An update's rows are divided equally among so many processes.
+
+    Raises:
+        ConfigError: TRL does not take the settings, or the rows cannot be divided.
+    """
+    from trl import GRPOConfig
+
+    grpo, every = config.grpo, config.checkpoints.every
+    rows = grpo.rows_per_pass(processes)
+    arguments: dict[str, Any] = {
+        "output_dir": str(config.out / CHECKPOINTS),
+        "seed": config.seed,
+        "max_steps": grpo.steps,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": grpo.rows // grpo.updates // (rows * processes),
+        "generation_batch_size": grpo.rows,
+        "num_generations": grpo.group,
+        "num_iterations": grpo.iterations,
+        "learning_rate": grpo.learning_rate,
+        "lr_scheduler_type": grpo.schedule,
+        "adam_beta2": grpo.adam_beta2,
+        "weight_decay": grpo.weight_decay,
+        "max_grad_norm": grpo.max_grad_norm,
+        "epsilon": grpo.epsilon,
+        "loss_type": grpo.loss_type,
+        "temperature": grpo.temperature,
+        "shuffle_dataset": False,
+        "save_strategy": "steps" if every else "no",
+        "save_steps": every or grpo.steps,
+        "save_total_limit": config.checkpoints.keep,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": grpo.on_cpu,
+        "dataloader_pin_memory": not grpo.on_cpu,
+        "router_aux_loss_coef": 0.0,  # its loss is over all tokens, those of rows without a reward among them
+        "bf16": False,
+        "gradient_checkpointing": False,
+        **trl_arguments(grpo),
+    }
+    if grpo.loss_type == "dr_grpo" and "max_completion_length" not in arguments:
+        # Its losses are divided by the length that a completion may have, not by the one it has.
+        arguments["max_completion_length"] = _longest(view)
+    try:
+        return GRPOConfig(**arguments)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"grpo: TRL does not take these settings: {' '.join(str(error).split())}") from error
+
+
+def _longest(view: TrainerView) -> int:
+    """Most tokens that a completion of any of the tasks may have. Raises :class:`ConfigError` where the policy does not say."""
+    if not hasattr(view.policy, "longest"):
+        raise ConfigError(
+            "grpo: dr_grpo divides by the length that a completion may have, which this policy does not say; give it a method"
+            " longest(sample), or set grpo.trl.max_completion_length"
+        )
+    return max(view.policy.longest(sample) for sample in {one.task: one for one in view.samples.values()}.values())
 
 
 def _why_not(key: str) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,12 +24,17 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
+from rsw_rewards.config import RunConfig
 from rsw_rewards.rollouts.trained import checkpoint_weights, read_state
-from rsw_rewards.rollouts.weights import base_model, has_adapters, whole
+from rsw_rewards.rollouts.weights import base_model, has_adapters, trained_weights, whole
+from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.reference import StartingModel, StartingWeights
 from rsw_rewards.training.sharding import load_optimizer, shard
 from rsw_rewards.training.shared_prefix import UNSCORED, Images, inputs_of, pack, why_not
+from rsw_rewards.training.trainer_views import TrainerView
+from rsw_rewards.training.trl_arguments import run_arguments
+from rsw_rewards.training.trl_inputs import generation_columns
 
 _log = logging.getLogger("rsw_rewards")
 
@@ -116,18 +122,19 @@ def score_through_forward(model: PreTrainedModel, temperature: float, learn_entr
 @contextmanager
 def _shuffling(together: int) -> Iterator[None]:
     """Let TRL shuffle the rows of a generation in runs of so many, which stay in order; as ever where each row is alone."""
-    original = grpo_trainer.shuffle_sequence_dict
+    trl: Any = grpo_trainer
+    original = trl.shuffle_sequence_dict
 
     def shuffled(columns: Mapping[str, Any]) -> dict[str, Any]:
         rows = len(columns["prompt_ids"])
         order = torch.arange(rows).reshape(-1, together)[torch.randperm(rows // together)].flatten()
         return {key: _in_order(column, order) for key, column in columns.items()}
 
-    vars(grpo_trainer)["shuffle_sequence_dict"] = original if together == 1 else shuffled
+    trl.shuffle_sequence_dict = original if together == 1 else shuffled
     try:
         yield
     finally:
-        vars(grpo_trainer)["shuffle_sequence_dict"] = original
+        trl.shuffle_sequence_dict = original
 
 
 def _in_order(column: Any, order: torch.Tensor) -> Any:
@@ -135,6 +142,15 @@ def _in_order(column: Any, order: torch.Tensor) -> Any:
     if isinstance(column, torch.Tensor):
         return column[order] if column.ndim else column
     return None if column is None else [column[place] for place in order.tolist()]
+
+
+def _divided(columns: Mapping[str, Sequence[Any] | None], lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Consecutive rows of ``columns``, ``lengths`` of them each. A column that is None stays so."""
+    ends = list(accumulate(lengths))
+    return [
+        {key: None if column is None else column[end - length : end] for key, column in columns.items()}
+        for end, length in zip(ends, lengths, strict=True)
+    ]
 
 
 def reward(completions: Sequence[Any], collected: Sequence[float | None], **unused: Any) -> list[float | None]:
@@ -148,68 +164,82 @@ class Trainer(GRPOTrainer):
     The losses and gradients of an update are those of TRL's own definition for its rows with a reward: a mean over sequences is over
     these alone, one over tokens over their tokens, and a mean over micro-batches over those that hold one.
 
+    The data set holds the whole run in order, so that the trainer's position in it is all that a checkpoint must remember.
+
     Args:
-        model: the network that is trained, with its adapters if it has any.
-        arguments: TRL's; without ``beta``.
-        prompts: rows of the prompts of the whole run, in order.
-        processing_class: the tokenizer or processor that TRL asks for.
-        rollouts: TRL's rollout function.
+        config: the run. With ``off_policy`` rollouts, ratios are to the probabilities that tokens were sampled with, instead of to those of
+            the weights at the start of an update, which are others where rollouts are stale. Clipping is then around the sampler, as in
+            PPO. With ``shared_prefix``, rows of a prompt are computed as one, see :mod:`rsw_rewards.training.shared_prefix`, as far as
+            they are in one micro-batch. Where the model cannot, a warning says why.
+        view: the policy and its samples. The policy's present weights are the reference of the KL term.
+        prompts: ids of the samples that are asked for, in order.
+        collector: makes and scores rollouts, for all processes; in the first one only.
         callbacks: told of every step.
-        beta: weight of the KL term against the present weights.
-        off_policy: ratios are to the probabilities that tokens were sampled with, instead of to those of the weights at the start of an
-            update, which are others where rollouts are stale. Clipping is then around the sampler, as in PPO.
-        shared_prefix: rows of a prompt are computed as one, see :mod:`rsw_rewards.training.shared_prefix`, as far as they are in one
-            micro-batch. Where the model cannot, a warning says why.
         processes: the learner processes. Where they divide the weights, checkpoints hold them whole all the same.
+
+    Raises:
+        ConfigError: TRL does not take the settings, or the rows cannot be divided.
     """
 
     args: GRPOConfig
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        arguments: GRPOConfig,
-        prompts: Any,
-        processing_class: Any,
-        rollouts: Callable[..., dict[str, Any]],
-        *,
+        config: RunConfig,
+        view: TrainerView,
+        prompts: Sequence[str],
+        collector: Collector | None,
         callbacks: Sequence[TrainerCallback] = (),
-        beta: float = 0.0,
-        off_policy: bool = False,
-        shared_prefix: bool = True,
         processes: Processes = ALONE,
     ) -> None:
-        self.off_policy = off_policy
+        self.config, self.view, self.collector, self._processes = config, view, collector, processes
         self._rewarded = (0.0, 0.0)
         self._logps = torch.zeros(0)
-        arguments._n_gpu = min(
-            arguments.n_gpu, 1
-        )  # one card per process: others are for rollouts, scoring, further processes
+        model: PreTrainedModel = view.policy.model
+        arguments = run_arguments(config, view, processes.count)
+        # One card per process: others are for rollouts, scoring, further processes.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
         # An accelerate configuration's precision would be the learner's alone, and sampler and learner two distributions.
         arguments.mixed_precision = "bf16" if arguments.bf16 else "no"
         super().__init__(
             model=model,
-            processing_class=processing_class,
+            processing_class=view.processing_class,
             reward_funcs=reward,
             args=arguments,
-            train_dataset=prompts,
-            rollout_func=rollouts,
+            train_dataset=view.dataset(prompts),
+            rollout_func=self.roll_out,
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
         learn_entropy = arguments.entropy_coef > 0 or arguments.use_adaptive_entropy
         score_through_forward(base_model(model), arguments.temperature, learn_entropy)
-        self._together = self._rows_together() if shared_prefix else 1
-        self._processes = processes
+        self._together = self._rows_together() if config.grpo.shared_prefix else 1
         if processes.sharded:
             shard(model, processes)
             # Gradients are exchanged by the network itself, and nothing is to be wrapped around it for that.
-            vars(self.accelerator)["prepare_model"] = partial(self.accelerator.prepare_model, evaluation_mode=True)
-        if beta:
+            accelerator: Any = self.accelerator
+            accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
+        if config.grpo.beta:
             # TRL's own reference is a model loaded by name, which a class of our own does not have, or a second adapter, which
-            # lacks the rows of added tokens. By way of vars, since TRL declares another type for it.
-            vars(self)["ref_model"] = StartingModel(StartingWeights(model))
-            self.beta = beta
+            # lacks the rows of added tokens.
+            self.ref_model = cast(Any, StartingModel(StartingWeights(model)))
+            self.beta = config.grpo.beta
+
+    def roll_out(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        """TRL's rollout function: prompts in, every one ``grpo.group`` times in a row; tokens and rewards out."""
+        # Put together in all processes at once.
+        weights = trained_weights(self.accelerator.unwrap_model(cast(Any, self.model)))
+        parts = self._processes.gather(self.view.ids(prompts))
+        if self.collector is None:
+            mine: dict[str, Any] = self._processes.scatter()
+            return mine
+        rows, group = [one for part in parts for one in part], self.config.grpo.group
+        ids = rows[::group]
+        if rows != [one for one in ids for _ in range(group)] or len(set(ids)) < len(ids):
+            raise RuntimeError("the trainer did not hand over whole groups of distinct prompts")
+        outputs, given = self.collector.collect(ids, int(self.state.global_step), weights)
+        columns = generation_columns(self.view, outputs, given, self.config)
+        return self._processes.scatter(_divided(columns, [len(part) for part in parts]))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run directory says what this was."""
@@ -268,7 +298,7 @@ class Trainer(GRPOTrainer):
         known = [row["collected"] is not None for row in inputs]
         output["rewarded"] = torch.tensor(known, device=self.accelerator.device)
         output["advantages"].copy_(torch.tensor([row["advantage"] for row in inputs]))
-        if self.off_policy:
+        if self.config.rollouts.off_policy:
             output["old_per_token_logps"] = output["sampling_per_token_logps"]
         return output
 
@@ -321,7 +351,7 @@ class Trainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss = self._loss(model, inputs)
-        if self.off_policy:
+        if self.config.rollouts.off_policy:
             mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
             gap = (self._logps - inputs["sampling_per_token_logps"]).abs()[mask.bool()]
             known = gap if len(gap) else gap.new_full((1,), torch.nan)
@@ -333,8 +363,8 @@ class Trainer(GRPOTrainer):
     def _loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's loss of the rows with a reward."""
         rows, parts = self._rewarded  # with a reward, of this update, per process
-        size, asked, beta = len(inputs["rewarded"]), self.current_gradient_accumulation_steps, self.beta
-        if rows in (0, size * asked):
+        size, counted, beta = len(inputs["rewarded"]), self.current_gradient_accumulation_steps, self.beta
+        if rows in (0, size * counted):
             return super()._compute_loss(model, inputs)
         # TRL divides by the micro-batches of an update, and by the rows of each. Both are to be those with a reward. Every term of
         # the policy's loss is proportional to its advantages or to beta, and so is scaled through them; the entropy bonus is not.
@@ -342,10 +372,10 @@ class Trainer(GRPOTrainer):
         if self.loss_type in _MEAN_OF_ROWS:
             factor = size * parts / rows
         elif self.loss_type in _SHARE_OF_TOKENS:
-            factor = parts / asked
-        state = vars(self)  # TRL declares the count as a whole number, and a mean over the processes may be none
-        state |= {"current_gradient_accumulation_steps": parts, "beta": beta * factor}
+            factor = parts / counted
+        # TRL declares the count as a whole number, and a mean over the processes may be none.
+        self.current_gradient_accumulation_steps, self.beta = cast(int, parts), beta * factor
         try:
             return super()._compute_loss(model, {**inputs, "advantages": inputs["advantages"] * factor})
         finally:
-            state |= {"current_gradient_accumulation_steps": asked, "beta": beta}
+            self.current_gradient_accumulation_steps, self.beta = counted, beta

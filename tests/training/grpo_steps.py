@@ -12,7 +12,7 @@ import torch
 from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, TokenTrace
 from rsw_rewards.training.trainer_views import TokenView
-from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
+from rsw_rewards.training.trl_trainer import Trainer
 from tests.training.toy_lm import EOS, FIRST, ToyLM, toy_data
 
 SAMPLES = toy_data()
@@ -35,9 +35,8 @@ def rollouts(seed: int = 0, group: int = GROUP) -> list[Output]:
 class Given:
     """Stands where rollouts are collected, with the same ones at every step."""
 
-    def __init__(self, config: RunConfig, outputs: Sequence[Output], rewards: Sequence[float | None]) -> None:
-        self.config, self.outputs, self.rewards = config, outputs, rewards
-        self.samples = {sample.id: sample for sample in SAMPLES}
+    def __init__(self, outputs: Sequence[Output], rewards: Sequence[float | None]) -> None:
+        self.outputs, self.rewards = outputs, rewards
 
     def collect(self, ids: Sequence[str], step: int, weights: Any) -> tuple[list[Output], list[float | None]]:
         by_id: dict[str, list[tuple[Output, float | None]]] = {}
@@ -58,21 +57,9 @@ def trainer(
     })  # fmt: skip
     policy = ToyLM()
     policy.setup()
-    view = TokenView(policy)
-    made = make_trainer(
-        policy,
-        config.grpo,
-        view=view,
-        seed=0,
-        samples=SAMPLES,
-        prompts=[sample.id for sample in SAMPLES[:PROMPTS]] * config.grpo.steps,
-        rollouts=rollout_function(Given(config, outputs, rewards), view, config.grpo.group),  # type: ignore[arg-type]
-        folder=folder,
-        save_every=0,
-        keep=None,
-        callbacks=[],
-        off_policy=config.rollouts.off_policy,
-    )
+    prompts = [sample.id for sample in SAMPLES[:PROMPTS]] * config.grpo.steps
+    given: Any = Given(outputs, rewards)
+    made = Trainer(config, TokenView(policy, SAMPLES), prompts, given)
     made.model.train()
     with torch.no_grad():
         torch.manual_seed(0)

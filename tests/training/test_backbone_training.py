@@ -24,8 +24,8 @@ from rsw_rewards.rollouts.pool import RolloutPool
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.run import train
 from rsw_rewards.training.trainer_views import trainer_view
-from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
-from rsw_rewards.training.vision_language import fit
+from rsw_rewards.training.trl_trainer import Trainer
+from rsw_rewards.training.vlm_supervised import fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SAMPLES = [
@@ -74,20 +74,8 @@ def test_trl_scores_what_was_sampled(lora: dict[str, Any] | None, tmp_path: Path
             "grpo": {"steps": 1, "prompts": 5, "group": 2, "temperature": 0.7, "device": "cpu", "threads": 1},
         }
     )
-    rollouts = FromPool(RolloutPool(sampler, actors=0), samples, config)
-    trainer = make_trainer(
-        policy,
-        config.grpo,
-        view=view,
-        seed=0,
-        samples=samples,
-        prompts=[sample.id for sample in samples],
-        rollouts=rollout_function(rollouts, view, config.grpo.group),  # type: ignore[arg-type]
-        folder=tmp_path,
-        save_every=0,
-        keep=None,
-        callbacks=[],
-    )
+    rollouts: Any = FromPool(RolloutPool(sampler, actors=0), samples, config)
+    trainer: Any = Trainer(config, view, [sample.id for sample in samples], rollouts)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     score = trainer._get_per_token_logps_and_entropies
 

@@ -460,8 +460,8 @@ def plain_update(ours: Any, section: dict[str, Any], outputs: Sequence[Output], 
         policy.model,
         args=arguments,
         reward_funcs=lambda completions, **unused: [0.0] * len(completions),
-        train_dataset=TokenView(policy).dataset(["f000"]),
-        processing_class=TokenView(policy).processing_class,
+        train_dataset=TokenView(policy, []).dataset(["f000"]),
+        processing_class=TokenView(policy, []).processing_class,
     )
     add_fused_lm_head(start.model)
     trainer.beta = section.get("beta", 0.0)  # TRL would load the reference by the model's name

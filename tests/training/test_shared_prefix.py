@@ -22,7 +22,7 @@ from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.training.run_folder import run_folder
 from rsw_rewards.training.shared_prefix import inputs_of, pack, why_not
 from rsw_rewards.training.trainer_views import trainer_view
-from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
+from rsw_rewards.training.trl_trainer import Trainer
 from tests.training import grpo_steps
 from tests.training.toy_lm import ToyLM
 
@@ -70,19 +70,8 @@ class Made:
         })  # fmt: skip
         view = trainer_view(self.policy, self.asked)
         self.rows = list(view.dataset([one.id for one in self.asked for _ in range(GROUP)]))
-        made = make_trainer(
-            self.policy,
-            self.config.grpo,
-            view=view,
-            seed=0,
-            samples=self.asked,
-            prompts=list(self.samples),
-            rollouts=rollout_function(self, view, GROUP),  # type: ignore[arg-type]
-            folder=self.folder,
-            save_every=0,
-            keep=None,
-            callbacks=[],
-        )
+        collector: Any = self
+        made = Trainer(self.config, view, list(self.samples), collector)
         made.model.train()
         return made
 

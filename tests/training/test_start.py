@@ -22,7 +22,7 @@ from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig
 from rsw_rewards.training.ppo import PpoLearner
 from rsw_rewards.training.trainer_views import trainer_view
-from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
+from rsw_rewards.training.trl_trainer import Trainer
 from tests.training.run_files import same
 
 brightness = load_file(Path(__file__).parent / "brightness.py").brightness
@@ -84,23 +84,13 @@ def grpo(policy: Any, sampler: Any, folder: Path, save_every: int = 0, resume: b
             "train": {"source": "unused"},
             "rubric": {"components": [{"use": "exact_match"}]},
             "grpo": {**STEPS, "steps": 2, "prompts": 1},
+            "checkpoints": {"every": save_every},
         }
     )
     view = trainer_view(policy, QUESTIONS)
-    trainer = make_trainer(
-        policy,
-        config.grpo,
-        view=view,
-        seed=0,
-        samples=QUESTIONS,
-        prompts=[QUESTIONS[0].id] * 2,
-        rollouts=rollout_function(Rollouts(sampler, config), view, 2),  # type: ignore[arg-type]
-        folder=folder,
-        save_every=save_every,
-        keep=None,
-        callbacks=[],
-    )
-    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-1") if resume else None)
+    rollouts: Any = Rollouts(sampler, config)
+    trainer = Trainer(config, view, [QUESTIONS[0].id] * 2, rollouts)
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoints/checkpoint-1") if resume else None)
     return [row["kl"] for row in trainer.state.log_history if "kl" in row]
 
 

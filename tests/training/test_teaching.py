@@ -17,7 +17,7 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rollouts.policies import build_policy, load_policy
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.run import train
-from rsw_rewards.training.vision_language import taught_text
+from rsw_rewards.training.vlm_supervised import taught_text
 from tests.training.run_files import same
 
 HERE = Path(__file__).parent

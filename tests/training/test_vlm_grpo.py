@@ -22,8 +22,8 @@ from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.trainer_views import trainer_view
-from rsw_rewards.training.trl_inputs import make_trainer, rollout_function
-from rsw_rewards.training.vision_language import fit
+from rsw_rewards.training.trl_trainer import Trainer
+from rsw_rewards.training.vlm_supervised import fit
 
 SQUARES = str(Path(__file__).parents[2] / "examples/squares.py")
 SAMPLES = load_file(Path(SQUARES)).squares(4)
@@ -95,20 +95,8 @@ def test_the_learner_scores_what_the_sampler_sampled(name: str, lora: dict[str, 
     samples = [*SAMPLES[:2], longer, broken]
     view = trainer_view(policy, samples)
     config = configuration(tmp_path, Path("unused"), grpo={"prompts": 4, "temperature": 0.7, "steps": 1})
-    rollouts = FromPool(RolloutPool(sampler, actors=0), samples, config)
-    trainer = make_trainer(
-        policy,
-        config.grpo,
-        view=view,
-        seed=0,
-        samples=samples,
-        prompts=[sample.id for sample in samples],
-        rollouts=rollout_function(rollouts, view, config.grpo.group),  # type: ignore[arg-type]
-        folder=tmp_path,
-        save_every=0,
-        keep=None,
-        callbacks=[],
-    )
+    rollouts: Any = FromPool(RolloutPool(sampler, actors=0), samples, config)
+    trainer: Any = Trainer(config, view, [sample.id for sample in samples], rollouts)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     score = trainer._get_per_token_logps_and_entropies
 
@@ -207,11 +195,8 @@ def test_a_checkpoint_gives_all_weights_back(lora: dict[str, Any] | None, tmp_pa
     """The names in its files are not those of the model."""
     policy = VisionLanguageModel(build_tiny("qwen2_5_vl", tmp_path / "model"), lora=lora)
     policy.setup()
-    trainer = make_trainer(
-        policy, configuration(tmp_path, Path("unused")).grpo, view=trainer_view(policy, SAMPLES), seed=0, samples=SAMPLES,
-        prompts=[sample.id for sample in SAMPLES], rollouts=lambda prompts, trainer: {}, folder=tmp_path, save_every=0, keep=None,
-        callbacks=[],
-    )  # fmt: skip
+    config = configuration(tmp_path, Path("unused"))
+    trainer = Trainer(config, trainer_view(policy, SAMPLES), [sample.id for sample in SAMPLES], None)
     before = {name: weight.clone() for name, weight in trained_weights(policy.model).items()}
     trainer.save_model(str(tmp_path / "checkpoint"))
     with torch.no_grad():

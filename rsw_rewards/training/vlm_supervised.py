@@ -1,25 +1,18 @@
-"""What GRPO's trainer needs of a vision-language policy, and its supervised start.
-
-TRL rebuilds the pixels for its loss from the data set's ``images``; the tokens of prompt and completion come from the rollouts. Both
-use the policy's own messages and processor, so they fit together: as many places for image features as there are features.
-"""
+"""``method: vlm_supervised``: a vision-language policy learns what is true, the start of reinforcement learning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
-from PIL import Image
-from transformers import ProcessorMixin
 
 from rsw_rewards.config import VlmSupervisedConfig
-from rsw_rewards.core.records import Output, Sample, Task
-from rsw_rewards.errors import ConfigError, ImageError, InputError
+from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.errors import ConfigError, InputError
 from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
 from rsw_rewards.rollouts.baselines.base import true_text
 from rsw_rewards.rollouts.policies import build_policy
@@ -27,91 +20,6 @@ from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.sources import load_source
 from rsw_rewards.training.teaching import NO_CHECKPOINTS, Checkpoints, optimise, prepare, teach
-
-KEPT = 256
-"""Samples whose decoded images are kept: at least those of a generation, each of which is asked for once per rollout."""
-
-
-class ConversationView:
-    """Samples as conversations with images; the sample's id travels as a further key of the last message.
-
-    Args:
-        policy: after ``setup``.
-        samples: what the ids stand for.
-    """
-
-    def __init__(self, policy: VisionLanguageModel, samples: Sequence[Sample]) -> None:
-        self.policy = policy
-        self.samples: Mapping[str, Sample] = {sample.id: sample for sample in samples}
-        self.pictures = lru_cache(KEPT)(self._pictures)
-
-    @property
-    def processing_class(self) -> ProcessorMixin:
-        """The model's own processor."""
-        return self.policy.processor
-
-    def dataset(self, ids: Sequence[str]) -> Dataset:
-        """Rows with ``prompt`` (messages) and ``images`` (RGB pictures), made when they are asked for."""
-        return Dataset.from_dict({"prompt": list(ids)}).with_transform(self._rows)
-
-    def _rows(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
-        prompts = []
-        for name in batch["prompt"]:
-            *system, user = self.policy.conversation(self.samples[name])
-            prompts.append([*system, {**user, "sample": name}])
-        return {"prompt": prompts, "images": [list(self.pictures(name)) for name in batch["prompt"]]}
-
-    def _pictures(self, name: str) -> list[Image.Image]:
-        """The images of a sample, or black ones where they cannot be used: its rollouts are lost and have no reward."""
-        sample = self.samples[name]
-        try:
-            pictures = self.policy.pictures(sample)
-            self.policy.encode([sample], [pictures])
-            return pictures
-        except ImageError:
-            return [Image.new("RGB", (64, 64)) for _ in sample.images]
-
-    def ids(self, prompts: Sequence[Any]) -> list[str]:
-        """The samples' ids in prompts that the trainer hands over."""
-        return [prompt[-1]["sample"] for prompt in prompts]
-
-    def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
-        """Prompts and completions; a rollout that was lost is an end token after the prompt that fits its images."""
-        traces = [
-            (self._prompt(output.sample_id), [self.policy.eos_id])
-            if output.tokens is None
-            else (list(output.tokens.prompt_ids), list(output.tokens.completion_ids))
-            for output in outputs
-        ]
-        return {
-            "prompt_ids": [prompt for prompt, _ in traces],
-            "completion_ids": [completion for _, completion in traces],
-            "logprobs": None,  # on-policy: the learner's own are those of the sampler
-        }
-
-    def _prompt(self, name: str) -> list[int]:
-        found = self.policy.encode([self.samples[name]], [self.pictures(name)])
-        return list(found["input_ids"][0].tolist())
-
-
-class WorldView(ConversationView):
-    """The same for world models. The trainer is shown the user's turn as prompt; the pictures in codes that a forecast continues go
-    before its completion, masked, so that the trainer need not know of them."""
-
-    policy: BackboneWorldModel
-
-    def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
-        """Prompts and completions."""
-        found = super().tokens(outputs)
-        masks = []
-        for row, output in enumerate(outputs):
-            sample = self.samples[output.sample_id]
-            prompt, completion = found["prompt_ids"][row], found["completion_ids"][row]
-            drawn = sample.task is Task.FORECAST and output.tokens is not None
-            cut = len(prompt) - (self.policy.vocabulary.album_length(len(sample.images)) if drawn else 0)
-            found["prompt_ids"][row], found["completion_ids"][row] = prompt[:cut], prompt[cut:] + completion
-            masks.append([0] * len(prompt[cut:]) + [1] * len(completion))
-        return found | {"env_mask": masks}
 
 
 def train(config: VlmSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
