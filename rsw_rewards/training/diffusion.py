@@ -3,17 +3,13 @@
 With flow matching this is Flow-GRPO (arXiv 2505.05470), with DDIM steps it is DDPO (arXiv 2305.13301) with advantages against the
 other rollouts of a prompt; which one it is follows from the policy's pipeline. Every denoising step is a choice with a density, and
 each is made more or less probable by what the finished picture was worth. The last step makes no choice and is left out.
-
-A step of the run is one generation and everything learnt from it, so every checkpoint lies on the boundary of a generation. What is
-random follows from the run's seed and the step's number: a resumed run goes on as if it had never stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +17,15 @@ from torch import Tensor
 
 from rsw_rewards.config import FlowGrpoRunConfig
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.errors import ConfigError, RunStopped
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.rl_settings import FlowGrpoConfig
 from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
 from rsw_rewards.rollouts.diffusion_steps import Step
-from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.advantages import group_advantages
 from rsw_rewards.training.ema import MovingAverage
 from rsw_rewards.training.flow_ratios import divergence, log_ratio, step_weight
+from rsw_rewards.training.learner import Learner
 from rsw_rewards.training.ppo_math import policy_loss
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
@@ -90,15 +86,13 @@ class Old:
     """(n, k, C, h, w) means, where ratios need them."""
 
 
-class DiffusionLearner:
-    """Policy and optimizer.
+class DiffusionLearner(Learner):
+    """Policy, the moving average of its weights where there is one, and optimizer."""
 
-    Args:
-        policy: after ``setup``; its present weights are the reference of the KL penalty.
-        config: the method's section.
-        seed: of the order of rows.
-        processes: among which the rows of a pass are divided. All must be given the same generations.
-    """
+    learns = "policy"
+    rates = "'flow_grpo.learning_rate'"
+    policy: DiffusionForecaster
+    config: FlowGrpoConfig
 
     def __init__(
         self, policy: DiffusionForecaster, config: FlowGrpoConfig, seed: int, processes: Processes = ALONE
@@ -109,13 +103,15 @@ class DiffusionLearner:
                 f"flow_grpo.{key} is {value!r}, which needs the length of a step in the time of a flow; DDIM steps, which this policy takes,"
                 " have none: leave it out, or train a flow-matching policy"
             )
-        self.policy, self.config, self.seed, self.processes = policy, config, seed, processes
+        super().__init__(policy, config, seed, processes)
         policy.pipeline.to("cpu" if config.on_cpu else "cuda")
-        self.model: Any = policy.model
+        self.model = policy.model
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         processes.same_start(self.weights)
         self.start = StartingWeights(self.model) if config.beta else None
         self.average = MovingAverage(self.weights, config.ema, config.ema_every) if config.ema is not None else None
+        if self.average is not None:
+            self.beside["average"] = self.average
         self.optimizer = torch.optim.AdamW(
             self.weights, config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay
         )
@@ -123,16 +119,8 @@ class DiffusionLearner:
     def update(
         self, samples: Sequence[Sample], outputs: Sequence[Output], given: Sequence[float | None], step: int
     ) -> dict[str, float | None]:
-        """Learn from one generation. Rows that were lost or have no reward are left out; without any, nothing is learnt.
-
-        Rows without a picture have a reward and count for their group's mean, but hold no choice to make less probable.
-
-        Returns:
-            The numbers of the step for the log.
-
-        Raises:
-            RunStopped: a loss or gradient is not finite.
-        """
+        """See :class:`Learner`. Rows without a picture have a reward and count for their group's mean, but hold no choice to make less
+        probable."""
         known = [reward for reward in given if reward is not None and np.isfinite(reward)]
         shape = (self.policy.steps + 1, *self.policy.pipeline.shape(self.policy.size))
         found = [read_trajectory(output, shape) for output in outputs]
@@ -156,13 +144,7 @@ class DiffusionLearner:
             "rows": float(len(rows)),
             "advantage_abs": float(advantages.abs().mean()),
         }
-        parts = [
-            self.optimize(rows, places, old, advantages, step)
-            for epoch in range(self.config.epochs)
-            for places in self._minibatches(len(rows), step, epoch)
-        ]
-        numbers |= {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
-        return numbers
+        return numbers | self.learn(len(rows), step, lambda places: self.optimize(rows, places, old, advantages, step))
 
     def steps_learnt(self, step: int) -> list[int]:
         """The denoising steps that a generation is learnt from, in order."""
@@ -172,10 +154,6 @@ class DiffusionLearner:
             return list(noisy[:count])
         rng = np.random.default_rng([self.seed, step, 2])
         return sorted(map(int, rng.choice(noisy, count, replace=False)))
-
-    def _minibatches(self, rows: int, step: int, epoch: int) -> list[np.ndarray]:
-        order = np.random.default_rng([self.seed, step, epoch]).permutation(rows)
-        return [places for places in np.array_split(order, self.config.minibatches) if len(places)]
 
     def _micro(self, places: np.ndarray) -> list[np.ndarray]:
         """The rows of ``places`` that are this process's, in the portions that one pass takes."""
@@ -194,7 +172,7 @@ class DiffusionLearner:
         learnt, guard = self.steps_learnt(step), self.config.ratio == "guard"
         shape = (len(rows), len(learnt))
         old = Old(torch.zeros(shape), torch.zeros(*shape, *rows.latents.shape[2:]) if guard else None)
-        for places in self._minibatches(len(rows), step, 0):
+        for places in self.minibatches(len(rows), step, 0):
             for some in self._micro(places):
                 latents, told = rows.part(some)
                 for place, number in enumerate(learnt):
@@ -252,32 +230,7 @@ class DiffusionLearner:
                 for key, value in {"loss": loss, **parts}.items():
                     totals[key] += share * float(value.detach())
                 totals["ratio_gap"] = max(totals["ratio_gap"], float(gap))
-        totals = self.processes.add_gradients(self.weights, totals, largest=("ratio_gap",))
-        totals["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.weights, config.max_grad_norm))
-        if not all(np.isfinite(totals[name]) for name in ("loss", "grad_norm")):
-            raise RunStopped(
-                f"step {step + 1}: the loss or its gradient is not finite ({totals}); lower 'flow_grpo.learning_rate' and go on "
-                f"with --resume from the last checkpoint"
-            )
-        self.optimizer.step()
+        totals = self.take_step(totals, step, largest=("ratio_gap",))
         if self.average is not None:
             self.average.update()
         return totals
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: weights and optimizer. All random numbers derive from the step number, so resuming needs no
-        generator state. The reference is the policy that a run starts from."""
-        average = {} if self.average is None else {"average": self.average.state_dict()}
-        return {"policy": trained_weights(self.model), "optimizer": self.optimizer.state_dict(), **average}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`. Raises :class:`ConfigError` where it is that of another network."""
-        try:
-            self.policy.load_weights(state["policy"], 0)
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"--resume: the checkpoint belongs to another policy: {' '.join(str(error).split())[:200]}"
-            ) from error

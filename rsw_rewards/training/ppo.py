@@ -1,8 +1,4 @@
-"""``method: ppo``: proximal policy optimisation with rollouts from the pool, a critic, and rewards from the rubric.
-
-A step is one generation and everything learnt from it, so every checkpoint lies on the boundary of a generation. What is
-random in a step follows from the run's seed and the step's number: a resumed run goes on as if it had never stopped.
-"""
+"""``method: ppo``: proximal policy optimisation with rollouts from the pool, a critic, and rewards from the rubric."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +13,9 @@ from torch import Tensor
 
 from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.records import Output, Sample
-from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rl_settings import PpoConfig
-from rsw_rewards.rollouts.weights import trained_weights, whole
 from rsw_rewards.training.critic import Critic, Rows, packs_of, score_rows
+from rsw_rewards.training.learner import Learner
 from rsw_rewards.training.ppo_math import (
     gae,
     kl_estimate,
@@ -33,7 +27,7 @@ from rsw_rewards.training.ppo_math import (
 )
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
 from rsw_rewards.training.reference import StartingWeights
-from rsw_rewards.training.sharding import load_optimizer, shard
+from rsw_rewards.training.sharding import shard
 from rsw_rewards.training.shared_prefix import why_not
 from rsw_rewards.training.trainer_views import Trainable, check_tokens
 from rsw_rewards.training.training_run import TrainingRun, trainable_by_tokens
@@ -49,24 +43,25 @@ def train_ppo(config: PpoRunConfig, resume: bool = False, processes: Processes =
         return run.finish(learner.policy)
 
 
-class PpoLearner:
-    """Policy, critic and their optimizer.
+class PpoLearner(Learner):
+    """Policy, critic and their optimizer. The seed is also that of the critic's first weights.
 
-    Args:
-        policy: after ``setup``; its present weights are the reference of the KL penalty. Where its model needs more than tokens, it
-            has a method ``learner_inputs(samples, input_ids)`` that gives the further arguments of ``forward`` for those rows.
-        config: the method's section.
-        seed: of the critic's first weights and of the order of rows.
-        processes: among which the rows of a pass are divided. All must be given the same generations.
+    Where the policy's model needs more than tokens, it has a method ``learner_inputs(samples, input_ids)`` that gives the further arguments
+    of ``forward`` for those rows.
     """
 
+    learns = "policy or critic"
+    rates = "'ppo.learning_rate' or 'ppo.critic_learning_rate'"
+    policy: Trainable
+    config: PpoConfig
+
     def __init__(self, policy: Trainable, config: PpoConfig, seed: int, processes: Processes = ALONE) -> None:
-        self.policy, self.config, self.seed, self.processes = policy, config, seed, processes
+        super().__init__(policy, config, seed, processes)
         device = "cpu" if config.on_cpu else "cuda"
         # Evaluation mode: dropout would make the learner's distribution another one than the sampler's.
         self.model = torch.nn.Module.to(policy.model, device).eval()  # type: ignore[arg-type]
         self.inputs = getattr(policy, "learner_inputs", None)
-        self.critic = Critic(policy.model, config.critic == "copy", seed)
+        self.critic = self.beside["critic"] = Critic(policy.model, config.critic == "copy", seed)
         self.together = self._rows_together() if config.shared_prefix else 1
         for network in (self.model, self.critic):
             shard(network, processes)
@@ -83,16 +78,8 @@ class PpoLearner:
     def update(
         self, samples: Sequence[Sample], outputs: Sequence[Output], given: Sequence[float | None], step: int
     ) -> dict[str, float | None]:
-        """Learn from one generation. Rows that were lost or have no reward are left out; without any, nothing is learnt.
-
-        Rows that were cut off (``finish_reason`` is ``length``) are treated as ``truncated`` of the configuration says.
-
-        Returns:
-            The numbers of the step for the log.
-
-        Raises:
-            RunStopped: a loss or gradient is not finite.
-        """
+        """See :class:`Learner`. Rows that were cut off (``finish_reason`` is ``length``) are treated as ``truncated`` of the configuration
+        says."""
         check_tokens(outputs)
         usable = [
             place
@@ -113,13 +100,7 @@ class PpoLearner:
         old, numbers = self._look(rows, rewards, cut)
         numbers["reward"] = float(rewards.mean())
         numbers["rows"] = float(len(rows))
-        found: list[dict[str, float]] = []
-        for epoch in range(self.config.epochs):
-            order = np.random.default_rng([self.seed, step, epoch]).permutation(len(rows.units))
-            for units in np.array_split(order, self.config.minibatches):
-                if len(units):
-                    found.append(self._optimize(rows, units, old, step))
-        return numbers | {key: float(np.mean([part[key] for part in found])) for key in found[0]}
+        return numbers | self.learn(len(rows.units), step, lambda units: self._optimize(rows, units, old, step))
 
     @torch.no_grad()
     def _look(self, rows: Rows, rewards: Tensor, cut: Tensor) -> tuple[dict[str, Tensor], dict[str, float | None]]:
@@ -202,17 +183,7 @@ class PpoLearner:
             }
             for key, number in parts.items():
                 totals[key] = totals.get(key, 0.0) + float(number.detach())
-        totals = self.processes.add_gradients([*_trained(self.model), *_trained(self.critic)], totals)
-        # Apart, so that a critic that is far off does not shorten the policy's step.
-        for name, module in (("grad_norm", self.model), ("critic_grad_norm", self.critic)):
-            totals[name] = float(torch.nn.utils.clip_grad_norm_(_trained(module), config.max_grad_norm))
-        if not all(np.isfinite(totals[name]) for name in ("loss", "grad_norm", "critic_grad_norm")):
-            raise RunStopped(
-                f"step {step + 1}: the loss or its gradient is not finite ({totals}); lower 'ppo.learning_rate' or "
-                f"'ppo.critic_learning_rate' and go on with --resume from the last checkpoint"
-            )
-        self.optimizer.step()
-        return totals
+        return self.take_step(totals, step)
 
     def _micro(self, rows: Rows, units: np.ndarray) -> list[tuple[np.ndarray, Tensor]]:
         """The places of the rows of ``units`` that are this process's, in the portions that one pass takes, and 0 for those of them
@@ -238,28 +209,6 @@ class PpoLearner:
             _log.warning("ppo.shared_prefix: every rollout is learnt from with its own prompt, since %s", reason)
             return 1
         return math.gcd(config.group, config.rows // config.minibatches, config.micro_batch or 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: network, critic and optimizer. All random numbers derive from the step number.
-
-        Every process must ask; where weights are divided, the first one gets them whole.
-        """
-        return {
-            "policy": trained_weights(self.model),
-            "critic": whole(self.critic.state_dict()),
-            "optimizer": whole(self.optimizer.state_dict()),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`. Raises :class:`ConfigError` where it is that of other networks."""
-        try:
-            self.policy.load_weights(state["policy"], 0)
-            self.critic.load_state_dict(state["critic"])
-            load_optimizer(self.optimizer, state["optimizer"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"--resume: the checkpoint belongs to another policy or critic: {' '.join(str(error).split())[:200]}"
-            ) from error
 
 
 def _trained(module: torch.nn.Module) -> list[torch.nn.Parameter]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import cast
 
 import torch
 
@@ -33,6 +33,7 @@ from rsw_rewards.training.checks import check_apart, check_learnable
 from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
 from rsw_rewards.training.heldout_baselines import write_baselines
+from rsw_rewards.training.learner import Learner
 from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.placement import check_placement
 from rsw_rewards.training.processes import ALONE, Processes
@@ -45,27 +46,6 @@ from rsw_rewards.training.sources import load_source
 from rsw_rewards.training.trackers import check_trackers
 from rsw_rewards.training.trainer_views import Trainable
 from rsw_rewards.training.watch import Watch, alarms, logged_rises
-
-
-class Learner(Protocol):
-    """What learns from one generation at a time."""
-
-    policy: Any
-    """What is trained; its ``model`` has the weights that rollouts are made with."""
-
-    def update(
-        self, samples: Sequence[Sample], outputs: Sequence[Output], given: Sequence[float | None], step: int
-    ) -> dict[str, float | None]:
-        """Learn from rollouts and their rewards (None: left out); returns the step's numbers for the log."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps; every learner process asks, and the first one writes."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        ...
 
 
 class TrainingRun:
