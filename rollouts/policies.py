@@ -12,11 +12,11 @@ import numpy as np
 
 from rsw_rewards.config import PolicySpec
 from rsw_rewards.core.image_ref import ImageRef
-from rsw_rewards.core.plugins import check_flags, named, raised
+from rsw_rewards.core.plugins import check_flags, named, user_code
 from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.core.registry import Registry
 from rsw_rewards.core.yaml_text import read_yaml
-from rsw_rewards.errors import ConfigError, RswError
+from rsw_rewards.errors import ConfigError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.io.model_files import missing_model
@@ -84,14 +84,8 @@ def build_policy(spec: Mapping[str, Any] | str | Path | Any) -> Policy:
     if not isinstance(found, Policy):
         if callable(found):
             check_flags(found, arguments, f"the policy {named(name)!r}")
-        try:
+        with user_code(f"the policy {named(name)!r} cannot be made from {arguments!r}:"):
             found = found(**arguments)
-        except RswError:
-            raise
-        except Exception as error:  # a class of a user's may raise anything
-            raise ConfigError(
-                f"the policy {named(name)!r} cannot be made from {arguments!r}: {raised(error)}"
-            ) from error
     elif arguments:
         raise ConfigError(f"the policy {named(name)!r} is ready-made and takes no {', '.join(arguments)}")
     if not isinstance(found, Policy):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rsw_rewards.core.image_values import describe
-from rsw_rewards.core.plugins import raised
+from rsw_rewards.core.plugins import raised, user_code
 from rsw_rewards.core.records import Output, Sample, Task, TokenTrace
 from rsw_rewards.core.verifier import ALL_TASKS
 from rsw_rewards.errors import ConfigError, InputError, RswError
@@ -96,12 +96,10 @@ def after_setup(part: Part | None) -> Part:
 
 def set_up(policy: Policy, device: str = "cpu", threads: int = 1) -> None:
     """:meth:`Policy.setup`, whose errors become a sentence. Raises :class:`RswError`."""
-    try:
-        policy.setup(device, threads)
-    except RswError:
-        raise
-    except Exception as error:  # a setting of the wrong type, a device that is not there, weights of another model
-        raise ConfigError(f"the policy {policy.name!r} cannot be set up on {device!r}: {raised(error)}") from error
+    with user_code(f"the policy {policy.name!r} cannot be set up on {device!r}:"):
+        policy.setup(
+            device, threads
+        )  # a setting of the wrong type, a device that is not there, weights of another model
 
 
 def outputs_of(policy: Policy, requests: Sequence[Request]) -> list[Output]:

@@ -152,13 +152,13 @@ class VisionLanguageModel(Policy):
             raise ValueError(
                 f"its chat template does not take a request with images ({raised(error.__cause__ or error)}); copy chat_template.jinja of the base model{instead}"
             ) from error
-        asked = self.text(probe).strip()
+        words = self.text(probe).strip()
         turn = self.written(probe)
-        if asked not in turn:
+        if words not in turn:
             raise ValueError(
                 "its chat template leaves the words of a request out; copy chat_template.jinja of the base model"
             )
-        self._opened = opened_reasoning(turn[turn.rindex(asked) + len(asked) :])
+        self._opened = opened_reasoning(turn[turn.rindex(words) + len(words) :])
 
     def folder(self) -> str:
         """The folder, or the name on the hub, that ``path`` stands for."""

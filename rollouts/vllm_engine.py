@@ -116,7 +116,7 @@ class VllmSampler(VisionLanguageModel):
         self._bias = dict.fromkeys(never, NEVER)
         return {}
 
-    def asked(self, sample: Sample) -> str:
+    def prompt_text(self, sample: Sample) -> str:
         """The text that vLLM is given, with one place for each image."""
         return self.written(sample)
 
@@ -130,10 +130,10 @@ class VllmSampler(VisionLanguageModel):
         ids: list[list[int]] = []
         for sample in (request.sample for request in requests[::count]):
             shown = pictures[sample.id]
-            asked: dict[str, Any] = {"prompt": self.asked(sample)}
+            told: dict[str, Any] = {"prompt": self.prompt_text(sample)}
             if shown:
-                asked["multi_modal_data"] = {"image": list(shown)}
-            prompts += [asked] * count
+                told["multi_modal_data"] = {"image": list(shown)}
+            prompts += [told] * count
             ids.append(self.prompt([sample], [shown])["input_ids"][0].tolist())
         limit = self.longest(requests[0].sample)
         wanted = [
@@ -190,7 +190,7 @@ class VllmWorldModel(BackboneWorldModel, VllmSampler):
         self._bias = {}
         return {"logits_processors": [PLACE], "additional_config": {KEY: asdict(self.segments(never))}}
 
-    def asked(self, sample: Sample) -> str:
+    def prompt_text(self, sample: Sample) -> str:
         """The text that vLLM is given: pictures in codes are tokens with names."""
         (album,) = self.albums([sample])
         return self.written(sample) + self.vocabulary.named(album)

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rsw_rewards.core.plugins import guarded, named
+from rsw_rewards.core.plugins import named, user_code
 from rsw_rewards.core.records import OUTPUT_FIELDS, Sample
 from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.errors import ConfigError
@@ -91,7 +91,7 @@ def make_baseline(use: str | Any, samples: Sequence[Sample]) -> Policy:
         ConfigError: nothing has that name, or it raises or makes no policy.
     """
     make = BASELINES.find(use)
-    with guarded(f"the baseline {named(use)!r}"):
+    with user_code(f"the baseline {named(use)!r} raised"):
         made = make(samples)
     if not isinstance(made, Policy):
         raise ConfigError(

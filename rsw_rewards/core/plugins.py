@@ -70,8 +70,13 @@ def raised(error: BaseException) -> str:
 
 
 @contextmanager
-def guarded(what: str) -> Iterator[None]:
-    """Runs code that a user plugged in: whatever it raises becomes a sentence that names it.
+def user_code(sentence: str) -> Iterator[None]:
+    """Runs code that a user plugged in: whatever it raises becomes a sentence, which goes on with what that is.
+
+    >>> with user_code("the adapter 'mine' raised"):
+    ...     [][0]
+    Traceback (most recent call last):
+    rsw_rewards.errors.ConfigError: the adapter 'mine' raised IndexError: list index out of range
 
     Raises:
         ConfigError: it raised something else than an :class:`RswError`, which is raised as it is.
@@ -81,7 +86,7 @@ def guarded(what: str) -> Iterator[None]:
     except RswError:
         raise
     except Exception as error:  # code of somebody else's may raise anything
-        raise ConfigError(f"{what} raised {raised(error)}") from error
+        raise ConfigError(f"{sentence} {raised(error)}") from error
 
 
 def check_flags(function: Any, options: Mapping[str, Any], what: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.image_values import describe
-from rsw_rewards.core.plugins import check_flags, guarded, named
+from rsw_rewards.core.plugins import check_flags, named, user_code
 from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.data.adapter import Adapter, Conversion
 from rsw_rewards.errors import ConfigError
@@ -79,7 +79,7 @@ def converted(use: str | Any, source: Path, out: Path, options: Mapping[str, Any
             f"the adapter {named(use)!r} does not take these options: {error}; known are {', '.join(known)}"
         ) from None
     check_flags(adapter, options, f"the adapter {named(use)!r}")
-    with guarded(f"the adapter {named(use)!r}"):
+    with user_code(f"the adapter {named(use)!r} raised"):
         done = adapter(source, out, **options)
     if not isinstance(done, Conversion):
         raise ConfigError(f"the adapter {named(use)!r} must give a Conversion, not {describe(done)}")

@@ -171,12 +171,12 @@ class Collector:
 
     def _go_ahead(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Have the next generation made with the present weights, while the learner changes them."""
-        asked = self.config.generation
-        following = step + asked.boundary
-        place = following // asked.boundary * asked.prompts
-        ids = self.order[place : place + asked.prompts]
+        section = self.config.generation
+        following = step + section.boundary
+        place = following // section.boundary * section.prompts
+        ids = self.order[place : place + section.prompts]
         self._pending = self._behind = None
-        if following >= asked.steps or not ids:
+        if following >= section.steps or not ids:
             return
         self._send_and_look(weights, step)
         kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
@@ -231,21 +231,21 @@ class Collector:
         return Generation.scored(samples, outputs, table, self.rubric)
 
     def _groups(self, samples: Sequence[Sample], step: int) -> Iterator[list[Output]]:
-        asked = self.config.generation
-        return self.pool.generate(samples, asked.group, asked.temperature, self.config.seed, step)
+        section = self.config.generation
+        return self.pool.generate(samples, section.group, section.temperature, self.config.seed, step)
 
     def _score(self, outputs: Sequence[Output], step: int, scopes: Collection[Scope]) -> ScoreTable:
         batch = Batch.of((self.samples[output.sample_id] for output in outputs), outputs, step)
         return self.scorer.score(batch, step=step, scopes=scopes)
 
-    def _refilled(self, asked: Generation, step: int) -> Refilled:
+    def _refilled(self, generation: Generation, step: int) -> Refilled:
         """The generation with groups of further samples in the place of groups without spread."""
-        tasks = {sample.task for sample in asked.samples}
+        tasks = {sample.task for sample in generation.samples}
         others = (sample for sample in self.samples.values() if sample.task in tasks)
         refilled = refill(
-            asked,
+            generation,
             bound=self.config.generation.refill,
-            more=reserve(others, [sample.id for sample in asked.samples], self.config.seed, step),
+            more=reserve(others, [sample.id for sample in generation.samples], self.config.seed, step),
             make=lambda fresh: self._made_and_scored(fresh, step),
         )
         self.log.add(refilled.numbers())
@@ -261,11 +261,11 @@ class Collector:
 
     def _is_dumped(self, step: int) -> bool:
         """Whether the generation of a step is dumped: every ``dump_every`` steps from the first on, and the last."""
-        every, asked = self.config.dump_every, self.config.generation
+        every, section = self.config.dump_every, self.config.generation
         if every is None:
-            every = max(1, asked.steps // 5)
-        place, last = step // asked.boundary, (asked.steps - 1) // asked.boundary
-        return bool(every) and (place % max(1, every // asked.boundary) == 0 or place == last)
+            every = max(1, section.steps // 5)
+        place, last = step // section.boundary, (section.steps - 1) // section.boundary
+        return bool(every) and (place % max(1, every // section.boundary) == 0 or place == last)
 
     def _dump(self, step: int, generation: Generation, given: Sequence[float | None]) -> None:
         # Folders count the steps done before the generation, from 0; trackers and the log count the step that it belongs to, from 1.

@@ -153,8 +153,8 @@ def _score_pack(model: PreTrainedModel, rows: Rows, temperature: float, inputs: 
     ]
     mask = rows.mask.to(device)
     ends = mask.sum(1)
-    asked = torch.arange(mask.shape[1] + 1, device=device) <= ends[:, None]
-    packed = Pack.of(sequences, asked)
+    wanted = torch.arange(mask.shape[1] + 1, device=device) <= ends[:, None]
+    packed = Pack.of(sequences, wanted)
     images = types = None
     if inputs is not None:
         told = inputs(rows.samples[:1], max(sequences, key=len)[None])

@@ -161,9 +161,9 @@ class DryRun:
             self.lines.append(Line(what, "", why))
 
     def _check_train(self, config: ExperimentConfig, policy: Policy, samples: Sequence[Sample], are_all: bool) -> None:
-        asked = config.generation
+        section = config.generation
         there = {str(sample.task) for sample in samples}
-        share = shares(samples, asked.prompts, asked.mix) if are_all else dict.fromkeys(asked.mix or there, 1)
+        share = shares(samples, section.prompts, section.mix) if are_all else dict.fromkeys(section.mix or there, 1)
         check_learnable(config, policy, [sample for sample in samples if str(sample.task) in share])
 
     def _placement(self, config: ExperimentConfig) -> None:

@@ -112,14 +112,14 @@ def demands(config: ExperimentConfig, rubric: Rubric) -> list[Demand]:
     return [demand for demand in found if demand.actors]
 
 
-def place(asked: Sequence[Demand], nodes: Sequence[Node]) -> Placement:
+def place(actors: Sequence[Demand], nodes: Sequence[Node]) -> Placement:
     """Put actors one after another onto the first node with room. Nodes are used up by it."""
     cpus, gpus = sum(node.num_cpus for node in nodes), sum(node.num_gpus for node in nodes)
     machines = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
     cluster = f"{cpus:g} CPUs and {gpus:g} GPUs{machines}"
     places: list[dict[str, int]] = []
     problem = None
-    for demand in asked:
+    for demand in actors:
         where: dict[str, int] = {}
         for _ in range(demand.actors):
             node = next((node for node in nodes if node.take(demand.num_cpus, demand.num_gpus)), None)
@@ -134,7 +134,7 @@ def place(asked: Sequence[Demand], nodes: Sequence[Node]) -> Placement:
                 f"the placement does not fit: {demand.what} asks for {demand.actors} actors of {demand.num_cpus:g} CPUs and "
                 f"{demand.num_gpus:g} GPUs each, of which {fit} find room{before} in the {cluster} there are; lower {demand.settings}"
             )
-    return Placement(list(asked), cluster, places, problem)
+    return Placement(list(actors), cluster, places, problem)
 
 
 def cluster_nodes() -> list[Node]:

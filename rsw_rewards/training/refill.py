@@ -18,12 +18,12 @@ from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.training.generation import Generation, sampled_tokens
 
 
-def reserve(samples: Iterable[Sample], asked: Iterable[str], seed: int, step: int) -> dict[str, Iterator[Sample]]:
+def reserve(samples: Iterable[Sample], taken: Iterable[str], seed: int, step: int) -> dict[str, Iterator[Sample]]:
     """Further prompts of each task in the order in which they are drawn, without those that a generation asked for already."""
-    taken = set(asked)
+    gone = set(taken)
     by_task: dict[str, list[Sample]] = {}
     for sample in samples:
-        if sample.id not in taken:
+        if sample.id not in gone:
             by_task.setdefault(str(sample.task), []).append(sample)
     return {task: iter(_shuffled(listed, [seed, step, 2, *task.encode()])) for task, listed in by_task.items()}
 
@@ -54,7 +54,7 @@ class Refilled:
 
 
 def refill(
-    asked: Generation,
+    generation: Generation,
     *,
     bound: int,
     more: Mapping[str, Iterator[Sample]],
@@ -66,14 +66,14 @@ def refill(
     output depends on its group alone, so none is computed again.
 
     Args:
-        asked: the generation.
+        generation: what was asked for.
         bound: prompts that may be drawn.
         more: further prompts by task, see :func:`reserve`.
         make: lets the pool make groups of samples, and scores them.
     """
-    kept = {sample.id: sample for sample in asked.samples}  # by the prompt that was asked for first
-    parts, empty = [asked], asked.flat
-    waiting = [sample for sample in asked.samples if sample.id in empty]
+    kept = {sample.id: sample for sample in generation.samples}  # by the prompt that was asked for first
+    parts, empty = [generation], generation.flat
+    waiting = [sample for sample in generation.samples if sample.id in empty]
     while waiting and bound > 0:
         further = (next(more.get(str(old.task), iter(())), None) for old in waiting)
         fresh = list(islice((new for new in further if new is not None), bound))
@@ -89,10 +89,10 @@ def refill(
                 kept[place.id] = new
     everything = ScoreTable.concat([part.table for part in parts])
     drawn = [output for part in parts[1:] for output in part.outputs]
-    final = [kept[sample.id] for sample in asked.samples]
+    final = [kept[sample.id] for sample in generation.samples]
     names = {sample.id for sample in final}
     made: dict[str, list[Output]] = {}
-    for output in (*asked.outputs, *drawn):
+    for output in (*generation.outputs, *drawn):
         made.setdefault(output.sample_id, []).append(output)
     rows = everything.frame[everything.frame["sample"].isin(names)].reset_index(drop=True)
     rewards = pd.concat([part.rewards for part in parts], ignore_index=True)
@@ -103,5 +103,5 @@ def refill(
         rewards[rewards["sample"].isin(names)],
     )
     return Refilled(
-        learnt, everything, drawn, sum(new.id != old.id for new, old in zip(final, asked.samples, strict=True))
+        learnt, everything, drawn, sum(new.id != old.id for new, old in zip(final, generation.samples, strict=True))
     )

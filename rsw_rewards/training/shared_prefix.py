@@ -62,7 +62,7 @@ class Pack:
     @property
     def labels(self) -> Tensor:
         """(t,) int64: the token that each position predicts where that is asked for, else :data:`UNSCORED`."""
-        starts = [len(row) - int(asked) for row, asked in zip(self.rows, self.scored.sum(1), strict=True)]
+        starts = [len(row) - int(count) for row, count in zip(self.rows, self.scored.sum(1), strict=True)]
         following = []
         for row, start in zip(self.rows, starts, strict=True):
             after = row.roll(-1)
@@ -83,9 +83,9 @@ class Pack:
         source = torch.full(self.scored.shape, -1, device=numbers.device)
         behind = self.cut  # where the tokens of a row's own begin
         for number, row in enumerate(self.rows):
-            asked = self.scored[number]
-            place = torch.arange(len(row) - int(asked.sum()), len(row), device=numbers.device) - 1
-            source[number, asked] = torch.where(place < self.cut, place, place - self.cut + behind)
+            scored = self.scored[number]
+            place = torch.arange(len(row) - int(scored.sum()), len(row), device=numbers.device) - 1
+            source[number, scored] = torch.where(place < self.cut, place, place - self.cut + behind)
             behind += len(row) - 1 - self.cut
         absent = (source < 0).reshape(*source.shape, *(1 for _ in numbers.shape[1:]))
         return numbers[source.clamp(min=0)].masked_fill(absent, 0.0)

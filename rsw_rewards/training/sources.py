@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from rsw_rewards.config import DataSpec
 from rsw_rewards.core.fields import limit_of
-from rsw_rewards.core.plugins import check_flags, guarded, resolve_object
+from rsw_rewards.core.plugins import check_flags, resolve_object, user_code
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.settings import Strict, validated
 from rsw_rewards.data.registry import ADAPTERS
@@ -81,8 +81,8 @@ def glance(spec: DataSpec, seed: int, where: str = "train") -> tuple[list[Sample
     """
     few: dict[str, Any] = {}
     if spec.source == "scene-world":
-        asked = _options(spec, SceneWorldSource, where)
-        few = {"questions": min(asked.questions, GLANCE), "forecasts": min(asked.forecasts, GLANCE)}
+        source = _options(spec, SceneWorldSource, where)
+        few = {"questions": min(source.questions, GLANCE), "forecasts": min(source.forecasts, GLANCE)}
     elif _is_adapter(spec.source):
         few = {"limit": min(limit_of(spec.options.get("limit")) or GLANCE, GLANCE)}
     shorter = DataSpec(source=spec.source, **{**spec.options, **few})
@@ -108,7 +108,7 @@ def _from_function(name: str, options: Mapping[str, Any], where: str) -> list[Sa
     except TypeError as error:
         raise ConfigError(f"{where}: {name} cannot be called with {dict(options)!r}: {error}") from error
     check_flags(function, options, f"{where}: {name}")
-    with guarded(f"{where}: {name}"):
+    with user_code(f"{where}: {name} raised"):
         samples = list(function(**options))
     if not samples or not all(isinstance(sample, Sample) for sample in samples):
         raise ConfigError(f"{where}: {name} must give a list of samples that is not empty")

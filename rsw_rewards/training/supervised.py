@@ -135,19 +135,19 @@ def question_loss(
 ) -> Tensor:
     """Mean cross-entropy (nats) of the answers, word and end token summed, of ``count`` questions per pair."""
     contexts = [data.context(v, int(k)) for k in rows]
-    asked = []
+    lines = []
     for k in rows:
         questions = data.pairs.scenes[int(k)].questions
         chosen = rng.permutation(len(questions))[:count]
         chosen = np.concatenate([chosen, rng.integers(0, len(questions), count - len(chosen))])
-        asked.append([([*v.encode_text(questions[q].prompt), v.answer], v.ids[questions[q].answer]) for q in chosen])
+        lines.append([([*v.encode_text(questions[q].prompt), v.answer], v.ids[questions[q].answer]) for q in chosen])
     start = len(contexts[0])
-    block = max(len(words) for line in asked for words, _ in line) + 1
+    block = max(len(words) for line in lines for words, _ in line) + 1
     width = start + block * count
     ids = torch.full((len(rows), width), v.pad)
     ids[:, :start] = torch.tensor(contexts)
     where, answers = [], []
-    for r, line in enumerate(asked):
+    for r, line in enumerate(lines):
         for b, (words, answer) in enumerate(line):
             at = start + b * block
             ids[r, at : at + len(words) + 1] = torch.tensor([*words, answer])

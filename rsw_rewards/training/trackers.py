@@ -57,7 +57,7 @@ class Trackers:
             if name != "tensorboard":
                 service = import_module(name)
                 try:
-                    service.init(name=folder.resolve().name, resume="allow", **_asked(name, folder))
+                    service.init(name=folder.resolve().name, resume="allow", **_place(name, folder))
                 except Exception as error:
                     raise ConfigError(
                         f"log names {name!r}, which does not start: {raised(error)}; mend that, or take it out of 'log'"
@@ -90,7 +90,7 @@ class Trackers:
             service.finish()
 
 
-def _asked(name: str, folder: Path) -> dict[str, str]:
+def _place(name: str, folder: Path) -> dict[str, str]:
     """What a service is told of the run's place."""
     if name != "wandb":
         return {"project": PROJECT}

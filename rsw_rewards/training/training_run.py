@@ -69,9 +69,9 @@ class TrainingRun:
     def __init__(self, config: ExperimentConfig, resume: bool = False, processes: Processes = ALONE) -> None:
         self.config, self.resume, self.processes = config, resume, processes
         check_trackers(config.log)
-        asked = config.generation
+        section = config.generation
         samples = load_source(config.train, config.seed, "train")
-        self.share = shares(samples, asked.prompts, asked.mix)
+        self.share = shares(samples, section.prompts, section.mix)
         """Prompts per generation by task."""
         self.samples = [sample for sample in samples if str(sample.task) in self.share]
         self.policy = build_policy(config.policy)
@@ -106,8 +106,8 @@ class TrainingRun:
             self.heldout = Heldout(held, config.measure, config.rubric, config.generation.temperature)
             started.callback(self.heldout.close)
             check_apart(self.samples, held)
-        asked = config.generation
-        say(f"{config.out}: {counted(self.samples)} to train on, {asked.steps} steps of {asked.rows} rollouts")
+        section = config.generation
+        say(f"{config.out}: {counted(self.samples)} to train on, {section.steps} steps of {section.rows} rollouts")
         check_placement(config, config.rubric)
         self.checkpoint = last_complete(config.out / CHECKPOINTS) if self.resume else None
         self.scorer = started.enter_context(_scorer(self.samples, config))
@@ -126,8 +126,8 @@ class TrainingRun:
     @property
     def prompts(self) -> list[str]:
         """Ids of the samples that the run asks for, generation after generation."""
-        asked = self.config.generation
-        return prompt_order(self.samples, -(-asked.steps // asked.boundary), self.share, self.config.seed)
+        section = self.config.generation
+        return prompt_order(self.samples, -(-section.steps // section.boundary), self.share, self.config.seed)
 
     @contextmanager
     def collector(self) -> Iterator[Collector | None]:

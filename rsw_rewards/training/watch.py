@@ -100,15 +100,15 @@ def alarms(changes: Sequence[Change], rises: Mapping[str, float], step: int) -> 
 def agreement_numbers(heldout: Heldout, generation: Generation) -> dict[str, float | None]:
     """What is logged of a generation: how its rewards agree with every component that is measured and never rewarded.
 
-    Components that rate a whole set, or ask a server, are not asked.
+    Components that rate a whole set, or ask a server, are left out.
     """
-    asked = [
+    labels = [
         label for label, one in heldout.scorer.by_name.items()
         if label not in heldout.trained and one.scope == "sample" and "endpoint" not in one.needs
     ]  # fmt: skip
-    if not asked:
+    if not labels:
         return {}
-    table = heldout.scorer.score(Batch.of(generation.paired, generation.outputs), only=asked)
+    table = heldout.scorer.score(Batch.of(generation.paired, generation.outputs), only=labels)
     tasks = {sample.id: str(sample.task) for sample in generation.samples}
     paid = generation.rewards.set_index(["sample", "candidate"])["reward"]
     frame = table.frame.join(paid, on=["sample", "candidate"]).dropna(subset=["reward", "value"])

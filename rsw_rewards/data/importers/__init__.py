@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rsw_rewards.core.image_values import describe
-from rsw_rewards.core.plugins import guarded, named
+from rsw_rewards.core.plugins import named, user_code
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.registry import Registry, a_function
 from rsw_rewards.data.importers.cubes import read_cubes
@@ -68,7 +68,7 @@ def read_predictions(
         raise InputError(
             f"{file} is not a file; give the one that {named(importer)} wrote, or read a folder of images with the importer 'folder'"
         )
-    with guarded(f"the importer {named(importer)!r}"):
+    with user_code(f"the importer {named(importer)!r} raised"):
         answers = list(read(file, id=None if id is None else str(id), text=None if text is None else str(text)))
     for answer in answers:
         if not isinstance(answer, Answer):
