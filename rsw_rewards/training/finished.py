@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import InputError
-from rsw_rewards.rollouts.trained import FINAL, INPUTS, complete_step
-from rsw_rewards.training.heldout_record import HeldoutRecord
+from rsw_rewards.rollouts.trained import CONFIG, FINAL, INPUTS, complete_step
 from rsw_rewards.training.log_rows import read_log
+from rsw_rewards.training.report.run_files import check_run, read_heldout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,14 +34,13 @@ class Run:
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         self.folder = Path(folder)
-        if not (self.folder / "config.yaml").is_file():
-            raise InputError(f"{self.folder} is not the folder of a training run: it holds no config.yaml")
+        check_run(self.folder)
 
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        config = read_yaml(self.folder / "config.yaml")
-        self._check_seed("config.yaml", config.get("seed"))
+        config = read_yaml(self.folder / CONFIG)
+        self._check_seed(CONFIG, config.get("seed"))
         return config
 
     def _check_seed(self, name: str, seed: Any) -> None:
@@ -77,16 +76,14 @@ class Run:
     def heldout(self) -> dict[str, Any]:
         """What ``heldout.json`` holds: held-out numbers before and after, under ``changes`` by decoding and metric; empty before
         training has ended."""
-        file = self.folder / "heldout.json"
-        if file.is_file():
-            record = read_json(file, HeldoutRecord)
-            self._check_seed(file.name, record.get("seed"))
-            return record
-        if self._ended_at and (self.folder / "heldout").is_dir():
+        record = read_heldout(self.folder)
+        if record:
+            self._check_seed("heldout.json", record.get("seed"))
+        elif self._ended_at and (self.folder / "heldout").is_dir():
             raise InputError(
                 f"{self.folder} has no heldout.json though its policy is trained; go on with --resume, which measures it"
             )
-        return {}
+        return record
 
     @property
     def policy(self) -> Policy:

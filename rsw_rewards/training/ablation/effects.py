@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from rsw_rewards.config import ExperimentConfig
-from rsw_rewards.core.files import read_json
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import named_metrics
 from rsw_rewards.evaluation.numbers import sign
 from rsw_rewards.evaluation.statistics import Estimate, paired_difference
 from rsw_rewards.training.ablation.variants import FULL, Job, Variant
 from rsw_rewards.training.heldout import measured_rubric, rewarded_labels
-from rsw_rewards.training.heldout_record import HeldoutRecord
+from rsw_rewards.training.report.run_files import read_heldout
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def compare(found: Ablation, config: ExperimentConfig, chosen: Sequence[Variant]
 
 def _heldout(folder: Path, seed: int) -> dict[str, dict[str, Trained]]:
     """Decoding -> metric -> what a run did to it."""
-    content = read_json(folder / f"seed_{seed}" / "heldout.json", HeldoutRecord)
+    content = read_heldout(folder / f"seed_{seed}")
     return {
         mode: {key: Trained(entry["after"]["value"], _estimate(entry["difference"])) for key, entry in changes.items()}
         for mode, changes in content["changes"].items()
@@ -135,7 +134,7 @@ def _alarms(folder: Path, seeds: Sequence[int]) -> list[str]:
     """What the runs of a variant were warned of when they ended."""
     said = []
     for seed in seeds:
-        content = read_json(folder / f"seed_{seed}" / "heldout.json", HeldoutRecord)
+        content = read_heldout(folder / f"seed_{seed}")
         last = [alarm for alarm in content.get("alarms", ()) if alarm["step"] == content["steps"]]
         said += [f"seed {seed}: {alarm['words']}" for alarm in last]
     return said

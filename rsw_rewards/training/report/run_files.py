@@ -1,4 +1,4 @@
-"""What the page of a training is made of, read from the run's folder alone."""
+"""What the folder of a training run holds, read back."""
 
 from __future__ import annotations
 
@@ -11,20 +11,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import InputError, as_input_error
-from rsw_rewards.evaluation.run_directory import versions
+from rsw_rewards.evaluation.run_directory import StoredNumber, versions
 from rsw_rewards.methods import key_of_steps
 from rsw_rewards.rollouts.trained import CONFIG, STARTS
 from rsw_rewards.training.agreement import alarms_so_far
-from rsw_rewards.training.heldout_record import HeldoutRecord
 from rsw_rewards.training.log_rows import read_log
 
 BASELINES = "baselines.json"
 """In ``heldout/``: what the baselines get of the measured metrics."""
 
 Row = Mapping[str, Any]
+
+
+class _Change(BaseModel):
+    before: StoredNumber
+    after: StoredNumber
+    difference: StoredNumber
+
+
+class _Alarm(BaseModel):
+    step: int
+    words: str
+
+
+class HeldoutRecord(BaseModel):
+    """What ``heldout.json`` must hold to be read again: changes by decoding and metric, and the alarms of the run."""
+
+    steps: int = 0
+    changes: dict[str, dict[str, _Change]]
+    alarms: list[_Alarm] = []
 
 
 @dataclass(frozen=True)
@@ -84,6 +104,18 @@ class RunFiles:
         return list(dict.fromkeys(key for row in self.log for key in row))
 
 
+def check_run(folder: Path) -> None:
+    """Raise :class:`InputError` where a folder holds no training run."""
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder} is not the folder of a training run: it holds no {CONFIG}")
+
+
+def read_heldout(folder: Path) -> dict[str, Any]:
+    """What ``heldout.json`` of a run holds; empty before training has ended."""
+    file = folder / "heldout.json"
+    return read_json(file, HeldoutRecord) if file.is_file() else {}
+
+
 def read_run(folder: Path) -> RunFiles:
     """The files of a run.
 
@@ -91,10 +123,8 @@ def read_run(folder: Path) -> RunFiles:
         InputError: the folder holds no training run, or a file of it cannot be read.
     """
     folder = Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder} is not the folder of a training run: it holds no {CONFIG}")
+    check_run(folder)
     config = read_yaml(folder / CONFIG)
-    heldout = read_json(folder / "heldout.json", HeldoutRecord) if (folder / "heldout.json").is_file() else {}
     file = folder / "heldout" / BASELINES
     baselines = read_json(file, dict[str, dict[str, float]]) if file.is_file() else {}
     return RunFiles(
@@ -102,7 +132,7 @@ def read_run(folder: Path) -> RunFiles:
         config,
         log=[*_curve(folder / "curve.json"), *read_log(folder / "log.jsonl")],
         during=read_log(folder / "heldout" / "during.jsonl"),
-        heldout=heldout,
+        heldout=read_heldout(folder),
         baselines=baselines,
         starts=_lines(folder / STARTS),
         dumps=sorted(path for path in (folder / "dumps").glob("step_*") if (path / "samples.jsonl").is_file()),
