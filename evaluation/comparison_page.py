@@ -14,7 +14,7 @@ from rsw_rewards.core.files import write_text
 from rsw_rewards.evaluation.comparison import compare_runs, run_names
 from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
 from rsw_rewards.evaluation.leaderboard import NOTHING, Leaderboard
-from rsw_rewards.evaluation.numbers import Mark, arrow, axis_around_zero, axis_of, lane
+from rsw_rewards.evaluation.numbers import Mark, axis_around_zero, axis_of, lane
 from rsw_rewards.evaluation.pages import Key, cards_of, gathered, read_cards, render, short_names
 from rsw_rewards.evaluation.pictures import pictures
 from rsw_rewards.evaluation.report import ROWS, command
@@ -155,7 +155,7 @@ def difference_plots(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             lane(row["run"], row["difference"], axis, row["ci95"], signed=True, note=_p(row["p_holm"])) for row in own
         ]
         if lanes:
-            drawn.append({"key": key, "arrow": arrow(key), "lanes": lanes, "axis": axis})
+            drawn.append({"key": key, "lanes": lanes, "axis": axis})
     return drawn
 
 

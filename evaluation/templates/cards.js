@@ -79,4 +79,3 @@ for (const section of document.querySelectorAll("section.gallery")) {
   draw();
 }
 if (location.hash) { const card = document.getElementById(decodeURIComponent(location.hash.slice(1))); if (card) card.scrollIntoView(); }
-for (const slide of document.querySelectorAll(".slide")) slide.oninput = () => { slide.previousElementSibling.lastElementChild.style.clipPath = "inset(0 " + (100 - slide.value) + "% 0 0)"; };

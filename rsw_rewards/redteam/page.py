@@ -16,8 +16,7 @@ def page(tables: Iterable[TaskFindings], rubric: Rubric, seed: int) -> str:
     """One self-contained HTML file. Everything that comes from files is escaped by the template."""
     tasks = [
         {"found": one, "rows": [*_compared(one), *one.attacks], "mediocre": MEDIOCRE[one.task], "cards": gathered(_cards(one)),
-         "model": any(row.role == "model" for row in one.rows),
-         "best": [(label, one.best(label)) for label in one.labels]}
+         "model": any(row.role == "model" for row in one.rows)}
         for one in tables
     ]  # fmt: skip
     weights = {component.label: component.weight for component in rubric.components}
