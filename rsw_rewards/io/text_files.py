@@ -13,7 +13,6 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -158,30 +157,29 @@ def read_records(path: Path, writable: bool = True) -> Iterator[tuple[str, Any]]
     [('answers.json: entry 0', {'id': 'a'}), ('answers.json: entry 1', {'id': 'b'})]
     """
     with open_utf8(path) as stream:
-        first = True
-        for number, line in enumerate(iter(partial(stream.readline, MAX_FILE_BYTES + 1), b""), start=1):
+        readline, number, first = stream.readline, 0, True
+        while line := readline(MAX_FILE_BYTES + 1):
+            number += 1
             if not line.strip():
                 continue
             if len(line) > MAX_FILE_BYTES:
                 raise InputError(f"{path}:{number} has more than the {MAX_FILE_BYTES:,} bytes that are read; divide it")
-            value = _parsed(line)
+            try:
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+                value = ValueError(str(error))
             begin = line.lstrip()[:1]
             if first and (begin == b"[" or (begin == b"{" and isinstance(value, ValueError))):
-                text = bounded(stream, path, line).decode("utf-8", "surrogateescape")
-                escaped = "\\u" in text or _SURROGATE.search(text) is not None
-                read = _in_lines if begin == b"{" and not _is_begun(text) else _in_text
-                for where, found in read(text, path, number):
-                    yield where, _writable(found) if escaped and writable else found
-                return
+                whole = bounded(stream, path, line)
+                text = whole.decode("utf-8", "surrogateescape")
+                if begin == b"[" or _is_begun(text):
+                    escaped = "\\u" in text or _SURROGATE.search(text) is not None
+                    for where, found in _in_text(text, path, number):
+                        yield where, _writable(found) if escaped and writable else found
+                    return
+                readline = io.BytesIO(whole[len(line) :]).readline  # JSON Lines, of which the first is broken
             first = False
             yield f"{path}:{number}", _writable(value) if writable and b"\\u" in line else value
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode())
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        return ValueError(str(error))
 
 
 def _is_begun(text: str) -> bool:
@@ -191,12 +189,6 @@ def _is_begun(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _in_lines(text: str, path: Path, number: int) -> Iterator[tuple[str, Any]]:
-    for place, line in enumerate(text.split("\n"), start=number):
-        if line.strip():
-            yield f"{path}:{place}", _parsed(line.encode("utf-8", "surrogateescape"))
 
 
 def _in_text(text: str, path: Path, line: int) -> Iterator[tuple[str, Any]]:
