@@ -22,7 +22,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -32,39 +31,8 @@ _RELEASE_BYTES = 1 << 20
 """A lookup that touches more than this hands the pages back, so that reading a large file block by block stays small."""
 
 
-class FeatureRows(Protocol):
-    """Rows of ``dim`` float32 values by 32-byte key."""
-
-    dim: int
-
-    def __len__(self) -> int:
-        """Number of keys that have a row."""
-        ...
-
-    @property
-    def added(self) -> int:
-        """Rows that were ever added, by whatever process, those that a later one replaced among them."""
-        ...
-
-    def keys(self) -> list[bytes]:
-        """All keys that have a row."""
-        ...
-
-    def has(self, key: bytes) -> bool:
-        """Whether the key has an undamaged row."""
-        ...
-
-    def read(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """(len(keys), dim) float32 rows, zeros where there is none, and a (len(keys),) bool mask of where there is one."""
-        ...
-
-    def add(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
-        """Keep (len(keys), dim) rows. A later row of a key takes the place of an earlier one."""
-        ...
-
-
 class FeatureFile:
-    """Rows on disk. Any number of processes may read and add at the same time; a file lock orders those that add.
+    """Rows of ``dim`` float32 values by 32-byte key, on disk. Any number of processes may read and add at the same time; a file lock orders those that add.
 
     Args:
         stem: path of the two files without their suffixes; they appear with the first row.
@@ -82,31 +50,37 @@ class FeatureFile:
         self._map: mmap.mmap | None = None
 
     def __len__(self) -> int:
+        """Number of keys that have a row."""
         self._refresh()
         return len(self._entries)
 
     @property
     def added(self) -> int:
+        """Rows that were ever added, by whatever process, those that a later one replaced among them."""
         try:
             return self._index.stat().st_size // ENTRY.size
         except FileNotFoundError:
             return 0
 
     def keys(self) -> list[bytes]:
+        """All keys that have a row."""
         self._refresh()
         return list(self._entries)
 
     def has(self, key: bytes) -> bool:
+        """Whether the key has an undamaged row."""
         if key not in self._entries:
             self._refresh()
         return key in self._entries and (key in self._sound or bool(self._gather([key])[1][0]))
 
     def read(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """(len(keys), dim) float32 rows, zeros where there is none, and a (len(keys),) bool mask of where there is one."""
         if any(key not in self._entries for key in keys):
             self._refresh()
         return self._gather(keys)
 
     def add(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
+        """Keep (len(keys), dim) rows. A later row of a key takes the place of an earlier one."""
         rows = np.ascontiguousarray(rows, ROW)
         if rows.shape != (len(keys), self.dim):
             raise ValueError(f"rows of shape {rows.shape} for {len(keys)} keys of {self.dim} values")
@@ -182,7 +156,7 @@ class FeatureFile:
 
 
 class MemoryRows:
-    """Rows in memory up to a budget; past it they move to a temporary file, which goes with this object.
+    """Rows as :class:`FeatureFile` has them, in memory up to a budget; past it they move to a temporary file, which goes with this object.
 
     Args:
         dim: values per row.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsw_rewards.features.rows import FeatureFile, FeatureRows, MemoryRows
+from rsw_rewards.features.rows import FeatureFile, MemoryRows
 
 if TYPE_CHECKING:
     from rsw_rewards.encoders import Encoder
@@ -33,7 +33,7 @@ class FeatureStore:
 
     def __init__(self, directory: Path | None, shared: Path | None, budget: int) -> None:
         self.directory, self.shared, self.budget = directory, shared, budget
-        self._rows: dict[tuple[str, str, str], list[FeatureRows]] = {}
+        self._rows: dict[tuple[str, str, str], list[FeatureFile | MemoryRows]] = {}
         found = directory.glob("*/*.idx") if directory is not None else ()
         self._before = {
             f"{index.parent.name}/{index.stem}": FeatureFile(index.with_suffix(""), 1).added for index in found
@@ -81,7 +81,7 @@ class FeatureStore:
                     rows, sound = own.read(keys)
                     there.add([key for key, fine in zip(keys, sound, strict=True) if fine], rows[sound])
 
-    def _kept(self, model: Encoder, kind: str) -> list[FeatureRows]:
+    def _kept(self, model: Encoder, kind: str) -> list[FeatureFile | MemoryRows]:
         """Where features of an encoder are: of this run first, then of the folder that runs share."""
         key = (model.id, model.weights_sha256, kind)
         if key not in self._rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import ssl
 import threading
 import time
@@ -22,7 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsw_rewards.core.files import write_text
 from rsw_rewards.errors import ConfigError, RswError
 from rsw_rewards.io.chat_reply import Answer, fault_of_all, is_filtered, read_completion
-from rsw_rewards.io.retries import wait_s
 
 if TYPE_CHECKING:
     import httpx
@@ -241,6 +241,25 @@ class ChatClient:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(answer), ensure_ascii=False))
+
+
+def wait_s(attempt: int, longest: float, retry_after: str | None = None) -> float:
+    """Seconds before the next try: what the server asks for, or half a second doubled with every try, spread at random.
+
+    Args:
+        attempt: tries before this one.
+        longest: the most that is waited, whatever the server asks for.
+        retry_after: the header of that name; a date in it is not read.
+
+    >>> wait_s(0, 30.0, "2"), wait_s(0, 30.0, "900"), 0.25 <= wait_s(0, 30.0) <= 0.5
+    (2.0, 30.0, True)
+    """
+    if retry_after:
+        try:
+            return min(longest, max(0.0, float(retry_after)))
+        except ValueError:
+            pass
+    return min(longest, 0.5 * 2**attempt) * (0.5 + random.random() / 2)
 
 
 def _is_of_tls(error: BaseException) -> bool:

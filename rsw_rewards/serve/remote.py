@@ -16,7 +16,7 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Rubric
 from rsw_rewards.engine.reward import Result, paired
 from rsw_rewards.errors import ConfigError, InputError, RunStopped
-from rsw_rewards.io.retries import wait_s
+from rsw_rewards.io.endpoint import wait_s
 from rsw_rewards.serve.entries import dumped, output_entry, read_result, sample_entry
 from rsw_rewards.serve.wire import TOKEN, VERSION
 
