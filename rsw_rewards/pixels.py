@@ -187,11 +187,13 @@ def open_tiff(path: Path) -> Iterator[DatasetReader]:
     _check_alone(path)
     _check_tags(path)
     try:
-        with warnings.catch_warnings(), rasterio.Env(**_RASTER_OPTIONS):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # Overviews may be a file or an address that the raster names itself, and are read in decimated reads.
-            with rasterio.open(path.absolute(), driver=RASTER_DRIVER, OVERVIEW_LEVEL="NONE") as raster:
-                yield raster
+        # Overviews may be a file or an address that the raster names itself, and are read in decimated reads.
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.Env(**_RASTER_OPTIONS),
+            rasterio.open(path.absolute(), driver=RASTER_DRIVER, OVERVIEW_LEVEL="NONE") as raster,
+        ):
+            yield raster
     except RasterioError as error:
         raise ImageError(f"{path} cannot be read as a raster: {error}") from error
 
@@ -340,12 +342,12 @@ def _open_picture(file: Path | BinaryIO, where: Path | str) -> Iterator[PIL.Imag
 
     if isinstance(file, Path):
         check_file(file)
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked just below
-            with Image.open(file, formats=PICTURE_FORMATS) as image:
-                yield image
+        with (  # warnings of a large size, which is checked by whoever decodes
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(file, formats=PICTURE_FORMATS) as image,
+        ):
+            yield image
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{where} declares more than the {MAX_PIXELS:,} pixels that are read; tile it first"
