@@ -16,7 +16,7 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.numbers import arrow, compact, number, signed
-from rsw_rewards.evaluation.pictures import pictures
+from rsw_rewards.evaluation.pictures import keeping, pictures
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.published import footnote
 from rsw_rewards.evaluation.summary import in_words
@@ -217,12 +217,12 @@ def write_pages(
     links: list[str] = []
     drawn: dict[Key, dict[str, Any]] = {}
     waiting: list[dict[str, Any]] = []
-    number = 0
+    number, draw = 0, keeping()
     while len(links) < len(cards):
         start = len(links) + len(waiting)
         for place, card in enumerate(cards[start : len(links) + CARDS], start):
             progress("pages of samples", place, len(cards))
-            content = {**card.content, "pictures": pictures(card.sample, card.output)}
+            content = {**card.content, "pictures": pictures(card.sample, card.output, drawn=draw)}
             if card.key in kept:
                 drawn[card.key] = content
             waiting.append({**content, "anchor": f"s{place}"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from os.path import isfile
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,19 +37,55 @@ _RAMP = np.array([(32, 36, 42), (0, 114, 178), (86, 180, 233), (240, 228, 66), (
 
 PARTS = ("input", "made", "both", "truth")
 """What a picture shows: what the model saw, what it made, that against the truth, or the truth."""
-Drawing = tuple[str, str, Callable[[], np.ndarray], bool]
-"""One of :data:`PARTS`, the label, what draws it, and whether it is a photograph."""
+Draw = Callable[..., np.ndarray]
+"""Makes a uint8 picture of one image or two."""
 
 
-def pictures(sample: Sample, output: Output, parts: Sequence[str] = PARTS) -> list[dict[str, str]]:
+class Drawing(NamedTuple):
+    """A picture that is not drawn yet."""
+
+    part: str
+    """One of :data:`PARTS`."""
+    label: str
+    draw: Draw
+    images: tuple[ImageRef, ...]
+    """What it is drawn of."""
+    photo: bool = False
+    """Whether it is a photograph."""
+
+
+Drawn = Callable[[Draw, tuple[ImageRef, ...], bool], str]
+"""The ``data:`` address of what a :class:`Drawing` draws, of what it is drawn, as a photograph or not. Raises what reading and drawing raise."""
+
+
+def drawn(draw: Draw, images: tuple[ImageRef, ...], photo: bool) -> str:
+    """A picture by :func:`data_uri`."""
+    return data_uri(draw(*images), photo)
+
+
+def keeping(most: int = 512) -> Drawn:
+    """:func:`drawn` for many cards: it keeps the latest pictures, since many questions and candidates are about one pair of images."""
+    known = lru_cache(most)(drawn)
+
+    def kept(draw: Draw, images: tuple[ImageRef, ...], photo: bool) -> str:
+        # References to arrays without a name are equal to each other, and what is drawn of levels or boxes is drawn once.
+        named = all(image.path is not None or image.sha256 is not None for image in images)
+        return (drawn if not named or isinstance(draw, partial) else known)(draw, images, photo)
+
+    return kept
+
+
+def pictures(
+    sample: Sample, output: Output, parts: Sequence[str] = PARTS, drawn: Drawn = drawn
+) -> list[dict[str, str]]:
     """Labelled pictures of a sample and an output, those of ``parts``; one that cannot be read carries its ``problem`` instead of ``src``."""
     found = []
-    for part, label, draw, photo in _drawings(sample, output):
+    for part, label, draw, images, photo in _drawings(sample, output):
         if part not in parts:
             continue
         shown = {"part": part, "label": label}
         try:
-            shown["src"] = data_uri(draw(), photo)
+            shown["src"] = drawn(draw, images, photo)
         except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
             file = getattr(getattr(error, "image", None), "path", None)
             shown["problem"] = str(error) if file is None or isfile(file) else f"there is no file {file.name}"
@@ -60,15 +97,15 @@ def _drawings(sample: Sample, output: Output) -> Iterator[Drawing]:
     """All that can be drawn, from the inputs to the boxes, none of it read yet."""
     reference = sample.reference
     for place, image in enumerate(sample.images, start=1):
-        yield "input", image.role or image.date or f"input {place}", partial(read_rgb, image), True
+        yield Drawing("input", image.role or image.date or f"input {place}", read_rgb, (image,), photo=True)
     future, forecast = (reference.get("images") or (None,))[-1], output.forecast
     if forecast is not None:
-        yield "made", "forecast", lambda: read_rgb(as_future(forecast, future)), True
+        yield Drawing("made", "forecast", _forecast, (forecast, future) if future else (forecast,), photo=True)
     if future is not None:
-        yield "truth", "true future", partial(read_rgb, future), True
+        yield Drawing("truth", "true future", read_rgb, (future,), photo=True)
     if forecast is not None and future is not None:
         label = f"difference to the truth, white from {LARGE:g} of 255"
-        yield "both", label, lambda: difference_map(read_rgb(as_future(forecast, future)), read_rgb(future)), False
+        yield Drawing("both", label, _difference, (forecast, future))
     indexed = "classes" in reference or sample.task in (Task.SEMANTIC_CHANGE, Task.DAMAGE)
     draw = _coloured if indexed else _masked
     for key in ("mask", "map_before", "map_after", "buildings", "damage"):
@@ -76,15 +113,28 @@ def _drawings(sample: Sample, output: Output) -> Iterator[Drawing]:
         truth = true if isinstance(true := reference.get(key), ImageRef) else None
         name = key.replace("map_", "map ")
         levels = reference.get("levels") if key == "mask" else None  # of the true mask; predictions hold indices
+        compare: Draw = _compared
+        draw_truth: Draw = draw
+        if levels is not None:
+            compare, draw_truth = partial(_compared, levels=levels), partial(draw, levels=levels)
         if made is not None and truth is not None and not indexed:
-            yield "both", "white: right, orange: too much, blue: missed", partial(_compared, truth, made, levels), False
+            yield Drawing("both", "white: right, orange: too much, blue: missed", compare, (truth, made))
         if made is not None:
-            yield "made", f"predicted {name}", partial(draw, made), False
+            yield Drawing("made", f"predicted {name}", draw, (made,))
         if truth is not None:
-            yield "truth", f"true {name}", partial(draw, truth, levels), False
+            yield Drawing("truth", f"true {name}", draw_truth, (truth,))
     true_boxes, boxes = reference.get("boxes") or (), output.boxes or ()
     if sample.images and (true_boxes or boxes):
-        yield "both", "blue: true, orange: predicted", partial(_boxed, sample.images[-1], true_boxes, boxes), True
+        boxed = partial(_boxed, true=true_boxes, found=boxes)
+        yield Drawing("both", "blue: true, orange: predicted", boxed, sample.images[-1:], photo=True)
+
+
+def _forecast(forecast: ImageRef, future: ImageRef | None = None) -> np.ndarray:
+    return read_rgb(as_future(forecast, future))
+
+
+def _difference(forecast: ImageRef, future: ImageRef) -> np.ndarray:
+    return difference_map(_forecast(forecast, future), read_rgb(future))
 
 
 def difference_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -108,7 +158,7 @@ def _coloured(image: ImageRef, levels: Sequence[int] | None = None) -> np.ndarra
     return _in_colours((read_index(in_levels(image, levels)) % len(PALETTE)).astype(np.uint8), PALETTE)
 
 
-def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None) -> np.ndarray:
+def _compared(truth: ImageRef, made: ImageRef, levels: Sequence[int] | None = None) -> np.ndarray:
     true, found = read_mask(in_levels(truth, levels)), read_mask(made)
     if true.shape != found.shape:
         return _in_colours(found.view(np.uint8), np.array([(32, 32, 32), _HIT], np.uint8))

@@ -19,7 +19,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation import pages
 from rsw_rewards.evaluation.numbers import Mark, axis_between, lane
 from rsw_rewards.evaluation.pages import gathered, read_cards
-from rsw_rewards.evaluation.pictures import PALETTE, THUMBNAIL, data_uri, pictures
+from rsw_rewards.evaluation.pictures import PALETTE, THUMBNAIL, data_uri, keeping, pictures
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.report import choose, histograms, kind_lanes, lanes, tiles
 
@@ -176,6 +176,29 @@ def test_a_map_of_classes_is_drawn_in_a_colour_for_each(kind: type) -> None:
 def test_a_picture_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     sample = Sample("m", Task.CHANGE_MASK, (ImageRef(path=tmp_path / "gone.png"),), "", {})
     assert "gone.png" in pictures(sample, Output("m"))[0]["problem"]
+
+
+def test_a_picture_of_a_file_is_kept_for_the_next_card_and_no_other_is_taken_for_it(tmp_path: Path) -> None:
+    levels = (np.full((8, 8), level, np.uint8) for level in (0, 0, 255))
+    files = [tmp_path / f"{name}.png" for name in "abc"]
+    for file, pixels in zip(files, levels, strict=True):
+        Image.fromarray(pixels).save(file)
+    before, after, mask = (ImageRef(path=file) for file in files)
+    draw = keeping()
+
+    def source(image: ImageRef, mask: ImageRef, **reference: Any) -> list[str]:
+        sample = Sample("m", Task.CHANGE_MASK, (image,), "", {"mask": mask, **reference})
+        shown = pictures(sample, Output("m"), drawn=draw)
+        assert shown == pictures(sample, Output("m"))
+        return [one["src"] for one in shown]
+
+    assert source(before, mask) == source(after, mask)
+    assert source(before, mask) != source(before, mask, levels=[255, 0])  # other colours of the same file
+    unnamed = [ImageRef(array=np.full((8, 8, 3), level, np.uint8)) for level in (0, 99)]
+    assert unnamed[0] == unnamed[1] and source(unnamed[0], mask)[0] != source(unnamed[1], mask)[0]
+    files[0].unlink()
+    again = pictures(Sample("m", Task.CHANGE_MASK, (before,), "", {}), Output("m"), drawn=draw)
+    assert "src" in again[0]  # not read a second time
 
 
 def test_boxes_that_leave_the_picture_or_are_no_numbers_do_not_stop_the_report() -> None:
