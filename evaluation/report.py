@@ -32,7 +32,7 @@ from rsw_rewards.evaluation.pages import (
 from rsw_rewards.evaluation.progress import Progress, silent
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.published import footnote
-from rsw_rewards.evaluation.summary import kind_of
+from rsw_rewards.evaluation.summary import common_reasons
 
 GALLERY = 8
 """Samples of each sort that are shown first, beside the worst one of every kind."""
@@ -80,6 +80,7 @@ def write_report(
     links, drawn = write_pages(path, name, cards, chosen, progress)
     first = [{**drawn[key], "why": why} for key, why in chosen.items()]
     kind_key, kinds = kind_lanes(summary)
+    failed = table.frame[table.frame["status"].isin(NOT_OK)]
     page = render(
         "report.html",
         name=name,
@@ -88,7 +89,7 @@ def write_report(
         written=time.strftime("%Y-%m-%d %H:%M"),
         command=command(),
         documentation=documentation(),
-        failures=failures(table.frame),
+        failures=common_reasons(failed, ("verifier", "status"), REASONS),
         failed=sum(card.content["status"] != Status.OK for card in cards),
         outputs=len(outputs),
         tiles=tiles(summary),
@@ -178,16 +179,6 @@ def all_rows(cards: Sequence[Card], links: Sequence[str], table: ScoreTable) -> 
         )
     used = [k for k in range(len(columns)) if any(row[k] not in ("", None, "ok") for row in rows)]
     return {"columns": [columns[k] for k in used], "rows": [[row[k] for k in used] for row in rows], "size": ROWS}
-
-
-def failures(frame: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The most common reasons of scores that failed: ``count``, ``verifier``, ``status``, and ``sample`` and ``reason`` of the first.
-    Reasons that differ in names and numbers alone are one."""
-    bad = frame[frame["status"].isin(NOT_OK)]
-    reason = bad["reason"].map(lambda reason: " ".join(str(reason or "no reason was given").split())[:200])
-    same = bad.assign(reason=reason, kind=reason.map(kind_of)).groupby(["verifier", "status", "kind"], sort=False)
-    found = same.agg(count=("sample", "size"), sample=("sample", "first"), reason=("reason", "first"))
-    return found.sort_values("count", ascending=False, kind="stable").head(REASONS).reset_index().to_dict("records")
 
 
 def beside(key: str, baselines: Mapping[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from math import comb
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from rsw_rewards.core.metric import FeatureLookup, Metric
 from rsw_rewards.core.records import Sample
@@ -261,16 +262,29 @@ def nothing_valid(table: ScoreTable, components: Collection[str] = ()) -> list[d
         became = outputs.transform("min")
         if (became == _DECISIVE.index(Status.OK)).any():
             continue
-        told = rows[rank == became].assign(status=rows["status"].astype(str), reason=rows["reason"].map(_shown))
-        told["kind"] = told["reason"].map(kind_of)
-        kinds = told.drop_duplicates([*_OUTPUT, "status", "kind"]).groupby(["status", "kind"], sort=False)
-        reasons = kinds.agg(
-            outputs=("kind", "size"), sample=("sample", "first"), reason=("reason", "first")
-        ).reset_index()
-        reasons = reasons.sort_values("outputs", ascending=False, kind="stable").head(MOST_REASONS)
-        listed = reasons[["outputs", "status", "sample", "reason"]].to_dict("records")
-        found.append({"task": str(task), "outputs": outputs.ngroups, "reasons": listed})
+        told = rows[rank == became].assign(status=rows["status"].astype(str))
+        reasons = common_reasons(told, ("status",), MOST_REASONS)
+        found.append({"task": str(task), "outputs": outputs.ngroups, "reasons": reasons})
     return found
+
+
+def common_reasons(rows: pd.DataFrame, by: Sequence[str], most: int) -> list[dict[Any, Any]]:
+    """The most common reasons of score rows; those that differ in names and numbers alone are one.
+
+    Args:
+        rows: of a score table.
+        by: columns in which the rows of one reason agree.
+        most: reasons at most.
+
+    Returns:
+        For each ``outputs`` (how many have it), the columns ``by``, and ``sample`` and ``reason`` of the first.
+    """
+    reason = rows["reason"].map(_shown)
+    told = rows.assign(reason=reason, kind=reason.map(kind_of)).drop_duplicates([*_OUTPUT, *by, "kind"])
+    kinds = told.groupby([*by, "kind"], sort=False)
+    found = kinds.agg(outputs=("kind", "size"), sample=("sample", "first"), reason=("reason", "first")).reset_index()
+    found = found.sort_values("outputs", ascending=False, kind="stable").head(most)
+    return found[["outputs", *by, "sample", "reason"]].to_dict("records")
 
 
 def kind_of(reason: str) -> str:
