@@ -1,7 +1,6 @@
-"""Pixels by reference: where an image is, how it is read safely, and the hash that names its content.
+"""What the pixels of an image reference mean: a picture to look at, a mask, a map of classes, and which of them hold data.
 
-Images travel as an :class:`ImageRef` (a file, an array, or an object in Ray's store), never as pixels through the driver.
-Files come from third parties, so their size is checked before anything is decoded and pickled arrays are refused.
+An :class:`ImageRef` gives the stored numbers (``pixels``); :mod:`rsw_rewards.pixels` decodes a file, whose size is checked before that.
 """
 
 from __future__ import annotations
