@@ -15,6 +15,7 @@ from rsw_rewards.data.layout import (
     find_file,
     find_folder,
     image_folders,
+    images_named,
     is_texts,
     needed,
     plain_name,
@@ -26,13 +27,6 @@ from rsw_rewards.data.mask_pairs import convert as convert_pairs
 from rsw_rewards.errors import InputError
 
 _DATES = (("A", "time1"), ("B", "time2"))
-
-
-def _pair(folders: list[ImageFolder] | None, prefix: str, name: str) -> list[str]:
-    """The two images of a name; expected paths where a copy has no imagery at all."""
-    if folders is None:
-        return [f"{prefix}{names[0]}/{name}" for names in _DATES]
-    return [folder[name] for folder in folders]
 
 
 def _cdchat(file: Path, source: Path, folders: list[ImageFolder] | None) -> Iterator[dict[str, Any]]:
@@ -47,7 +41,7 @@ def _cdchat(file: Path, source: Path, folders: list[ImageFolder] | None) -> Iter
             "task": "change_caption",
             "scene": f"sysu_cd/test/{stem.removeprefix('sysu_test_')}",
             "kind": "changed" if changed else "unchanged",
-            "images": _pair(folders, "", name),
+            "images": images_named(name, folders, ("A", "B")),
             "prompt": PROMPT,
             "reference": {"captions": [one.strip() for one in captions], "changed": changed},
             "metadata": {"dataset": "cdchat_sysu", "split": str(record.get("folder_name", "test")), "gsd_m": 0.5},
@@ -115,7 +109,7 @@ def forest_change(
     }
 
     def pairs(part: str, name: str) -> list[str]:
-        return _pair(folders[part], f"images/{part}/", name)
+        return images_named(name, folders[part], [f"images/{part}/{date}" for date in "AB"])
 
     records = caption_samples(entries, pairs, "forest_change", "forest_change", FOREST_READING)
     notes = [SCENES, "" if images else NO_IMAGERY.format(source)]

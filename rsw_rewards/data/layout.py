@@ -288,6 +288,11 @@ class ImageFolder:
         return found
 
 
+def images_named(name: str, folders: Sequence[ImageFolder] | None, expected: Sequence[str]) -> list[str]:
+    """The images of one name, one in each folder; below the ``expected`` folders where a copy has no imagery at all."""
+    return [f"{place}/{name}" for place in expected] if folders is None else [folder[name] for folder in folders]
+
+
 def image_folders(parent: Path, source: Path, names: Sequence[Sequence[str]]) -> list[ImageFolder] | None:
     """A folder per role below ``parent``, each under the first of its ``names`` that is there; None unless all are there."""
     found = [find_folder(parent, *options) for options in names]

@@ -28,7 +28,7 @@ from rsw_rewards.data.captioned import (
     read_captioned,
     reading_named,
 )
-from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, needed
+from rsw_rewards.data.layout import ImageFolder, data_folder, find_entry, image_folders, images_named, needed
 from rsw_rewards.errors import InputError
 
 CAPTIONS = "LevirCCcaptions.json"
@@ -63,10 +63,7 @@ class Pairs:
             raise InputError(f"{split_folder(source, lacking[0])} should hold the folders A and B of {lacking[0]}")
 
     def __call__(self, split: str, name: str) -> list[str]:
-        folders = self._folders[split]
-        if folders is None:
-            return [f"images/{split}/{date}/{name}" for date in "AB"]
-        return [folder[name] for folder in folders]
+        return images_named(name, self._folders[split], [f"images/{split}/{date}" for date in "AB"])
 
 
 def read_entries(source: Path, split: str | None, reading: Reading) -> list[Captioned]:

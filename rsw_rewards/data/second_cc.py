@@ -27,6 +27,7 @@ from rsw_rewards.data.layout import (
     data_folder,
     find_entry,
     image_folders,
+    images_named,
     needed,
 )
 from rsw_rewards.data.levir_cc import NO_IMAGERY
@@ -72,7 +73,6 @@ def _samples(source: Path, entries: list[Captioned], task: str, bare: bool) -> I
         split: [in_colours(source, labels) for labels in folders if len(labels)] for split, folders in sem.items()
     }
     for entry in entries:
-        images = [folder[entry.name] for folder in rgb.get(entry.split, [])]
         fields: dict[str, Any] = {"task": "change_caption", "prompt": PROMPT, **change_fields(entry, _READING)}
         if task == "semantic":
             labels = [folder[entry.name] for folder in sem[entry.split]]
@@ -84,7 +84,7 @@ def _samples(source: Path, entries: list[Captioned], task: str, bare: bool) -> I
         yield {
             "id": f"second_cc/{entry.split}/{entry.stem}",
             "scene": scene_of(entry.stem),
-            "images": images or [f"{entry.split}/rgb/{date}/{entry.name}" for date in "AB"],
+            "images": images_named(entry.name, rgb.get(entry.split), [f"{entry.split}/rgb/{date}" for date in "AB"]),
             **fields,
             "metadata": {"dataset": "second_cc", "split": entry.split, **flag_field(entry)},
         }
