@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import Verifier, named_metrics
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.finished_runs import FinishedRun, shared_outputs
@@ -219,16 +220,10 @@ def leaderboard(
         for name in called:
             if (name, key) in cells and cells[name, key].value == cells[leader, key].value:
                 cells[name, key] = replace(cells[name, key], best=True)
-    tested: dict[tuple[str, str], Estimate] = {}
-    by_name = {name: run.only(shared) for name, run in zip(called, runs, strict=True)}
-    for name, table in by_name.items():
-        for leader in dict.fromkeys(leaders.values()):
-            behind = [
-                k for k, best in leaders.items() if best == leader and (name, k) in cells and not cells[name, k].best
-            ]
-            if behind:
-                found = compare(runs[0].protocol, verifiers, by_name[leader], table, features, behind)
-                tested.update({(name, key): estimate for key, estimate in found.items()})
+    tables = {name: run.only(shared) for name, run in zip(called, runs, strict=True)}
+    tested = _to_leaders(
+        tables, leaders, cells, lambda best, own, keys: compare(runs[0].protocol, verifiers, best, own, features, keys)
+    )
     for (place, estimate), p in zip(tested.items(), holm([found.p_value for found in tested.values()]), strict=True):
         cells[place] = replace(
             cells[place],
@@ -251,6 +246,23 @@ def leaderboard(
         warnings=(*warnings_of(runs, called), *too_few_scenes(len({key[0] for key in shared}), len(tested))),
         differences=partial(compare_runs, runs, keys, names),
     )
+
+
+def _to_leaders(
+    tables: Mapping[str, ScoreTable],
+    leaders: Mapping[str, str],
+    cells: Mapping[tuple[str, str], Cell],
+    compared: Callable[[ScoreTable, ScoreTable, Sequence[str]], Mapping[str, Estimate]],
+) -> dict[tuple[str, str], Estimate]:
+    """Differences to the best run of each column, by run and column, of the runs that are not the best there."""
+    found: dict[tuple[str, str], Estimate] = {}
+    for name, own in tables.items():
+        for leader in dict.fromkeys(leaders.values()):
+            led = (key for key, best in leaders.items() if best == leader)
+            if behind := [key for key in led if (name, key) in cells and not cells[name, key].best]:
+                differences = compared(tables[leader], own, behind)
+                found.update({(name, key): estimate for key, estimate in differences.items()})
+    return found
 
 
 def _check_keys(keys: Sequence[str] | None, runs: Sequence[FinishedRun]) -> None:

@@ -89,9 +89,8 @@ def run_protocol(
     bank = _bank(device, out, workers)
     # No scorer.check: a training stops where a sample lacks what a verifier reads, and here the rows of that sample alone are errors.
     with Scorer(protocol.rubric, device=device, bank=bank, workers=workers, strict=False) as scorer:
-        scorer.prepare(
-            asked.samples
-        )  # before the folder is made, since it may find that these samples cannot be scored
+        # Before the folder is made, since it may find that these samples cannot be scored.
+        scorer.prepare(asked.samples)
         digests = identities(asked.samples, asked.outputs)
         config = _configuration(protocol, scorer, asked, digests)
         run = None if out is None else RunDirectory(out, config, digests, resume)
@@ -117,7 +116,7 @@ def _configuration(
     return {
         "protocol": protocol.name,
         "components": protocol.written(),
-        "about": asked.about,
+        "about": dict(asked.about),
         "versions": versions(),
         "config_hash": checksum(hashes + ids)[:DIGITS],
         "inputs_hash": hash_of(digests),
@@ -144,14 +143,14 @@ def _summary(
     summary["published"] = comparable(protocol.name, asked.samples)
     summary["taken_off"] = taken_off(asked.outputs)
     evidence = Evidence(
-        asked.samples,
-        left_out["samples_without_output"],
-        asked.outputs,
-        asked.problems,
-        asked.warnings,
-        scorer.by_name,
-        table,
-        summary,
+        samples=asked.samples,
+        lacking=left_out["samples_without_output"],
+        outputs=asked.outputs,
+        problems=asked.problems,
+        told=asked.warnings,
+        verifiers=scorer.by_name,
+        table=table,
+        summary=summary,
     )
     summary["warnings"] = [*asked.warnings, *warnings_of(evidence)]
     return summary
@@ -176,7 +175,7 @@ def _score(scorer: Scorer, asked: Inputs, run: RunDirectory | None, progress: Pr
         done = run.done({label: one.hash for label, one in scorer.by_name.items()})
         complete = _complete(done, scorer, asked.outputs)
         todo = [output for output in asked.outputs if output.sample_id not in complete]
-        tables = [ScoreTable(done.frame[done.frame["sample"].isin(complete)])]
+        tables = [done.where(done.frame["sample"].isin(complete))]
     for batch in batches(scorer, asked.samples, todo, CHUNK, grow=True):
         progress("scoring", scored, len(todo))
         part = scorer.score(batch)

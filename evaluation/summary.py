@@ -16,7 +16,7 @@ import pandas as pd
 from rsw_rewards.core.metric import FeatureLookup, Metric
 from rsw_rewards.core.records import Sample
 from rsw_rewards.core.scores import ScoreTable, Status
-from rsw_rewards.core.verifier import Verifier, named_metrics
+from rsw_rewards.core.verifier import Named, Verifier, named_metrics
 from rsw_rewards.evaluation.protocols import Protocol
 from rsw_rewards.evaluation.statistics import (
     COUNTED,
@@ -101,6 +101,12 @@ def too_few_valid(metric: Metric, rate: float | None) -> str:
     )
 
 
+def _reported(protocol: Protocol, verifiers: Verifiers) -> list[Named]:
+    """The metrics of which the protocol reports a number."""
+    known = set(protocol.named)
+    return [one for one in named_metrics(verifiers) if not protocol.only_named or known & set(one.names.values())]
+
+
 def metrics_of(
     protocol: Protocol,
     verifiers: Verifiers,
@@ -114,9 +120,7 @@ def metrics_of(
     """
     found: dict[str, dict[str, Any]] = {}
     tables = {label: table.verifier(label) for label in verifiers}
-    for label, metric, names in named_metrics(verifiers):
-        if protocol.only_named and not set(names.values()) & set(protocol.named):
-            continue
+    for label, metric, names in _reported(protocol, verifiers):
         rows = tables[label]
         rate = valid_rate(rows)
         n = int(rows.frame["status"].isin(COUNTED).sum())
@@ -221,9 +225,7 @@ def compare(
     """Paired differences ``after - before`` of a protocol's numbers, key -> estimate."""
     wanted = set(keys) if keys is not None else None
     out: dict[str, Estimate] = {}
-    for label, metric, names in named_metrics(verifiers):
-        if protocol.only_named and not set(names.values()) & set(protocol.named):
-            continue
+    for label, metric, names in _reported(protocol, verifiers):
         if wanted is not None and not wanted & set(names.values()):
             continue
         sides = before.verifier(label), after.verifier(label)

@@ -96,8 +96,6 @@ class Protocol:
         Raises:
             ConfigError: a component that the protocol does not have. Keys and values are checked when the verifier is built.
         """
-        if not settings:
-            return self
         parts = {Component(**component).label: dict(component) for component in self.components}
         for name, value in settings.items():
             label, dot, key = name.partition(".")

@@ -214,7 +214,7 @@ def _protocols(named: Any, settings: Mapping[str, Any] | None) -> list[Protocol]
         chosen = one if known is not None and known.configures(one) else PROTOCOLS.find(one)
         for baseline in chosen.baselines:
             BASELINES.find(baseline)  # a wrong name is said before the work, not after it
-        found.append(chosen.configured(settings or {}))
+        found.append(chosen.configured(settings) if settings else chosen)
     return found
 
 
