@@ -164,10 +164,8 @@ class BackboneWorldModel(VisionLanguageModel):
 
     # Outputs
 
-    def complete(
-        self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
-    ) -> list[Output]:
-        outputs = super().complete(requests, pictures, count, temperature)
+    def complete(self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int) -> list[Output]:
+        outputs = super().complete(requests, pictures, count)
         if requests[0].sample.task is not Task.FORECAST:
             return outputs
         codes = [

@@ -24,7 +24,7 @@ from rsw_rewards.io.images import read_rgb, read_size
 from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.diffusion_windows import Window
-from rsw_rewards.rollouts.policy import Policy, Request, after_setup
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup, in_runs
 from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.weights import adapter_in, base_model, has_adapters, load_trained
 
@@ -236,18 +236,12 @@ class DiffusionForecaster(Policy):
 
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         """See :class:`Policy`. A picture of a sample that cannot be read raises :class:`ImageError`."""
-        outputs: dict[int, Output] = {}
-        for stochastic in (False, True):
-            places = [place for place, request in enumerate(requests) if (request.temperature > 0) == stochastic]
-            if places:
-                outputs |= zip(places, self._made([requests[p] for p in places], stochastic), strict=True)
-        return [outputs[place] for place in range(len(requests))]
+        return in_runs(requests, self._made, lambda request: request.temperature > 0)
 
-    def _made(self, requests: Sequence[Request], stochastic: bool) -> list[Output]:
-        samples = list({request.sample.id: request.sample for request in requests}.values())
-        rows = {sample.id: row for row, sample in enumerate(samples)}
-        chosen = [rows[request.sample.id] for request in requests]
-        told = {key: value[chosen] for key, value in self.conditions(samples).items()}
+    def _made(self, requests: Sequence[Request], count: int) -> list[Output]:
+        stochastic = requests[0].temperature > 0
+        conditions = self.conditions([request.sample for request in requests[::count]])
+        told = {key: value.repeat_interleave(count, 0) for key, value in conditions.items()}
         drawn = self.draw(told, [request.seed for request in requests], stochastic)
         outputs = []
         for request, picture, latents in zip(requests, drawn.pictures, drawn.latents, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,10 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.io.images import write_png
 from rsw_rewards.io.records_io import output_to_json, sample_to_json, write_jsonl
 from rsw_rewards.pixels import content_hash
+from rsw_rewards.rollouts.replica import map_images
 
 DIGESTS = "digests.json"
 """SHA-256 of every other file of a dump."""
-
-_IMAGE_FIELDS = tuple(
-    item.name for item in fields(Output) if "ImageRef" in str(item.type) and item.name != "trajectory"
-)
 
 
 def write_dump(
@@ -154,5 +151,4 @@ class ImageStore:
         return value
 
     def output(self, output: Output) -> Output:
-        changed = {name: self._value(value) for name in _IMAGE_FIELDS if (value := getattr(output, name)) is not None}
-        return replace(output, **changed)
+        return map_images(output, self.image, but="trajectory")

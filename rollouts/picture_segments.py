@@ -7,6 +7,7 @@ models lay them on their logits inside ``forward``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -46,11 +47,11 @@ class Segments:
     row_end: int | None = None
     picture_end: int | None = None
 
-    @property
+    @cached_property
     def _row(self) -> int:
         return self.grid[1] + (self.row_end is not None)
 
-    @property
+    @cached_property
     def span(self) -> int:
         """Tokens of a picture behind its first, ``begin``."""
         return self.grid[0] * self._row + (self.picture_end is not None)

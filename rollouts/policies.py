@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.io.model_files import missing_model
 from rsw_rewards.pixels import content_hash
-from rsw_rewards.rollouts.policy import Policy, Request, after_setup
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup, in_runs
 from rsw_rewards.rollouts.trained import CONFIG, checkpoint_weights, find_trained
 from rsw_rewards.rollouts.weights import adapter_in
 
@@ -270,21 +270,16 @@ class TokenWorldModelPolicy(Policy):
         Raises:
             ImageError: a picture of a sample cannot be read or has another size than the model takes.
         """
-        outputs: dict[int, Output] = {}
-        for (_, temperature), places in even_runs(requests).items():
-            outputs |= zip(places, self._made([requests[p] for p in places], temperature), strict=True)
-        return [outputs[place] for place in range(len(requests))]
+        return in_runs(requests, self._made)
 
-    def _made(self, requests: Sequence[Request], temperature: float) -> list[Output]:
-        """Outputs of requests that hold equally many candidates of each sample, those of a sample together."""
+    def _made(self, requests: Sequence[Request], repeats: int) -> list[Output]:
         from rsw_rewards.rollouts.token_world_model import sample
 
-        samples = list({request.sample.id: request.sample for request in requests}.values())
-        repeats = len(requests) // len(samples)
-        prompts = self.world.prompts(samples)
-        made = sample(self.model, prompts, repeats, temperature, [request.seed for request in requests])
+        prompts = self.world.prompts([request.sample for request in requests[::repeats]])
+        seeds = [request.seed for request in requests]
+        made = sample(self.model, prompts, repeats, requests[0].temperature, seeds)
         outputs: list[Output] = []
-        drawn: list[tuple[int, np.ndarray]] = []
+        drawn: dict[int, np.ndarray] = {}
         for row, (request, completion) in enumerate(zip(requests, made, strict=True)):
             reading = self.world.read(completion.ids, request.sample.task)
             cut = f"cut off after {len(completion.ids)} tokens, before its end"
@@ -298,28 +293,10 @@ class TokenWorldModelPolicy(Policy):
                 )
             )
             if reading.codes is not None:
-                drawn.append((row, reading.codes))
-        for row, image in self._pictures(requests, drawn):
-            outputs[row] = replace(outputs[row], image=image)
+                drawn[row] = reading.codes
+        if drawn:
+            before = np.stack([read_rgb(requests[row].sample.images[-1]) for row in drawn])
+            pictures = self.world.tokenizer.decode_forecast(before, np.stack(list(drawn.values())))
+            for row, pixels in zip(drawn, pictures, strict=True):
+                outputs[row] = replace(outputs[row], image=ImageRef(array=pixels, sha256=content_hash(pixels)))
         return outputs
-
-    def _pictures(
-        self, requests: Sequence[Request], drawn: Sequence[tuple[int, np.ndarray]]
-    ) -> Iterator[tuple[int, ImageRef]]:
-        if not drawn:
-            return
-        before = np.stack([read_rgb(requests[row].sample.images[-1]) for row, _ in drawn])
-        pictures = self.world.tokenizer.decode_forecast(before, np.stack([codes for _, codes in drawn]))
-        for (row, _), pixels in zip(drawn, pictures, strict=True):
-            yield row, ImageRef(array=pixels, sha256=content_hash(pixels))
-
-
-def even_runs(requests: Sequence[Request]) -> dict[tuple[int, float], list[int]]:
-    """Places of the requests that can be made in one go: equally many per sample, of one temperature, sample by sample."""
-    by_sample: dict[tuple[str, float], list[int]] = {}
-    for place, request in enumerate(requests):
-        by_sample.setdefault((request.sample.id, request.temperature), []).append(place)
-    runs: dict[tuple[int, float], list[int]] = {}
-    for (_, temperature), places in by_sample.items():
-        runs.setdefault((len(places), temperature), []).extend(places)
-    return runs

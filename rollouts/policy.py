@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,6 +136,30 @@ def outputs_of(policy: Policy, requests: Sequence[Request]) -> list[Output]:
     if len(given) != len(requests):
         raise ConfigError(f"the policy {policy.name!r} gave {len(given)} outputs for {len(requests)} requests")
     return [_checked(policy, request, value) for request, value in zip(requests, given, strict=True)]
+
+
+def in_runs(
+    requests: Sequence[Request],
+    make: Callable[[Sequence[Request], int], list[Output]],
+    alike: Callable[[Request], Any] = lambda request: request.temperature,
+) -> list[Output]:
+    """Outputs of requests in their order, those that can be made in one go together: equally many per sample, sample by sample.
+
+    Args:
+        requests: of any samples.
+        make: gives the outputs of some requests, and is told how many are of each sample.
+        alike: what requests that are made together have in common.
+    """
+    by_sample: dict[Any, list[int]] = {}
+    for place, request in enumerate(requests):
+        by_sample.setdefault((request.sample.id, alike(request)), []).append(place)
+    runs: dict[Any, list[int]] = {}
+    for (_, common), places in by_sample.items():
+        runs.setdefault((len(places), common), []).extend(places)
+    outputs: dict[int, Output] = {}
+    for (count, _), places in runs.items():
+        outputs |= zip(places, make([requests[place] for place in places], count), strict=True)
+    return [outputs[place] for place in range(len(requests))]
 
 
 def _checked(policy: Policy, request: Request, value: Any) -> Output:

@@ -68,25 +68,26 @@ def _without_pixels(output: Output, pixels: list[np.ndarray]) -> Output:
         pixels.append(image.array)
         return replace(image, array=None, index=len(pixels) - 1, sha256=image.sha256 or content_hash(image.array))
 
-    return _map_images(output, move)
+    return map_images(output, move)
 
 
 def with_arrays(output: Output, pixels: Sequence[np.ndarray]) -> Output:
     """An output of a replica with its images as arrays."""
-    return _map_images(
+    return map_images(
         output, lambda image: image if image.path is not None else replace(image, array=pixels[image.index], index=0)
     )
 
 
 def with_refs(output: Output, pixels: Any) -> Output:
     """An output of a replica with its images in Ray's store, where ``pixels`` refers to the list of them."""
-    return _map_images(output, lambda image: image if image.path is not None else replace(image, ref=pixels))
+    return map_images(output, lambda image: image if image.path is not None else replace(image, ref=pixels))
 
 
-def _map_images(output: Output, change: Callable[[ImageRef], ImageRef]) -> Output:
+def map_images(output: Output, change: Callable[[ImageRef], ImageRef], but: str = "") -> Output:
+    """An output with every image changed, but those of one field."""
     changed: dict[str, Any] = {}
     for name in _IMAGE_FIELDS:
-        value = getattr(output, name)
+        value = getattr(output, name) if name != but else None
         if isinstance(value, ImageRef):
             changed[name] = change(value)
         elif value is not None:

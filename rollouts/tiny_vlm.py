@@ -75,8 +75,8 @@ def tiny_tokenizer(texts: Iterable[str] | None = None, size: int = 420) -> PreTr
 
 def _scene_texts() -> list[str]:
     samples = scene_world_samples(150, 0, split="supervised", tasks=("change_qa",))
-    texts = [f"{sample.prompt}\n{sample.reference['answers'][0]}" for sample in samples]
-    return [*texts, *["system", "user", "assistant", "yes", "no", "did a bright square appear?"] * 40]
+    asked = [f"{sample.prompt}\n{sample.reference['answers'][0]}" for sample in samples]
+    return [*asked, *["system", "user", "assistant", "yes", "no", "did a bright square appear?"] * 40]
 
 
 def _token(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:

@@ -13,17 +13,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rsw_rewards.core.files import write_text
-from rsw_rewards.core.records import Sample, Task
-from rsw_rewards.errors import ImageError
-from rsw_rewards.io.images import read_rgb
-
-if TYPE_CHECKING:
-    from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<boi>", "<eoi>", "<question>", "<forecast>", "<answer>")
 _LATITUDES = range(-90, 90, 10)
@@ -153,48 +147,3 @@ class Vocabulary(MetadataTokens):
 
 def number_of(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and np.isfinite(value) else None
-
-
-def build_prompts(
-    samples: Sequence[Sample], vocabulary: Vocabulary, tokenizer: VisualTokenizer, side: int
-) -> list[list[int]]:
-    """Prompts of samples; every picture is read and encoded once.
-
-    The date of a forecast's target is ``sample.metadata["target_date"]``; it is unknown to the model where that is missing.
-
-    Args:
-        samples: questions (``change_qa``) and forecasts, in any order.
-        vocabulary: of the model that is asked.
-        tokenizer: encodes the pictures.
-        side: side in pixels of the pictures that the model knows.
-
-    Raises:
-        ValueError: a sample of another task.
-        ImageError: a picture cannot be read, or is not ``side`` x ``side`` pixels.
-    """
-    pictures = []
-    for sample in samples:
-        if sample.task not in (Task.CHANGE_QA, Task.FORECAST):
-            raise ValueError(
-                f"{sample.id}: a token world model does {Task.CHANGE_QA} and {Task.FORECAST}, not {sample.task}"
-            )
-        if not sample.images:
-            raise ImageError(f"{sample.id}: a token world model needs at least one image")
-        for image in sample.images:
-            pixels = read_rgb(image)
-            if pixels.shape[:2] != (side, side):
-                raise ImageError(
-                    f"{image} has {pixels.shape[1]} x {pixels.shape[0]} pixels; the model takes {side} x {side}"
-                )
-            pictures.append(pixels)
-    codes = iter(tokenizer.encode(np.stack(pictures))) if pictures else iter(())
-    prompts = []
-    for sample in samples:
-        shown = [next(codes) for _ in sample.images]
-        dates = [image.date for image in sample.images]
-        if sample.task == Task.CHANGE_QA:
-            prompts.append(vocabulary.question_prompt(sample.prompt, shown, dates, sample.metadata))
-        else:
-            target = sample.metadata.get("target_date")
-            prompts.append(vocabulary.forecast_prompt(sample.prompt, shown, dates, target, sample.metadata))
-    return prompts

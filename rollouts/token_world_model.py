@@ -13,7 +13,7 @@ the end token, elsewhere only words and the end token. Whoever samples, scores o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,9 +29,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rsw_rewards.assets import ASSETS
 from rsw_rewards.core.records import Sample, Task
+from rsw_rewards.errors import ImageError
+from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.draw import Draw
 from rsw_rewards.rollouts.picture_segments import IMPOSSIBLE, Segments
-from rsw_rewards.rollouts.token_vocabulary import Vocabulary, build_prompts
+from rsw_rewards.rollouts.token_vocabulary import Vocabulary
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.rollouts.weights import check_complete
 
@@ -129,10 +131,6 @@ class TokenWorldModel(Qwen3ForCausalLM):
         """
         return self.segments.positions(input_ids)
 
-    def next_token_mask(self, picture_positions: Tensor) -> Tensor:
-        """Which tokens may follow: (..., vocabulary) bool for positions as given by ``picture_positions``."""
-        return self.segments.mask(picture_positions)
-
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
@@ -173,7 +171,7 @@ class TokenWorldModel(Qwen3ForCausalLM):
             kept = picture_positions[:, -logits_to_keep:] if logits_to_keep else picture_positions
         else:
             kept = picture_positions[:, logits_to_keep]
-        out.logits = out.logits.masked_fill(~self.next_token_mask(kept), IMPOSSIBLE)
+        out.logits = out.logits.masked_fill(~self.segments.mask(kept), IMPOSSIBLE)
         if labels is not None:
             out.loss = self.loss_function(logits=out.logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return out
@@ -295,7 +293,7 @@ def _run(
         here = torch.where(visual & (here >= 0), here + 1, -1)
         if bool((here[alive] >= c.grid_codes).all()):
             # Nothing but the end token is left, so the network need not be asked.
-            logits = torch.where(model.next_token_mask(here), 0.0, IMPOSSIBLE)
+            logits = torch.where(model.segments.mask(here), 0.0, IMPOSSIBLE)
             continue
         seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
         logits = model(
@@ -333,8 +331,42 @@ class WorldModel:
     tokenizer: VisualTokenizer
 
     def prompts(self, samples: Sequence[Sample]) -> list[list[int]]:
-        """Token ids of the prompts of questions and forecasts; see ``token_vocabulary.build_prompts`` for errors."""
-        return build_prompts(samples, self.vocabulary, self.tokenizer, self.model.config.picture_side)
+        """Token ids of the prompts of questions and forecasts, in any order; every picture is encoded once.
+
+        The date of a forecast's target is ``sample.metadata["target_date"]``; it is unknown to the model where that is missing.
+
+        Raises:
+            ValueError: a sample of another task.
+            ImageError: a picture cannot be read, or has another size than the model knows.
+        """
+        pictures = [pixels for sample in samples for pixels in self._pictures(sample)]
+        codes = iter(self.tokenizer.encode(np.stack(pictures)) if pictures else ())
+        prompts = []
+        for sample in samples:
+            shown = [next(codes) for _ in sample.images]
+            dates = [image.date for image in sample.images]
+            if sample.task == Task.CHANGE_QA:
+                prompts.append(self.vocabulary.question_prompt(sample.prompt, shown, dates, sample.metadata))
+            else:
+                target = sample.metadata.get("target_date")
+                prompts.append(self.vocabulary.forecast_prompt(sample.prompt, shown, dates, target, sample.metadata))
+        return prompts
+
+    def _pictures(self, sample: Sample) -> Iterator[NDArray[np.uint8]]:
+        if sample.task not in (Task.CHANGE_QA, Task.FORECAST):
+            raise ValueError(
+                f"{sample.id}: a token world model does {Task.CHANGE_QA} and {Task.FORECAST}, not {sample.task}"
+            )
+        if not sample.images:
+            raise ImageError(f"{sample.id}: a token world model needs at least one image")
+        side = self.model.config.picture_side
+        for image in sample.images:
+            pixels = read_rgb(image)
+            if pixels.shape[:2] != (side, side):
+                raise ImageError(
+                    f"{image} has {pixels.shape[1]} x {pixels.shape[0]} pixels; the model takes {side} x {side}"
+                )
+            yield pixels
 
     def read(self, ids: Sequence[int], task: Task) -> Reading:
         """Answer or codes of a completion."""

@@ -18,8 +18,7 @@ from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.model_class import suppress
-from rsw_rewards.rollouts.policies import even_runs
-from rsw_rewards.rollouts.policy import Policy, Request, after_setup
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup, in_runs
 from rsw_rewards.rollouts.special_tokens import as_words, hidden_ids, special_names
 from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.vlm_files import (
@@ -320,18 +319,16 @@ class VisionLanguageModel(Policy):
                 pictures.pop(sample.id, None)
                 outputs[place] = Output(sample.id, request.candidate, lost=str(error))
         usable = [place for place in range(len(requests)) if place not in outputs]
-        for longest in sorted({self.longest(requests[place].sample) for place in usable}):
-            some = [place for place in usable if self.longest(requests[place].sample) == longest]
-            for (count, temperature), part in even_runs([requests[place] for place in some]).items():
-                places = [some[number] for number in part]
-                made = self.complete([requests[place] for place in places], pictures, count, temperature)
-                outputs |= zip(places, made, strict=True)
+        made = in_runs(
+            [requests[place] for place in usable],
+            lambda run, count: self.complete(run, pictures, count),
+            lambda request: (self.longest(request.sample), request.temperature),
+        )
+        outputs |= zip(usable, made, strict=True)
         return [outputs[place] for place in range(len(requests))]
 
-    def complete(
-        self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
-    ) -> list[Output]:
-        """Outputs of requests of one length that hold ``count`` candidates of each sample, those of a sample together."""
+    def complete(self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int) -> list[Output]:
+        """Outputs of requests of one length and temperature that hold ``count`` candidates of each sample, those of a sample together."""
         from rsw_rewards.rollouts.draw import Draw
         from rsw_rewards.rollouts.group_sampling import readable_once, sample_groups
 
@@ -340,7 +337,7 @@ class VisionLanguageModel(Policy):
         inputs = self.prompt(samples, [pictures[sample.id] for sample in samples]).to(self.model.device)
         floats = {key: value.to(self.model.dtype) for key, value in inputs.items() if value.is_floating_point()}
         inputs.update(floats)
-        draw = Draw([request.seed for request in requests], temperature, longest)
+        draw = Draw([request.seed for request in requests], requests[0].temperature, longest)
         if readable_once(self.model):
             completions, logprobs = sample_groups(self._model, inputs, count, draw, longest, self.ends)
         else:

@@ -120,9 +120,7 @@ class VllmSampler(VisionLanguageModel):
         """The text that vLLM is given, with one place for each image."""
         return self.written(sample)
 
-    def complete(
-        self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int, temperature: float
-    ) -> list[Output]:
+    def complete(self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int) -> list[Output]:
         """See :class:`VisionLanguageModel`. Every request has its own seed; rounding may differ with what else is in flight."""
         from vllm import SamplingParams
 
@@ -139,7 +137,7 @@ class VllmSampler(VisionLanguageModel):
         wanted = [
             SamplingParams(
                 n=1,
-                temperature=temperature,
+                temperature=request.temperature,
                 seed=request.seed,
                 max_tokens=limit,
                 stop_token_ids=list(self.ends),

@@ -166,7 +166,7 @@ def question_loss(
     ).last_hidden_state
     row, place = (torch.tensor(x) for x in zip(*where, strict=True))
     logits = model.lm_head(torch.cat([hidden[row, place], hidden[row, place + 1]]))
-    possible = model.next_token_mask(torch.tensor(-1))
+    possible = model.segments.mask(torch.tensor(-1))
     target = torch.cat([torch.tensor(answers), torch.full((len(answers),), v.eos)])
     return 2 * F.cross_entropy(logits.masked_fill(~possible, IMPOSSIBLE), target)
 
