@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from rsw_rewards.config import ExperimentConfig
 from rsw_rewards.core.records import Output, Sample
+from rsw_rewards.core.rewards import rewards
 from rsw_rewards.core.scores import ScoreTable
 from rsw_rewards.core.verifier import SCOPES, Batch, Scope
 from rsw_rewards.engine.circuit_breaker import CircuitBreaker
@@ -213,7 +214,8 @@ class Collector:
         made: dict[str, list[Output]] = {}
         scored: list[Future[ScoreTable]] = []
         waiting: list[Output] = []
-        for group in self._groups(samples, step):
+        section = self.config.generation
+        for group in self.pool.generate(samples, section.group, section.temperature, self.config.seed, step):
             made[group[0].sample_id] = group
             waiting += group
             if self._early and len(waiting) >= self.pool.chunk * len(group):
@@ -228,11 +230,7 @@ class Collector:
         ready = time.perf_counter()
         clock.generation += generated - start
         clock.exposed += ready - generated
-        return Generation.scored(samples, outputs, table, self.rubric)
-
-    def _groups(self, samples: Sequence[Sample], step: int) -> Iterator[list[Output]]:
-        section = self.config.generation
-        return self.pool.generate(samples, section.group, section.temperature, self.config.seed, step)
+        return Generation(list(samples), outputs, table, rewards(table, self.rubric))
 
     def _score(self, outputs: Sequence[Output], step: int, scopes: Collection[Scope]) -> ScoreTable:
         batch = Batch.of((self.samples[output.sample_id] for output in outputs), outputs, step)

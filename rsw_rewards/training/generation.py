@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from rsw_rewards.engine.monitor import component_stats
 from rsw_rewards.evaluation.summary import in_words, nothing_valid
 
 
-@dataclass(slots=True)
+@dataclass
 class Generation:
     """Outputs with their scores and rewards."""
 
@@ -28,30 +29,23 @@ class Generation:
     rewards: pd.DataFrame
     """Of the table, see :func:`rsw_rewards.core.rewards.rewards`."""
 
-    @classmethod
-    def scored(
-        cls, samples: Sequence[Sample], outputs: Sequence[Output], table: ScoreTable, rubric: Rubric
-    ) -> Generation:
-        """A generation with the rewards of its table by ``rubric``."""
-        return cls(list(samples), list(outputs), table, rewards(table, rubric))
-
-    @property
+    @cached_property
     def given(self) -> list[float | None]:
         """The reward of each output; None where a verifier failed or the rollout was lost."""
         return _in_order(self.rewards, self.outputs)
 
-    @property
+    @cached_property
     def paired(self) -> list[Sample]:
         """The sample of each output."""
         by_id = {sample.id: sample for sample in self.samples}
         return [by_id[output.sample_id] for output in self.outputs]
 
-    @property
+    @cached_property
     def tasks(self) -> list[str]:
         """The task of each output."""
         return [str(sample.task) for sample in self.paired]
 
-    @property
+    @cached_property
     def flat(self) -> set[str]:
         """The samples without spread, see :func:`without_spread`."""
         return without_spread(self.rewards)

@@ -77,7 +77,9 @@ class RunLog(TrainerCallback):
     def write(self, step: int, logs: Mapping[str, Any]) -> None:
         """Write a step's numbers: those of the learner and what :meth:`add` collected."""
         numbers: dict[str, float | None] = {
-            key: _finite(value) for key, value in {**logs, **self._pending}.items() if _is_number(value)
+            key: float(value) if value is not None and math.isfinite(value) else None
+            for key, value in {**logs, **self._pending}.items()
+            if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
         }
         self._pending = {}
         append_row(self.path, {"step": step, **numbers})
@@ -124,14 +126,6 @@ class RunLog(TrainerCallback):
 
     def close(self) -> None:
         self.trackers.close()
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _number(value: float | None, digits: int) -> str:
