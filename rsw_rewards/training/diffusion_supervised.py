@@ -6,8 +6,7 @@ and the text of what is to come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.sources import load_source
-from rsw_rewards.training.teaching import NO_CHECKPOINTS, Checkpoints, optimise, prepare, teach
+from rsw_rewards.training.teaching import Backward, prepare, teach
 
 
 def train(config: DiffusionSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
@@ -37,32 +36,21 @@ def train(config: DiffusionSupervisedConfig, resume: bool = False, processes: Pr
     if not samples:
         raise InputError("train: there is no forecast among the samples")
     prepare(config, policy)
-
-    steps = partial(
-        fit, policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
-        config.drop_text, processes=processes,
-    )  # fmt: skip
-    teach(config, policy, samples, steps, resume, processes=processes)
+    teach(config, policy, samples, futures_taught(config, policy, samples, processes), (0.9, 0.99), resume, processes)
 
 
-def fit(
+def futures_taught(
+    config: DiffusionSupervisedConfig,
     policy: DiffusionForecaster,
     samples: Sequence[Sample],
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    warmup: int = 20,
-    seed: int = 0,
-    drop_text: float = 0.0,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
     processes: Processes = ALONE,
-) -> Iterator[float]:
-    """Teach a policy (after ``setup``) the true futures; yields the loss of each step.
+) -> Backward:
+    """What gives the gradients of a step: a policy (after ``setup``) is taught the true futures.
 
     Raises:
-        InputError: a sample without a true future, or whose images cannot be used.
+        InputError: in a step, a sample without a true future, or whose images cannot be used.
     """
-    pipeline = policy.pipeline
+    pipeline, batch, drop_text = policy.pipeline, config.batch, config.drop_text
     mine, _ = processes.own(np.arange(batch))
 
     def backward(rng: np.random.Generator) -> float:
@@ -83,10 +71,7 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    return optimise(
-        policy, backward, steps=steps, learning_rate=learning_rate, warmup=warmup, betas=(0.9, 0.99), seed=seed,
-        checkpoints=checkpoints, processes=processes,
-    )  # fmt: skip
+    return backward
 
 
 def _future(sample: Sample) -> Any:

@@ -61,42 +61,32 @@ class Checkpoints:
                 write_checkpoint(self.folder, step, learner, {}, self.keep)
 
 
-NO_CHECKPOINTS = Checkpoints(Path(), every=0, keep=None)
-"""Nothing is kept, and there is nothing to go on from."""
+Backward = Callable[[np.random.Generator], float]
+"""Draws a batch, adds the gradients of this process's share of its loss, and returns that share."""
 
 
 def optimise(
-    policy: Any,
-    backward: Callable[[np.random.Generator], float],
-    *,
-    steps: int,
-    learning_rate: float,
-    warmup: int,
-    betas: tuple[float, float],
-    seed: int,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
-    processes: Processes = ALONE,
+    config: TeachingConfig, policy: Any, backward: Backward, betas: tuple[float, float], checkpoints: Checkpoints
 ) -> Iterator[float]:
     """AdamW steps on a policy (after ``setup``), each from its own seed; yields the loss of each.
 
     Args:
+        config: of the stage. The learning rate rises over ``warmup`` steps, and is constant from there. What step k draws follows from ``seed``
+            and k.
         policy: has ``model`` and ``load_weights``.
-        backward: draws a batch, adds the gradients of this process's share of its loss and returns that share.
-        steps: of the whole stage, those done already among them.
-        learning_rate: after ``warmup`` steps over which it rises; constant from there.
+        backward: gives the gradients of a step; all processes draw the same batches, and share the work.
         betas: of AdamW.
-        seed: of the stage; what step k draws follows from it and k.
         checkpoints: where to go on from, and to keep the state.
-        processes: which draw the same batches and share the work.
     """
+    processes = checkpoints.processes
     shard(policy.model, processes)
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, learning_rate, betas=betas, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=betas, weight_decay=0.0)
     checkpoints.restore(policy, optimizer)
-    for step in range(checkpoints.done, steps):
+    for step in range(checkpoints.done, config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / max(warmup, 1))
-        loss = processes.add_gradients(weights, {"loss": backward(np.random.default_rng([seed, step]))})["loss"]
+            group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(config.warmup, 1))
+        loss = processes.add_gradients(weights, {"loss": backward(np.random.default_rng([config.seed, step]))})["loss"]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -114,17 +104,18 @@ def teach(
     config: TeachingConfig,
     policy: Any,
     samples: Sequence[Sample],
-    fit: Callable[..., Iterator[float]],
+    backward: Backward,
+    betas: tuple[float, float],
     resume: bool,
+    processes: Processes,
     unit: str = "",
-    processes: Processes = ALONE,
 ) -> None:
     """Run a stage: goes on from its last checkpoint, prints the mean loss, and writes the policy to ``config.out``.
 
     Args:
-        fit: takes ``checkpoints``, and gives the steps from there on; yields the loss of each.
-        unit: of the loss, for the line that is printed.
+        backward, betas: see :func:`optimise`.
         processes: all of which take the steps; the first one prints and writes.
+        unit: of the loss, for the line that is printed.
     """
     folder = config.out / CHECKPOINTS
     last = None
@@ -138,8 +129,9 @@ def teach(
         raise ConfigError(
             f"--resume: there is no whole checkpoint in {folder}; start the stage anew in another directory, with checkpoints: {{every: N}}"
         )
+    steps = optimise(config, policy, backward, betas, checkpoints)
     if not processes.first:
-        for _ in fit(checkpoints=checkpoints):
+        for _ in steps:
             pass
         whole_policy(policy, config.policy, processes)
         return
@@ -148,7 +140,7 @@ def teach(
     log, page = config.out / "log.jsonl", LivePage(config.out)
     keep_until(log, checkpoints.done)
     losses: list[float] = []
-    for step, loss in enumerate(fit(checkpoints=checkpoints), start=checkpoints.done + 1):
+    for step, loss in enumerate(steps, start=checkpoints.done + 1):
         losses.append(loss)
         append_row(log, {"step": step, "loss": loss if np.isfinite(loss) else None})
         page.refresh()

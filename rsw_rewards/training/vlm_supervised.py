@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
 from rsw_rewards.training.processes import ALONE, Processes
 from rsw_rewards.training.sources import load_source
-from rsw_rewards.training.teaching import NO_CHECKPOINTS, Checkpoints, optimise, prepare, teach
+from rsw_rewards.training.teaching import Backward, prepare, teach
 
 
 def train(config: VlmSupervisedConfig, resume: bool = False, processes: Processes = ALONE) -> None:
@@ -42,36 +41,21 @@ def train(config: VlmSupervisedConfig, resume: bool = False, processes: Processe
     if config.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable()
 
-    steps = partial(
-        fit, policy, samples, config.steps, config.batch, config.learning_rate, config.warmup, config.seed,
-        mix=config.mix, micro_batch=config.micro_batch, autocast=config.autocast, processes=processes,
-    )  # fmt: skip
-    teach(config, policy, samples, steps, resume, " per token", processes)
+    backward = answers_taught(config, policy, samples, processes)
+    teach(config, policy, samples, backward, (0.9, 0.98), resume, processes, " per token")
 
 
-def fit(
-    policy: VisionLanguageModel,
-    samples: Sequence[Sample],
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    warmup: int = 10,
-    seed: int = 0,
-    *,
-    mix: Mapping[str, int] | None = None,
-    micro_batch: int | None = None,
-    autocast: bool = False,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
-    processes: Processes = ALONE,
-) -> Iterator[float]:
-    """Teach a policy (after ``setup``) what is true; yields the loss of each step, in nats per token.
+def answers_taught(
+    config: VlmSupervisedConfig, policy: VisionLanguageModel, samples: Sequence[Sample], processes: Processes = ALONE
+) -> Backward:
+    """What gives the gradients of a step: a policy (after ``setup``) is taught what is true. Losses are in nats per token.
 
     Tasks count by their samples, not by their tokens: an answer of two tokens beside a picture of a thousand keeps its share.
 
     Raises:
-        InputError: a sample without an answer or a future, or whose images cannot be used.
+        InputError: in a step, a sample without an answer or a future, or whose images cannot be used.
     """
-    model = policy.model
+    model, mix, batch = policy.model, config.mix, config.batch
     by_task = {str(task): [s for s in samples if s.task is task] for task in dict.fromkeys(s.task for s in samples)}
 
     def backward(rng: np.random.Generator) -> float:
@@ -81,11 +65,11 @@ def fit(
             chosen = [by_task[t][place] for t, n in mix.items() if n for place in rng.integers(0, len(by_task[t]), n)]
         model.train()
         total = 0.0
-        for part in _parts(chosen, micro_batch):
+        for part in _parts(chosen, config.micro_batch):
             completions = true_completions(policy, part, rng)
             words = sum(map(len, completions))
             mine, counted = processes.own(np.arange(len(part)))
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=config.autocast):
                 nats = completion_loss(policy, [part[n] for n in mine], [completions[n] for n in mine], counted)
                 loss = nats / words * (len(part) / batch)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -93,10 +77,7 @@ def fit(
         model.eval()
         return total
 
-    return optimise(
-        policy, backward, steps=steps, learning_rate=learning_rate, warmup=warmup, betas=(0.9, 0.98), seed=seed,
-        checkpoints=checkpoints, processes=processes,
-    )  # fmt: skip
+    return backward
 
 
 def _parts(samples: Sequence[Sample], size: int | None) -> list[list[Sample]]:

@@ -112,7 +112,7 @@ def test_the_example_rewards_what_a_vision_language_model_samples(
     package("trl")
     from rsw_rewards.rollouts.tiny_vlm import build_tiny
     from rsw_rewards.rollouts.vision_language import VisionLanguageModel
-    from rsw_rewards.training.vlm_supervised import fit
+    from tests.training.taught import fit
 
     monkeypatch.syspath_prepend(EXAMPLES)
     squares = runpy.run_path(str(EXAMPLES / "squares.py"))["squares"]

@@ -29,7 +29,7 @@ from rsw_rewards.rollouts.vllm_engine import vllm_sampler
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.critic import Rows, score_rows
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.vlm_supervised import fit
+from tests.training.taught import fit
 
 SQUARES = Path(__file__).parents[2] / "examples/squares.py"
 SAMPLES = load_file(SQUARES).squares(2)

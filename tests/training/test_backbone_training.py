@@ -25,7 +25,7 @@ from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.run import train
 from rsw_rewards.training.trainer_views import trainer_view
 from rsw_rewards.training.trl_trainer import Trainer
-from rsw_rewards.training.vlm_supervised import fit
+from tests.training.taught import fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SAMPLES = [

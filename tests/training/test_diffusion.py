@@ -22,9 +22,9 @@ from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster
 from rsw_rewards.rollouts.policy import Request
 from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.diffusion import DiffusionLearner, FlowGrpoConfig, FlowGrpoRunConfig, train
-from rsw_rewards.training.diffusion_supervised import fit
 from rsw_rewards.training.diffusion_supervised import train as train_supervised
 from tests.training.run_files import changed, dumped_rewards, log, same, without_times
+from tests.training.taught import fit
 
 HERE = Path(__file__).parent
 MADE = f"{HERE / 'brightness.py'}:brightness"

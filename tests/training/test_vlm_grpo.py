@@ -23,7 +23,7 @@ from rsw_rewards.rollouts.weights import trained_weights
 from rsw_rewards.training.grpo import train_grpo
 from rsw_rewards.training.trainer_views import trainer_view
 from rsw_rewards.training.trl_trainer import Trainer
-from rsw_rewards.training.vlm_supervised import fit
+from tests.training.taught import fit
 
 SQUARES = str(Path(__file__).parents[2] / "examples/squares.py")
 SAMPLES = load_file(Path(SQUARES)).squares(4)
