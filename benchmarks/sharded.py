@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from rsw_rewards.rollouts.weights import is_sharded
+from rsw_rewards.training.kept_weights import StartingWeights
 from rsw_rewards.training.ppo import PpoLearner
-from rsw_rewards.training.reference import StartingWeights
 from rsw_rewards.training.run import train
 from rsw_rewards.training.sharding import share
 from rsw_rewards.training.trl_trainer import Trainer

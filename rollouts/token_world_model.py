@@ -31,8 +31,8 @@ from rsw_rewards.assets import ASSETS
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.errors import ImageError
 from rsw_rewards.io.images import read_rgb
-from rsw_rewards.rollouts.draw import Draw
 from rsw_rewards.rollouts.picture_segments import IMPOSSIBLE, Segments
+from rsw_rewards.rollouts.sampling import Draw
 from rsw_rewards.rollouts.token_vocabulary import Vocabulary
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
 from rsw_rewards.rollouts.weights import check_complete

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-    from rsw_rewards.rollouts.draw import Draw
+    from rsw_rewards.rollouts.sampling import Draw
 
 
 _PLACE = re.compile(r"\{(prompt|vocabulary)\}")
@@ -329,8 +329,7 @@ class VisionLanguageModel(Policy):
 
     def complete(self, requests: Sequence[Request], pictures: Mapping[str, list[Image]], count: int) -> list[Output]:
         """Outputs of requests of one length and temperature that hold ``count`` candidates of each sample, those of a sample together."""
-        from rsw_rewards.rollouts.draw import Draw
-        from rsw_rewards.rollouts.group_sampling import readable_once, sample_groups
+        from rsw_rewards.rollouts.sampling import Draw, readable_once, sample_groups
 
         samples = [request.sample for request in requests[::count]]
         longest = self.longest(samples[0])

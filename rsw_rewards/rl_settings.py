@@ -10,9 +10,9 @@ from rsw_rewards.core.settings import Strict
 from rsw_rewards.errors import ConfigError
 
 Ratio = Literal["density", "distance", "guard"]
-"""What the ratio of a step is made of; see :func:`rsw_rewards.training.flow_ratios.log_ratio`."""
+"""What the ratio of a step is made of; see :func:`rsw_rewards.rollouts.diffusion_steps.log_ratio`."""
 Divergence = Literal["step", "flow_grpo", "velocity"]
-"""What the KL term of a step is; see :func:`rsw_rewards.training.flow_ratios.divergence`."""
+"""What the KL term of a step is; see :func:`rsw_rewards.rollouts.diffusion_steps.divergence`."""
 
 
 class GenerationConfig(Strict):

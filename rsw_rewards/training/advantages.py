@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rsw_rewards.core.rewards import EPSILON, tied
+from rsw_rewards.rl_settings import GrpoConfig
 
 Scale = Literal["batch", "group", "task", "none"]
 """What advantages are divided by: the standard deviation of all rewards, of each prompt's, of each task's, or nothing."""
@@ -67,6 +70,29 @@ def grpo_advantages(
         return group_advantages(rewards, groups, scale or "group", tasks, ddof=1)
     within = group_advantages(rewards, groups, "group", ddof=1).where(rewards.isfinite(), torch.nan)
     return group_advantages(within, groups, "batch", ddof=1)
+
+
+def advantages(given: Sequence[float | None], tasks: Sequence[str], config: GrpoConfig) -> list[float]:
+    """The advantage of each row by the configuration's ``scale_rewards``, with standard deviations over n - 1; 0 without a reward.
+
+    TRL's own are these in float32, in which equal rewards less their mean are not always 0.
+
+    Args:
+        given: rewards, ``config.group`` rows of a prompt after each other.
+        tasks: of every row.
+        config: the method's section.
+
+    Example:
+        >>> config = GrpoConfig(steps=1, group=2, learning_rate=1e-3, scale_rewards="task")
+        >>> [round(one, 3) for one in advantages([0.0, 1.0, 0.0, 0.1], ["change_qa"] * 2 + ["forecast"] * 2, config)]
+        [-0.707, 0.707, -0.706, 0.706]
+    """
+    rewards = torch.tensor([np.nan if reward is None else reward for reward in given], dtype=torch.float64)
+    groups = torch.arange(len(given)) // config.group
+    names = sorted(set(tasks))
+    numbers = torch.tensor([names.index(task) for task in tasks])
+    twice = config.trl.get("multi_objective_aggregation") == "normalize_then_sum"
+    return grpo_advantages(rewards, groups, numbers, config.scale_rewards, twice).tolist()
 
 
 def _sums(values: Tensor, groups: Tensor) -> Tensor:

@@ -22,8 +22,7 @@ from rsw_rewards.engine.scorer import Scorer
 from rsw_rewards.errors import ConfigError, RunStopped
 from rsw_rewards.rollouts.dumps import write_dump
 from rsw_rewards.rollouts.pool import RolloutPool
-from rsw_rewards.training.generation import Generation, logged_numbers, remarks
-from rsw_rewards.training.refill import Refilled, refill, reserve
+from rsw_rewards.training.generation import Generation, Refilled, logged_numbers, refill, remarks, reserve
 from rsw_rewards.training.runlog import RunLog, say
 from rsw_rewards.training.watch import Watch
 

@@ -21,14 +21,12 @@ from rsw_rewards.errors import ConfigError
 from rsw_rewards.rl_settings import FlowGrpoConfig
 from rsw_rewards.rollouts.diffusion_base import Conditions
 from rsw_rewards.rollouts.diffusion_forecaster import DiffusionForecaster, read_trajectory
-from rsw_rewards.rollouts.diffusion_steps import Step
+from rsw_rewards.rollouts.diffusion_steps import Step, divergence, log_ratio, step_weight
 from rsw_rewards.training.advantages import group_advantages
-from rsw_rewards.training.ema import MovingAverage
-from rsw_rewards.training.flow_ratios import divergence, log_ratio, step_weight
+from rsw_rewards.training.kept_weights import MovingAverage, StartingWeights
 from rsw_rewards.training.learner import Learner
 from rsw_rewards.training.ppo_math import policy_loss
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
-from rsw_rewards.training.reference import StartingWeights
 from rsw_rewards.training.training_run import TrainingRun, trainable
 
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from rsw_rewards.core.files import write_text
 from rsw_rewards.data.scene_world import CLASSES, Scene
 from rsw_rewards.detectors import SceneDetector, build_network
-from rsw_rewards.training.corpus import Pairs, make_pairs
-from rsw_rewards.training.small import SmallConfig, steps, update
+from rsw_rewards.training.small import Pairs, SmallConfig, make_pairs, steps, update
 
 _MEAN, _STD = (0.42, 0.46, 0.32), (0.18, 0.14, 0.12)
 _QUARTERS = ("northwest", "northeast", "southwest", "southeast")

@@ -15,6 +15,7 @@ from rsw_rewards.config import PpoRunConfig
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.rl_settings import PpoConfig
 from rsw_rewards.training.critic import Critic, Rows, packs_of, score_rows
+from rsw_rewards.training.kept_weights import StartingWeights
 from rsw_rewards.training.learner import Learner
 from rsw_rewards.training.ppo_math import (
     gae,
@@ -26,7 +27,6 @@ from rsw_rewards.training.ppo_math import (
     whiten,
 )
 from rsw_rewards.training.processes import ALONE, Processes, micro_batches
-from rsw_rewards.training.reference import StartingWeights
 from rsw_rewards.training.sharding import shard
 from rsw_rewards.training.shared_prefix import why_not
 from rsw_rewards.training.trainer_views import Trainable, check_tokens

@@ -14,8 +14,7 @@ from rsw_rewards.extras import need, quiet
 from rsw_rewards.methods import METHODS
 from rsw_rewards.training.processes import ALONE, check_one_process, join, launched
 from rsw_rewards.training.report.page import LivePage
-from rsw_rewards.training.report.run_files import note_start
-from rsw_rewards.training.run_folder import run_folder
+from rsw_rewards.training.run_folder import note_start, run_folder
 
 
 def train(

@@ -6,6 +6,9 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
+import sys
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -23,6 +26,7 @@ from rsw_rewards.core.settings import validated
 from rsw_rewards.core.verifier import Verifier
 from rsw_rewards.core.yaml_text import read_yaml, write_run_yaml
 from rsw_rewards.errors import ConfigError, InputError
+from rsw_rewards.evaluation.run_directory import versions
 from rsw_rewards.methods import METHODS
 from rsw_rewards.pixels import content_hash
 from rsw_rewards.rollouts.trained import CONFIG, INPUTS, REPORT, STARTS
@@ -182,3 +186,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def note_start(folder: Path) -> None:
+    """Add the command, the versions and the time to the starts of a run."""
+    row = {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "versions": versions(),
+    }
+    with (folder / STARTS).open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")

@@ -34,9 +34,8 @@ from rsw_rewards.rollouts.token_world_model import (
 )
 from rsw_rewards.rollouts.trained import mark_complete
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer
-from rsw_rewards.training.corpus import Pairs, make_pairs
 from rsw_rewards.training.report.page import LivePage
-from rsw_rewards.training.small import SmallConfig, steps
+from rsw_rewards.training.small import Pairs, SmallConfig, make_pairs, steps
 from rsw_rewards.training.tokenizer import gain_over_copy
 
 

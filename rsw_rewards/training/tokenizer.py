@@ -15,8 +15,7 @@ from torch import Tensor
 
 from rsw_rewards.core.files import write_text
 from rsw_rewards.rollouts.visual_tokenizer import VisualTokenizer, VisualTokenizerConfig, to_tensor
-from rsw_rewards.training.corpus import make_pairs
-from rsw_rewards.training.small import SmallConfig, steps, update
+from rsw_rewards.training.small import SmallConfig, make_pairs, steps, update
 
 
 class TokenizerConfig(SmallConfig):

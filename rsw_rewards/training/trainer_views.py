@@ -15,10 +15,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
+from rsw_rewards.config import RunConfig
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.rollouts.backbone_world_model import BackboneWorldModel
 from rsw_rewards.rollouts.vision_language import VisionLanguageModel
+from rsw_rewards.training.advantages import advantages
 
 KEPT = 256
 """Samples whose decoded images are kept: at least those of a generation, each of which is asked for once per rollout."""
@@ -184,6 +186,47 @@ class WorldView(ConversationView):
             drawn = sample.task is Task.FORECAST and output.tokens is not None
             found.append(len(prompt) - (self.policy.vocabulary.album_length(len(sample.images)) if drawn else 0))
         return found
+
+
+def generation_columns(
+    view: TrainerView, outputs: Sequence[Output], given: Sequence[float | None], config: RunConfig
+) -> dict[str, Any]:
+    """What TRL's rollout function returns of outputs, a row each.
+
+    Args:
+        view: gives the tokens of outputs.
+        outputs: whole groups, one after another.
+        given: the reward of each, or None. Nothing of a row without one is learnt from: its tokens count in no mean and no KL term.
+        config: the run.
+    """
+    found = view.tokens(outputs)
+    rows = zip(found["env_mask"], given, strict=True)
+    found["env_mask"] = [[0] * len(mask) if reward is None else mask for mask, reward in rows]
+    # On-policy, the learner's own are those of the sampler.
+    off_policy = config.rollouts.off_policy
+    found["logprobs"] = sampled_logprobs(found["completion_ids"], outputs) if off_policy else None
+    tasks = [str(view.samples[output.sample_id].task) for output in outputs]
+    names = [output.sample_id for output in outputs]
+    return found | {"collected": given, "advantage": advantages(given, tasks, config.grpo), "sample": names}
+
+
+def sampled_logprobs(completions: Sequence[Sequence[int]], outputs: Sequence[Output]) -> list[list[float]]:
+    """Log-probabilities that the tokens of each completion were sampled with; zeros before them, where a completion starts with
+    what was not sampled, and for rollouts that were lost.
+
+    Raises:
+        ConfigError: the policy does not record them.
+    """
+    found = []
+    for completion, output in zip(completions, outputs, strict=True):
+        known = () if output.tokens is None else output.tokens.logprobs
+        if output.tokens is not None and len(known) != len(output.tokens.completion_ids):
+            raise ConfigError(
+                "this policy does not record the probabilities of what it samples, so ratios cannot be to them; leave "
+                "'rollouts.stale' and 'rollouts.engine' out"
+            )
+        found.append([0.0] * (len(completion) - len(known)) + list(known))
+    return found
 
 
 def check_tokens(outputs: Sequence[Output]) -> None:

@@ -31,8 +31,7 @@ from rsw_rewards.training.checkpoints import (
 )
 from rsw_rewards.training.checks import check_apart, check_learnable
 from rsw_rewards.training.collector import Collector
-from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_changes
-from rsw_rewards.training.heldout_baselines import write_baselines
+from rsw_rewards.training.heldout import Heldout, counted, print_changes, write_baselines, write_changes
 from rsw_rewards.training.learner import Learner
 from rsw_rewards.training.log_rows import read_log
 from rsw_rewards.training.placement import check_placement

@@ -28,13 +28,12 @@ from rsw_rewards.config import RunConfig
 from rsw_rewards.rollouts.trained import checkpoint_weights, read_state
 from rsw_rewards.rollouts.weights import base_model, has_adapters, trained_weights, whole
 from rsw_rewards.training.collector import Collector
+from rsw_rewards.training.kept_weights import StartingModel, StartingWeights
 from rsw_rewards.training.processes import ALONE, Processes
-from rsw_rewards.training.reference import StartingModel, StartingWeights
 from rsw_rewards.training.sharding import load_optimizer, shard
 from rsw_rewards.training.shared_prefix import UNSCORED, Images, inputs_of, pack, why_not
-from rsw_rewards.training.trainer_views import TrainerView
+from rsw_rewards.training.trainer_views import TrainerView, generation_columns
 from rsw_rewards.training.trl_arguments import run_arguments
-from rsw_rewards.training.trl_inputs import generation_columns
 
 _log = logging.getLogger("rsw_rewards")
 

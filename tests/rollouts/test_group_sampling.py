@@ -10,7 +10,7 @@ import torch
 
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.data.scene_world import scene_world_samples
-from rsw_rewards.rollouts import group_sampling
+from rsw_rewards.rollouts import sampling
 from rsw_rewards.rollouts.policies import build_policy
 from rsw_rewards.rollouts.policy import Request
 
@@ -60,7 +60,7 @@ def test_it_samples_what_generate_samples(
 ) -> None:
     made, asked = policy(use, name, **more), samples(use == "backbone_world_model" and temperature == 1.0)
     once = answers(made, asked, temperature)
-    monkeypatch.setattr(group_sampling, "readable_once", lambda model: False)
+    monkeypatch.setattr(sampling, "readable_once", lambda model: False)
     each = answers(made, asked, temperature)
     for found, expected in zip(once, each, strict=True):
         assert found.tokens and expected.tokens

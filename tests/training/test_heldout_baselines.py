@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import rsw_rewards as rsw
-from rsw_rewards.training.heldout import Heldout, HeldoutConfig
-from rsw_rewards.training.heldout_baselines import write_baselines
+from rsw_rewards.training.heldout import Heldout, HeldoutConfig, write_baselines
 
 
 def test_numbers_of_several_components_have_the_names_that_the_held_out_numbers_have(tmp_path: Path) -> None:

@@ -25,12 +25,14 @@ from rsw_rewards.rollouts.diffusion_steps import (
     cps_step,
     dance_step,
     ddim_step,
+    divergence,
     flow_step,
+    log_ratio,
+    step_weight,
 )
 from rsw_rewards.rollouts.diffusion_windows import Window
 from rsw_rewards.training.advantages import Scale, group_advantages
-from rsw_rewards.training.ema import MovingAverage
-from rsw_rewards.training.flow_ratios import divergence, log_ratio, step_weight
+from rsw_rewards.training.kept_weights import MovingAverage
 from rsw_rewards.training.ppo_math import (
     KlEstimator,
     gae,

@@ -21,9 +21,8 @@ from rsw_rewards.core.rubric import VERIFIERS
 from rsw_rewards.core.scores import ScoreTable, Status
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.io.records_io import load_samples
-from rsw_rewards.training.generation import Generation, without_spread
+from rsw_rewards.training.generation import Generation, Refilled, refill, reserve, without_spread
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.refill import Refilled, refill, reserve
 from tests.training.run_files import changed, dumped_rewards, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")

@@ -21,7 +21,7 @@ from rsw_rewards.core.records import Output, TokenTrace
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.training.collector import Collector
 from rsw_rewards.training.grpo import train_grpo
-from rsw_rewards.training.trl_inputs import sampled_logprobs
+from rsw_rewards.training.trainer_views import sampled_logprobs
 from tests.training.run_files import changed, log, same, without_times
 
 TOY = str(Path(__file__).parent / "toy_lm.py")

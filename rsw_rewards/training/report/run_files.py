@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +13,7 @@ from pydantic import BaseModel
 from rsw_rewards.core.files import read_json
 from rsw_rewards.core.yaml_text import read_yaml
 from rsw_rewards.errors import InputError, as_input_error
-from rsw_rewards.evaluation.run_directory import StoredNumber, versions
+from rsw_rewards.evaluation.run_directory import StoredNumber
 from rsw_rewards.methods import key_of_steps
 from rsw_rewards.rollouts.trained import CONFIG, STARTS
 from rsw_rewards.training.agreement import alarms_so_far
@@ -157,14 +154,3 @@ def _lines(path: Path) -> Sequence[Row]:
         if isinstance(row, dict):
             found.append(row)
     return found
-
-
-def note_start(folder: Path) -> None:
-    """Add the command, the versions and the time to the starts of a run."""
-    row = {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "versions": versions(),
-    }
-    with (folder / STARTS).open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(row) + "\n")
