@@ -150,7 +150,7 @@ def watched(clock: Clock) -> Iterator[None]:
 
     with ExitStack() as stack:
         for owner, method, name in (
-            (Replica, "work", "generation"), (Replica, "update", "generation"), (Scorer, "score", "scoring"),
+            (Replica, "made", "generation"), (Replica, "update", "generation"), (Scorer, "score", "scoring"),
         ):  # fmt: skip
             stack.enter_context(patch.object(owner, method, clock.timed(name, getattr(owner, method))))
         original = Trainer.__init__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +14,7 @@ from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.io.chat_reply import Answer
 from rsw_rewards.io.endpoint import ChatClient, EndpointConfig, EndpointError, UnusableEndpointError
 from rsw_rewards.io.images import encode_png, read_rgb
-from rsw_rewards.rollouts.policy import Policy, Request, after_setup
-
-_PLACE = re.compile(r"\{(prompt|vocabulary)\}")
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup, request_text
 
 
 class OpenAIEndpoint(Policy):
@@ -95,15 +92,10 @@ class OpenAIEndpoint(Policy):
         return [outputs[place] for place in range(len(requests))]
 
     def _messages(self, sample: Sample) -> list[dict[str, Any]]:
-        words = {
-            "prompt": sample.prompt,
-            "vocabulary": ", ".join(map(str, sample.reference.get("vocabulary") or ())),
-        }
-        text = _PLACE.sub(lambda place: words[place[1]], self.template)
         content: list[dict[str, Any]] = []
         for image in sample.images if self.send_images else ():
             content.append({"type": "image_url", "image_url": {"url": self._data_uri(image)}})
-        content.append({"type": "text", "text": text})
+        content.append({"type": "text", "text": request_text(self.template, sample)})
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": content}]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,6 +86,19 @@ class Policy(ABC):
     def describe(self) -> dict[str, Any]:
         """What a report says of the policy: name, source of its weights, settings."""
         return {"name": self.name}
+
+
+_PLACE = re.compile(r"\{(prompt|vocabulary)\}")
+
+
+def request_text(template: str, sample: Sample) -> str:
+    """A template with the sample's prompt in the place of ``{prompt}``, and its closed answers, if any, in that of ``{vocabulary}``.
+
+    >>> request_text("{prompt} Answer with {vocabulary}.", rsw.Sample("q", "change_qa", prompt="wet?", reference={"vocabulary": ["yes", "no"]}))
+    'wet? Answer with yes, no.'
+    """
+    words = {"prompt": sample.prompt, "vocabulary": ", ".join(map(str, sample.reference.get("vocabulary") or ()))}
+    return _PLACE.sub(lambda place: words[place[1]], template)
 
 
 def after_setup(part: Part | None) -> Part:

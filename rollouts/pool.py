@@ -15,7 +15,7 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.engine.workers import Done, Workers
 from rsw_rewards.errors import RswError, RunStopped
 from rsw_rewards.rollouts.policy import Policy, Request, request_seed
-from rsw_rewards.rollouts.replica import Replica, torch_threads, with_arrays, with_refs
+from rsw_rewards.rollouts.replica import Replica, torch_threads, with_refs
 from rsw_rewards.rollouts.weights import pack_weights
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class RolloutPool:
         assert self._here is not None
         for chunk in chunks:
             with torch_threads(self._threads):
-                outputs, pixels = self._here.work(chunk.requests, self.version)
-            yield chunk, [with_arrays(output, pixels) for output in outputs]
+                outputs = self._here.made(chunk.requests, self.version)
+            yield chunk, outputs
 
     def _on_actors(self, workers: Workers[_Chunk], chunks: Sequence[_Chunk]) -> Iterator[tuple[_Chunk, list[Output]]]:
         workers.warm()

@@ -32,23 +32,32 @@ class Replica:
         self.policy.load_weights(unpack_weights(packed), version)
         self.version = version
 
-    def work(self, requests: Sequence[Request], version: int) -> tuple[list[Output], list[np.ndarray]]:
-        """Outputs whose images are indices into the second list. Raises when the weights are not those asked for."""
+    def made(self, requests: Sequence[Request], version: int) -> list[Output]:
+        """Outputs of requests. Raises when the weights are not those asked for."""
         if self.version != version:
             raise RuntimeError(f"this replica holds version {self.version} of the weights, not {version}")
-        outputs = [_sane(output) for output in outputs_of(self.policy, requests)]
-        pixels: list[np.ndarray] = []
-        stamped = [
+        return [
             replace(
-                _without_pixels(output, pixels),
+                map_images(_sane(output), _hashed),
                 sample_id=request.sample.id,
                 candidate=request.candidate,
                 seed=request.seed,
                 policy_version=version,
             )
-            for request, output in zip(requests, outputs, strict=True)
+            for request, output in zip(requests, outputs_of(self.policy, requests), strict=True)
         ]
-        return stamped, pixels
+
+    def work(self, requests: Sequence[Request], version: int) -> tuple[list[Output], list[np.ndarray]]:
+        """The same with images as indices into the second list, so that their pixels can travel apart."""
+        pixels: list[np.ndarray] = []
+
+        def apart(image: ImageRef) -> ImageRef:
+            if image.array is None:
+                return image
+            pixels.append(image.array)
+            return replace(image, array=None, index=len(pixels) - 1)
+
+        return [map_images(output, apart) for output in self.made(requests, version)], pixels
 
 
 def _sane(output: Output) -> Output:
@@ -59,23 +68,11 @@ def _sane(output: Output) -> Output:
     return Output(output.sample_id, output.candidate, lost=why)
 
 
-def _without_pixels(output: Output, pixels: list[np.ndarray]) -> Output:
-    """Move the arrays of an output into ``pixels``; its references then hold an index and the hash of the content."""
-
-    def move(image: ImageRef) -> ImageRef:
-        if image.array is None:
-            return image
-        pixels.append(image.array)
-        return replace(image, array=None, index=len(pixels) - 1, sha256=image.sha256 or content_hash(image.array))
-
-    return map_images(output, move)
-
-
-def with_arrays(output: Output, pixels: Sequence[np.ndarray]) -> Output:
-    """An output of a replica with its images as arrays."""
-    return map_images(
-        output, lambda image: image if image.path is not None else replace(image, array=pixels[image.index], index=0)
-    )
+def _hashed(image: ImageRef) -> ImageRef:
+    """An image whose pixels are at hand, with the hash of its content."""
+    if image.array is None or image.sha256:
+        return image
+    return replace(image, sha256=content_hash(image.array))
 
 
 def with_refs(output: Output, pixels: Any) -> Output:

@@ -18,7 +18,7 @@ from rsw_rewards.errors import ConfigError, ImageError
 from rsw_rewards.extras import need
 from rsw_rewards.io.images import read_rgb
 from rsw_rewards.rollouts.model_class import suppress
-from rsw_rewards.rollouts.policy import Policy, Request, after_setup, in_runs
+from rsw_rewards.rollouts.policy import Policy, Request, after_setup, in_runs, request_text
 from rsw_rewards.rollouts.special_tokens import as_words, hidden_ids, special_names
 from rsw_rewards.rollouts.tiny import PREFIX
 from rsw_rewards.rollouts.vlm_files import (
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from rsw_rewards.rollouts.sampling import Draw
 
 
-_PLACE = re.compile(r"\{(prompt|vocabulary)\}")
 _NAMED = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -256,8 +255,7 @@ class VisionLanguageModel(Policy):
 
     def text(self, sample: Sample) -> str:
         """Words of the request."""
-        words = {"prompt": sample.prompt, "vocabulary": ", ".join(map(str, sample.reference.get("vocabulary") or ()))}
-        return as_words(_PLACE.sub(lambda place: words[place[1]], self.template), self._special)
+        return as_words(request_text(self.template, sample), self._special)
 
     def conversation(self, sample: Sample) -> list[dict[str, Any]]:
         """Messages that ask about a sample, with a place for each of its images before the words."""
