@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,14 +213,19 @@ REACHED: list[str] = []
 
 
 def _watch(event: str, given: tuple[Any, ...]) -> None:
-    """Notes what is opened or reached while a hostile request is answered."""
-    if WATCHING and event in (
-        "open",
-        "socket.connect",
-        "socket.getaddrinfo",
-        "os.system",
-        "subprocess.Popen",
-        "exec.file",
+    """Notes what is opened or reached while a hostile request is answered, but by the watch of a cluster that other tests started."""
+    if (
+        WATCHING
+        and threading.current_thread().name != "rsw-cluster"
+        and event
+        in (
+            "open",
+            "socket.connect",
+            "socket.getaddrinfo",
+            "os.system",
+            "subprocess.Popen",
+            "exec.file",
+        )
     ):
         name = str(given[0])
         if event != "open" or not name.endswith((".py", ".pyc", ".so")):
