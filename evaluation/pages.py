@@ -47,7 +47,7 @@ class Card(NamedTuple):
     sample: Sample
     output: Output
     content: dict[str, Any]
-    """What the page says of it, as JSON. ``pictures`` is empty until a page is written: those of all outputs would fill the memory."""
+    """What the page says of it, as JSON. ``pictures`` is empty until its page is written."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -216,8 +216,9 @@ def write_pages(
     folder.mkdir(parents=True, exist_ok=True)
     links: list[str] = []
     drawn: dict[Key, dict[str, Any]] = {}
+    # Drawn cards that have no page yet: at most CARDS, since the pictures of all samples would fill the memory.
     waiting: list[dict[str, Any]] = []
-    number, draw = 0, keeping()
+    page_number, draw = 0, keeping()
     while len(links) < len(cards):
         start = len(links) + len(waiting)
         for place, card in enumerate(cards[start : len(links) + CARDS], start):
@@ -228,13 +229,13 @@ def write_pages(
             waiting.append({**content, "anchor": f"s{place}"})
         page = gathered(waiting, PAGE_LIMIT)
         del waiting[: len(page["cards"])]
-        number += 1
-        file = f"samples-{number:04d}.html"
+        page_number += 1
+        file = f"samples-{page_number:04d}.html"
         links += [f"{quote(folder.name)}/{file}#{one['anchor']}" for one in page["cards"]]
-        before = f"samples-{number - 1:04d}.html" if number > 1 else ""
-        after = f"samples-{number + 1:04d}.html" if len(links) < len(cards) else ""
+        before = f"samples-{page_number - 1:04d}.html" if page_number > 1 else ""
+        after = f"samples-{page_number + 1:04d}.html" if len(links) < len(cards) else ""
         around = {"report": f"../{report.name}", "before": before, "after": after}
-        write_text(folder / file, render("samples.html", name=name, number=number, cards=page, **around))
+        write_text(folder / file, render("samples.html", name=name, number=page_number, cards=page, **around))
     progress("pages of samples", len(cards), len(cards))
     return links, drawn
 
