@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.scores import Status
 from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation.numbers import arrow, compact, number, signed
-from rsw_rewards.evaluation.pictures import keeping, pictures
+from rsw_rewards.evaluation.pictures import drawn, pictures
 from rsw_rewards.evaluation.progress import Progress
 from rsw_rewards.evaluation.published import footnote
 from rsw_rewards.evaluation.summary import in_words
@@ -31,6 +31,8 @@ CARDS = 60
 """Most samples of a page."""
 PAGE_LIMIT = 3_500_000
 """Characters of images on a page of samples, which keeps it below 5 MB."""
+KEPT = 512
+"""Pictures that are kept for the next cards of the same images."""
 NOT_OK = (Status.INVALID_OUTPUT, Status.ERROR, Status.TIMEOUT)
 SCORE_COLUMNS = ("sample", "candidate", "verifier", "value", "status", "reason", "raw")
 """What a card shows of a score table."""
@@ -215,17 +217,17 @@ def write_pages(
         old.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     links: list[str] = []
-    drawn: dict[Key, dict[str, Any]] = {}
+    whole: dict[Key, dict[str, Any]] = {}
     # Drawn cards that have no page yet: at most CARDS, since the pictures of all samples would fill the memory.
     waiting: list[dict[str, Any]] = []
-    page_number, draw = 0, keeping()
+    page_number, known = 0, lru_cache(KEPT)(drawn)
     while len(links) < len(cards):
         start = len(links) + len(waiting)
         for place, card in enumerate(cards[start : len(links) + CARDS], start):
             progress("pages of samples", place, len(cards))
-            content = {**card.content, "pictures": pictures(card.sample, card.output, drawn=draw)}
+            content = {**card.content, "pictures": pictures(card.sample, card.output, known=known)}
             if card.key in kept:
-                drawn[card.key] = content
+                whole[card.key] = content
             waiting.append({**content, "anchor": f"s{place}"})
         page = gathered(waiting, PAGE_LIMIT)
         del waiting[: len(page["cards"])]
@@ -237,7 +239,7 @@ def write_pages(
         around = {"report": f"../{report.name}", "before": before, "after": after}
         write_text(folder / file, render("samples.html", name=name, number=page_number, cards=page, **around))
     progress("pages of samples", len(cards), len(cards))
-    return links, drawn
+    return links, whole
 
 
 def read_cards(report: Path, keys: Collection[Key]) -> dict[Key, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from os.path import isfile
 from typing import NamedTuple
 
@@ -54,38 +54,31 @@ class Drawing(NamedTuple):
     """Whether it is a photograph."""
 
 
-Drawn = Callable[[Draw, tuple[ImageRef, ...], bool], str]
-"""The ``data:`` address of what a :class:`Drawing` draws, of what it is drawn, as a photograph or not. Raises what reading and drawing raise."""
-
-
 def drawn(draw: Draw, images: tuple[ImageRef, ...], photo: bool) -> str:
-    """A picture by :func:`data_uri`."""
+    """The ``data:`` address of what ``draw`` makes of images, as a photograph or not. Raises what reading and drawing raise."""
     return data_uri(draw(*images), photo)
 
 
-def keeping(most: int = 512) -> Drawn:
-    """:func:`drawn` for many cards: it keeps the latest pictures, since many questions and candidates are about one pair of images."""
-    known = lru_cache(most)(drawn)
-
-    def kept(draw: Draw, images: tuple[ImageRef, ...], photo: bool) -> str:
-        # References to arrays without a name are equal to each other, and what is drawn of levels or boxes is drawn once.
-        named = all(image.path is not None or image.sha256 is not None for image in images)
-        return (drawn if not named or isinstance(draw, partial) else known)(draw, images, photo)
-
-    return kept
-
-
 def pictures(
-    sample: Sample, output: Output, parts: Sequence[str] = PARTS, drawn: Drawn = drawn
+    sample: Sample, output: Output, parts: Sequence[str] = PARTS, known: Callable[..., str] = drawn
 ) -> list[dict[str, str]]:
-    """Labelled pictures of a sample and an output, those of ``parts``; one that cannot be read carries its ``problem`` instead of ``src``."""
+    """Labelled pictures of a sample and an output; one that cannot be read carries its ``problem`` instead of ``src``.
+
+    Args:
+        sample: what was asked.
+        output: the answer.
+        parts: which are made.
+        known: for many cards, :func:`drawn` with a cache, since many questions and candidates are about one pair of images.
+    """
     found = []
     for part, label, draw, images, photo in _drawings(sample, output):
         if part not in parts:
             continue
         shown = {"part": part, "label": label}
+        # References to arrays without a name are equal to each other, and what is drawn of levels or boxes is drawn once.
+        once = isinstance(draw, partial) or any(image.path is None and image.sha256 is None for image in images)
         try:
-            shown["src"] = drawn(draw, images, photo)
+            shown["src"] = (drawn if once else known)(draw, images, photo)
         except (ImageError, TypeError, ValueError, OverflowError) as error:  # a file or a box that cannot be drawn
             file = getattr(getattr(error, "image", None), "path", None)
             shown["problem"] = str(error) if file is None or isfile(file) else f"there is no file {file.name}"

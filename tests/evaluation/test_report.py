@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rsw_rewards.errors import InputError
 from rsw_rewards.evaluation import pages
 from rsw_rewards.evaluation.numbers import Mark, axis_between, lane
 from rsw_rewards.evaluation.pages import gathered, read_cards
-from rsw_rewards.evaluation.pictures import PALETTE, THUMBNAIL, data_uri, keeping, pictures
+from rsw_rewards.evaluation.pictures import PALETTE, THUMBNAIL, data_uri, drawn, pictures
 from rsw_rewards.evaluation.protocols import PROTOCOLS
 from rsw_rewards.evaluation.report import choose, histograms, kind_lanes, lanes, tiles
 
@@ -184,11 +185,11 @@ def test_a_picture_of_a_file_is_kept_for_the_next_card_and_no_other_is_taken_for
     for file, pixels in zip(files, levels, strict=True):
         Image.fromarray(pixels).save(file)
     before, after, mask = (ImageRef(path=file) for file in files)
-    draw = keeping()
+    known = lru_cache(drawn)
 
     def source(image: ImageRef, mask: ImageRef, **reference: Any) -> list[str]:
         sample = Sample("m", Task.CHANGE_MASK, (image,), "", {"mask": mask, **reference})
-        shown = pictures(sample, Output("m"), drawn=draw)
+        shown = pictures(sample, Output("m"), known=known)
         assert shown == pictures(sample, Output("m"))
         return [one["src"] for one in shown]
 
@@ -197,7 +198,7 @@ def test_a_picture_of_a_file_is_kept_for_the_next_card_and_no_other_is_taken_for
     unnamed = [ImageRef(array=np.full((8, 8, 3), level, np.uint8)) for level in (0, 99)]
     assert unnamed[0] == unnamed[1] and source(unnamed[0], mask)[0] != source(unnamed[1], mask)[0]
     files[0].unlink()
-    again = pictures(Sample("m", Task.CHANGE_MASK, (before,), "", {}), Output("m"), drawn=draw)
+    again = pictures(Sample("m", Task.CHANGE_MASK, (before,), "", {}), Output("m"), known=known)
     assert "src" in again[0]  # not read a second time
 
 
