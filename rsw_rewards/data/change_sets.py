@@ -50,11 +50,12 @@ SYSU = MaskPairs(name="sysu_cd", folders=_TIMES, metadata={"gsd_m": 0.5})
 DSIFN = MaskPairs(name="dsifn_cd", folders=(("t1",), ("t2",), ("mask", "mask_256")), mask={"threshold": 0})
 
 
-def _pairs(kind: MaskPairs, note: str = "") -> Callable[..., Conversion]:
+def _pairs(kind: MaskPairs, title: str, note: str = "") -> Callable[..., Conversion]:
     def convert(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
-        """Write change-mask samples. See :func:`rsw_rewards.data.mask_pairs.convert`."""
         return convert_pairs(kind, source, out, split, limit, note)
 
+    convert.__name__ = kind.name  # with the first paragraph below, what the list of adapters shows
+    convert.__doc__ = f"Write the change masks of {title}.\n\nSee :func:`rsw_rewards.data.mask_pairs.convert`."
     return convert
 
 
@@ -62,11 +63,11 @@ ONE_PLACE = (
     "all tiles are cut from one area and their names do not tell which of them are neighbours: intervals take every tile for "
     "a place of its own and come out too narrow"
 )
-s2looking = _pairs(S2LOOKING)
-whu_cd = _pairs(WHU_CD, ONE_PLACE)
-clcd = _pairs(CLCD)
-sysu_cd = _pairs(SYSU)
-dsifn = _pairs(DSIFN, "masks hold 0 and 1, and every value over 0 is read as changed")
+s2looking = _pairs(S2LOOKING, "S2Looking (arXiv 2107.09244): changes of buildings seen from the side")
+whu_cd = _pairs(WHU_CD, "the WHU building change data set (doi 10.1109/TGRS.2018.2858817), cut into tiles", ONE_PLACE)
+clcd = _pairs(CLCD, "CLCD")
+sysu_cd = _pairs(SYSU, "SYSU-CD")
+dsifn = _pairs(DSIFN, "DSIFN", "masks hold 0 and 1, and every value over 0 is read as changed")
 
 DAMAGE = ("background", "intact", "damaged", "destroyed")
 _EVENT = re.compile(r"(.+)_\d+")

@@ -132,18 +132,18 @@ def _convert(
 
 
 def rsvqa_lr(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
-    """Write the low resolution variant's questions of one split (``train``, ``val``, ``test``).
+    """Write the questions of RSVQA's low resolution variant, about Sentinel-2 patches of 256 x 256 pixels.
 
-    See :class:`rsw_rewards.data.adapter.Adapter`.
+    The split is ``train``, ``val`` or ``test``. See :class:`rsw_rewards.data.adapter.Adapter`.
     """
     kinds = frozenset({"rural_urban", "presence", "count", "comp"})
     return _convert("rsvqa_lr", ("Images_LR", "data", "images"), kinds, source, out, split, limit)
 
 
 def rsvqa_hr(source: Path, out: Path, *, split: str | None = None, limit: int | None = None) -> Conversion:
-    """Write the high resolution variant's questions of one split.
+    """Write the questions of RSVQA's high resolution variant, about USGS patches of 512 x 512 pixels.
 
-    It is ``train``, ``val``, ``test``, or ``test_phili``, the second test set (Philadelphia). See :class:`rsw_rewards.data.adapter.Adapter`.
+    The split is ``train``, ``val``, ``test``, or ``test_phili``, the second test set (Philadelphia). See :class:`rsw_rewards.data.adapter.Adapter`.
     """
     kinds = frozenset({"area", "presence", "count", "comp"})
     return _convert("rsvqa_hr", ("Data", "dataUSGS", "images"), kinds, source, out, split, limit)

@@ -318,6 +318,18 @@ def test_cards_and_definitions_are_shown(monkeypatch: pytest.MonkeyPatch, capsys
     assert rsw("protocols", "tfsf", "--json", monkeypatch=monkeypatch) == 0
 
 
+def test_the_list_of_adapters_names_every_data_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rsw("data", "adapters", "--json", monkeypatch=monkeypatch) == 0
+    lines = json.loads(capsys.readouterr().out)
+    for adapter, words in {
+        "s2looking": "S2Looking", "whu-cd": "WHU building change", "clcd": "CLCD", "sysu-cd": "SYSU-CD", "dsifn": "DSIFN",
+        "rsvqa-lr": "RSVQA's low resolution", "rsvqa-hr": "RSVQA's high resolution",
+    }.items():  # fmt: skip
+        assert words in lines[adapter] and list(lines.values()).count(lines[adapter]) == 1
+
+
 def test_a_refusal_is_one_short_line_whatever_a_library_or_a_path_says(
     questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
