@@ -114,23 +114,20 @@ class Component(BaseModel, metaclass=_MadeByCall):
         data: dict[str, Any] = write(self)
         if info.mode == "json" and data.get("tasks"):
             data["tasks"] = sorted(data["tasks"])  # a set has another order in every process
-        if info.mode == "json" and not self.name and self.label != _called(data.get("use", "")):
+        if info.mode == "json" and not isinstance(self.use, str) and not data.get("use", "").endswith(f":{self.label}"):
             data["name"] = self.label
         return data
 
     @property
     def label(self) -> str:
         """The name of its rows in a table."""
-        return self.name or _called(self.use)
+        if self.name:
+            return self.name
+        return self.use.rpartition(":")[2] if isinstance(self.use, str) else VERIFIERS.find(self.use).name
 
     def build(self) -> Verifier:
         """The verifier with its configuration. Raises :class:`ConfigError`."""
         return build(self.use, self.config)
-
-
-def _called(use: Any) -> str:
-    """What a verifier is called that was given no name."""
-    return use.rpartition(":")[2] if isinstance(use, str) else VERIFIERS.find(use).name
 
 
 class _MadeOfComponents(_MadeByCall):
