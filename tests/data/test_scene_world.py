@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.data.bins import RATIO_BINS, ratio_bin
 from rsw_rewards.data.scene_world import (
     CLASSES,
@@ -137,6 +138,13 @@ def test_written_samples_are_those_in_memory(tmp_path):
     semantic = next(s for s in written if s.task == "semantic_change" and s.kind not in ("nothing", "road"))
     mask = next(s for s in written if s.task == "change_mask" and s.scene == semantic.scene)
     assert np.array_equal(read_index(semantic.reference["map_before"]) > 0, read_mask(mask.reference["mask"]))
+
+
+def test_a_true_caption_of_a_scene_without_change_is_recognised(tmp_path):
+    samples = rsw.data.make_scene_world(tmp_path, n=20, tasks=["change_caption"])
+    truth = [sample.reference["captions"][0] for sample in samples]
+    found = rsw.evaluate("coco-caption", samples, truth, settings={"captions.meteor": False})
+    assert found.metrics["no_change_recall"].value == found.metrics["change_recall"].value == 1.0
 
 
 def test_writing_is_repeatable_and_a_longer_set_begins_with_the_shorter(tmp_path):

@@ -206,14 +206,17 @@ def forecast_prompt(event: Event) -> str:
     return " ".join(word for word in (event.size, event.style, event.kind, "in the", event.place) if word)
 
 
+NO_CHANGE = (
+    "nothing has changed",
+    "the two images show the same land cover",
+    "there is no change between the images",
+    "the scene is the same as before",
+    "no change can be seen",
+)
+"""Captions of a scene in which nothing has changed."""
+
 _CAPTIONS = {
-    "nothing": (
-        "nothing has changed",
-        "the two images show the same land cover",
-        "there is no change between the images",
-        "the scene is the same as before",
-        "no change can be seen",
-    ),
+    "nothing": NO_CHANGE,
     "construction": (
         "{style} new buildings appear in the {place}",
         "a {size} {style} group of houses is built in the {place}",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Sample, Task
 from rsw_rewards.data.scene_world.land import CLASSES
+from rsw_rewards.data.scene_world.questions import NO_CHANGE
 from rsw_rewards.data.scene_world.scene import Scene, make_scene
 from rsw_rewards.data.scene_world.splits import split_seed
 from rsw_rewards.io.images import write_png
@@ -51,7 +52,7 @@ def _record(scene: Scene, task: str, question: int, picture: Picture) -> dict[st
         }
     elif task == "change_caption":
         prompt = "describe the change"
-        reference = {"captions": list(scene.captions), "changed": scene.changed}
+        reference = {"captions": list(scene.captions), "changed": scene.changed, "no_change": list(NO_CHANGE)}
     elif task == "change_mask":
         prompt = "mark what has changed"
         reference = {"mask": picture("mask", scene.mask.astype(np.uint8) * 255, None)}
