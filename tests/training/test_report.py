@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.files import write_json
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
@@ -297,3 +298,13 @@ def test_one_answer_is_remarkable_over_several_prompts_alone() -> None:
     )
     assert not list(of_dump(counted(0, few, [])))
     assert [found.words for found in of_dump(counted(0, more, []))] == ["100% of the answers in step 1 are 'yes'."]
+
+
+def test_the_report_of_an_evaluation_is_not_written_over(tmp_path: Path) -> None:
+    samples = [Sample("q", Task.CHANGE_QA, (), "?", {"answers": ["yes"], "vocabulary": VOCABULARY})]
+    rsw.evaluate("exact-qa", samples, ["yes"], tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    for read in (write_report, rsw.Run):
+        with pytest.raises(InputError, match="is the folder of an evaluation"):
+            read(tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").read_text() == page

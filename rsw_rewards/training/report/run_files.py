@@ -105,6 +105,10 @@ def check_run(folder: Path) -> None:
     """Raise :class:`InputError` where a folder holds no training run."""
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder} is not the folder of a training run: it holds no {CONFIG}")
+    if "inputs_hash" in read_yaml(folder / CONFIG):
+        raise InputError(
+            f"{folder} is the folder of an evaluation, not of a training run; its report is written by 'rsw evaluate'"
+        )
 
 
 def read_heldout(folder: Path) -> dict[str, Any]:
