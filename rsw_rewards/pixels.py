@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,7 +87,10 @@ def npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     head = io.BytesIO(stream.read(MAX_HEADER))
     version = np.lib.format.read_magic(head)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(head)
+    try:
+        shape, _, dtype = read(head)
+    except ValueError as error:  # may name an object by its address, which is another one in every process
+        raise ValueError(re.sub(" at 0x[0-9a-f]+", "", str(error))) from error
     return shape, dtype
 
 

@@ -324,3 +324,12 @@ def test_what_is_transparent_in_a_picture_holds_no_data(tmp_path: Path, suffix: 
             {"l1": 1.0}, [asked], [Output("s", image=tmp_path / f"{name}.{suffix}")]
         ).scores.itertuples()  # type: ignore[arg-type]
         assert found.status == status, found.reason
+
+
+def test_the_reason_of_a_broken_header_is_the_same_in_every_process(tmp_path: Path) -> None:
+    file = tmp_path / "broken.npy"
+    np.save(file, np.zeros((4, 4), np.uint8))
+    file.write_bytes(file.read_bytes().replace(b"(4, 4)", b"f(4,4)"))
+    with pytest.raises(ImageError, match="cannot be read as a NumPy image") as caught:
+        read_pixels(file)
+    assert " at 0x" not in str(caught.value)
