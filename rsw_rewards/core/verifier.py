@@ -69,10 +69,12 @@ class Batch:
         )
 
     def take(self, rows: Sequence[int]) -> Batch:
-        """The named rows, in that order."""
+        """The named rows, in that order, with what is known of their groups."""
         truths = [self.truths[row] for row in rows] if self.truths else ()
         samples, outputs = [self.samples[row] for row in rows], [self.outputs[row] for row in rows]
-        return Batch(samples, outputs, [self.groups[row] for row in rows], truths, self.invalid)
+        groups = [self.groups[row] for row in rows]
+        invalid = {group: self.invalid[group] for group in groups if group in self.invalid} if self.invalid else {}
+        return Batch(samples, outputs, groups, truths, invalid)
 
 
 @dataclass(slots=True)

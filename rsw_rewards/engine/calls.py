@@ -63,10 +63,9 @@ def scored(verifier: Verifier, batch: Batch) -> list[Score]:
         unusable = Counter(
             group for group, output in zip(batch.groups, batch.outputs, strict=True) if output.invalid is not None
         )
-        part = replace(batch, truths=truths, invalid=unusable)
-        for row, score in zip(
-            left, _asked(verifier, part if len(left) == len(batch) else part.take(left)), strict=True
-        ):
+        part = batch if len(left) == len(batch) else batch.take(left)
+        part = replace(part, truths=[truths[row] for row in left], invalid=unusable)
+        for row, score in zip(left, _asked(verifier, part), strict=True):
             scores[row] = score
     return [score for score in scores if score is not None]
 

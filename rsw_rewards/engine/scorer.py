@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rsw_rewards.core.plugins import user_code
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Component, Rubric, check_rubric, component_tasks
 from rsw_rewards.core.scores import Score, ScoreTable
@@ -88,9 +89,14 @@ class Scorer(AbstractContextManager["Scorer"]):
         check_rubric(self.rubric, self.verifiers, samples)
 
     def prepare(self, samples: Sequence[Sample]) -> None:
-        """Show all samples of a run to the verifiers that fit something on references; before the first batch."""
-        for component in self.components:
-            component.verifier.prepare([sample for sample in samples if sample.task in component.tasks])
+        """Show all samples of a run to the verifiers that fit something on references; before the first batch.
+
+        Raises:
+            ConfigError: a verifier raised something else than an :class:`RswError`.
+        """
+        for one in self.components:
+            with user_code(f"'prepare' of the verifier {one.component.label!r} raised"):
+                one.verifier.prepare([sample for sample in samples if sample.task in one.tasks])
 
     def score(
         self,

@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import rsw_rewards as rsw
 from rsw_rewards.core.image_ref import ImageRef
 from rsw_rewards.core.records import Output, Sample, Task
 from rsw_rewards.core.rubric import Rubric
@@ -147,3 +149,17 @@ def test_a_broken_picture_is_the_outputs_fault_and_a_broken_sample_is_not(tmp_pa
         table = scorer.score(Batch.of(samples, outputs))
     assert statuses(table) == ["ok", "invalid_output", "error"]
     assert "broken.png" in table.frame["reason"].iloc[1]
+
+
+def test_a_verifier_that_cannot_be_prepared_says_so_in_a_sentence() -> None:
+    class Fitted(rsw.Verifier):
+        name, tasks = "fitted", "change_qa"
+
+        def prepare(self, samples: Any) -> None:
+            raise ValueError("no such file")
+
+        def score(self, batch: rsw.Batch) -> list[rsw.Score]:
+            return [rsw.Score(1.0)] * len(batch)
+
+    with pytest.raises(ConfigError, match="'prepare' of the verifier 'fitted' raised ValueError: no such file"):
+        rsw.evaluate(rsw.protocol("mine", Fitted), [{"task": "change_qa", "reference": {"answers": ["yes"]}}], ["yes"])
