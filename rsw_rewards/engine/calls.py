@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from rsw_rewards.core.functions import finished
 from rsw_rewards.core.per_sample import PerSample, truths_of
+from rsw_rewards.core.randomness import same_randomness
 from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Component
 from rsw_rewards.core.scores import Score, Status
@@ -186,12 +188,8 @@ class Here(Runner):
 
     def __init__(self, component: Component, verifier: Verifier, context: Context) -> None:
         self._label, self._verifier, self._context = component.label, verifier, context
-        try:
+        with self._setting_up():
             verifier.setup(context)
-        except RswError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._not_set_up(error) from error
 
     @property
     def weights(self) -> Mapping[str, str]:
@@ -201,18 +199,21 @@ class Here(Runner):
         return scored(self._verifier, batch)
 
     def warm(self) -> None:
-        try:
+        with self._setting_up():
             self._verifier.warm()
-        except RswError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._not_set_up(error) from error
 
     def close(self) -> None:
         self._verifier.close()
 
-    def _not_set_up(self, error: BaseException) -> ConfigError:
-        return ConfigError(f"{self._label!r} cannot be set up: {type(error).__name__}: {error}")
+    @contextmanager
+    def _setting_up(self) -> Iterator[None]:
+        try:
+            with same_randomness():
+                yield
+        except RswError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ConfigError(f"{self._label!r} cannot be set up: {type(error).__name__}: {error}") from error
 
 
 def actors_for(component: Component, verifier: Verifier, workers: int) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsw_rewards.core.image_ref import ImageRef
+from rsw_rewards.core.randomness import same_randomness
 from rsw_rewards.features.pixel_cache import PixelCache
 from rsw_rewards.features.store import KINDS, FeatureStore
 
@@ -84,7 +85,8 @@ class FeatureBank(PixelCache):
             if name not in self.encoders:
                 from rsw_rewards.encoders import load_encoder
 
-                self.encoders[name] = load_encoder(name, self.device)
+                with same_randomness():
+                    self.encoders[name] = load_encoder(name, self.device)
             return self.encoders[name]
 
     def weights(self) -> dict[str, str]:

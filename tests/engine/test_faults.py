@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -163,3 +164,31 @@ def test_a_verifier_that_cannot_be_prepared_says_so_in_a_sentence() -> None:
 
     with pytest.raises(ConfigError, match="'prepare' of the verifier 'fitted' raised ValueError: no such file"):
         rsw.evaluate(rsw.protocol("mine", Fitted), [{"task": "change_qa", "reference": {"answers": ["yes"]}}], ["yes"])
+
+
+def test_networks_that_are_loaded_leave_the_random_numbers_of_the_trainer_alone() -> None:
+    import torch
+
+    class Drawn(rsw.Verifier):
+        name, tasks = "drawn", "change_qa"
+
+        def setup(self, context: Any) -> None:
+            super().setup(context)
+            self.drawn = random.random(), np.random.random(), torch.nn.Linear(2, 2)  # noqa: NPY002
+
+        def score(self, batch: rsw.Batch) -> list[rsw.Score]:
+            self.context.bank.encoder("scene-clip")
+            return [rsw.Score(1.0)] * len(batch)
+
+    def draws() -> tuple[float, float, float]:
+        return random.random(), np.random.random(), float(torch.rand(()))  # noqa: NPY002
+
+    def seed() -> None:
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)  # noqa: NPY002
+
+    seed()
+    expected = draws()
+    seed()
+    with rsw.Reward(Drawn) as reward:
+        assert reward.one("yes", {"task": "change_qa", "reference": {"answers": ["yes"]}}).reward == 1.0
+    assert draws() == expected
