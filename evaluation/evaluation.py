@@ -74,7 +74,7 @@ class Evaluation:
     """Records among the outputs that could not be used as they were, and samples without an output."""
     config: dict[str, Any] = field(default_factory=dict)
     """What ``config.yaml`` holds: the protocol, its components, versions, hashes of configuration and inputs."""
-    asked: Mapping[str, Identity] = field(default_factory=dict)
+    digests: Mapping[str, Identity] = field(default_factory=dict)
     """What the scores belong to: digests of every sample, its truth and its outputs."""
     bank: FeatureBank | None = None
     """Encoder features of the images, for numbers of sets."""
@@ -112,7 +112,7 @@ class Evaluation:
         Raises:
             InputError: the folder holds another run, or cannot be made.
         """
-        run = RunDirectory(Path(folder), self.config, self.asked, resume=True)
+        run = RunDirectory(Path(folder), self.config, self.digests, resume=True)
         if self.bank is not None:
             self.bank.copy_to(run.features)
         run.finish(self.table, self.summary)

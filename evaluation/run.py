@@ -131,7 +131,7 @@ def _summary(
     left_out: Mapping[str, int],
     progress: Progress,
 ) -> dict[str, Any]:
-    """The metrics, what they stand beside, and what must be said of them."""
+    """The metrics, what they stand beside (for which the baselines are run and scored), and what must be said of them."""
     summary = summarise(protocol, scorer.by_name, table, asked.samples, scorer.bank)
     summary["problems"] = {
         "counts": dict(Counter(problem.kind for problem in asked.problems)),
@@ -172,7 +172,7 @@ def _score(scorer: Scorer, asked: Inputs, run: RunDirectory | None, progress: Pr
     """Rows of all outputs; with a run directory, every chunk is on disk before the next is begun."""
     todo, tables, scored = asked.outputs, [], 0
     if run is not None and run.resumed:
-        done = run.done({label: one.hash for label, one in scorer.by_name.items()})
+        done = run.done({one.component.label: one.hash for one in scorer.components})
         complete = _complete(done, scorer, asked.outputs)
         todo = [output for output in asked.outputs if output.sample_id not in complete]
         tables = [done.where(done.frame["sample"].isin(complete))]

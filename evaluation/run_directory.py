@@ -91,7 +91,7 @@ class RunDirectory:
         folder: made where it does not exist.
         config: the resolved configuration; ``config_hash`` and ``inputs_hash`` in it must not change between a run and its
             resumption.
-        asked: what the scores belong to, kept in ``inputs.parquet``.
+        digests: what the scores belong to, kept in ``inputs.parquet``.
         resume: keep the scores that are there; otherwise the folder must not hold a run already.
 
     Raises:
@@ -100,7 +100,7 @@ class RunDirectory:
     """
 
     def __init__(
-        self, folder: Path, config: Mapping[str, Any], asked: Mapping[str, Identity], resume: bool = False
+        self, folder: Path, config: Mapping[str, Any], digests: Mapping[str, Identity], resume: bool = False
     ) -> None:
         self.folder = Path(folder)
         self.features = self.folder / FEATURES
@@ -117,7 +117,7 @@ class RunDirectory:
                     f"{self.folder} holds a run already; go on with --resume (resume=True), or name another folder"
                 )
             again = old.get("inputs_hash") != config.get("inputs_hash")
-            if again and (other := self._first_other(asked, old.get("inputs_hash"))):
+            if again and (other := self._first_other(digests, old.get("inputs_hash"))):
                 raise InputError(
                     f"{self.folder} holds scores of other samples, truths or outputs than those given now{other}; name another folder"
                 )
@@ -139,14 +139,14 @@ class RunDirectory:
             raise InputError(
                 f"the folder {self.folder} cannot be made: {error.strerror}; name another folder"
             ) from error
-        write_identities(self.folder / IDENTITIES, asked)
+        write_identities(self.folder / IDENTITIES, digests)
         write_run_yaml(known, config)
 
-    def _first_other(self, asked: Mapping[str, Identity], owner: Any) -> str:
+    def _first_other(self, digests: Mapping[str, Identity], owner: Any) -> str:
         """The first sample that is another one than that of the run, as the end of a sentence; empty where none is."""
         try:
             known = read_identities(self.folder / IDENTITIES)
-            found = difference(known, asked) or (
+            found = difference(known, digests) or (
                 "" if hash_of(known) == owner else f"{IDENTITIES} belongs to another run"
             )
         except InputError as error:  # the hashes differ all the same

@@ -42,6 +42,7 @@ class PerText(PerSample[T]):
         """The score of one answer, or what :meth:`rate` scores it by. Raises :class:`Unreadable` for one that cannot be used."""
 
     def compare(self, truth: T, output: Output) -> Any:
+        # Of one output; `score` does the same for many at once, and notes what was taken off.
         return self.compare_text(truth, answer_in(output, self.config.thinking))
 
     def score(self, batch: Batch) -> list[Score]:

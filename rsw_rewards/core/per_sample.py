@@ -59,6 +59,7 @@ class PerSample(Verifier, Generic[T]):
 
     def scores_of(self, compare: Callable[[T, Any], Any], batch: Batch, items: Sequence[Any]) -> list[Score]:
         """The scores of a batch by what ``compare`` makes of each truth and item, or of that :meth:`rate`."""
+        # The engine has read the truths, and asks for the usable ones alone; whoever calls `score` himself has done neither.
         truths = batch.truths or truths_of(self, batch.samples)
         found: list[Any] = []
         for truth, item in zip(truths, items, strict=True):

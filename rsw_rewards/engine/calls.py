@@ -24,8 +24,6 @@ from rsw_rewards.core.verifier import Batch, Context, Verifier
 from rsw_rewards.errors import ConfigError, ImageError, RswError
 from rsw_rewards.features.bank import FeatureBank
 
-Rows = list[int]
-
 
 def weights_of(verifier: Verifier, bank: FeatureBank) -> dict[str, str]:
     """Networks that a verifier works with in this process, once it is set up: id -> SHA-256 of their weights.
@@ -55,7 +53,7 @@ def scored(verifier: Verifier, batch: Batch) -> list[Score]:
         return [score for part in parts for score in scored(verifier, part)]
     truths = [None] * len(batch) if plain else truths_of(verifier, batch.samples)
     scores: list[Score | None] = [truth if isinstance(truth, Score) else None for truth in truths]
-    left: Rows = []
+    left: list[int] = []
     for row, output in enumerate(batch.outputs):
         if scores[row] is None and output.invalid is not None:
             scores[row] = _invalid(verifier, batch.samples[row], truths[row], output.invalid)
@@ -139,11 +137,11 @@ def is_of_output(error: ImageError, sample: Sample, output: Output) -> bool:
     return any(image.same_source(one) for one in output.every_image)
 
 
-def halves(batch: Batch, verifier: Verifier) -> list[Rows]:
+def halves(batch: Batch, verifier: Verifier) -> list[list[int]]:
     """How a batch whose call failed is divided to find the culprit; empty when it cannot be divided further."""
     if verifier.scope == "population":
         return []
-    units: dict[Any, Rows] = {}
+    units: dict[Any, list[int]] = {}
     for row in range(len(batch)):
         units.setdefault(batch.groups[row] if verifier.scope == "group" else row, []).append(row)
     listed = list(units.values())

@@ -22,7 +22,7 @@ from rsw_rewards.core.records import Output, Sample
 from rsw_rewards.core.rubric import Component, Rubric, check_rubric, component_tasks
 from rsw_rewards.core.scores import Score, ScoreTable
 from rsw_rewards.core.verifier import SCOPES, Batch, Context, Scope, Verifier
-from rsw_rewards.engine.calls import Here, Rows, Runner, actors_for
+from rsw_rewards.engine.calls import Here, Runner, actors_for
 from rsw_rewards.errors import ConfigError
 from rsw_rewards.features.bank import FeatureBank
 
@@ -187,9 +187,9 @@ def batches(
 
 
 class Scored(NamedTuple):
-    """What a component gave for a batch."""
+    """What a component gave for a batch; its table is made beside those of others, in the order of the rubric."""
 
-    rows: Rows
+    rows: list[int]
     """Those of the batch that it is asked about, in their order."""
     scores: list[Score]
     """One for each of them."""

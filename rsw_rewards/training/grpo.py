@@ -40,7 +40,7 @@ def _learn(config: RunConfig, run: TrainingRun) -> Trainable:
     with run.collector() as collector:
         callbacks: list[TrainerCallback] = [CompleteCheckpoint(collector, run.processes)]
         if collector is not None:
-            callbacks.insert(0, collector.log)
+            callbacks.append(collector.log)  # writes the row of a step
         trainer = Trainer(config, view, run.prompts, collector, callbacks, run.processes)
         trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     return policy

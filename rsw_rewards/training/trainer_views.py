@@ -76,7 +76,10 @@ class TrainerView(ABC):
         """How many tokens of each prompt the trainer is shown as prompt; the rest goes before the completion, masked."""
 
     def tokens(self, outputs: Sequence[Output]) -> dict[str, Any]:
-        """``prompt_ids``, ``completion_ids`` and ``env_mask`` of outputs; what has no tokens is an end token after its prompt."""
+        """``prompt_ids``, ``completion_ids`` and ``env_mask`` of outputs; what has no tokens is an end token after its prompt.
+
+        TRL hands ``env_mask`` on as ``tool_mask``.
+        """
         check_tokens(outputs)
         prompts, completions = [], []
         for output in outputs:

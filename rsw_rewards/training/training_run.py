@@ -74,7 +74,7 @@ class TrainingRun:
         """Prompts per generation by task."""
         self.samples = [sample for sample in samples if str(sample.task) in self.share]
         self.policy = build_policy(config.policy)
-        """What is trained, before its ``setup``; rollouts come from copies of it in the pool."""
+        """What is trained, before its ``setup``. The pool has policies of its own, of the same configuration and with the weights of this one."""
         check_learnable(config, self.policy, self.samples)
         self.final = config.out / FINAL
         self.checkpoint: Path | None = None

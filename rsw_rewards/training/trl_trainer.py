@@ -194,6 +194,7 @@ class Trainer(GRPOTrainer):
         self.config, self.view, self.collector, self._processes = config, view, collector, processes
         self._rewarded = (0.0, 0.0)
         self._logps = torch.zeros(0)
+        """Log-probabilities of the latest pass: TRL's own ``_compute_loss``, which asks for them, does not give them back."""
         model: PreTrainedModel = view.policy.model
         arguments = run_arguments(config, view, processes.count)
         # One card per process: others are for rollouts, scoring, further processes.
